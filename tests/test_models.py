@@ -1,0 +1,530 @@
+"""The shipped pairs, their networks and likelihoods, against closed forms in NumPy and SciPy."""
+
+import math
+
+import numpy as np
+import pyro
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+from pyro import poutine
+from torch import nn
+
+from pyro_aevb import likelihoods, networks
+from pyro_aevb.errors import UsageError
+from pyro_aevb.models import VAE, Autoencoder
+
+SIZES = [(1, 28, 28), (1, 28, 20), (2, 7, 5), (3, 32, 32), (1, 105, 105), (1, 1, 1), (1, 2, 3)]
+NAMES = ["bernoulli", "gaussian", "gaussian_sigmoid"]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.set_num_threads(1)
+    pyro.set_rng_seed(0)
+
+
+def traces(pair, x):
+    """Trace the guide, then the model at the guide's code."""
+
+    guide = poutine.trace(pair.guide).get_trace(x)
+    model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(x)
+    guide.compute_log_prob()
+    model.compute_log_prob()
+    return model, guide
+
+
+def numpy64(tensor):
+    return tensor.detach().double().numpy()
+
+
+# Likelihoods
+
+
+@pytest.mark.parametrize("event_shape", [(11,), (1, 4, 3)])
+def test_bernoulli_is_the_cross_entropy_of_binary_and_grey_data(event_shape):
+    decoder = networks.Decoder(event_shape, 2, hidden=[6])
+    likelihood = likelihoods.build("bernoulli", decoder).double()
+    z = torch.randn(5, 2).double()
+    px = likelihood(decoder.double()(z))
+    x = torch.rand(5, *event_shape).double()
+    x[0], x[1], x[2] = 0.0, 1.0, (x[2] > 0.5).double()
+
+    w, b = numpy64(likelihood.heads.layer.weight), numpy64(likelihood.heads.layer.bias)
+    y = scipy.special.expit(numpy64(decoder(z)) @ w.T + b)
+    flat = x.flatten(1).numpy()
+    expected = (flat * np.log(y) + (1 - flat) * np.log1p(-y)).sum(1)
+
+    np.testing.assert_allclose(numpy64(px.log_prob(x)), expected, rtol=1e-10)
+    np.testing.assert_allclose(numpy64(px.mean.flatten(1)), y, rtol=1e-10)
+    assert px.batch_shape == (5,) and px.event_shape == event_shape
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_gaussian_is_scipys_with_the_variance_floor(sigmoid):
+    decoder = networks.Decoder((2, 3, 2), 2, hidden=[6]).double()
+    floor = 0.3
+    likelihood = likelihoods.build(
+        "gaussian_sigmoid" if sigmoid else "gaussian", decoder, min_scale=floor
+    ).double()
+    z, x = torch.randn(4, 2).double(), torch.randn(4, 2, 3, 2).double()
+    px = likelihood(decoder(z))
+
+    w, b = numpy64(likelihood.heads.layer.weight), numpy64(likelihood.heads.layer.bias)
+    h = numpy64(decoder(z)) @ w.T + b
+    loc, log_variance = h[:, :12], h[:, 12:]
+    loc = scipy.special.expit(loc) if sigmoid else loc
+    scale = np.sqrt(np.exp(log_variance) + floor**2)
+    expected = scipy.stats.norm.logpdf(x.flatten(1).numpy(), loc, scale).sum(1)
+
+    np.testing.assert_allclose(numpy64(px.log_prob(x)), expected, rtol=1e-10)
+    np.testing.assert_allclose(numpy64(px.mean.flatten(1)), loc, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "gaussian_sigmoid"])
+def test_gaussian_density_is_bounded_by_the_floor(name):
+    # A decoder that claims a variance of exp(-200): the density at the mean is that of the floor.
+    decoder = networks.Decoder((3,), 2, hidden=[])
+    likelihood = likelihoods.build(name, decoder)
+    likelihood.heads.biases()[1].data.fill_(-200.0)
+    z = torch.zeros(1, 2)
+    px = likelihood(decoder(z))
+    expected = 3 * scipy.stats.norm.logpdf(0.0, 0.0, 1e-3)
+    assert px.log_prob(px.mean).item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("name", NAMES)
+def test_output_starts_at_the_clipped_training_mean(name, network):
+    mean = torch.rand(3, 5, 4)
+    mean[0, 0], mean[1, 1] = 0.0, 1.0
+    pair = VAE(
+        (3, 5, 4), 2, [3, 4], network, name, init="aevb", output_bias="data_mean", data_mean=mean
+    )
+    for weight in pair.likelihood.heads.weights():
+        weight.data.zero_()
+    got = pair.likelihood(pair.decoder(torch.randn(2, 2)))
+    expected = mean if name == "gaussian" else mean.clip(0.001, 0.999)
+    torch.testing.assert_close(got.mean, expected.expand(2, 3, 5, 4), atol=1e-6, rtol=1e-5)
+    if name != "bernoulli":  # the bias of the log-variance is 0
+        variance = torch.full((2, 3, 5, 4), 1 + 1e-6)
+        torch.testing.assert_close(got.variance, variance, atol=1e-6, rtol=0)
+
+
+def test_output_bias_zero_and_as_drawn():
+    zero = VAE((9,), output_bias="zero", data_mean=torch.rand(9))
+    assert zero.likelihood.heads.layer.bias.abs().max() == 0
+    no_mean = VAE((9,), output_bias="data_mean")
+    assert no_mean.likelihood.heads.layer.bias.abs().max() == 0
+    drawn = VAE((5000,), hidden=[2], init="aevb", output_bias="init")
+    std = drawn.likelihood.heads.layer.bias.std().item()
+    assert abs(std - 0.01) < 5 * 0.01 / math.sqrt(2 * 5000)
+
+
+# Networks
+
+
+def test_linear_code_is_an_affine_map():
+    pair = VAE((1, 4, 3), latent_dim=3, hidden=[]).double()
+    x = torch.randn(6, 1, 4, 3).double()
+    loc, log_variance = pair.encoder(x)
+    w, b = pair.encoder.heads.layer.weight, pair.encoder.heads.layer.bias
+    torch.testing.assert_close(loc, x.flatten(1) @ w[:3].T + b[:3])
+    torch.testing.assert_close(log_variance, x.flatten(1) @ w[3:].T + b[3:])
+
+    z = torch.randn(6, 3).double()
+    logits = z @ pair.likelihood.heads.layer.weight.T + pair.likelihood.heads.layer.bias
+    mean = pair.likelihood(pair.decoder(z)).mean
+    torch.testing.assert_close(mean.flatten(1), logits.sigmoid())
+
+
+@pytest.mark.parametrize("name", sorted(networks.ACTIVATIONS))
+def test_mlp_equals_the_formula(name):
+    f = {
+        "tanh": np.tanh,
+        "relu": lambda a: np.maximum(a, 0),
+        "elu": lambda a: np.where(a > 0, a, np.expm1(a)),
+        "leaky_relu": lambda a: np.where(a > 0, a, 0.01 * a),
+        "softplus": lambda a: np.logaddexp(a, 0),
+        "gelu": lambda a: a * scipy.stats.norm.cdf(a),
+        "silu": lambda a: a * scipy.special.expit(a),
+        "sigmoid": scipy.special.expit,
+    }[name]
+    encoder = networks.Encoder((4,), 2, hidden=[5, 3], activation=name).double()
+    x = torch.randn(7, 4).double()
+    first, second, last = (m for m in encoder.modules() if isinstance(m, nn.Linear))
+    h = x.numpy()
+    for layer in (first, second):
+        h = f(h @ numpy64(layer.weight).T + numpy64(layer.bias))
+    expected = h @ numpy64(last.weight).T + numpy64(last.bias)
+    np.testing.assert_allclose(numpy64(encoder(x)[0]), expected, rtol=1e-7)
+
+
+def test_decoder_mirrors_the_encoder():
+    pair = VAE((1, 4, 3), latent_dim=2, hidden=[7, 5])
+    shapes = [tuple(m.weight.shape) for m in pair.modules() if isinstance(m, nn.Linear)]
+    assert shapes == [(7, 12), (5, 7), (4, 5), (5, 2), (7, 5), (12, 7)]
+
+
+@pytest.mark.parametrize("event_shape", SIZES)
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian"])
+def test_conv_meets_every_size_exactly(event_shape, name):
+    pair = VAE(event_shape, latent_dim=3, hidden=[4, 5, 6], network="conv", likelihood=name)
+    x = torch.rand(2, *event_shape)
+    model, guide = traces(pair, x)
+    assert guide.nodes["z"]["value"].shape == (2, 3)
+    assert model.nodes["x"]["fn"].mean.shape == (2, *event_shape)
+    features = pair.decoder(torch.zeros(2, 3))
+    halved = tuple(math.ceil(n / 2) for n in event_shape[1:])
+    assert features.shape == (2, 4, *halved)
+
+
+def test_conv_encoder_and_decoder_are_adjoint():
+    # A transposed convolution with the encoder's kernel is the transpose of the encoder's matrix:
+    # <conv(x), y> = <x, conv_transpose(y)> for every size, which fixes padding and alignment.
+    for size in [(28, 28), (7, 5), (6, 9), (1, 1)]:
+        encoder = networks.Encoder((2, *size), 3, 1, "conv", [4]).double()
+        heads = networks.Decoder((2, *size), 3, "conv", [4]).double().output(1).double()
+        down = next(m for m in encoder.modules() if isinstance(m, nn.Conv2d))
+        (weight,) = heads.weights()
+        weight.data.copy_(down.weight.data)
+        x = torch.randn(1, 2, *size).double()
+        y = torch.randn(1, 4, *(math.ceil(n / 2) for n in size)).double()
+        down_x = down(x) - down.bias.view(1, -1, 1, 1)
+        torch.testing.assert_close((down_x * y).sum(), (x * heads(y)[0]).sum())
+
+
+def test_conv_receptive_fields_are_local_and_cover_the_image():
+    heads = networks.Decoder((1, 9, 6), 3, "conv", [2]).output(2)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda h: torch.stack(heads(h)), torch.randn(2, 5, 3)
+    )
+    reached = (jacobian != 0).any(0).any(0).any(2)  # (9, 6, 5, 3): pixel from feature
+    rows, columns = reached.any(3).any(1), reached.any(2).any(0)
+    for pixels, features in ((rows, 5), (columns, 3)):
+        for i, row in enumerate(pixels):
+            # kernel 3, stride 2, padding 1: feature j reaches the pixels 2 j - 1, 2 j and 2 j + 1
+            expected = [j for j in range(features) if abs(2 * j - i) <= 1]
+            assert row.nonzero().flatten().tolist() == expected
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("name", NAMES)
+def test_leading_dims_give_the_same_as_one_at_a_time(network, name):
+    event_shape = (2, 5, 6)
+    pair = VAE(event_shape, 3, [4, 3], network, name, data_mean=torch.rand(event_shape)).double()
+    z = torch.randn(4, 2, 3).double()
+    many = pair.likelihood(pair.decoder(z))
+    assert many.batch_shape == (4, 2)
+    for k in range(4):
+        one = pair.likelihood(pair.decoder(z[k]))
+        torch.testing.assert_close(many.mean[k], one.mean)
+        torch.testing.assert_close(many.variance[k], one.variance)
+    x = torch.rand(4, 2, *event_shape).double()
+    for many_codes, codes in zip(pair.encoder(x), pair.encoder(x[3]), strict=True):
+        torch.testing.assert_close(many_codes[3], codes)
+
+
+# Initialization
+
+
+def parameters(pair):
+    return torch.cat([p.detach().flatten() for p in pair.parameters()])
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("init, std", [("aevb", 0.01), ("aevb_std0.1", 0.1)])
+def test_aevb_draws_every_parameter_from_one_gaussian(network, init, std):
+    pair = VAE((1, 28, 28), 5, [30, 20], network, init=init, output_bias="init")
+    for p in pair.parameters():
+        n = p.numel()
+        assert abs(p.detach().square().mean().sqrt() / std - 1) < 5 / math.sqrt(2 * n) + 4 / n
+        assert abs(p.detach().mean()) < 5 * std / math.sqrt(n)
+    draws = parameters(pair).numpy()
+    assert scipy.stats.kstest(draws / std, "norm").pvalue > 1e-4
+
+
+def test_glorot_is_uniform_within_its_bounds_layer_by_layer_and_head_by_head():
+    pair = VAE((30,), 10, [40], likelihood="gaussian", init="glorot", output_bias="init")
+    layers = [m for m in pair.modules() if isinstance(m, nn.Linear)]
+    bounds = [(layers[0].weight, 30, 40), (layers[2].weight, 10, 40)]
+    bounds += [(w, 40, 10) for w in layers[1].weight.chunk(2)]  # mean and log-variance of q
+    bounds += [(w, 40, 30) for w in layers[3].weight.chunk(2)]  # mean and log-variance of p
+    for weight, inputs, outputs in bounds:
+        unit = weight.detach().flatten() / math.sqrt(6 / (inputs + outputs))
+        assert scipy.stats.kstest(unit, "uniform", args=(-1, 2)).pvalue > 1e-4
+        assert 0.95 < unit.abs().max() <= 1
+    for layer in layers:
+        assert layer.bias.abs().max() == 0
+
+
+def test_glorot_counts_kernel_pixels_and_heads_of_convolutions():
+    pair = VAE((3, 8, 8), 4, [20, 24], "conv", "gaussian", init="glorot", output_bias="init")
+    down = [m.weight for m in pair.encoder.modules() if isinstance(m, nn.Conv2d)]
+    up = [m.weight for m in pair.decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+    heads = pair.likelihood.heads.weights()
+    cases = [(down[0], 3 + 20), (down[1], 20 + 24), (up[0], 24 + 20), *((w, 23) for w in heads)]
+    for weight, channels in cases:
+        unit = weight.detach().flatten() / math.sqrt(6 / (9 * channels))
+        assert scipy.stats.kstest(unit, "uniform", args=(-1, 2)).pvalue > 1e-4
+        assert 0.95 < unit.abs().max() <= 1
+    for name, p in pair.named_parameters():
+        assert not name.endswith("bias") or p.abs().max() == 0
+
+
+def test_torch_init_is_pytorchs():
+    pair = VAE((6,), 2, [4], init="torch", output_bias="init")
+    torch.manual_seed(3)
+    expected = [nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(2, 4), nn.Linear(4, 6)]
+    torch.manual_seed(3)
+    pair = VAE((6,), 2, [4], init="torch", output_bias="init")
+    got = [m for m in pair.modules() if isinstance(m, nn.Linear)]
+    for a, b in zip(expected, got, strict=True):
+        assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
+
+
+# Pairs
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("name", NAMES)
+def test_vae_log_probabilities_against_torch_and_by_hand(network, name):
+    pair = VAE((1, 6, 5), 3, [4, 4], network, name, data_mean=torch.rand(1, 6, 5)).double()
+    x = torch.rand(7, 1, 6, 5).double()
+    model, guide = traces(pair, x)
+    z = guide.nodes["z"]["value"]
+    loc, log_variance = pair.encoder(x)
+    prior = torch.distributions.Normal(0.0, 1.0)
+    q = torch.distributions.Normal(loc, torch.exp(log_variance / 2))
+    px = model.nodes["x"]["fn"]
+
+    for trace in (model, guide):
+        assert trace.nodes["z"]["log_prob"].shape == (7,)
+    assert model.nodes["x"]["log_prob"].shape == (7,)
+    torch.testing.assert_close(model.nodes["z"]["log_prob"], prior.log_prob(z).sum(1))
+    torch.testing.assert_close(guide.nodes["z"]["log_prob"], q.log_prob(z).sum(1))
+    torch.testing.assert_close(model.nodes["x"]["log_prob"], px.log_prob(x))
+
+    by_hand = -0.5 * (1 + log_variance - loc**2 - log_variance.exp()).sum(1)
+    by_torch = torch.distributions.kl_divergence(q, prior).sum(1)
+    by_pyro = torch.distributions.kl_divergence(guide.nodes["z"]["fn"], model.nodes["z"]["fn"])
+    torch.testing.assert_close(by_hand, by_torch)
+    torch.testing.assert_close(by_pyro, by_hand)
+
+
+def test_guide_samples_follow_the_encoder():
+    pair = VAE((8,), 2, [5], init="aevb_std0.1")
+    for p in pair.encoder.parameters():
+        p.data.mul_(8)
+    x = torch.rand(1, 8).expand(40_000, 8)
+    z = numpy64(poutine.trace(pair.guide).get_trace(x).nodes["z"]["value"])
+    loc, log_variance = (numpy64(h[0]) for h in pair.encoder(x[:1]))
+    for j in range(2):
+        cdf = scipy.stats.norm(loc[j], np.exp(log_variance[j] / 2)).cdf
+        assert scipy.stats.kstest(z[:, j], cdf).pvalue > 1e-4
+    prior = numpy64(poutine.trace(pair.model).get_trace(x).nodes["z"]["value"])
+    assert scipy.stats.kstest(prior.flatten(), "norm").pvalue > 1e-4
+
+
+def test_pyros_elbo_of_the_vae_is_the_closed_form():
+    pair = VAE((10,), 2, [6]).double()
+    x = torch.rand(5, 10).double()
+    elbo = pyro.infer.TraceMeanField_ELBO()
+    pyro.set_rng_seed(1)
+    loss = elbo.loss(pair.model, pair.guide, x)
+    pyro.set_rng_seed(1)
+    model, guide = traces(pair, x)
+    loc, log_variance = pair.encoder(x)
+    kl = -0.5 * (1 + log_variance - loc**2 - log_variance.exp()).sum()
+    y = numpy64(model.nodes["x"]["fn"].mean)
+    xs = x.numpy()
+    reconstruction = (xs * np.log(y) + (1 - xs) * np.log1p(-y)).sum()
+    assert loss == pytest.approx(kl.item() - reconstruction, rel=1e-10)
+
+
+def test_particles_in_an_outer_plate_share_the_data():
+    pair = VAE((1, 5, 5), 2, [3], "conv").double()
+    x = torch.rand(4, 1, 5, 5).double()
+
+    def outer(f):
+        def wrapped(x):
+            with pyro.plate("particles", 6, dim=-2):
+                f(x)
+
+        return wrapped
+
+    guide = poutine.trace(outer(pair.guide)).get_trace(x)
+    model = poutine.trace(poutine.replay(outer(pair.model), trace=guide)).get_trace(x)
+    model.compute_log_prob()
+    z = guide.nodes["z"]["value"]
+    assert z.shape == (6, 4, 2) and (z[0] != z[1]).all()
+    for k in range(6):
+        expected = pair.likelihood(pair.decoder(z[k])).log_prob(x)
+        torch.testing.assert_close(model.nodes["x"]["log_prob"][k], expected)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("name", NAMES)
+def test_autoencoders_elbo_is_the_reconstruction_alone(network, name):
+    pair = Autoencoder((1, 6, 5), 3, [4, 4], network, name).double()
+    x = torch.rand(7, 1, 6, 5).double()
+    (code,) = pair.encoder(x)
+    px = pair.likelihood(pair.decoder(code))
+    loss = pyro.infer.Trace_ELBO().loss(pair.model, pair.guide, x)
+    assert loss == -px.log_prob(x).sum().item()
+
+    model, guide = traces(pair, x)
+    assert torch.equal(guide.nodes["z"]["value"], code)
+    assert torch.equal(model.nodes["z"]["log_prob"], torch.zeros(7))
+    assert torch.equal(guide.nodes["z"]["log_prob"], torch.zeros(7).double())
+    assert code.shape == (7, 3)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("pair_class", [VAE, Autoencoder])
+def test_data_do_not_mix(pair_class, network):
+    pair = pair_class((1, 6, 5), 3, [4, 4], network, "gaussian").double()
+    x = torch.rand(7, 1, 6, 5).double()
+    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    model, guide = traces(pair, x)
+    z = guide.nodes["z"]["value"]
+    codes = {"z": z[order]}
+    permuted_guide = poutine.trace(poutine.condition(pair.guide, codes)).get_trace(x[order])
+    permuted_model = poutine.trace(poutine.condition(pair.model, codes)).get_trace(x[order])
+    for permuted, trace, sites in (
+        (permuted_model, model, ("z", "x")),
+        (permuted_guide, guide, ("z",) if pair_class is VAE else ()),
+    ):
+        permuted.compute_log_prob()
+        for site in sites:
+            torch.testing.assert_close(
+                permuted.nodes[site]["log_prob"], trace.nodes[site]["log_prob"][order]
+            )
+    for a, b in zip(pair.encoder(x), pair.encoder(x[order]), strict=True):
+        torch.testing.assert_close(a[order], b)
+
+
+@pytest.mark.parametrize("pair_class", [VAE, Autoencoder])
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_reaches_every_parameter(pair_class, network, name):
+    pair = pair_class((2, 6, 5), 3, [4, 4], network, name)
+    x = torch.rand(7, 2, 6, 5)
+    pyro.infer.Trace_ELBO().differentiable_loss(pair.model, pair.guide, x).backward()
+    for name, p in pair.named_parameters():
+        assert p.grad is not None and p.grad.isfinite().all(), name
+        assert (p.grad != 0).double().mean() > 0.9, name
+
+
+@pytest.mark.parametrize("pair_class", [VAE, Autoencoder])
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_tensor_is_made_on_another_device_than_the_data(pair_class, network, name):
+    # The meta device, as CUDA, refuses to compute with a tensor that lives on the CPU.
+    pair = pair_class((1, 6, 5), 3, [4], network, name).to("meta")
+    x = torch.empty(7, 1, 6, 5, device="meta")
+    with pyro.validation_enabled(False):  # Pyro's look-out for NaN needs values
+        model, guide = traces(pair, x)
+        generated = poutine.trace(poutine.uncondition(pair.model)).get_trace(x)
+    assert generated.nodes["x"]["value"].shape == (7, 1, 6, 5)
+    for node in (*model.nodes.values(), *guide.nodes.values(), *generated.nodes.values()):
+        if node["type"] == "sample" and node["name"] in ("x", "z"):
+            assert node["value"].device.type == "meta"
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_gradient_equals_finite_differences(network):
+    pair = Autoencoder((1, 3, 4), 2, [3], network, "gaussian_sigmoid").double()
+    x = torch.rand(2, 1, 3, 4).double()
+
+    class Reconstruction(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair = pair
+
+        def forward(self, x):
+            (code,) = pair.encoder(x)
+            return pair.likelihood(pair.decoder(code)).log_prob(x)
+
+    function = Reconstruction()
+    names = [name for name, _ in function.named_parameters()]
+
+    def reconstruction(*values):
+        return torch.func.functional_call(function, dict(zip(names, values, strict=True)), x)
+
+    assert torch.autograd.gradcheck(reconstruction, tuple(function.parameters()))
+
+
+@pytest.mark.parametrize("pair_class", [VAE, Autoencoder])
+def test_state_loads_into_another_pair(pair_class):
+    kwargs = {"latent_dim": 2, "hidden": [3], "network": "conv", "likelihood": "gaussian"}
+    a, b = (pair_class((1, 5, 4), **kwargs).double() for _ in range(2))
+    state = a.state_dict()
+    assert sum(v.numel() for v in state.values()) == sum(p.numel() for p in a.parameters())
+    b.load_state_dict(state)
+    x, z = torch.rand(3, 1, 5, 4).double(), torch.randn(3, 2).double()
+    log_probs = [p.likelihood(p.decoder(z)).log_prob(x) for p in (a, b)]
+    assert torch.equal(*log_probs)
+
+
+def test_linear_gaussian_vae_with_the_exact_posterior_gives_the_exact_evidence():
+    # Probabilistic PCA: p(x) = N(b, W W^T + s^2 I). With orthogonal columns of W the posterior is
+    # diagonal, so the guide can equal it, and log p(x, z) - log q(z | x) is log p(x) for every z.
+    pair = VAE((5,), 2, [], likelihood="gaussian").double()
+    rng = np.random.default_rng(0)
+    w = np.linalg.qr(rng.normal(size=(5, 2)))[0] * [1.5, 0.7]
+    b, s2 = rng.normal(size=5), 0.3
+    covariance = np.linalg.inv(np.eye(2) + w.T @ w / s2)
+    a = covariance @ w.T / s2
+
+    decode, encode = pair.likelihood.heads.layer, pair.encoder.heads.layer
+    log_variances = np.full(5, np.log(s2 - 1e-6))
+    for parameter, value in (
+        (decode.weight, np.concatenate([w, np.zeros((5, 2))])),
+        (decode.bias, np.concatenate([b, log_variances])),
+        (encode.weight, np.concatenate([a, np.zeros((2, 5))])),
+        (encode.bias, np.concatenate([-a @ b, np.log(np.diag(covariance))])),
+    ):
+        parameter.data.copy_(torch.from_numpy(value))
+
+    x = torch.randn(6, 5).double()
+    model, guide = traces(pair, x)
+    log_prob = model.nodes["x"]["log_prob"] + model.nodes["z"]["log_prob"]
+    expected = scipy.stats.multivariate_normal(b, w @ w.T + s2 * np.eye(5)).logpdf(x.numpy())
+    np.testing.assert_allclose(
+        numpy64(log_prob - guide.nodes["z"]["log_prob"]), expected, rtol=1e-10
+    )
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize("pair_class", [VAE, Autoencoder])
+@pytest.mark.parametrize(
+    "event_shape, kwargs, words",
+    [
+        ((784,), {"latent_dim": 0}, "latent_dim"),
+        ((784,), {"latent_dim": 2.5}, "latent_dim"),
+        ((784,), {"hidden": [10, 0]}, "hidden"),
+        ((784,), {"hidden": [-3]}, "hidden"),
+        ((), {}, "event_shape"),
+        ((1, 0, 3), {}, "event_shape"),
+        ((784,), {"network": "conv"}, 'network="mlp"'),
+        ((28, 28), {"network": "conv"}, "(C, H, W)"),
+        ((1, 28, 28), {"network": "conv", "hidden": []}, "hidden"),
+        ((784,), {"network": "transformer"}, "mlp, conv"),
+        ((784,), {"likelihood": "poisson"}, "gaussian_sigmoid"),
+        ((784,), {"likelihood": "gaussian", "min_scale": 0.0}, "min_scale"),
+        ((784,), {"activation": "Tanh"}, "leaky_relu"),
+        ((784,), {"init": "he"}, "glorot"),
+        ((784,), {"output_bias": "mean"}, "data_mean"),
+        ((784,), {"data_mean": torch.zeros(28, 28)}, "(784,)"),
+        ((784,), {"data_mean": torch.full((784,), torch.nan)}, "data_mean"),
+    ],
+)
+def test_wrong_values_are_named_in_one_line(pair_class, event_shape, kwargs, words):
+    with pytest.raises(UsageError) as error:
+        pair_class(event_shape, **kwargs)
+    message = str(error.value)
+    assert words in message and "\n" not in message
