@@ -1,0 +1,153 @@
+r"""Use a trained pair: encode, decode, reconstruct, generate, walk through the latent space.
+
+All by effect handlers around the pair's own model and guide. Latents are tensors by site name,
+``(batch, *shape of the site)``; images and vectors are ``(batch, *event_shape)``. Global latents
+(weights) take the mean of the guide, except where a draw is asked for.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.handlers import AtMean, Fix, WholeBatch
+from pyro_aevb.inspection import Description
+from pyro_aevb.pairs import Pair
+
+
+def _described(pair: Pair) -> Description:
+    if pair.description is None:
+        raise UsageError(f"{pair.name} has not been inspected yet; call inspect(pair, x) first")
+    return pair.description
+
+
+@torch.no_grad()
+def latents(pair: Pair, x: Tensor, sample: bool = False) -> dict[str, Tensor]:
+    r"""Values of all latent sites, local and global, from the guide.
+
+    Arguments:
+        pair: An inspected pair.
+        x: The data, ``(batch, *event_shape)``.
+        sample: Draw them from the guide, instead of taking its means.
+    """
+    description = _described(pair)
+    names = [site.name for site in (*description.local_sites, *description.global_sites)]
+    names += description.auxiliary
+    with pair.active(), WholeBatch():
+        guide = pair.guide if sample else AtMean()(pair.guide)
+        trace: Any = poutine.trace(guide).get_trace(x)
+    return {name: trace.nodes[name]["value"] for name in names}
+
+
+def encode(pair: Pair, x: Tensor, sample: bool = False) -> dict[str, Tensor]:
+    r"""The codes of data: :math:`\mathrm{E}_q[z|x]` of every local site, or a draw.
+
+    Arguments:
+        pair: An inspected pair.
+        x: The data, ``(batch, *event_shape)``.
+        sample: Draw the codes from the guide instead.
+
+    Returns:
+        A tensor ``(batch, *shape)`` for each local latent site.
+    """
+    values = latents(pair, x, sample)
+    return {site.name: values[site.name] for site in _described(pair).local_sites}
+
+
+@torch.no_grad()
+def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    r"""The mean of the observed site given latents: :math:`\mathrm{E}[x|z, w]`.
+
+    Arguments:
+        pair: An inspected pair.
+        values: Values of latent sites; those not given are drawn from the model.
+        x: Any batch of the wanted length: the model is called with it, only its shape is used.
+
+    Returns:
+        ``(batch, *event_shape)``.
+    """
+    description = _described(pair)
+    with pair.active(), WholeBatch(), Fix(values):
+        trace: Any = poutine.trace(pair.model).get_trace(x)
+    mean: Tensor = trace.nodes[description.observed]["fn"].mean
+    return mean.reshape(x.shape) if mean.numel() == x.numel() else mean
+
+
+def reconstruct(pair: Pair, x: Tensor, sample: bool = False) -> Tensor:
+    r"""Data through the guide and back: :math:`\mathrm{E}[x'|z, w]` at the codes of x.
+
+    Arguments:
+        pair: An inspected pair.
+        x: The data.
+        sample: Use a draw of codes and weights instead of their means.
+    """
+    return decode(pair, latents(pair, x, sample), x)
+
+
+def generate(pair: Pair, x: Tensor) -> Tensor:
+    r"""Means of the observed site for draws from the prior, with one draw of the weights.
+
+    Arguments:
+        pair: An inspected pair.
+        x: Any batch of the wanted length.
+
+    Raises:
+        UsageError: The prior of a local site is masked out, so there is nothing to draw from.
+    """
+    description = _described(pair)
+    reason = description.undefined()
+    if reason is not None:
+        raise UsageError(f"{pair.name} cannot generate: {reason}")
+    weights = [site.name for site in description.global_sites]
+    drawn = latents(pair, x, sample=True)
+    return decode(pair, {name: drawn[name] for name in weights}, x)
+
+
+def _single_site(pair: Pair) -> str:
+    local = _described(pair).local_sites
+    if len(local) != 1 or len(local[0].event_shape) != 1:
+        raise UsageError(
+            f"{pair.name}: a walk through the latent space needs one local site of shape (d,)"
+        )
+    return local[0].name
+
+
+def decode_grid(pair: Pair, points: np.ndarray, x: Tensor) -> np.ndarray:
+    r"""Decode given latent points of a pair whose codes are one vector.
+
+    Arguments:
+        pair: An inspected pair with one local site of shape ``(d,)``.
+        points: ``(n, d)``.
+        x: One or more data; the first gives the shape.
+
+    Returns:
+        ``(n, *event_shape)``.
+    """
+    name = _single_site(pair)
+    z = torch.as_tensor(points, dtype=x.dtype, device=x.device)
+    values = {**latents(pair, x[:2]), name: z}
+    return decode(pair, values, x[:1].expand(len(z), *x.shape[1:])).cpu().numpy()
+
+
+def traverse(pair: Pair, x: Tensor, dimensions: list[int], values: np.ndarray) -> np.ndarray:
+    r"""Move one latent dimension at a time, the others staying at the code of a datum.
+
+    Arguments:
+        pair: An inspected pair with one local site of shape ``(d,)``.
+        x: One datum, ``(1, *event_shape)``.
+        dimensions: Which dimensions to move.
+        values: The values each takes.
+
+    Returns:
+        ``(len(dimensions), len(values), *event_shape)``.
+    """
+    code = latents(pair, x)[_single_site(pair)].cpu().numpy()[0]
+    points = np.tile(code, (len(dimensions), len(values), 1))
+    for row, dimension in enumerate(dimensions):
+        points[row, :, dimension] = values
+    images = decode_grid(pair, points.reshape(-1, len(code)), x)
+    return images.reshape(len(dimensions), len(values), *x.shape[1:])
