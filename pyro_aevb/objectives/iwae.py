@@ -1,0 +1,71 @@
+r"""The importance-weighted bound."""
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.handlers import WholeBatch, in_plate, log_prob, sample_sites
+from pyro_aevb.objectives.elbo import TraceELBO, importance_traces
+
+
+class IWAE(TraceELBO):
+    r"""The importance-weighted bound with K particles per datum.
+
+    .. math::
+        \mathcal{L}_K = \mathrm{E}_{q(w)}\Big[ \frac{N}{B} \sum_{n=1}^{B} \mathrm{E} \Big[
+        \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x_n, z_{nk}|w)}{q(z_{nk}|x_n)} \Big] \Big]
+        - \mathrm{KL}(q(w) \,\|\, p(w)), \qquad z_{nk} \sim q(z|x_n)
+
+    The weights are per datum: the mean over particles lies inside the logarithm and the plate's
+    scale N/B outside it (``pyro.infer.RenyiELBO`` puts the scale inside, and takes the particles of
+    the whole batch jointly). Global latents are drawn once and shared by all particles.
+    The batch is repeated K times, so that any pair works, convolutional ones included.
+    In nats, a sum over data; rises with K towards :math:`\log p(x|w)`.
+
+    Valid when every guide site is reparameterized and every local latent has a density.
+
+    References:
+        Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016)
+        https://arxiv.org/abs/1509.00519
+
+    Arguments:
+        num_particles: K.
+        options: Those of ``pyro.infer.ELBO``.
+    """
+
+    def __init__(self, num_particles: int = 5, **options: Any) -> None:
+        super().__init__(num_particles=num_particles, analytic_kl=False, **options)
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        r"""Minus the estimate, differentiable; the first argument is the batch."""
+        x, *rest = args
+        rows = x.repeat(self.num_particles, *[1] * (x.dim() - 1))
+        with WholeBatch():
+            model_trace, guide_trace = importance_traces(model, guide, (rows, *rest), kwargs)
+        plate = _data_plate(model_trace, len(rows))
+        declared = model_trace.nodes[plate.name]["fn"].subsample_size is not None
+        log_weights, outside = x.new_zeros(len(rows)), x.new_zeros(())
+        for trace, sign in ((model_trace, 1.0), (guide_trace, -1.0)):
+            for site in sample_sites(trace).values():
+                if in_plate(site, plate.name):
+                    # What the plate's own scale leaves over is a weight on the KL.
+                    weight = site["scale"] * (plate.size / plate.full_size)
+                    terms = log_prob(site, weight).reshape(-1, len(rows)).sum(0)
+                    log_weights = log_weights + sign * terms
+                else:
+                    outside = outside + sign * log_prob(site, site["scale"]).sum()
+        bound = log_weights.view(self.num_particles, -1).logsumexp(0) - math.log(self.num_particles)
+        scale = plate.full_size / len(x) if declared else 1.0
+        return -(bound.sum() * scale + outside)
+
+
+def _data_plate(model_trace: Any, rows: int) -> Any:
+    for name, site in sample_sites(model_trace).items():
+        if site["is_observed"]:
+            for frame in site["cond_indep_stack"]:
+                if frame.dim == -1 and frame.size == rows:
+                    return frame
+            raise UsageError(f"observed site {name!r} lies in no plate of dim -1 over the batch")
+    raise UsageError("the model has no observed site; it needs pyro.sample(..., obs=x)")
