@@ -1,0 +1,1 @@
+r"""Estimators: what a pair is worth, in nats per datum."""

@@ -1,0 +1,105 @@
+r"""What is taken from ArviZ, whose interface differs between 0.x (Python 3.11) and 1.x."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def psis_k(log_weights: np.ndarray) -> np.ndarray:
+    r"""Pareto k-hat by ArviZ's Pareto-smoothed importance sampling.
+
+    Arguments:
+        log_weights: ``(N, K)``.
+
+    Returns:
+        ``(N,)``; NaN where the weights are equal, so that there is no tail to fit.
+    """
+    k = np.full(len(log_weights), np.nan)
+    spread = np.ptp(log_weights, axis=1) > 1e-3  # float32 noise around equal weights is no tail
+    if not spread.any():
+        return k
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # announcements of the next version
+        import arviz
+
+        if hasattr(arviz, "psislw"):
+            k[spread] = arviz.psislw(log_weights[spread])[1]
+        else:
+            from arviz_stats.base import array_stats
+
+            # Here the argument is a log-likelihood, whose negative is the log-weight.
+            k[spread] = array_stats.psislw(-log_weights[spread], axis=-1)[1]
+    return np.where(np.isfinite(k), k, np.nan)
+
+
+def compare_pointwise(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    r"""ArviZ's ``compare`` on per-datum test log-likelihoods of the same data.
+
+    Arguments:
+        log_likelihoods: ``(N,)`` for each name, two names or more.
+
+    Returns:
+        For each name, best first: ``difference`` to the best in nats per datum (0 or less), its
+        paired ``standard_error``, and the stacking ``weight``.
+    """
+    import xarray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import arviz
+
+        # Differences and stacking weights do not change when a datum's values are shifted together;
+        # exp(log p) of images would underflow.
+        shift = np.max(np.stack(list(log_likelihoods.values())), axis=0)
+        entries: dict[str, Any] = {}
+        for name, values in log_likelihoods.items():
+            pointwise = xarray.DataArray(values - shift, dims=["datum"])
+            entries[name] = _elpd(pointwise)
+        options: dict[str, Any] = {"method": "stacking"}
+        if not hasattr(arviz, "psislw"):
+            options["round_to"] = "none"
+        table = arviz.compare(entries, **options)
+    n = len(shift)
+    return {
+        str(name): {
+            "difference": -abs(float(row["elpd_diff"])) / n,
+            "standard_error": float(row["dse"]) / n,
+            "weight": float(row["weight"]),
+        }
+        for name, row in table.iterrows()
+    }
+
+
+def _elpd(pointwise: Any) -> Any:
+    n = pointwise.size
+    total, error = float(pointwise.sum()), float(np.sqrt(n * pointwise.var()))
+    try:
+        from arviz_stats.utils import ELPDData as Elpd
+    except ImportError:
+        from arviz.stats.stats_utils import ELPDData as Elpd
+
+        values = [total, error, 0.0, 1, n, False, pointwise, "log"]
+        index = [
+            "elpd_loo",
+            "se",
+            "p_loo",
+            "n_samples",
+            "n_data_points",
+            "warning",
+            "loo_i",
+            "scale",
+        ]
+        return Elpd(data=values, index=index)
+    return Elpd(
+        elpd=total,
+        se=error,
+        p=0.0,
+        n_samples=1,
+        n_data_points=n,
+        scale="log",
+        warning=False,
+        good_k=0.7,
+        elpd_i=pointwise,
+    )
