@@ -1,0 +1,1 @@
+r"""Training: one loop, its optimizers and schedules, its checkpoints."""

@@ -1,0 +1,84 @@
+r"""Checkpoints: tensors and plain numbers only, written whole or not at all."""
+
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyro_aevb.errors import UsageError
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    r"""Write beside the old file, then take its place: a failure at any moment leaves the old one.
+
+    Arguments:
+        path: The file.
+        state: Tensors, numbers, strings, and lists and dictionaries of them.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        torch.save({"format": FORMAT, **state}, beside)
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:
+        beside.unlink(missing_ok=True)
+        raise UsageError(
+            f"cannot write {path} ({str(error).splitlines()[0]}); the file before it is untouched"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    r"""Read a checkpoint without ever executing what it contains.
+
+    Raises:
+        UsageError: It is missing, truncated, not a checkpoint, or holds pickled objects.
+    """
+    if not path.is_file():
+        raise UsageError(f"no checkpoint {path}; train the run first, or resume another one")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path):
+            raise UsageError(
+                f"{path} holds pickled objects, which could execute code; refused: a checkpoint "
+                "of this package holds tensors and plain numbers only"
+            ) from error
+        raise UsageError(f"{path} is no checkpoint, or damaged; restore it or retrain") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is truncated or damaged; restore it or retrain") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UsageError(f"{path} is not a checkpoint of this version of pyro_aevb")
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    r"""The state of every generator: torch on the CPU and on CUDA, NumPy's, Python's."""
+    numpy_state: Any = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = numpy_state
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    r"""Continue every generator where :func:`random_state` found it."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

@@ -1,0 +1,329 @@
+r"""The training loop: epochs, validation, early stopping, schedules, progress, checkpoints."""
+
+import math
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.elbo import ELBO
+from torch import Tensor
+
+from pyro_aevb.data.batches import Batches, order
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import score
+from pyro_aevb.handlers import ScaleSites, WholeBatch, log_prob, sample_sites
+from pyro_aevb.pairs import Pair
+from pyro_aevb.training.checkpoint import (
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
+from pyro_aevb.training.optimizers import kl_scale, make_optimizer, make_schedule
+
+Row = dict[str, float | None]
+
+
+@dataclass
+class Trainer:
+    r"""Fit a pair by stochastic gradient ascent on an objective.
+
+    Per step the loss is :math:`-\mathcal{L}/N` in nats per datum: a pair that declares the N of its
+    data plate has its objective divided by N, any other by the length of the batch.
+    The order of the data in epoch e is a function of the seed and e alone; all other random
+    numbers come from the global generators, whose states every checkpoint holds. So a run that was
+    interrupted and resumed equals one that was not, bit for bit on a CPU.
+
+    Arguments:
+        pair: An inspected pair, on the device of the batches.
+        train: Training data, as presented.
+        valid: Validation data, as presented; fixed, not drawn anew.
+        objective: Any ``pyro.infer.ELBO``.
+        checkpoint: Where to keep the state; None keeps it nowhere.
+        epochs: How many passes over the training data.
+        batch_size: B; the last batch of an epoch is smaller where B does not divide N.
+        optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`.
+        schedule, schedule_options: See :func:`~.optimizers.make_schedule`.
+        kl_warm_up: Epochs over which the weight of the latent KL rises to 1; 0 is none.
+        patience: Stop after this many epochs without a better validation value and return to
+            the best; 0 never stops.
+        seed: Of the order of the data, and of all generators at the start.
+        on_epoch: Called with the history after each epoch.
+        show: Show a progress bar.
+    """
+
+    pair: Pair
+    train: Batches
+    valid: Batches
+    objective: ELBO
+    checkpoint: Path | None = None
+    epochs: int = 100
+    batch_size: int = 100
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    schedule: str = "constant"
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    kl_warm_up: int = 0
+    patience: int = 0
+    seed: int = 0
+    on_epoch: Callable[[Sequence[Row]], None] | None = None
+    show: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "kl_warm_up", "patience"):
+            if getattr(self, name) < 0:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} is {getattr(self, name)}; it must not be negative")
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 1")
+        description = self.pair.description
+        assert description is not None, "inspect the pair first"
+        if self.epochs and not self.pair.trainable():
+            raise UsageError(f"{self.pair.name} has nothing to train; use --epochs 0 to score it")
+        self.history: list[Row] = []
+        self.best: dict[str, Any] = {"value": -math.inf, "epoch": -1}
+        self.epoch = self.step = 0
+        self.losses: list[Tensor] = []
+        self.latent = {s.name for s in description.local_sites or description.global_sites}
+        self.num_data = description.plate_size
+        self._named = self.pair.trainable()
+        self._optimizer: Any = None
+        self._schedule: Any = None
+        if self._named:
+            self._optimizer = make_optimizer(
+                self.optimizer, self._named.values(), self.lr, self.optimizer_options
+            )
+            self._schedule = make_schedule(
+                self.schedule, self._optimizer, self.epochs, self.schedule_options
+            )
+
+    def try_objective(self) -> None:
+        r"""Evaluate the objective once on a few data, changing nothing, to fail before any work."""
+        x = self.train.take(torch.arange(min(len(self.train), self.batch_size, 5)))
+        devices = [x.device] if x.is_cuda else []
+        with self.pair.active(), WholeBatch(), torch.random.fork_rng(devices):
+            try:
+                self._loss_and_grads(x)
+            except (NotImplementedError, ValueError, RuntimeError) as error:
+                if isinstance(error, UsageError):
+                    raise
+                raise UsageError(
+                    f"{type(self.objective).__name__} cannot train {self.pair.name}: "
+                    f"{' '.join(str(error).split())[:300]}"
+                ) from error
+        for parameter in self._named.values():
+            parameter.grad = None
+
+    def resume(self) -> None:
+        r"""Take up the checkpoint: tensors, optimizer, schedule, history, generators, position."""
+        assert self.checkpoint is not None
+        state = load_checkpoint(self.checkpoint)
+        self.pair.load_tensors(state["tensors"], str(self.checkpoint))
+        try:
+            if self._optimizer is not None:
+                self._optimizer.load_state_dict(state["optimizer"])
+                self._schedule.load_state_dict(state["schedule"])
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UsageError(
+                f"{self.checkpoint} was written with another optimizer or schedule; resume with "
+                "the settings of the run"
+            ) from error
+        self.history, self.best = state["history"], state["best"]
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.losses = list(state["losses"].to(self.train.images.device))
+        restore_random_state(state["random"])
+
+    def run(self) -> list[Row]:
+        r"""Train to the last epoch and return the history.
+
+        Raises:
+            UsageError: The objective became non-finite; the last good checkpoint is kept.
+            KeyboardInterrupt: After the state at the interruption has been saved.
+        """
+        from tqdm import tqdm
+
+        steps = math.ceil(len(self.train) / self.batch_size)
+        self.pair.train()
+        bar = tqdm(
+            total=self.epochs * steps,
+            initial=self.epoch * steps + self.step,
+            disable=not self.show,
+            unit="step",
+            desc="training",
+            mininterval=0.5,
+        )
+        if self.epoch == self.step == 0:
+            self.save()
+        fast = pyro.validation_enabled(False)
+        with self.pair.active(), WholeBatch(), fast, bar, _sigint() as stop:
+            while self.epoch < self.epochs and not self._out_of_patience():
+                self._run_epoch(bar, stop)
+        if self.patience and "tensors" in self.best:
+            self.pair.load_tensors(self.best["tensors"], "the best epoch")
+        self.pair.eval()
+        return self.history
+
+    def save(self) -> None:
+        r"""Write the checkpoint."""
+        if self.checkpoint is None:
+            return
+        save_checkpoint(
+            self.checkpoint,
+            {
+                "pair": self.pair.name,
+                "tensors": _detached(self.pair.tensors()),
+                "optimizer": self._optimizer and self._optimizer.state_dict(),
+                "schedule": self._schedule and self._schedule.state_dict(),
+                "history": self.history,
+                "best": self.best,
+                "epoch": self.epoch,
+                "step": self.step,
+                "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
+                "random": random_state(),
+            },
+        )
+
+    def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
+        began, first_step = time.perf_counter(), self.step
+        scale = kl_scale(self.epoch, self.kl_warm_up)
+        handler: Any = ScaleSites(scale, self.latent) if scale < 1 else nullcontext()
+        index = order(len(self.train), self.seed, self.epoch)
+        on_host = not self.train.images.is_cuda
+        for chosen in index.split(self.batch_size)[self.step :]:
+            if stop.is_set():
+                self.save()
+                raise KeyboardInterrupt
+            x = self.train.take(chosen)
+            with handler:
+                loss = self._loss_and_grads(x)
+            # On a CPU a look at the loss is free; on a GPU it would wait for the device.
+            if on_host and not math.isfinite(float(loss)):
+                raise self._not_finite(x)
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+            self.losses.append(loss * (len(chosen) / len(index)))
+            self.step += 1
+            bar.update()
+        objective = -float(torch.stack(self.losses).sum())
+        seen = len(index) - first_step * self.batch_size
+        rate = seen / (time.perf_counter() - began)
+        row: Row = {
+            "epoch": self.epoch + 1,
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "kl_scale": scale,
+            "objective": objective,
+            **self._validate(),
+            "images_per_second": rate,
+        }
+        value, name = self.watched(row)
+        if not (math.isfinite(objective) and math.isfinite(value)):
+            raise self._not_finite(x)
+        self.history.append(row)
+        if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self._schedule.step(-value)
+        else:
+            self._schedule.step()
+        self.epoch, self.step, self.losses = self.epoch + 1, 0, []
+        if self.patience and value > self.best["value"]:
+            tensors = {k: v.clone() for k, v in _detached(self.pair.tensors()).items()}
+            self.best = {"value": value, "epoch": self.epoch, "tensors": tensors}
+        bar.set_postfix_str(
+            f"epoch {self.epoch}, validation {name} {value:.2f} nats/datum, {rate:,.0f} images/s"
+        )
+        self.save()
+        if self.on_epoch is not None:
+            self.on_epoch(self.history)
+
+    @staticmethod
+    def watched(row: Row) -> tuple[float, str]:
+        r"""The validation value that early stopping watches: the ELBO where there is one."""
+        name = "elbo" if row["elbo"] is not None else "reconstruction"
+        value = row[name]
+        assert value is not None
+        return value, name
+
+    def _loss_and_grads(self, x: Tensor) -> Tensor:
+        r"""Minus the objective per datum, detached, after back-propagating it."""
+        pair, num_data = self.pair, self.num_data or len(x)
+        if hasattr(self.objective, "differentiable_loss"):
+            loss = self.objective.differentiable_loss(pair.model, pair.guide, x) / num_data
+            loss.backward()
+            return loss.detach()
+        # Some of Pyro's objectives only back-propagate by themselves.
+        value = self.objective.loss_and_grads(pair.model, pair.guide, x)  # type: ignore[attr-defined]
+        for parameter in self._named.values():
+            if parameter.grad is not None:
+                parameter.grad /= num_data
+        return torch.as_tensor(float(value) / num_data)
+
+    def _validate(self) -> Row:
+        r"""The true ELBO, KL weight 1, on the validation data, with the same draws every epoch."""
+        scores = score(self.pair, self.valid, 1, 1, self.seed, health=False)
+        return {
+            "elbo": None if scores.elbo is None else float(scores.elbo.mean()),
+            "reconstruction": float(scores.reconstruction.mean()),
+            "kl": None if scores.kl is None else float(scores.kl.mean()),
+        }
+
+    def _out_of_patience(self) -> bool:
+        return bool(self.patience and self.history) and (
+            self.epoch - self.best["epoch"] >= self.patience
+        )
+
+    @torch.no_grad()
+    def _not_finite(self, x: Tensor) -> UsageError:
+        guide = poutine.trace(self.pair.guide).get_trace(x)
+        model = poutine.trace(poutine.replay(self.pair.model, trace=guide)).get_trace(x)
+        terms = [
+            f"{side} {name} {float(log_prob(site, 1.0).sum()) / len(x):.6g}"
+            for side, trace in (("model", model), ("guide", guide))
+            for name, site in sample_sites(trace).items()
+        ]
+        kept = f"; {self.checkpoint} keeps epoch {self.epoch}" if self.checkpoint else ""
+        return UsageError(
+            f"the objective is not finite in epoch {self.epoch + 1}, step {self.step + 1}{kept}. "
+            f"Log-probabilities per datum of each site: {', '.join(terms)}. Lower --lr, or look at "
+            "the site that is not finite"
+        )
+
+
+@contextmanager
+def _sigint() -> Iterator[threading.Event]:
+    r"""Turn Ctrl-C into a flag that is read between steps; a second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(*_: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def seed_everything(seed: int) -> None:
+    r"""Seed torch, NumPy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in tensors.items()}

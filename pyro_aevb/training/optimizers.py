@@ -1,0 +1,119 @@
+r"""Optimizers and learning-rate schedules of torch, by name."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer, lr_scheduler
+
+from pyro_aevb.errors import UsageError
+
+
+def make_optimizer(
+    name: str, parameters: Iterable[Tensor], lr: float, options: Mapping[str, Any]
+) -> Optimizer:
+    r"""A ``torch.optim`` optimizer, in its fused form where it has one.
+
+    Arguments:
+        name: The class in ``torch.optim``, in any case: ``adam``, ``adagrad``, ``sgd``, …
+        parameters: The tensors to update.
+        lr: The learning rate.
+        options: Further arguments, such as ``{"weight_decay": 1e-4}``. Losses are per datum, so
+            the AEVB paper's N(0, I) prior on the weights is a ``weight_decay`` of 1/N.
+
+    Raises:
+        UsageError: No such optimizer, or options it does not take.
+    """
+    classes = {
+        key.lower(): value
+        for key, value in vars(torch.optim).items()
+        if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
+    }
+    if name.lower() not in classes:
+        near = difflib.get_close_matches(name.lower(), classes, 1) or ["adam"]
+        raise UsageError(f"no optimizer {name!r} in torch.optim; did you mean {near[0]!r}?")
+    if not (math.isfinite(lr) and lr > 0):
+        raise UsageError(f"--lr is {lr}; it must be a positive number")
+    make: Any = classes[name.lower()]
+    held = list(parameters)
+    try:
+        return make(held, lr=lr, **{"fused": True, **options})
+    except (TypeError, RuntimeError):
+        pass  # no fused form, or none for these options: the ordinary one
+    try:
+        return make(held, lr=lr, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--optimizer-options for {name}: {error}") from error
+
+
+def make_schedule(
+    name: str, optimizer: Optimizer, epochs: int, options: Mapping[str, Any]
+) -> lr_scheduler.LRScheduler:
+    r"""A learning-rate schedule, stepped once an epoch.
+
+    Arguments:
+        name: ``constant``; ``cosine``, from lr to ``final`` times lr (0.01) over the run;
+            ``iwae``, the stages of Burda et al.: stage i = 0, …, 7 lasts :math:`3^i` epochs at
+            :math:`\mathrm{lr} \cdot 10^{-i/7}` (3,280 epochs in all; ``scale`` stretches the
+            stages, and ``scale: 0`` fits the eight stages to the run); or a class of
+            ``torch.optim.lr_scheduler``.
+        optimizer: What it steers.
+        epochs: Length of the run.
+        options: Arguments of the schedule.
+
+    Raises:
+        UsageError: No such schedule, or options it does not take.
+    """
+    options = dict(options)
+    if name == "constant":
+        _refuse(name, options)
+        return lr_scheduler.LambdaLR(optimizer, _constant)
+    if name == "cosine":
+        final = options.pop("final", 0.01)
+        _refuse(name, options)
+
+        def cosine(epoch: int) -> float:
+            done = min(1.0, epoch / max(1, epochs))
+            return float(final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done)))
+
+        return lr_scheduler.LambdaLR(optimizer, cosine)
+    if name == "iwae":
+        scale = options.pop("scale", 1.0)
+        _refuse(name, options)
+        stretch = scale if scale > 0 else epochs / 3280
+        return lr_scheduler.LambdaLR(optimizer, lambda e: 10 ** (-_iwae_stage(e, stretch) / 7))
+    found = getattr(lr_scheduler, name, None)
+    if not (isinstance(found, type) and issubclass(found, lr_scheduler.LRScheduler)):
+        raise UsageError(
+            f"no schedule {name!r}: use constant, cosine, iwae, or a class of "
+            "torch.optim.lr_scheduler such as ExponentialLR"
+        )
+    try:
+        return found(optimizer, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--schedule-options for {name}: {error}") from error
+
+
+def _constant(epoch: int) -> float:
+    return 1.0
+
+
+def _iwae_stage(epoch: int, stretch: float) -> int:
+    ends = [stretch * (3 ** (i + 1) - 1) / 2 for i in range(8)]
+    return next((i for i, end in enumerate(ends) if epoch < end), 7)
+
+
+def _refuse(name: str, options: Mapping[str, Any]) -> None:
+    if options:
+        raise UsageError(f"schedule {name!r} takes no option {next(iter(options))!r}")
+
+
+def kl_scale(epoch: int, warm_up: int) -> float:
+    r"""Weight of the latent KL in an epoch (counted from 0): rises linearly to 1.
+
+    .. math:: \min(1, (\mathrm{epoch} + 1) / (\mathrm{warm\_up} + 1))
+    """
+    return min(1.0, (epoch + 1) / (warm_up + 1))
