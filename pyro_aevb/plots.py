@@ -1,0 +1,423 @@
+r"""Figures, each a pure function from NumPy arrays to a PNG file.
+
+Every function returns the path that it wrote. An event of shape :math:`(H, W)`, :math:`(1, H, W)`
+or :math:`(3, H, W)` is drawn as a picture (any other number of channels as the grey mean over
+channels), an event of another shape as the curve of its flattened components. Values within
+:math:`[0, 1]` are shown as they are; others are mapped to it by one affine map per figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 120
+NATS = "nats per datum, higher is better"
+
+
+def history(rows: Sequence[Mapping[str, float | None]], path: str | Path) -> Path:
+    r"""Draws the training objective and the validation ELBO against the epoch.
+
+    Where no ELBO is defined, the validation reconstruction takes its place.
+
+    The lower limit of the vertical axis is robust: the first epochs, often far below the rest, may
+    fall under the axis, and the figure then says how many points do.
+
+    Arguments:
+        rows: One mapping per epoch with `epoch`, `objective`, `elbo` and perhaps `reconstruction`
+            in nats per datum, and `kl_scale`; `None` where a quantity was not measured.
+        path: Where to write.
+    """
+
+    def column(name: str) -> np.ndarray:
+        values = [row.get(name) for row in rows]
+        return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+    figure = _figure(7.0, 4.2)
+    axes = figure.add_subplot(xlabel="epoch", ylabel=NATS)
+    epoch, curves = column("epoch"), []
+    watched, label = "elbo", "validation ELBO"
+    if not np.isfinite(column("elbo")).any():
+        watched, label = "reconstruction", "validation reconstruction"
+    for name, text, color in (("objective", "training objective", "C1"), (watched, label, "C0")):
+        values = column(name)
+        known = np.isfinite(values)
+        if known.any():
+            x, y = epoch[known], values[known]
+            if name == watched:
+                text += f", best {y.max():.2f} at epoch {x[y.argmax()]:.0f}"
+            axes.plot(x, y, color=color, label=text, marker="o" if len(x) <= 40 else "", ms=3)
+            curves.append(y)
+
+    kl_scale = column("kl_scale")
+    if scaled := [bool(s != 1) for s in kl_scale[np.isfinite(kl_scale)]]:
+        if any(scaled) and not all(scaled):
+            last = epoch[np.isfinite(kl_scale)][scaled].max()
+            axes.axvspan(epoch.min(), last, color="0.93", zorder=0, label="KL warm-up")
+        elif all(scaled):
+            axes.set_title(f"KL scaled by {kl_scale[-1]:g} in the objective", fontsize="medium")
+
+    if curves:
+        if below := _limit(axes, np.concatenate(curves)):
+            points = f"{below} points lie" if below > 1 else "1 point lies"
+            axes.set_xlabel(f"epoch ({points} below the axis)")
+        axes.legend(frameon=False, loc="lower right")
+        axes.locator_params(axis="x", integer=True)
+    else:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no epoch was trained", transform=axes.transAxes, ha="center")
+    return _save(figure, path)
+
+
+def reconstructions(inputs: np.ndarray, outputs: np.ndarray, path: str | Path) -> Path:
+    r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are vectors.
+
+    Arguments:
+        inputs: The data, shape :math:`(n, *event)`.
+        outputs: Their reconstructions, of the same shape.
+        path: Where to write.
+    """
+    inputs, outputs = inputs[:12], outputs[:12]
+    n = len(inputs)
+    events = displayable(np.concatenate([inputs, outputs]))
+    if events.ndim > 2:
+        figure, axes = _grid(events, 2, n, gap=True, cell=0.85)
+        axes.set_yticks([0.5, 1.5], ["input", "reconstruction"])
+        return _save(figure, path)
+
+    columns = min(n, 4)
+    figure = _figure(2.2 * columns + 0.6, 1.7 * ceil(n / columns) + 0.6)
+    panels = figure.subplots(
+        ceil(n / columns), columns, sharex=True, sharey=True, squeeze=False
+    ).flat
+    component = np.arange(events.shape[1])
+    marker = "o" if len(component) <= 30 else ""
+    for i, axes in enumerate(panels):
+        if i < n:
+            for event, color, label in (
+                (events[i], "0.55", "input"),
+                (events[n + i], "C3", "reconstruction"),
+            ):
+                axes.plot(component, event, color=color, marker=marker, ms=3, lw=1.3, label=label)
+            axes.locator_params(axis="x", integer=True)
+        else:
+            axes.set_visible(False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.supxlabel("component")
+    figure.supylabel("value")
+    return _save(figure, path)
+
+
+def samples(images: np.ndarray, path: str | Path, title: str = "samples from the prior") -> Path:
+    r"""Draws samples in a grid, row by row.
+
+    Arguments:
+        images: The samples, shape :math:`(n, *event)`.
+        path: Where to write.
+        title: What they are samples of.
+    """
+    columns = ceil(sqrt(len(images)))
+    rows = ceil(len(images) / columns)
+    figure, axes = _grid(displayable(images), rows, columns, gap=True, cell=0.75)
+    axes.set_title(_plain(title))
+    return _save(figure, path)
+
+
+def latent_scatter(codes: np.ndarray, labels: np.ndarray | None, path: str | Path) -> Path:
+    r"""Draws two-dimensional codes, coloured by label.
+
+    Arguments:
+        codes: The codes, shape :math:`(N, 2)`.
+        labels: The labels, shape :math:`(N,)`, if there are any. More than 20 different ones are
+            shown by a colour bar instead of a legend.
+        path: Where to write.
+    """
+    figure = _figure(7.0, 6.0)
+    axes = figure.add_subplot(xlabel="$z_1$", ylabel="$z_2$")
+    # In a random order, so that the last class does not cover the others.
+    order = np.random.default_rng(0).permutation(len(codes))
+    x, y = codes[order, 0], codes[order, 1]
+    style: dict[str, Any] = {"s": float(np.clip(4e4 / max(len(codes), 1), 5, 25)), "lw": 0}
+    if labels is None:
+        axes.scatter(x, y, alpha=0.5, **style)
+    else:
+        from matplotlib import colormaps
+
+        names, index = np.unique(labels, return_inverse=True)
+        if len(names) > 20:
+            points = axes.scatter(x, y, c=np.asarray(labels)[order], cmap="turbo", **style)
+            figure.colorbar(points, label="label")
+        else:
+            colors = np.array(colormaps["tab10" if len(names) <= 10 else "tab20"].colors)  # type: ignore[attr-defined]
+            axes.scatter(x, y, c=colors[index[order]], alpha=0.8, **style)
+            for color, name in zip(colors, names, strict=False):
+                axes.scatter([], [], color=color, s=30, label=_plain(str(name)))
+            figure.legend(loc="outside right center", title="label", frameon=False)
+    axes.set_aspect("equal", adjustable="datalim")
+    return _save(figure, path)
+
+
+def manifold_grid(g: int) -> np.ndarray:
+    r"""Returns the codes whose decodings :func:`manifold` draws.
+
+    They are :math:`(\Phi^{-1}(u_j), \Phi^{-1}(u_i))` with :math:`u_i = (i + 1/2) / g` and
+    :math:`\Phi` the standard normal distribution function, in reading order: from left to right
+    :math:`z_1` grows, from top to bottom :math:`z_2` falls.
+
+    Arguments:
+        g: The number of points per dimension.
+
+    Returns:
+        The codes, shape :math:`(g^2, 2)`.
+    """
+    from scipy.stats import norm
+
+    z = norm.ppf((np.arange(g) + 0.5) / g)
+    horizontal, vertical = np.meshgrid(z, z[::-1])
+    return np.stack([horizontal.ravel(), vertical.ravel()], axis=1)
+
+
+def manifold(images: np.ndarray, path: str | Path) -> Path:
+    r"""Draws the decodings of :func:`manifold_grid`, tiled without gaps.
+
+    Arguments:
+        images: The decodings in the order of the grid, shape :math:`(g^2, *event)`.
+        path: Where to write.
+    """
+    g = round(sqrt(len(images)))
+    figure, axes = _grid(displayable(images), g, g, gap=False, cell=max(0.38, 5 / g))
+    z = manifold_grid(g)[:g, 0]
+    # Ticks in pairs about the centre, at most eight.
+    step = ceil(g / 8)
+    ticks = np.array([i for i in range(g) if min(i, g - 1 - i) % step == 0])
+    ticks = ticks[(abs(2 * ticks - g + 1) >= step) | (2 * ticks == g - 1)]
+    names = [f"{z[i]:.2f}" for i in ticks]
+    axes.set_xticks(ticks + 0.5, names)
+    axes.set_yticks(g - ticks - 0.5, names)
+    axes.tick_params(length=3)
+    axes.set_xlabel("$z_1$")
+    axes.set_ylabel("$z_2$")
+    return _save(figure, path)
+
+
+def traversals(
+    images: np.ndarray, values: np.ndarray, path: str | Path, labels: Sequence[str]
+) -> Path:
+    r"""Draws decodings along one latent dimension after the other.
+
+    Arguments:
+        images: The decodings, shape :math:`(d, s, *event)`: row :math:`i` walks along one dimension
+            in :math:`s` steps.
+        values: The values taken along each walk, shape :math:`(s,)`.
+        path: Where to write.
+        labels: The names of the :math:`d` dimensions, `"$z_3$"` for example.
+    """
+    rows, columns = images.shape[:2]
+    events = displayable(images.reshape(rows * columns, *images.shape[2:]))
+    figure, axes = _grid(events, rows, columns, gap=True, cell=0.7)
+    axes.set_yticks(np.arange(rows) + 0.5, labels)
+    axes.set_xticks(np.arange(columns) + 0.5, [f"{value:.3g}" for value in values])
+    axes.set_xlabel("value of the latent dimension")
+    return _save(figure, path)
+
+
+def elbo_against_log_likelihood(
+    elbo: np.ndarray, log_likelihood: np.ndarray, path: str | Path
+) -> Path:
+    r"""Draws the log-likelihood of each datum against its ELBO; the height above the diagonal is
+    the gap.
+
+    Arguments:
+        elbo: The ELBO of each datum in nats, shape :math:`(N,)`.
+        log_likelihood: The log-likelihood of each datum in nats, shape :math:`(N,)`.
+        path: Where to write.
+    """
+    lines = {
+        "ELBO": elbo,
+        "log-likelihood": log_likelihood,
+        "gap": log_likelihood - elbo,
+    }
+    return _diagonal(elbo, log_likelihood, ("ELBO", "log-likelihood"), lines, path)
+
+
+def pairwise(
+    names: tuple[str, str], first: np.ndarray, second: np.ndarray, path: str | Path
+) -> Path:
+    r"""Draws the log-likelihood of each datum under one run against that under another.
+
+    Arguments:
+        names: The names of the two runs.
+        first: The log-likelihoods under the first run in nats, shape :math:`(N,)`.
+        second: The log-likelihoods of the same data under the second run.
+        path: Where to write.
+    """
+    lines = {names[0]: first, names[1]: second, "difference": second - first}
+    axis = (f"log-likelihood, {names[0]}", f"log-likelihood, {names[1]}")
+    return _diagonal(first, second, axis, lines, path)
+
+
+def comparison(
+    names: Sequence[str],
+    metrics: Mapping[str, tuple[Sequence[float | None], Sequence[float | None]]],
+    path: str | Path,
+) -> Path:
+    r"""Draws the metrics of several runs side by side, with their standard errors.
+
+    Arguments:
+        names: The names of the runs.
+        metrics: For each metric the values and the standard errors, one of each per run; `None`
+            where a metric is not defined.
+        path: Where to write.
+    """
+    figure = _figure(7.5, 1.3 + len(names) * (0.25 + 0.3 * len(metrics)))
+    axes = figure.add_subplot(xlabel=NATS + " (bars: one standard error)")
+    offsets = 0.55 * (np.arange(len(metrics)) - (len(metrics) - 1) / 2) / max(len(metrics), 1)
+    for i, (metric, (values, errors)) in enumerate(metrics.items()):
+        axes.plot([], [], "o", color=f"C{i}", label=_plain(metric))
+        for run, (value, error) in enumerate(zip(values, errors, strict=True)):
+            y = run + offsets[i]
+            if value is None or not np.isfinite(value):
+                text = f"  {_plain(metric)} is not defined"
+                left = axes.get_yaxis_transform()
+                axes.text(0, y, text, transform=left, va="center", color="0.5")
+                continue
+            axes.errorbar(value, y, xerr=error, fmt="o", color=f"C{i}", ms=5, capsize=3)
+            text = f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
+            style: dict[str, Any] = {"ha": "center", "fontsize": "x-small"}
+            axes.annotate(text, (value, y), (0, 5), textcoords="offset points", **style)
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.margins(x=0.15)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", ncols=max(len(metrics), 1), frameon=False)
+    return _save(figure, path)
+
+
+def displayable(events: np.ndarray) -> np.ndarray:
+    r"""Returns events as they are drawn.
+
+    Arguments:
+        events: The events, shape :math:`(n, *event)`.
+
+    Returns:
+        Pictures with values in :math:`[0, 1]`, shape :math:`(n, H, W)` or :math:`(n, H, W, 3)`, or
+        vectors, shape :math:`(n, D)`.
+    """
+    events = np.asarray(events, dtype=float)
+    if events.ndim not in (3, 4):
+        return events.reshape(len(events), -1)
+    finite = events[np.isfinite(events)]
+    low, high = min(finite.min(initial=0.0), 0.0), max(finite.max(initial=1.0), 1.0)
+    events = (events - low) / (high - low)
+    if events.ndim == 3:
+        return events
+    return np.moveaxis(events, 1, 3) if events.shape[1] == 3 else events.mean(1)
+
+
+def tile(pictures: np.ndarray, rows: int, columns: int, gap: int = 0) -> np.ndarray:
+    r"""Returns one picture made of many, placed row by row from the upper left.
+
+    Arguments:
+        pictures: The pictures, shape :math:`(n, H, W)` or :math:`(n, H, W, 3)` with at most
+            `rows * columns` of them; cells left over are white.
+        rows: The number of rows.
+        columns: The number of columns.
+        gap: The number of white pixels between neighbours.
+    """
+    _, h, w, *rgb = pictures.shape
+    whole = np.ones((rows * (h + gap) - gap, columns * (w + gap) - gap, *rgb))
+    for i, picture in enumerate(pictures):
+        top, left = i // columns * (h + gap), i % columns * (w + gap)
+        whole[top : top + h, left : left + w] = picture
+    return whole
+
+
+def _grid(
+    events: np.ndarray, rows: int, columns: int, gap: bool, cell: float
+) -> tuple[Figure, Axes]:
+    """Draws events in cells one unit wide and high, the vertical axis pointing down."""
+    if vectors := events.ndim == 2:
+        aspect = 0.75
+    else:
+        white = max(1, round(events.shape[2] / 14)) if gap else 0
+        whole = tile(events, rows, columns, white)
+        aspect = whole.shape[0] / rows / (whole.shape[1] / columns)
+    inches = min(cell, 11.0 / columns, 11.0 / (rows * aspect))
+    figure = _figure(columns * inches + 0.8, rows * inches * aspect + 0.6)
+    axes = figure.add_subplot()
+    if vectors:
+        low, high = events.min(), events.max()
+        across = np.append(np.linspace(0.1, 0.9, events.shape[1]), np.nan)
+        up = 0.9 - 0.8 * (events - low) / (high - low if high > low else 1.0)
+        row, column = np.divmod(np.arange(len(events)), columns)
+        x = column[:, None] + across
+        y = row[:, None] + np.pad(up, ((0, 0), (0, 1)), constant_values=np.nan)
+        axes.plot(x.ravel(), y.ravel(), lw=1, marker="." if events.shape[1] <= 30 else "", ms=3)
+        axes.set_aspect(aspect)
+    else:
+        axes.imshow(whole, cmap="gray", vmin=0, vmax=1, extent=(0, columns, rows, 0), aspect=aspect)
+    axes.set(xlim=(0, columns), ylim=(rows, 0), xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def _diagonal(
+    x: np.ndarray,
+    y: np.ndarray,
+    labels: tuple[str, str],
+    lines: Mapping[str, np.ndarray],
+    path: str | Path,
+) -> Path:
+    """Draws y against x with the diagonal, and the mean of each of `lines`."""
+    figure = _figure(6.0, 6.0)
+    axes = figure.add_subplot()
+    axes.set(xlabel=_plain(labels[0]) + ", nats", ylabel=_plain(labels[1]) + ", nats")
+    axes.scatter(x, y, s=float(np.clip(4e4 / max(len(x), 1), 5, 25)), lw=0, alpha=0.4)
+    axes.axline((float(np.mean(x)),) * 2, slope=1, color="0.3", lw=1, ls="--", label="equal")
+    axes.plot(np.mean(x), np.mean(y), "P", color="C3", mec="white", ms=9, label="mean")
+    text = [f"means over {len(x)} data, ± one standard error"]
+    for name, values in lines.items():
+        error = f" ± {np.std(values, ddof=1) / sqrt(len(values)):.2f}" if len(values) > 1 else ""
+        text.append(f"{_plain(name)}: {np.mean(values):.2f}{error}")
+    axes.set_title("\n".join(text), loc="left", fontsize="medium")
+    axes.legend(frameon=False, loc="lower right")
+    axes.set_aspect("equal", adjustable="datalim")
+    return _save(figure, path)
+
+
+def _limit(axes: Axes, values: np.ndarray) -> int:
+    """Sets vertical limits that the lowest tenth does not stretch; returns how many are cut off."""
+    high, usual = values.max(), np.quantile(values, 0.1)
+    low = max(values.min(), usual - 0.5 * (high - usual))
+    margin = 0.05 * (high - low) or 0.5
+    axes.set_ylim(low - margin, high + margin)
+    return int((values < low - margin).sum())
+
+
+def _plain(text: str) -> str:
+    """Keeps a user's dollar signs out of Matplotlib's mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Never pyplot: it keeps state, and would choose a window system.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", bbox_inches="tight")
+    return path

@@ -1,0 +1,342 @@
+"""Figures show the data they were given: in the PNG where pixels say it, else in the artists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from scipy import stats
+
+from pyro_aevb import plots
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were saved, in order."""
+    figures: list[Figure] = []
+    save = plots._save
+
+    def record(figure: Figure, path: str | Path) -> Path:
+        figures.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(plots, "_save", record)
+    return figures
+
+
+def picture(path: Path) -> np.ndarray:
+    """The pixels of the picture inside a figure: rows and columns that are mostly not white."""
+    pixels = imread(path)[..., :3]
+    ink = (pixels < 0.99).any(-1)
+    # The longest row of ink gives the width, the longest column the height.
+    inside = pixels[ink.mean(1) > 0.5 * ink.mean(1).max()]
+    return inside[:, ink.mean(0) > 0.5 * ink.mean(0).max()]
+
+
+def texts(figure: Figure) -> str:
+    axes = figure.axes[0]
+    found = [axes.get_title(loc="left"), axes.get_xlabel(), *(t.get_text() for t in axes.texts)]
+    return "\n".join(found)
+
+
+def cells(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The colours at the centres of the cells of a grid."""
+    h, w = pixels.shape[:2]
+    y = ((np.arange(rows) + 0.5) * h / rows).astype(int)
+    x = ((np.arange(columns) + 0.5) * w / columns).astype(int)
+    return pixels[np.ix_(y, x)]
+
+
+def test_tile_equals_block_matrix() -> None:
+    a, b, c, d, e = np.arange(5 * 6).reshape(5, 2, 3) / 30
+    expected = np.block([[a, b, c], [d, e, np.ones((2, 3))]])
+    np.testing.assert_array_equal(plots.tile(np.stack([a, b, c, d, e]), 2, 3), expected)
+
+
+def test_tile_gap_and_colour() -> None:
+    a, b = np.random.default_rng(0).random((2, 2, 3, 3))
+    white = np.ones((2, 1, 3))
+    across = plots.tile(np.stack([a, b]), 1, 2, gap=1)
+    np.testing.assert_array_equal(across, np.concatenate([a, white, b], axis=1))
+    down = plots.tile(np.stack([a, b]), 2, 1, gap=2)
+    np.testing.assert_array_equal(down, np.concatenate([a, np.ones((2, 3, 3)), b], axis=0))
+
+
+def test_displayable_channels_and_range() -> None:
+    x = np.random.default_rng(0).random((4, 3, 5, 6))
+    np.testing.assert_array_equal(plots.displayable(x)[2, 4, 1], x[2, :, 4, 1])
+    np.testing.assert_array_equal(plots.displayable(x[:, :1]), x[:, 0])
+    np.testing.assert_allclose(plots.displayable(x[:, :2]), (x[:, 0] + x[:, 1]) / 2)
+    np.testing.assert_allclose(plots.displayable(4 * x[:, 0] - 2).min(), 0)
+    # An affine map, so that the middle of the range stays in the middle.
+    np.testing.assert_allclose(plots.displayable(np.array([[[-3.0, 0.0, 3.0]]])), [[[0, 0.5, 1]]])
+    assert plots.displayable(np.ones((4, 2, 2, 5, 6))).shape == (4, 120)
+
+
+def test_manifold_grid_is_inverse_cdf_in_reading_order() -> None:
+    grid = plots.manifold_grid(4).reshape(4, 4, 2)
+    u = np.array([0.125, 0.375, 0.625, 0.875])
+    for i in range(4):
+        np.testing.assert_allclose(stats.norm.cdf(grid[i, :, 0]), u, rtol=1e-12)
+        np.testing.assert_allclose(stats.norm.cdf(grid[:, i, 1]), u[::-1], rtol=1e-12)
+
+
+def test_manifold_png_has_first_dimension_across_and_second_up(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    g = 5
+    u1, u2 = stats.norm.cdf(plots.manifold_grid(g)).T
+    images = np.ones((g * g, 3, 8, 8)) * 0.5
+    images[:, 0] = u1[:, None, None]
+    images[:, 1] = u2[:, None, None]
+    path = plots.manifold(images, tmp_path / "figures" / "manifold.png")
+    assert path == tmp_path / "figures" / "manifold.png"
+    colours = cells(picture(path), g, g)
+    expected = (np.arange(g) + 0.5) / g
+    np.testing.assert_allclose(colours[..., 0], np.tile(expected, (g, 1)), atol=0.01)
+    np.testing.assert_allclose(colours[..., 1], np.tile(expected[::-1, None], (1, g)), atol=0.01)
+    axes = drawn[0].axes[0]
+    # A tick lies at the centre of a cell and names the value decoded there.
+    z = plots.manifold_grid(g)[:g, 0]
+    assert len(axes.get_xticks()) == len(axes.get_yticks()) == g
+    for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True):
+        assert float(label.get_text()) == pytest.approx(z[int(tick)], abs=0.006)
+    for tick, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        assert float(label.get_text()) == pytest.approx(z[g - 1 - int(tick)], abs=0.006)
+
+
+@pytest.mark.parametrize("g", [1, 2, 7, 12, 20, 31])
+def test_manifold_ticks_are_few_and_symmetric(g: int, tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.manifold(np.zeros((g * g, 2, 2)), tmp_path / "manifold.png")
+    ticks = drawn[0].axes[0].get_xticks()
+    assert 1 <= len(ticks) <= 9
+    np.testing.assert_allclose(ticks, g - ticks[::-1])
+
+
+def test_reconstructions_png_has_inputs_above_outputs(tmp_path: Path, drawn: list[Figure]) -> None:
+    n = 6
+    levels = np.linspace(0.1, 0.9, 2 * n).reshape(2, n)
+    inputs, outputs = levels[:, :, None, None, None] * np.ones((1, 8, 6))
+    path = plots.reconstructions(inputs, outputs, tmp_path / "reconstructions.png")
+    axes = drawn[0].axes[0]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == ["input", "reconstruction"] and list(axes.get_yticks()) == [0.5, 1.5]
+    (top, bottom), pixels = axes.get_ylim()[::-1], picture(path)
+    assert (top, bottom) == (0, 2)
+    np.testing.assert_allclose(cells(pixels, 2, n)[..., 0], levels, atol=0.01)
+    # Higher than wide, as the data are: 8 x 6 in 2 rows of 6 with gaps of one pixel.
+    assert pixels.shape[0] / pixels.shape[1] == pytest.approx(16 / 36, rel=0.05)
+
+
+def test_reconstructions_of_more_than_twelve_shows_the_first(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    x = np.random.default_rng(0).random((20, 1, 2, 2))
+    plots.reconstructions(x, x, tmp_path / "reconstructions.png")
+    assert drawn[0].axes[0].get_xlim() == (0, 12)
+
+
+def test_reconstructions_of_vectors_overlays_them(tmp_path: Path, drawn: list[Figure]) -> None:
+    rng = np.random.default_rng(0)
+    inputs, outputs = rng.normal(size=(2, 5, 7))
+    plots.reconstructions(inputs, outputs, tmp_path / "reconstructions.png")
+    panels = [axes for axes in drawn[0].axes if axes.get_visible()]
+    assert len(panels) == 5
+    for i, axes in enumerate(panels):
+        first, second = axes.lines
+        np.testing.assert_array_equal(first.get_ydata(), inputs[i])
+        np.testing.assert_array_equal(second.get_ydata(), outputs[i])
+        assert (first.get_label(), second.get_label()) == ("input", "reconstruction")
+
+
+def test_samples_png_is_in_reading_order(tmp_path: Path) -> None:
+    red, green, blue, grey = np.eye(3)[0], np.eye(3)[1], np.eye(3)[2], np.full(3, 0.5)
+    images = np.stack([red, green, blue, grey])[:, :, None, None] * np.ones((9, 9))
+    pixels = cells(picture(plots.samples(images, tmp_path / "samples.png")), 2, 2)
+    np.testing.assert_allclose(pixels, [[red, green], [blue, grey]], atol=0.01)
+
+
+def test_samples_of_vectors_are_curves_in_their_cells(tmp_path: Path, drawn: list[Figure]) -> None:
+    vectors = np.random.default_rng(0).normal(size=(5, 40))
+    plots.samples(vectors, tmp_path / "samples.png")
+    (line,) = drawn[0].axes[0].lines
+    x, y = (np.reshape(values, (5, 41))[:, :40] for values in (line.get_xdata(), line.get_ydata()))
+    for i in range(5):
+        row, column = divmod(i, 3)
+        assert (x[i] > column).all() and (x[i] < column + 1).all()
+        assert (y[i] > row).all() and (y[i] < row + 1).all()
+        # The axis points down, so a curve drawn upright falls along it; one scale for all.
+        slope = np.diff(y[i] - row) / np.diff(vectors[i])
+        np.testing.assert_allclose(slope, -0.8 / np.ptp(vectors), rtol=1e-6)
+
+
+def test_traversals_rows_are_dimensions(tmp_path: Path, drawn: list[Figure]) -> None:
+    images = np.linspace(0.1, 0.9, 12).reshape(3, 4)[:, :, None, None, None] * np.ones((1, 8, 8))
+    values = np.array([-3.0, -1.0, 1.0, 3.0])
+    path = plots.traversals(images, values, tmp_path / "t.png", ["$z_1$", "$z_5$", "$z_7$"])
+    levels = cells(picture(path), 3, 4)[..., 0]
+    np.testing.assert_allclose(levels, images[:, :, 0, 0, 0], atol=0.01)
+    axes = drawn[0].axes[0]
+    assert [float(label.get_text()) for label in axes.get_xticklabels()] == values.tolist()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["$z_1$", "$z_5$", "$z_7$"]
+
+
+def test_latent_scatter_colours_by_label(tmp_path: Path, drawn: list[Figure]) -> None:
+    rng = np.random.default_rng(0)
+    codes, labels = rng.normal(size=(200, 2)), rng.integers(3, 8, size=200)
+    plots.latent_scatter(codes, labels, tmp_path / "codes.png")
+    figure = drawn[0]
+    points, *samples = figure.axes[0].collections
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["3", "4", "5", "6", "7"]
+    colour = {int(name): s.get_facecolor()[0][:3] for name, s in zip(legend, samples, strict=True)}
+    pairs = zip(points.get_offsets(), points.get_facecolor(), strict=True)
+    shown = {tuple(point): face[:3] for point, face in pairs}
+    assert len({tuple(c) for c in colour.values()}) == 5
+    for code, label in zip(codes, labels, strict=True):
+        np.testing.assert_array_equal(shown[tuple(code)], colour[label])
+
+
+def test_latent_scatter_without_and_with_many_labels(tmp_path: Path, drawn: list[Figure]) -> None:
+    codes = np.random.default_rng(0).normal(size=(90, 2))
+    plots.latent_scatter(codes, None, tmp_path / "none.png")
+    plots.latent_scatter(codes, np.arange(90) % 30, tmp_path / "many.png")
+    none, many = drawn
+    assert not none.legends and not many.legends and len(many.axes) == 2
+    points = many.axes[0].collections[0]
+    labels = dict(zip(map(tuple, codes), np.arange(90) % 30, strict=True))
+    shown = [labels[tuple(point)] for point in points.get_offsets()]
+    np.testing.assert_array_equal(points.get_array(), shown)
+
+
+def rows(elbo: list[float | None], scale: list[float]) -> list[dict[str, float | None]]:
+    return [
+        {"epoch": e, "objective": None if v is None else v + 5, "elbo": v, "kl_scale": s}
+        for e, (v, s) in enumerate(zip(elbo, scale, strict=True), 1)
+    ]
+
+
+def test_history_draws_what_was_measured(tmp_path: Path, drawn: list[Figure]) -> None:
+    elbo = [-5000.0, -400.0, None, *np.linspace(-110, -100, 27)]
+    plots.history(rows(elbo, [1.0] * 30), tmp_path / "history.png")
+    axes = drawn[0].axes[0]
+    curves = {line.get_label().split(",")[0]: line for line in axes.lines}
+    shown = curves["validation ELBO"]
+    np.testing.assert_array_equal(shown.get_xdata(), [1, 2, *range(4, 31)])
+    np.testing.assert_array_equal(shown.get_ydata(), [v for v in elbo if v is not None])
+    difference = curves["training objective"].get_ydata() - shown.get_ydata()
+    np.testing.assert_allclose(difference, 5)
+    assert "best -100.00 at epoch 30" in shown.get_label()
+    low, high = axes.get_ylim()
+    # The 27 late epochs fill the axis; the first two of each curve lie below it, and are counted.
+    assert -130 < low < -110 and -95 < high < -90
+    assert "4 points lie below" in axes.get_xlabel()
+    assert not axes.patches
+
+
+def test_history_without_an_elbo_shows_the_reconstruction(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    measured = [dict(row, elbo=None, reconstruction=-2.0) for row in rows([-9.0, -8.0], [1, 1])]
+    plots.history(measured, tmp_path / "history.png")
+    training, validation = drawn[0].axes[0].lines
+    np.testing.assert_array_equal(training.get_ydata(), [-4, -3])
+    np.testing.assert_array_equal(validation.get_ydata(), [-2, -2])
+    assert validation.get_label().startswith("validation reconstruction, best -2.00")
+
+
+def test_history_marks_the_warm_up(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.history(rows([-9.0, -8.0, -7.0, -6.0], [0.3, 0.6, 1.0, 1.0]), tmp_path / "a.png")
+    (span,) = drawn[0].axes[0].patches
+    assert (span.get_x(), span.get_x() + span.get_width()) == (1, 2)
+    plots.history(rows([-9.0, -8.0], [4.0, 4.0]), tmp_path / "b.png")
+    assert "4" in drawn[1].axes[0].get_title() and not drawn[1].axes[0].patches
+
+
+@pytest.mark.parametrize("elbo", [[], [None], [-3.0], [-3.0, -3.0]])
+def test_history_of_almost_nothing(elbo: list[float | None], tmp_path: Path) -> None:
+    path = plots.history(rows(elbo, [1.0] * len(elbo)), tmp_path / "history.png")
+    assert imread(path).shape[0] > 300
+
+
+def annotated(text: str, name: str) -> tuple[float, float]:
+    found = re.search(re.escape(name) + r": (-?[\d.]+) ± ([\d.]+)", text)
+    assert found, text
+    return float(found[1]), float(found[2])
+
+
+def test_elbo_against_log_likelihood_annotates_means_and_errors(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    rng = np.random.default_rng(0)
+    elbo = rng.normal(-100, 25, 30)
+    likelihood = elbo + rng.gamma(3, 1, 30)
+    plots.elbo_against_log_likelihood(elbo, likelihood, tmp_path / "gap.png")
+    axes = drawn[0].axes[0]
+    points = axes.collections[0].get_offsets()
+    np.testing.assert_array_equal(points, np.stack([elbo, likelihood], 1))
+    for name, values in (
+        ("ELBO", elbo),
+        ("log-likelihood", likelihood),
+        ("gap", likelihood - elbo),
+    ):
+        expected = (values.mean(), stats.sem(values))
+        assert annotated(texts(drawn[0]), name) == pytest.approx(expected, abs=0.0051)
+    diagonal = axes.lines[0]
+    assert diagonal.get_slope() == 1 and diagonal.get_xy1()[0] == diagonal.get_xy1()[1]
+    assert axes.get_xlabel() == "ELBO, nats" and axes.get_ylabel() == "log-likelihood, nats"
+
+
+def test_pairwise_error_is_of_the_paired_difference(tmp_path: Path, drawn: list[Figure]) -> None:
+    rng = np.random.default_rng(0)
+    first = rng.normal(-100, 25, 30)
+    second = first + rng.normal(2, 1, 30)
+    plots.pairwise(("runs/a$1", "runs/b$2"), first, second, tmp_path / "pair.png")
+    # Data shared by both runs cancel: the error is that of the difference, not of both means.
+    expected = ((second - first).mean(), stats.sem(second - first))
+    assert annotated(texts(drawn[0]), "difference") == pytest.approx(expected, abs=0.0051)
+    points = drawn[0].axes[0].collections[0].get_offsets()
+    np.testing.assert_array_equal(points, np.stack([first, second], 1))
+    assert r"runs/b\$2" in drawn[0].axes[0].get_ylabel()
+
+
+def test_scatter_of_one_datum_has_no_error(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.elbo_against_log_likelihood(np.array([-3.0]), np.array([-2.0]), tmp_path / "one.png")
+    assert "ELBO: -3.00\n" in texts(drawn[0])
+
+
+def test_comparison_places_runs_and_errors(tmp_path: Path, drawn: list[Figure]) -> None:
+    metrics = {
+        "ELBO": ([-101.0, -99.0, None], [0.5, 0.25, None]),
+        "log-likelihood": ([-98.0, -97.0, -90.0], [0.3, 0.2, 0.1]),
+    }
+    plots.comparison(["runs/a", "runs/b", "runs/c"], metrics, tmp_path / "comparison.png")
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["runs/a", "runs/b", "runs/c"]
+    bars = [bar.get_segments()[0] for bar in axes.collections]
+    expected = [(-101.0, 0.5), (-99.0, 0.25), (-98.0, 0.3), (-97.0, 0.2), (-90.0, 0.1)]
+    assert [tuple(bar[:, 0]) for bar in bars] == [
+        pytest.approx((value - error, value + error)) for value, error in expected
+    ]
+    assert [round(bar[0, 1]) for bar in bars] == [0, 1, 0, 1, 2]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first run on top
+    undefined = [text for text in axes.texts if "not defined" in text.get_text()]
+    assert len(undefined) == 1 and "ELBO" in undefined[0].get_text()
+    assert round(undefined[0].get_position()[1]) == 2
+    assert "-97.00 ± 0.20" in texts(drawn[0])
+
+
+def test_pyplot_is_never_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np; from pyro_aevb import plots;"
+        f"plots.samples(np.zeros((4, 1, 3, 3)), {str(tmp_path / 'samples.png')!r});"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    root = Path(__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
