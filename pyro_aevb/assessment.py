@@ -1,0 +1,175 @@
+r"""Assess a trained pair on the test split: numbers, per-datum values and figures of a run."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyro_aevb import plots
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.splits import Split
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import Scores, score
+from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
+from pyro_aevb.predict import decode_grid, encode, generate, reconstruct, traverse
+from pyro_aevb.preparation import Prepared, is_grey_bernoulli
+from pyro_aevb.runs import Run
+
+GREY = (
+    "note: grey pixels under a Bernoulli give a cross-entropy, not a normalized density; compare "
+    "these numbers only with others of the same kind (--binarize dynamic gives log-likelihoods)"
+)
+
+
+def assess(
+    run: Run,
+    prepared: Prepared,
+    num_samples: int,
+    weight_samples: int,
+    num_data: int | None,
+    seed: int,
+    memory: int | None,
+    show: bool,
+) -> dict[str, Any]:
+    r"""Score the test split and write ``results.json``, ``results.nc`` and ``figures/``.
+
+    Arguments:
+        run: Where to write.
+        prepared: The trained pair and its data.
+        num_samples: K.
+        weight_samples: S.
+        num_data: Score only the first n test data; None scores all.
+        seed: Of the draws.
+        memory: Budget in bytes, see :func:`~pyro_aevb.estimators.importance.score`.
+        show: Show a progress bar.
+
+    Returns:
+        What ``results.json`` holds.
+    """
+    for name, value in (("num-samples", num_samples), ("weight-samples", weight_samples)):
+        if value < 1:
+            raise UsageError(f"--{name} is {value}; it must be at least 1")
+    began = time.perf_counter()
+    pair, description = prepared.pair, prepared.description
+    test = first(prepared.test, num_data)
+    repeats = weight_samples if description.global_sites else 1
+    with _bar(show, repeats * (len(test) + len(prepared.fixed_train))) as progress:
+        scores = score(pair, test, num_samples, weight_samples, seed, memory, progress)
+        train = score(
+            pair, prepared.fixed_train, 1, weight_samples, seed + 1, memory, progress, health=False
+        )
+    weights = None
+    if description.weights_undefined() is None:
+        weights = weight_kl(pair, test.take(torch.arange(2)), weight_samples, seed)
+    metrics = summarize(scores, train, description, weights)
+    results = {
+        "pair": pair.name,
+        "data": prepared.data.name,
+        "data_description": prepared.data.description,
+        "split": "test",
+        "binarization": test.binarize,
+        "training_binarization": prepared.binarize,
+        "num_data": len(test),
+        "seconds": round(time.perf_counter() - began, 3),
+        "parameters": description.num_parameters,
+        "metrics": metrics,
+        "notes": [GREY] if is_grey_bernoulli(prepared) else [],
+    }
+    per_datum = None if scores.log_weight is None else log_likelihood(scores)
+    run.write_per_datum(scores, per_datum)
+    draw_figures(run, prepared, scores)
+    run.write_results(results)
+    return results
+
+
+def first(batches: Batches, n: int | None) -> Batches:
+    r"""The first n data of a split, presented as before.
+
+    Raises:
+        UsageError: There are fewer, or n is below 2.
+    """
+    if n is None:
+        return batches
+    if not 2 <= n <= len(batches):
+        raise UsageError(f"--num-data is {n}; it must lie between 2 and {len(batches)}")
+    taken = Batches(Split(batches.images[:n], None, batches.scale), "none", batches.images.device)
+    taken.binarize = batches.binarize
+    return taken
+
+
+class _bar:
+    def __init__(self, show: bool, total: int) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(
+            total=total, disable=not show, unit="datum", desc="scoring", mininterval=0.5
+        )
+
+    def __enter__(self) -> Callable[[int], None]:
+        return lambda n: None if self.bar.update(n) else None
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+@torch.no_grad()
+def draw_figures(run: Run, prepared: Prepared, scores: Scores | None) -> None:
+    r"""Every picture that the pair allows, into ``figures/``."""
+    run.figures.mkdir(exist_ok=True)
+    pair, description, path = prepared.pair, prepared.description, run.figures
+    test = prepared.test
+    if run.history:
+        plots.history(run.history, path / "history.png")
+    x = test.take(_spread(len(test), prepared.data.test.labels))
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        torch.manual_seed(0)
+        images = reconstruct(pair, x)
+        if images.shape == x.shape:
+            plots.reconstructions(_array(x), _array(images), path / "reconstructions.png")
+        if description.undefined() is None:
+            many = test.take(torch.arange(min(64, len(test))))
+            drawn = generate(pair, many)
+            if drawn.shape == many.shape:
+                plots.samples(_array(drawn), path / "samples.png")
+    if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
+        _latent_figures(run, prepared)
+    if scores is not None and scores.elbo is not None and scores.log_weight is not None:
+        plots.elbo_against_log_likelihood(
+            scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
+        )
+
+
+def _latent_figures(run: Run, prepared: Prepared) -> None:
+    pair, test, path = prepared.pair, prepared.test, run.figures
+    x = test.take(torch.arange(min(2000, len(test))))
+    codes = _array(next(iter(encode(pair, x).values())))
+    labels = prepared.data.test.labels
+    if codes.shape[1] == 2:
+        shown = None if labels is None else labels[: len(codes)].numpy()
+        plots.latent_scatter(codes, shown, path / "latent.png")
+        if prepared.description.undefined() is None:
+            grid = decode_grid(pair, plots.manifold_grid(20), x)
+            if grid.shape[1:] == x.shape[1:]:
+                plots.manifold(grid, path / "manifold.png")
+        return
+    if codes.shape[1] < 2 or np.prod(x.shape[1:]) != np.prod(prepared.description.event_shape):
+        return
+    dimensions = [int(i) for i in np.argsort(-codes.var(0))[:8]]
+    values = np.linspace(-3, 3, 11) * max(1.0, float(codes.std(0)[dimensions].max()) / 3)
+    images = traverse(pair, x[:1], dimensions, values)
+    names = [f"z[{dimension}]" for dimension in dimensions]
+    plots.traversals(images, values, path / "traversals.png", names)
+
+
+def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:
+    r"""Ten data to show: one of each class where there are ten, else the first."""
+    if labels is not None and len(labels.unique()) == 10:
+        return torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])
+    return torch.arange(min(10, n))
+
+
+def _array(x: torch.Tensor) -> np.ndarray:
+    values: np.ndarray = x.cpu().numpy()
+    return values

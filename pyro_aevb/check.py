@@ -1,0 +1,90 @@
+r"""Describe a pair, or say what is wrong with it: ``python -m pyro_aevb.check --pair PAIR``."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pyro_aevb.inspection import Description
+
+
+def check(
+    pair: Any = "VAE",
+    data: Any = "mnist5k",
+    pair_parameters: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    binarize: Literal["none", "dynamic", "fixed"] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    show: bool = True,
+) -> "Description":
+    r"""Run a pair on a few data and describe it, or say what breaks the contract.
+
+    Arguments:
+        pair: A shipped name (VAE, Autoencoder), file.py:Name, file.py, or package.module:Name.
+        data: A data set's name, or a path to a .npy, .npz or folder of images.
+        pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
+        data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
+        binarize: none, dynamic or fixed; default the data set's own.
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        seed: Of the parameters' start.
+        show: Print the description.
+
+    Returns:
+        The description.
+    """
+    from pyro_aevb.preparation import prepare
+    from pyro_aevb.training.loop import seed_everything
+
+    seed_everything(seed)
+    prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
+    if show:
+        _print(pair, prepared)
+    return prepared.description
+
+
+def _print(source: Any, prepared: Any) -> None:
+    import inspect
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from pyro_aevb.pairs import FROM_DATA, constructor
+
+    console, description = Console(), prepared.description
+    size = "the batch" if description.plate_size is None else f"{description.plate_size:,}"
+    console.print(f"{prepared.pair.name} on {prepared.data.name}: {prepared.data.description}")
+    console.print(f"data plate {description.plate!r} of size {size}")
+    table = Table(show_edge=False)
+    for column in ("site", "kind", "shape", "model", "guide"):
+        table.add_column(column)
+    rows = [(s, "local latent") for s in description.local_sites]
+    rows += [(s, "global latent") for s in description.global_sites]
+    for site, kind in rows:
+        note = kind if site.density else f"{kind}, no density"
+        table.add_row(site.name, note, str(site.event_shape), site.prior, site.posterior)
+    event = str(description.event_shape)
+    table.add_row(description.observed, "observed", event, description.likelihood, "")
+    console.print(table)
+    for name, shape in description.parameters.items():
+        console.print(f"  {name} {shape}", highlight=False)
+    console.print(f"{description.num_parameters:,} trainable parameters")
+    for reason in (description.undefined(), description.weights_undefined()):
+        if reason is not None:
+            console.print(f"note: {reason}", highlight=False)
+    make = constructor(source)
+    flags = (
+        []
+        if make is None
+        else [
+            f"--pair.{p.name}" + ("" if p.default is p.empty else f" {p.default}")
+            for p in inspect.signature(make).parameters.values()
+            if p.name not in FROM_DATA
+        ]
+    )
+    if flags:
+        console.print(f"flags and their defaults: {', '.join(flags)}", highlight=False)
+
+
+if __name__ == "__main__":
+    from pyro_aevb.cli import run_command
+
+    run_command(check)

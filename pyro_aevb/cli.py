@@ -1,0 +1,213 @@
+r"""From a function's signature to a command: flags, one-line errors, exit statuses."""
+
+import difflib
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from pyro_aevb.errors import UsageError
+
+PAIR_FLAG = "--pair."
+
+
+def run_command(
+    function: Callable[..., Any],
+    argv: Sequence[str] | None = None,
+    positional: str | None = None,
+    hidden: Sequence[str] = (),
+    resume_from: Callable[[dict[str, Any]], str | None] | None = None,
+) -> None:
+    r"""Call a function with flags made from its parameters, then leave.
+
+    ``--batch-size 20`` sets ``batch_size``; ``--pair.NAME VALUE`` sets an entry of
+    ``pair_parameters``, typed by the pair's constructor; ``--config FILE`` reads a YAML file of
+    parameters. A mistake prints one line and exits with status 2; Ctrl-C exits with 130.
+
+    Arguments:
+        function: Its docstring explains the flags.
+        argv: The arguments; by default those of the process.
+        positional: A parameter that takes the arguments without a flag.
+        hidden: Parameters that only Python can give.
+        resume_from: Given the flags, a settings file that they complete, or None.
+    """
+    name = f"python -m pyro_aevb.{function.__name__}"
+    try:
+        given = _joined(list(sys.argv[1:] if argv is None else argv), function)
+        own = [word for word in given if not word.startswith(PAIR_FLAG)]
+        arguments = _parse(function, own, name, positional, hidden)
+        config = resume_from(arguments) if resume_from is not None else None
+        if config is not None:
+            arguments = _parse(function, [f"--config={config}", *own], name, positional, hidden)
+        flags = [word for word in given if word.startswith(PAIR_FLAG)]
+        if flags:
+            if "pair_parameters" not in arguments:
+                raise UsageError(f"{name} takes no {flags[0].partition('=')[0]}")
+            parameters = dict(arguments["pair_parameters"] or {})
+            parameters |= parse_pair_flags(arguments["pair"], flags)
+            arguments["pair_parameters"] = parameters
+        with warnings.catch_warnings():
+            # ArviZ announces its next version on every import; nothing a user can act on here.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
+            function(**arguments)
+    except UsageError as error:
+        _leave(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        out = "; the checkpoint was written, continue with --resume --out RUN"
+        print(f"\ninterrupted{out if 'epochs' in arguments else ''}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _leave(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _joined(words: list[str], function: Callable[..., Any]) -> list[str]:
+    r"""Each flag and its value as one word ``--name=value``, dashes in names made underscores."""
+    switches = {
+        name for name, p in inspect.signature(function).parameters.items() if p.annotation is bool
+    }
+    joined: list[str] = []
+    i = 0
+    while i < len(words):
+        word, i = words[i], i + 1
+        if not word.startswith("--") or word == "--help":
+            joined.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        if not name.startswith(PAIR_FLAG):
+            name = "--" + name[2:].replace("-", "_")
+        if not equals and name[2:] in switches:
+            value, equals = "true", "="
+        elif not equals and i < len(words) and not words[i].startswith("--"):
+            value, equals, i = words[i], "=", i + 1
+        joined.append(name + equals + value)
+    return joined
+
+
+def _parse(
+    function: Callable[..., Any],
+    words: list[str],
+    name: str,
+    positional: str | None,
+    hidden: Sequence[str],
+) -> dict[str, Any]:
+    parser = _parser(name)
+    parser.description = (inspect.getdoc(function) or "").partition("\n\n")[0]
+    parameters = inspect.signature(function).parameters
+    skipped = set(hidden)
+    if "pair" in parameters and "pair" not in skipped:
+        parser.epilog = (
+            "--pair.NAME VALUE sets a parameter of the pair's constructor, as in "
+            "--pair.latent_dim 2; "
+            "`python -m pyro_aevb.check --pair PAIR` lists them."
+        )
+    rest: list[str] = []
+    if positional is not None:
+        rest = [word for word in words if not word.startswith("-")]
+        words = [word for word in words if word.startswith("-")]
+        skipped.add(positional)
+        parser.usage = f"{name} RUN {'RUN ... ' if positional == 'runs' else ''}[flags]"
+    parser.add_argument("--config", action="config", help="A YAML file of these settings.")
+    parser.add_function_arguments(function, as_group=False, skip=skipped)
+    known = [f"--{key}" for key in parameters if key not in skipped] + ["--config"]
+    for word in words:
+        flag = word.partition("=")[0]
+        if word.startswith("--") and flag not in (*known, "--help", "--print_config"):
+            near = difflib.get_close_matches(flag, known, 1)
+            hint = f"; did you mean {_dashed(near[0])}?" if near else f"; see {name} --help"
+            raise UsageError(f"unknown flag {_dashed(flag)}{hint}")
+        if not word.startswith("-"):
+            raise UsageError(f"unexpected argument {word!r}; see {name} --help")
+    namespace = _parsed(parser, words)
+    arguments = {key: value for key, value in namespace.items() if key in parameters}
+    if positional is not None:
+        if not rest:
+            raise UsageError(f"name a run's directory: {name} RUN")
+        arguments[positional] = rest
+    return arguments
+
+
+def _parser(name: str) -> Any:
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def format_help(self, *args: Any, **kwargs: Any) -> str:
+            return _dashed(super().format_help(*args, **kwargs))
+
+    return Parser(prog=name, exit_on_error=False)
+
+
+def _parsed(parser: Any, words: list[str]) -> dict[str, Any]:
+    from argparse import ArgumentError
+
+    try:
+        return parser.parse_args(words).as_dict()
+    except (ArgumentError, TypeError, ValueError, OSError) as error:
+        raise UsageError(_readable(str(error), words)) from error
+
+
+def _readable(message: str, words: Sequence[str]) -> str:
+    r"""One line out of jsonargparse's several: the flag, what it got and what it takes."""
+    key = re.search(r'key "([^"]+)"', message)
+    if key is None:
+        return " ".join(message.split())
+    flag = "--" + key.group(1).replace("_", "-")
+    expected = re.findall(r"Expected an? ([^.\n]+?)(?:\.|\n|$)", message)
+    kinds = [_kind(kind) for kind in dict.fromkeys(expected)]
+    got = next((w.partition("=")[2] for w in words if w.startswith(f"--{key.group(1)}=")), None)
+    takes = " or ".join(kind for kind in kinds if kind) or "another type of value"
+    return f"{flag} takes {takes}" + (f", not {got!r}" if got is not None else "")
+
+
+def _kind(expected: str) -> str:
+    simple = re.sub(r"<class '([\w.]+)'>", r"\1", expected).replace("typing.", "")
+    choices = re.match(r"Literal\[(.*)\]", simple)
+    if choices:
+        return choices.group(1).replace("'", "")
+    return {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "NoneType": "",
+    }.get(simple, simple)
+
+
+def _dashed(text: str) -> str:
+    return re.sub(r"--[a-z]+(?:_[a-z]+)+", lambda found: found.group().replace("_", "-"), text)
+
+
+def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:
+    r"""The values of ``--pair.NAME=VALUE`` flags, typed by the signature of the constructor.
+
+    Raises:
+        UsageError: The pair has no such parameter, or it does not take the value.
+    """
+    from pyro_aevb.pairs import FROM_DATA, constructor, locate
+
+    make, (_, title) = constructor(pair), locate(pair)
+    names = [flag[len(PAIR_FLAG) :].partition("=")[0] for flag in flags]
+    if make is None:
+        raise UsageError(f"{title} is not a class, so it takes no parameters; remove {flags[0]}")
+    accepted = [name for name in inspect.signature(make).parameters if name not in FROM_DATA]
+    for name in names:
+        if name not in accepted:
+            near = difflib.get_close_matches(name, accepted, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UsageError(
+                f"{title} has no parameter {name!r}{hint}; it takes {', '.join(accepted) or 'none'}"
+            )
+    parser = _parser("pair")
+    add = parser.add_class_arguments if isinstance(make, type) else parser.add_function_arguments
+    add(make, as_group=False, skip=set(FROM_DATA))
+    for action in parser._actions:
+        action.required = False
+    words = ["--" + flag[len(PAIR_FLAG) :] for flag in flags]
+    try:
+        namespace = _parsed(parser, words)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--", PAIR_FLAG, 1)) from error
+    return {name: namespace[name] for name in names}

@@ -1,0 +1,190 @@
+r"""Train a pair, then say what it is worth: ``python -m pyro_aevb.fit``."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pyro_aevb.runs import Run
+
+
+def fit(
+    pair: Any = "VAE",
+    data: Any = "mnist5k",
+    pair_parameters: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    binarize: Literal["none", "dynamic", "fixed"] | None = None,
+    epochs: int = 100,
+    batch_size: int = 100,
+    lr: float = 1e-3,
+    optimizer: str = "adam",
+    optimizer_options: dict[str, Any] | None = None,
+    schedule: str = "constant",
+    schedule_options: dict[str, Any] | None = None,
+    objective: Any = "elbo",
+    num_particles: int = 1,
+    kl_warm_up: int = 0,
+    patience: int = 0,
+    num_samples: int = 5000,
+    weight_samples: int = 10,
+    num_data: int | None = None,
+    memory: int | None = None,
+    matmul_precision: Literal["highest", "high", "medium"] = "highest",
+    seed: int = 0,
+    device: str = "auto",
+    out: str | None = None,
+    resume: bool = False,
+    tensorboard: bool = False,
+    show: bool = True,
+) -> "Run":
+    r"""Check a pair, train it, score it on the test split and write the run.
+
+    Arguments:
+        pair: A shipped name (VAE, Autoencoder), file.py:Name, file.py, or package.module:Name.
+        data: A data set's name, or a path to a .npy, .npz or folder of images.
+        pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
+        data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
+        binarize: none, dynamic (anew at each look in training, once for scoring) or fixed;
+            default the data set's own.
+        epochs: Passes over the training data; 0 scores the pair as it stands.
+        batch_size: Data per step.
+        lr: Learning rate.
+        optimizer: A class of torch.optim.
+        optimizer_options: Its further arguments, such as {betas: [0.9, 0.999], eps: 1e-4}.
+        schedule: constant, cosine, iwae, or a class of torch.optim.lr_scheduler.
+        schedule_options: Its arguments.
+        objective: elbo, sampled_elbo, iwae, or the import path of a pyro.infer.ELBO subclass.
+        num_particles: Draws per datum in training.
+        kl_warm_up: Epochs over which the weight of the latent KL rises to 1.
+        patience: Stop after so many epochs without a better validation value, and return to
+            the best; 0 never stops.
+        num_samples: K, importance samples per test datum.
+        weight_samples: S, draws of global latents in scoring.
+        num_data: Score only the first n test data.
+        memory: Budget of scoring in MiB; changes speed only.
+        matmul_precision: Precision of float32 products (torch.set_float32_matmul_precision).
+        seed: Of everything random.
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        out: The run's directory; default runs/PAIR-DATA.
+        resume: Continue the run in --out; its settings hold where no flag is given.
+        tensorboard: Log to the run's directory for TensorBoard too.
+        show: Print progress and the table.
+
+    Returns:
+        The run, with the trained pair as ``run.pair``.
+    """
+    settings = {name: value for name, value in locals().items() if name not in ("resume", "show")}
+    import torch
+
+    from pyro_aevb.assessment import assess, first
+    from pyro_aevb.objectives import make_objective
+    from pyro_aevb.preparation import prepare
+    from pyro_aevb.report import show_results
+    from pyro_aevb.runs import Run
+    from pyro_aevb.training.loop import Trainer, seed_everything
+
+    torch.set_float32_matmul_precision(matmul_precision)
+    seed_everything(seed)
+    prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
+    first(prepared.test, num_data)
+    run = Run.create(out, f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-"), resume)
+    trainer = Trainer(
+        prepared.pair,
+        prepared.train,
+        prepared.valid,
+        make_objective(objective, num_particles),
+        run.checkpoint,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        lr=lr,
+        optimizer_options=optimizer_options or {},
+        schedule=schedule,
+        schedule_options=schedule_options or {},
+        kl_warm_up=kl_warm_up,
+        patience=patience,
+        seed=seed,
+        show=show,
+    )
+    if epochs:
+        trainer.try_objective()
+    if resume and run.checkpoint.is_file():
+        trainer.resume()
+    run.write_settings(_plain(settings, str(run.path), prepared.pair.name, prepared.data.name))
+    trainer.on_epoch = _logger(run, tensorboard)
+    if show:
+        _announce(prepared, run)
+    trainer.run()
+    results = assess(
+        run, prepared, num_samples, weight_samples, num_data, seed, memory and memory << 20, show
+    )
+    if show:
+        show_results(results)
+        print(f"\nrun {run.path}: results.json, results.nc, and in figures/:")
+        for figure in sorted(run.figures.glob("*.png")):
+            print(f"  {figure}")
+    run.pair = prepared.pair
+    return run
+
+
+def _plain(settings: dict[str, Any], out: str, pair: str, data: str) -> dict[str, Any]:
+    r"""Settings that YAML can hold; a file's path made absolute, a Python object by its name."""
+    from pathlib import Path
+
+    plain = {**settings, "out": out}
+    for name, value, title in (("pair", settings["pair"], pair), ("data", settings["data"], data)):
+        if not isinstance(value, str):
+            plain[name] = f"<{title}>"
+            continue
+        path, colon, attribute = value.partition(":")
+        if Path(path).exists() and (path.endswith(".py") or name == "data"):
+            plain[name] = str(Path(path).resolve()) + colon + attribute
+    if not isinstance(settings["objective"], str):
+        plain["objective"] = f"<{type(settings['objective']).__name__}>"
+    return plain
+
+
+def _logger(run: "Run", tensorboard: bool) -> Any:
+    from pyro_aevb.errors import UsageError
+
+    writer: Any = None
+    if tensorboard:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UsageError(
+                "--tensorboard needs the tensorboard package: pip install 'pyro_aevb[tensorboard]'"
+            ) from error
+        writer = SummaryWriter(run.path / "tensorboard")
+
+    def log(history: Any) -> None:
+        run.write_history(history)
+        if writer is not None:
+            for name, value in history[-1].items():
+                if value is not None and name != "epoch":
+                    writer.add_scalar(name, value, int(history[-1]["epoch"]))
+            writer.flush()
+
+    return log
+
+
+def _announce(prepared: Any, run: "Run") -> None:
+    description = prepared.description
+    print(
+        f"{prepared.pair.name}: {description.num_parameters:,} parameters; "
+        f"{prepared.data.description}; binarization {prepared.binarize}; "
+        f"device {prepared.train.images.device}; run {run.path}"
+    )
+
+
+def _settings_of_run(arguments: dict[str, Any]) -> str | None:
+    from pathlib import Path
+
+    if not arguments["resume"] or arguments["out"] is None:
+        return None
+    path = Path(arguments["out"]) / "settings.yaml"
+    return str(path) if path.is_file() else None
+
+
+if __name__ == "__main__":
+    from pyro_aevb.cli import run_command
+
+    run_command(fit, resume_from=_settings_of_run)

@@ -1,0 +1,163 @@
+r"""From names to things: a data set, its batches, and a pair that has been checked on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pyro_aevb.data.batches import Batches, evaluation_binarization
+from pyro_aevb.data.sets import load
+from pyro_aevb.data.splits import Binarize, DataSet, Split
+from pyro_aevb.errors import UsageError
+from pyro_aevb.inspection import Description, inspect
+from pyro_aevb.pairs import Pair, load_pair
+from pyro_aevb.runs import Run
+from pyro_aevb.training.checkpoint import load_checkpoint
+
+
+@dataclass(frozen=True)
+class Prepared:
+    r"""A checked pair on its device, and the splits as it will see them."""
+
+    pair: Pair
+    description: Description
+    data: DataSet
+    binarize: Binarize
+    train: Batches
+    r"""As in training: dynamic binarization draws it anew at each look."""
+    fixed_train: Batches
+    r"""The training split as it is scored."""
+    valid: Batches
+    test: Batches
+
+
+def prepare(
+    pair: Any,
+    data: Any,
+    pair_parameters: Mapping[str, Any] | None = None,
+    data_root: str | None = None,
+    binarize: Binarize | None = None,
+    device: str = "auto",
+) -> Prepared:
+    r"""Load data and pair, put both on a device, and check the pair on the first training data.
+
+    Arguments:
+        pair: See :func:`~pyro_aevb.pairs.load_pair`.
+        data: A data set's name or path (:func:`~pyro_aevb.data.sets.load`), or a
+            :class:`~pyro_aevb.data.splits.DataSet`.
+        pair_parameters: The pair's constructor parameters.
+        data_root: Where data sets lie.
+        binarize: None is the data set's own way.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UsageError: Anything that is missing, misspelt, or does not fit together.
+    """
+    chosen = choose_device(device)
+    dataset = data if isinstance(data, DataSet) else load(data, data_root)
+    way: Binarize = dataset.binarize if binarize is None else binarize
+    loaded = load_pair(pair, pair_parameters, dataset).move(chosen)
+    train = Batches(dataset.train, way, chosen)
+    scored = evaluation_binarization(way)
+    description = inspect(loaded, train.take(torch.arange(min(5, len(train)))))
+    _check_fit(loaded, description, dataset, way)
+    return Prepared(
+        pair=loaded,
+        description=description,
+        data=dataset,
+        binarize=way,
+        train=train,
+        fixed_train=train if scored == way else Batches(dataset.train, scored, chosen),
+        valid=Batches(dataset.valid, scored, chosen),
+        test=Batches(dataset.test, scored, chosen),
+    )
+
+
+def restore(
+    run: Run,
+    device: str = "auto",
+    data_root: str | None = None,
+    pair: Any = None,
+    data: Any = None,
+) -> Prepared:
+    r"""A run's trained pair and its data.
+
+    Arguments:
+        run: The run.
+        device: Where to put them.
+        data_root: Where data sets lie; default the run's.
+        pair: In place of what the settings name; needed if that was a Python object.
+        data: Likewise.
+
+    Raises:
+        UsageError: The run cannot be restored.
+    """
+    settings = run.settings
+    for name, given in (("pair", pair), ("data", data)):
+        if given is None and str(settings.get(name, "<")).startswith("<"):
+            raise UsageError(
+                f"{run.path} was trained from the Python object {settings.get(name)}; "
+                f"call pyro_aevb.evaluate(run, {name}=...) with it"
+            )
+    state = load_checkpoint(run.checkpoint)
+    prepared = prepare(
+        settings["pair"] if pair is None else pair,
+        settings["data"] if data is None else data,
+        settings.get("pair_parameters") if pair is None or isinstance(pair, (str, type)) else None,
+        data_root or settings.get("data_root"),
+        settings.get("binarize"),
+        device,
+    )
+    best = state["best"].get("tensors") if settings.get("patience") else None
+    prepared.pair.load_tensors(best or state["tensors"], str(run.checkpoint))
+    prepared.pair.eval()
+    return prepared
+
+
+def choose_device(device: str) -> torch.device:
+    r"""The device of that name, ``auto`` being CUDA where there is one.
+
+    Raises:
+        UsageError: No such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"--device {device!r} is unknown; use auto, cpu, cuda or cuda:0"
+        ) from error
+    if chosen.type == "cuda" and (
+        not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UsageError(f"--device {device}: no such CUDA device here; use --device cpu")
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device!r} is not supported; use auto, cpu or cuda")
+    return chosen
+
+
+def _check_fit(pair: Pair, description: Description, data: DataSet, way: Binarize) -> None:
+    if description.plate_size is not None and description.plate_size != len(data.train):
+        raise UsageError(
+            f"{pair.name}: plate {description.plate!r} declares size {description.plate_size}, but "
+            f"{data.name} has {len(data.train)} training data; a constructor parameter named "
+            "num_data is filled in with it"
+        )
+    if "Bernoulli" in description.likelihood and way == "none":
+        for name in ("train", "valid", "test"):
+            split: Split = getattr(data, name)
+            low, high = split.images.min().item(), split.images.max().item() / split.scale
+            if low < 0 or high > 1:
+                raise UsageError(
+                    f"{pair.name}: a Bernoulli needs data in [0, 1], the {name} split of "
+                    f"{data.name} lies in [{low:.4g}, {high:.4g}]; rescale it, or use a Gaussian"
+                )
+
+
+def is_grey_bernoulli(prepared: Prepared) -> bool:
+    r"""Whether pixels between 0 and 1 meet a Bernoulli: a cross-entropy, not a log-density."""
+    images = prepared.test.images
+    between = (images > 0) & (images < prepared.test.scale)
+    return prepared.description.likelihood == "Bernoulli" and bool(between.any())
