@@ -1,0 +1,29 @@
+"""Sphinx settings. The build reads nothing from the network: no intersphinx."""
+
+import pyro_aevb
+
+project = "pyro_aevb"
+author = "The pyro_aevb authors"
+copyright = author
+version = release = pyro_aevb.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+default_role = "code"
+html_theme = "furo"
+html_title = "pyro_aevb"
+
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+# Types live in the signature alone; docstrings have Arguments, Returns, Raises and References.
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+napoleon_numpy_docstring = False
