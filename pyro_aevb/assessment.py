@@ -48,12 +48,9 @@ def assess(
     Returns:
         What ``results.json`` holds.
     """
-    for name, value in (("num-samples", num_samples), ("weight-samples", weight_samples)):
-        if value < 1:
-            raise UsageError(f"--{name} is {value}; it must be at least 1")
     began = time.perf_counter()
     pair, description = prepared.pair, prepared.description
-    test = first(prepared.test, num_data)
+    test = to_score(prepared.test, num_samples, weight_samples, num_data)
     repeats = weight_samples if description.global_sites else 1
     with _bar(show, repeats * (len(test) + len(prepared.fixed_train))) as progress:
         scores = score(pair, test, num_samples, weight_samples, seed, memory, progress)
@@ -84,12 +81,15 @@ def assess(
     return results
 
 
-def first(batches: Batches, n: int | None) -> Batches:
-    r"""The first n data of a split, presented as before.
+def to_score(batches: Batches, num_samples: int, weight_samples: int, n: int | None) -> Batches:
+    r"""The first n data of a split, presented as before, after a look at all three counts.
 
     Raises:
-        UsageError: There are fewer, or n is below 2.
+        UsageError: A count of samples is below 1; n is below 2, or there are fewer data.
     """
+    for name, value in (("num-samples", num_samples), ("weight-samples", weight_samples)):
+        if value < 1:
+            raise UsageError(f"--{name} is {value}; it must be at least 1")
     if n is None:
         return batches
     if not 2 <= n <= len(batches):

@@ -156,6 +156,7 @@ def _readable(message: str, words: Sequence[str]) -> str:
     if key is None:
         return " ".join(message.split())
     flag = "--" + key.group(1).replace("_", "-")
+    message = message.replace("typing.", "")
     expected = re.findall(r"Expected an? ([^.\n]+?)(?:\.|\n|$)", message)
     kinds = [_kind(kind) for kind in dict.fromkeys(expected)]
     got = next((w.partition("=")[2] for w in words if w.startswith(f"--{key.group(1)}=")), None)
@@ -164,7 +165,7 @@ def _readable(message: str, words: Sequence[str]) -> str:
 
 
 def _kind(expected: str) -> str:
-    simple = re.sub(r"<class '([\w.]+)'>", r"\1", expected).replace("typing.", "")
+    simple = re.sub(r"<class '([\w.]+)'>", r"\1", expected)
     choices = re.match(r"Literal\[(.*)\]", simple)
     if choices:
         return choices.group(1).replace("'", "")

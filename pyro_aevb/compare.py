@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyro_aevb.runs import Run
 
-COLUMNS = ("elbo", "log_likelihood", "gap", "reconstruction", "kl", "active_units")
+SHOWN = ("elbo", "log_likelihood", "gap", "reconstruction", "kl", "active_units")
 
 
 def compare(
@@ -74,12 +74,12 @@ def compare(
             )
         )
     if show:
-        columns = ["run", *COLUMNS, "difference", "weight"]
         order = sorted(names, key=lambda name: -table[name].get("difference", float("-inf")))
-        notes.append(
-            "nats per datum ± standard error; difference to the best with its paired error"
-        )
-        show_comparison(columns, [[name, *_row(table[name])] for name in order], notes)
+        cells = {name: _cells(table[name]) for name in order}
+        rows = [[label, *(cells[name][label] for name in order)] for label in cells[order[0]]]
+        notes.append("nats per datum ± standard error; best run first; difference is to the best,")
+        notes.append("with the error of the paired difference; weight is ArviZ's stacking weight")
+        show_comparison(["", *order], rows, notes)
         for picture in pictures:
             print(f"  {picture}")
     return table
@@ -105,21 +105,19 @@ def _same_data(results: dict[str, dict[str, Any]]) -> None:
                 )
 
 
-def _row(row: dict[str, Any]) -> list[str]:
-    cells = []
-    for name in COLUMNS:
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    cells = {}
+    for name in SHOWN:
         metric = row["metrics"][name]
         if metric["value"] is None:
-            cells.append("not defined")
+            cells[name] = "not defined"
         elif name == "active_units":
-            cells.append(f"{metric['value']} of {metric['latent_dim']}")
+            cells[name] = f"{metric['value']} of {metric['latent_dim']}"
         else:
-            cells.append(_with_error(metric["value"], metric.get("standard_error")))
-    if "difference" in row:
-        cells += [_with_error(row["difference"], row["standard_error"]), f"{row['weight']:.2f}"]
-    else:
-        cells += ["", ""]
-    return cells
+            cells[name] = _with_error(metric["value"], metric.get("standard_error"))
+    compared = "difference" in row
+    error = _with_error(row["difference"], row["standard_error"]) if compared else ""
+    return {**cells, "difference": error, "weight": f"{row['weight']:.2f}" if compared else ""}
 
 
 def _with_error(value: float, error: float | None) -> str:

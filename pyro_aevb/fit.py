@@ -74,7 +74,7 @@ def fit(
     settings = {name: value for name, value in locals().items() if name not in ("resume", "show")}
     import torch
 
-    from pyro_aevb.assessment import assess, first
+    from pyro_aevb.assessment import assess, to_score
     from pyro_aevb.objectives import make_objective
     from pyro_aevb.preparation import prepare
     from pyro_aevb.report import show_results
@@ -84,7 +84,7 @@ def fit(
     torch.set_float32_matmul_precision(matmul_precision)
     seed_everything(seed)
     prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
-    first(prepared.test, num_data)
+    to_score(prepared.test, num_samples, weight_samples, num_data)
     run = Run.create(out, f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-"), resume)
     trainer = Trainer(
         prepared.pair,

@@ -85,8 +85,6 @@ def inspect(pair: Pair, x: Tensor) -> Description:
     Raises:
         UsageError: The pair breaks the contract; the message names the site and the remedy.
     """
-    if pair.description is not None:
-        return pair.description
     if len(x) < 2:
         raise UsageError(f"a pair is checked on at least 2 data, not {len(x)}")
     x = x[:5]
@@ -271,8 +269,8 @@ def _every_leaf_is_named(pair: Pair, traces: tuple[Any, Any]) -> None:
         if leaf is not None and id(leaf) not in named:
             raise UsageError(
                 f"{pair.name}: a trainable tensor of shape {tuple(leaf.shape)} belongs to no "
-                "module of the pair, so it could be neither trained nor saved; register its module with "
-                "pyro.module(name, module), or the tensor with pyro.param"
+                "module of the pair, so it could be neither trained nor saved; register its module "
+                "with pyro.module(name, module), or the tensor with pyro.param"
             )
         pending.extend(parent for parent, _ in node.next_functions)
 

@@ -21,11 +21,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
+from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
 from pyro_aevb.errors import UsageError
@@ -192,7 +193,7 @@ def load_pair(
         if not callable(function):
             raise UsageError(f"{name} has no `{side}`: a pair defines both model(x) and guide(x)")
     modules = {key: value for key, value in holders.items() if isinstance(value, nn.Module)}
-    return Pair(model, guide, modules, name)
+    return Pair(_in_context(model), _in_context(guide), modules, name)
 
 
 def constructor(source: Any) -> Callable[..., Any] | None:
@@ -308,6 +309,16 @@ def _construct(
             f"{name}({', '.join(f'{k}={v!r}' for k, v in parameters.items() if k != 'data_mean')}) "
             f"failed: {type(error).__name__}: {_first_line(error)}"
         ) from error
+
+
+def _in_context(function: Any) -> Any:
+    r"""A PyroModule's method as `pyro_method` would have it.
+
+    Outside the module's context a ``PyroSample`` attribute is drawn without becoming a site.
+    """
+    if python_inspect.ismethod(function) and isinstance(function.__self__, PyroModule):
+        return MethodType(pyro_method(function.__func__), function.__self__)
+    return function
 
 
 def _globals_used(function: Any) -> dict[str, nn.Module]:

@@ -260,8 +260,15 @@ class Trainer:
             loss = self.objective.differentiable_loss(pair.model, pair.guide, x) / num_data
             loss.backward()
             return loss.detach()
-        # Some of Pyro's objectives only back-propagate by themselves.
-        value = self.objective.loss_and_grads(pair.model, pair.guide, x)  # type: ignore[attr-defined]
+
+        # Some of Pyro's objectives only back-propagate by themselves, and only if they see a
+        # parameter in the trace; those of a plain module would silently not be trained.
+        def model(batch: Tensor) -> Any:
+            name, parameter = next(iter(self._named.items()))
+            pyro.param(f"trained:{name}", parameter)
+            return pair.model(batch)
+
+        value = self.objective.loss_and_grads(model, pair.guide, x)  # type: ignore[attr-defined]
         for parameter in self._named.values():
             if parameter.grad is not None:
                 parameter.grad /= num_data

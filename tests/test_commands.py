@@ -1,0 +1,338 @@
+"""The commands as a user meets them: what they write, and what they say to mistakes."""
+
+import json
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import pyro_aevb
+from pyro_aevb.cli import run_command
+
+QUICK = ["--epochs=1", "--num-samples=30", "--num-data=20", "--data=digits", "--show=false"]
+
+
+def call(function, *words, **options):
+    settings = {
+        pyro_aevb.evaluate: {"positional": "run", "hidden": ("pair", "data")},
+        pyro_aevb.compare: {"positional": "runs"},
+    }
+    run_command(function, list(words), **settings.get(function, {}), **options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name, latent in (("a", "2"), ("b", "5")):
+        call(pyro_aevb.fit, *QUICK, f"--out={folder / name}", "--pair.latent_dim", latent)
+    return folder
+
+
+def test_a_run_holds_what_it_promises(trained):
+    run = pyro_aevb.Run.open(trained / "a")
+    results = run.results
+    for key in ("pair", "data", "split", "binarization", "num_data", "seconds", "parameters"):
+        assert key in results
+    assert (results["data"], results["split"], results["num_data"]) == ("digits", "test", 20)
+    assert results["parameters"] == 64 * 500 + 500 + 500 * 4 + 4 + 2 * 500 + 500 + 500 * 64 + 64
+    metrics = results["metrics"]
+    per_datum = run.per_datum("predictive", "log_likelihood")
+    assert metrics["log_likelihood"]["value"] == pytest.approx(per_datum.mean(), abs=1e-9)
+    error = per_datum.std(ddof=1) / np.sqrt(20)
+    assert metrics["log_likelihood"]["standard_error"] == pytest.approx(error, rel=1e-9)
+    assert metrics["log_likelihood"]["num_samples"] == 30
+    assert metrics["gap"]["value"] == pytest.approx(
+        metrics["log_likelihood"]["value"] - metrics["elbo"]["value"], abs=1e-9
+    )
+    assert metrics["weight_kl"]["value"] is None and "global" in metrics["weight_kl"]["reason"]
+    assert len(run.history) == 1
+    figures = {path.name for path in run.figures.iterdir()}
+    names = "history reconstructions samples latent manifold elbo_log_likelihood"
+    assert figures == {f"{name}.png" for name in names.split()}
+    assert "traversals.png" in {p.name for p in (trained / "b" / "figures").iterdir()}
+
+
+def test_results_open_in_arviz(trained):
+    import arviz
+
+    data = arviz.from_netcdf(trained / "a" / "results.nc")
+    run = pyro_aevb.Run.open(trained / "a")
+    values = np.asarray(data["log_likelihood"]["x"])
+    assert values.shape == (1, 1, 20)
+    assert values.mean() == pytest.approx(run.results["metrics"]["log_likelihood"]["value"])
+    assert np.asarray(data["posterior"]["z"]).shape == (1, 1, 20, 2)
+
+
+def test_settings_fed_back_reproduce_the_run(trained, tmp_path):
+    out = tmp_path / "again"
+    call(pyro_aevb.fit, f"--config={trained / 'a' / 'settings.yaml'}", f"--out={out}", QUICK[-1])
+    first, again = pyro_aevb.Run.open(trained / "a"), pyro_aevb.Run.open(out)
+    assert again.results["metrics"] == first.results["metrics"]
+    a, b = (torch.load(r.checkpoint, weights_only=True)["tensors"] for r in (first, again))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_evaluate_scores_the_trained_pair_again(trained):
+    run = pyro_aevb.Run.open(trained / "b")
+    before = run.results["metrics"]
+    call(pyro_aevb.evaluate, str(run.path), "--num-samples=30", "--num-data=20", "--show=false")
+    assert run.results["metrics"] == before
+    results = pyro_aevb.evaluate(run, num_samples=300, num_data=20, show=False)
+    assert results["metrics"]["log_likelihood"]["num_samples"] == 300
+    # The same pair: the bound rises with K, and not by more than its gap to the truth.
+    rise = results["metrics"]["log_likelihood"]["value"] - before["log_likelihood"]["value"]
+    assert 0.0 < rise < 1.0
+    pyro_aevb.evaluate(run, num_samples=30, num_data=20, show=False)
+
+
+def test_compare_pairs_the_data(trained, capsys):
+    table = pyro_aevb.compare([trained / "a", trained / "b"], out=str(trained / "c"))
+    a, b = (pyro_aevb.Run.open(trained / n).per_datum("predictive", "log_likelihood") for n in "ab")
+    best, other = ("a", "b") if a.mean() > b.mean() else ("b", "a")
+    assert table[best]["difference"] == 0
+    assert table[other]["difference"] == pytest.approx(-abs((a - b).mean()), rel=1e-6)
+    paired = (a - b).std() / np.sqrt(20)
+    assert table[other]["standard_error"] == pytest.approx(paired, rel=1e-6)
+    assert table["a"]["weight"] + table["b"]["weight"] == pytest.approx(1, abs=1e-6)
+    assert (trained / "c" / "comparison.png").is_file()
+    assert (trained / "c" / "pairwise.png").is_file()
+    assert "log_likelihood" in capsys.readouterr().out
+
+
+def test_epochs_0_scores_the_pair_as_it_stands(tmp_path):
+    call(pyro_aevb.fit, *QUICK, "--epochs=0", f"--out={tmp_path / 'r'}")
+    run = pyro_aevb.Run.open(tmp_path / "r")
+    # Untrained, near the mean image: worse than the entropy of independent pixels by little.
+    pixels = pyro_aevb.data.load("digits")
+    mean = pixels.mean.clamp(1e-3, 1 - 1e-3).double()
+    entropy = -(mean * mean.log() + (1 - mean) * (1 - mean).log()).sum()
+    value = run.results["metrics"]["reconstruction"]["value"]
+    assert -entropy - 6 < value < -entropy + 3
+    assert run.checkpoint.is_file() and not run.history
+
+
+BAD_PAIRS = {
+    "no_plate.py": "import pyro, pyro.distributions as d\n"
+    "def model(x):\n    pyro.sample('x', d.Normal(x, 1).to_event(x.dim()), obs=x)\n"
+    "def guide(x): pass\n",
+    "one_side.py": "import pyro, pyro.distributions as d\n"
+    "def model(x):\n    with pyro.plate('data', len(x)):\n"
+    "        z = pyro.sample('z', d.Normal(x.new_zeros(len(x)), 1))\n"
+    "        pyro.sample('x', d.Normal(x * 0, 1).to_event(x.dim() - 1), obs=x)\n"
+    "def guide(x): pass\n",
+    "to_event.py": "import pyro, pyro.distributions as d\n"
+    "def model(x):\n    with pyro.plate('data', len(x)):\n"
+    "        pyro.sample('x', d.Normal(x * 0, 1), obs=x)\n"
+    "def guide(x): pass\n",
+    "grey.py": "import pyro, pyro.distributions as d\n"
+    "def model(x):\n    with pyro.plate('data', len(x)):\n"
+    "        pyro.sample('x', d.Bernoulli(x * 0 + 0.5).to_event(x.dim() - 1), obs=x)\n"
+    "def guide(x): pass\n",
+    "shape.py": "import pyro, pyro.distributions as d, torch\n"
+    "def model(x):\n    with pyro.plate('data', len(x)):\n"
+    "        h = x.flatten(1) @ torch.zeros(784, 1)\n"
+    "        pyro.sample('x', d.Normal(x * 0 + h.mean(), 1).to_event(x.dim() - 1), obs=x)\n"
+    "def guide(x): pass\n",
+    "half.py": "def model(x): pass\n",
+    "syntax.py": "def model(x) pass\n",
+    "fine.py": "import pyro, pyro.distributions as d\n"
+    "def model(x):\n    m = pyro.param('m', lambda: x.new_zeros(x.shape[1:]))\n"
+    "    with pyro.plate('data', len(x)):\n"
+    "        pyro.sample('x', d.Normal(m, 1).to_event(x.dim() - 1), obs=x)\n"
+    "def guide(x): pass\n",
+}
+
+MISTAKES = [
+    (["--epoks=3"], "unknown flag --epoks; did you mean --epochs?"),
+    (["--data=mnist5"], "mnist5k"),
+    (["--epochs=many"], "--epochs takes a whole number, not 'many'"),
+    (["--epochs=-1"], "--epochs is -1"),
+    (["--lr=0"], "--lr is 0"),
+    (["--batch-size=0"], "--batch-size is 0"),
+    (["--binarize=dyn"], "--binarize takes none, dynamic, fixed, not 'dyn'"),
+    (["--num-samples=0"], "--num-samples is 0"),
+    (["--num-data=100000"], "--num-data is 100000"),
+    (["--optimizer=adma"], "no optimizer 'adma'"),
+    (["--optimizer-options={bettas: 1}"], "--optimizer-options"),
+    (["--schedule=cosinus"], "no schedule 'cosinus'"),
+    (["--objective=elbow"], "no objective 'elbow'"),
+    (["--device=cuda:77"], "cuda:77"),
+    (["--device=warp"], "--device 'warp'"),
+    (["--pair=VEA"], "did you mean VAE?"),
+    (["--pair=nowhere.py"], "no file 'nowhere.py'"),
+    (["--pair={dir}/fine.py:Nope"], "defines no 'Nope'"),
+    (["--pair={dir}/half.py"], "no `guide`"),
+    (["--pair={dir}/syntax.py"], "line 1: SyntaxError"),
+    (["--pair.latent_dims=3"], "did you mean 'latent_dim'?"),
+    (["--pair.latent_dim=three"], "--pair.latent-dim takes a whole number, not 'three'"),
+    (["--pair.latent_dim=0"], "latent_dim"),
+    (["--pair={dir}/fine.py", "--pair.width=3"], "takes no parameters"),
+    (["--pair={dir}/no_plate.py"], "'x' lies in no plate"),
+    (["--pair={dir}/one_side.py"], "'z' is in the model but not in the guide"),
+    (["--pair={dir}/to_event.py"], ".to_event(n"),
+    (["--pair={dir}/grey.py", "--binarize=none"], "outside the support of Bernoulli"),
+    (["--pair={dir}/shape.py"], "is it made for data of shape (1, 8, 8)?"),
+    (["--data={dir}/wide.npy", "--binarize=none"], "needs data in [0, 1]"),
+    (["--data={dir}/nan.npy"], "nan.npy"),
+    (["--out={dir}/taken"], "exists and is not a run"),
+    (["--out={dir}/new", "--resume"], "is not a run"),
+    (["--config={dir}/none.yaml"], "none.yaml"),
+    (["stray"], "stray"),
+]
+
+
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mistakes")
+    for name, text in BAD_PAIRS.items():
+        (folder / name).write_text(text)
+    (folder / "taken").mkdir()
+    (folder / "taken" / "thesis.txt").write_text("mine")
+    wide = np.random.RandomState(0).randn(100, 5).astype(np.float32)
+    np.save(folder / "wide.npy", wide)
+    wide[3, 2] = np.nan
+    np.save(folder / "nan.npy", wide)
+    return folder
+
+
+@pytest.mark.parametrize("words, said", MISTAKES, ids=[words[-1] for words, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_status_2(words, said, mistakes, capsys, tmp_path):
+    words = [word.replace("{dir}", str(mistakes)) for word in words]
+    out = [] if any(word.startswith("--out") for word in words) else [f"--out={tmp_path / 'out'}"]
+    with pytest.raises(SystemExit) as exit:
+        call(pyro_aevb.fit, "--data=digits", "--show=false", *out, *words)
+    error = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    assert said in error
+    assert not (tmp_path / "out").exists() and not (mistakes / "new").exists()
+    assert [p.name for p in (mistakes / "taken").iterdir()] == ["thesis.txt"]
+
+
+def damaged(path, how):
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:2000])
+    elif how == "noise":
+        path.write_bytes(b"not a checkpoint at all")
+    elif how == "missing":
+        path.unlink()
+    else:
+        torch.save({"format": 1, "tensors": Bomb()}, path)
+
+
+class Bomb:
+    r"""Writes a file if it is ever unpickled."""
+
+    target = ""
+
+    def __reduce__(self):
+        return (open, (self.target, "w"))
+
+
+@pytest.mark.parametrize(
+    "how, said",
+    [
+        ("truncated", "truncated or damaged"),
+        ("noise", "damaged"),
+        ("missing", "no checkpoint"),
+        ("pickle", "refused"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_and_never_executed(how, said, tmp_path, capsys):
+    out, target = tmp_path / "r", tmp_path / "executed"
+    call(pyro_aevb.fit, *QUICK, f"--out={out}", "--pair.hidden=[3]")
+    Bomb.target = str(target)
+    damaged(out / "checkpoint.pt", how)
+    before = (out / "results.json").read_text()
+    with pytest.raises(SystemExit) as exit:
+        call(pyro_aevb.evaluate, str(out))
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1 and said in error
+    assert not target.exists()
+    assert (out / "results.json").read_text() == before
+
+
+def test_a_checkpoint_of_another_pair_is_refused(trained, capsys):
+    words = [f"--out={trained / 'a'}", "--resume", "--show=false", "--pair.latent_dim=3"]
+    with pytest.raises(SystemExit) as exit:
+        run_command(pyro_aevb.fit, words, resume_from=lambda _: str(trained / "a/settings.yaml"))
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1
+    assert "another pair" in error and "shape" in error
+
+
+def test_a_run_that_exists_is_not_overwritten(trained, capsys):
+    with pytest.raises(SystemExit):
+        call(pyro_aevb.fit, *QUICK, f"--out={trained / 'a'}")
+    assert "already holds a run; add --resume" in capsys.readouterr().err
+
+
+def test_runs_on_other_data_are_not_compared(trained, tmp_path, capsys):
+    call(pyro_aevb.fit, *QUICK, "--num-data=30", f"--out={tmp_path / 'r'}")
+    with pytest.raises(SystemExit):
+        call(pyro_aevb.compare, str(trained / "a"), str(tmp_path / "r"))
+    assert "num data is 20 in one and 30 in the other" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom pyro_aevb import fit\nfrom pyro_aevb.cli import run_command\n"
+        "try:\n    run_command(fit, ['--help'])\nexcept SystemExit as e:\n"
+        "    assert e.code == 0\nassert not {'torch', 'pyro', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--batch-size" in done.stdout and "--pair.NAME" in done.stdout
+
+
+def test_killed_at_any_moment_and_resumed_equals_never_killed(tmp_path):
+    words = ["--data=digits", "--epochs=40", "--schedule=cosine", "--num-samples=30"]
+    command = [sys.executable, "-m", "pyro_aevb.fit", *words, "--pair.hidden=[30]"]
+    subprocess.run([*command, f"--out={tmp_path / 'whole'}"], check=True, capture_output=True)
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [*command, f"--out={out}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not (out / "history.csv").is_file():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(pyro_aevb.Run.open(out).history) < 40
+    resume = [sys.executable, "-m", "pyro_aevb.fit", f"--out={out}", "--resume"]
+    subprocess.run(resume, check=True, capture_output=True)
+    whole, killed = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)
+        for name in ("whole", "killed")
+    )
+    assert all(torch.equal(whole["tensors"][k], killed["tensors"][k]) for k in whole["tensors"])
+    assert torch.equal(whole["random"]["torch"], killed["random"]["torch"])
+    first, second = (
+        json.loads((tmp_path / name / "results.json").read_text())["metrics"]
+        for name in ("whole", "killed")
+    )
+    assert first == second
+
+
+def test_a_checkpoint_holds_tensors_and_plain_numbers_only(trained):
+    with zipfile.ZipFile(trained / "a" / "checkpoint.pt") as archive:
+        name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+        stream = archive.read(name)
+    called = {
+        f"{a} {b}" if b else a
+        for op, a, b in (
+            (op.name, *(arg.split(" ") if isinstance(arg, str) and " " in arg else (arg, None)))
+            for op, arg, _ in __import__("pickletools").genops(stream)
+            if op.name == "GLOBAL"
+        )
+    }
+    allowed = ("torch", "collections OrderedDict")
+    assert all(name.startswith(allowed) for name in called), called
+    assert pickle.HIGHEST_PROTOCOL >= 2
+    settings = yaml.safe_load((trained / "a" / "settings.yaml").read_text())
+    assert settings["pair_parameters"] == {"latent_dim": 2}

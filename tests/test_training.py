@@ -1,0 +1,302 @@
+"""The loop: steps against closed forms, and interrupted runs against uninterrupted ones."""
+
+import math
+import os
+import signal
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule, PyroSample
+from torch import nn
+
+from pyro_aevb.data.batches import Batches, order
+from pyro_aevb.data.splits import Split
+from pyro_aevb.errors import UsageError
+from pyro_aevb.inspection import inspect
+from pyro_aevb.objectives import make_objective
+from pyro_aevb.objectives.elbo import TraceELBO
+from pyro_aevb.pairs import load_pair
+from pyro_aevb.training.checkpoint import load_checkpoint, save_checkpoint
+from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.training.optimizers import kl_scale, make_schedule
+
+N, D = 37, 4
+
+
+def batches(binarize="none"):
+    pixels = torch.from_numpy(np.random.RandomState(0).rand(N, D).astype(np.float32))
+    return Batches(Split(pixels, None, 1), binarize)
+
+
+class Location(nn.Module):
+    r"""x ~ N(theta, 1), with a deterministic code that carries no density: no random numbers."""
+
+    def __init__(self, num_data=None):
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(D))
+        self.num_data = num_data
+
+    def plate(self, x):
+        if self.num_data is None:
+            return pyro.plate("data", len(x))
+        return pyro.plate("data", size=self.num_data, subsample_size=len(x))
+
+    def model(self, x):
+        with self.plate(x):
+            pyro.sample("x", dist.Normal(self.theta, 1).to_event(1), obs=x)
+
+    def guide(self, x):
+        pass
+
+
+class Module(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(D, 4), nn.Linear(2, D)
+        self.noise = nn.Dropout(0.2)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1).to_event(1))
+            logits = self.decoder(self.noise(z))
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+
+class Classic(Module):
+    def model(self, x):
+        pyro.module("decoder", self.decoder)
+        super().model(x)
+
+    def guide(self, x):
+        pyro.module("encoder", self.encoder)
+        shift = pyro.param("shift", lambda: torch.zeros(2))
+        width = pyro.param("width", torch.ones(2), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x)[:, :2] + shift, width).to_event(1))
+
+
+class Weights(PyroModule):
+    r"""A Bayesian linear layer under an autoguide, beside an amortized code."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(D, 4)
+        self.layer = PyroModule[nn.Linear](2, D)
+        self.layer.weight = PyroSample(dist.Normal(0.0, 1.0).expand([D, 2]).to_event(2))
+        self.weights = AutoNormal(poutine.block(self.model, hide=["z"]))
+
+    def model(self, x):
+        weight = self.layer.weight
+        with pyro.plate("data", size=N, subsample_size=len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1).to_event(1))
+            logits = z @ weight.T + self.layer.bias
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+    def guide(self, x):
+        self.weights(x)
+        with pyro.plate("data", size=N, subsample_size=len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+
+def trainer(make, path=None, binarize="none", objective=None, **settings):
+    seed_everything(1)
+    train, valid = batches(binarize), batches("none" if binarize == "none" else "fixed")
+    pair = load_pair(make)
+    inspect(pair, train.take(torch.arange(5)))
+    settings = {"batch_size": 10, "lr": 0.05, "seed": 1, **settings}
+    return Trainer(pair, train, valid, objective or TraceELBO(), path, **settings)
+
+
+@pytest.mark.parametrize("num_data", [None, N])
+def test_steps_of_sgd_equal_the_closed_form_with_a_smaller_last_batch(num_data):
+    t = trainer(Location(num_data), epochs=2, optimizer="sgd", lr=0.3)
+    history = t.run()
+    x = batches().images.double().numpy()
+    theta, objectives = np.zeros(D), []
+    for epoch in range(2):
+        index, total = order(N, 1, epoch).numpy(), 0.0
+        for start in range(0, N, 10):
+            rows = x[index[start : start + 10]]
+            per_datum = -0.5 * ((rows - theta) ** 2).sum(1) - D / 2 * math.log(2 * math.pi)
+            total += per_datum.sum() / N
+            theta = theta + 0.3 * (rows - theta).mean(0)
+        objectives.append(total)
+    torch.testing.assert_close(
+        t.pair.trainable()["pair.theta"].detach().double().numpy(), theta, atol=1e-6, rtol=0
+    )
+    assert [row["objective"] for row in history] == pytest.approx(objectives, abs=1e-5)
+    expected = (-0.5 * ((x - theta) ** 2).sum(1) - D / 2 * math.log(2 * math.pi)).mean()
+    assert history[-1]["reconstruction"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "objective", ["pyro.infer.Trace_ELBO", "pyro.infer.RenyiELBO", "pyro.infer.TraceGraph_ELBO"]
+)
+def test_stock_objectives_take_the_same_step(objective):
+    r"""Without latents every bound is log p(x); RenyiELBO only back-propagates by itself."""
+    one = trainer(Location(N), epochs=1, optimizer="sgd")
+    particles = 2 if "Renyi" in objective else 1
+    other = trainer(
+        Location(N), epochs=1, optimizer="sgd", objective=make_objective(objective, particles)
+    )
+    one.run()
+    other.run()
+    torch.testing.assert_close(
+        one.pair.trainable()["pair.theta"], other.pair.trainable()["pair.theta"]
+    )
+
+
+class Stop(Exception):
+    pass
+
+
+SETTINGS = [
+    {"schedule": "cosine", "kl_warm_up": 2},
+    {"optimizer": "adagrad", "patience": 3},
+    {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}, "schedule": "iwae"},
+]
+
+
+@pytest.mark.parametrize("make", [Module, Classic, Weights])
+@pytest.mark.parametrize("settings", SETTINGS, ids=["cosine", "patience", "iwae"])
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_a_resumed_run_equals_an_uninterrupted_one(make, settings, how, tmp_path):
+    settings = {"epochs": 5, "binarize": "dynamic", **settings}
+    whole = trainer(make, tmp_path / "whole.pt", **settings)
+    whole.run()
+
+    path = tmp_path / "parts.pt"
+    if how == "killed":  # whatever happened after the checkpoint of epoch 3 is lost
+        part = trainer(make, path, **settings)
+
+        def stop(history):
+            if len(history) == 3:
+                torch.rand(7)
+                raise Stop
+
+        part.on_epoch = stop
+        with pytest.raises(Stop):
+            part.run()
+    else:
+
+        class Interrupting(TraceELBO):
+            calls = 0
+
+            def differentiable_loss(self, *args):
+                self.calls += 1
+                if self.calls == 10:  # in the middle of the third epoch
+                    os.kill(os.getpid(), signal.SIGINT)
+                return super().differentiable_loss(*args)
+
+        part = trainer(make, path, objective=Interrupting(), **settings)
+        with pytest.raises(KeyboardInterrupt):
+            part.run()
+        assert (part.epoch, part.step) == (2, 2)
+
+    seed_everything(99)
+    resumed = trainer(make, path, **settings)
+    torch.rand(3)
+    resumed.resume()
+    resumed.run()
+    a, b = whole.pair.tensors(), resumed.pair.tensors()
+    assert list(a) == list(b)
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    for row, other in zip(whole.history, resumed.history, strict=True):
+        row, other = dict(row), dict(other)
+        row.pop("images_per_second"), other.pop("images_per_second")
+        assert row == other
+
+
+def test_patience_stops_and_returns_to_the_best_epoch():
+    t = trainer(Location(), epochs=50, optimizer="sgd", lr=2.5, patience=4)  # diverges
+    history = t.run()
+    values = [row["reconstruction"] for row in history]
+    best = int(np.argmax(values))
+    assert len(history) == best + 1 + 4 < 50
+    assert t._validate()["reconstruction"] == pytest.approx(values[best], abs=1e-6)
+
+
+def test_an_objective_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    class Exploding(Location):
+        calls = 0
+
+        def model(self, x):
+            self.calls += 1
+            with self.plate(x):
+                loc = self.theta * (math.nan if self.calls > 12 else 1.0)
+                dist_x = dist.Normal(loc, 1, validate_args=False).to_event(1)
+                pyro.sample("x", dist_x, obs=x)
+
+    t = trainer(Exploding(), tmp_path / "c.pt", epochs=9)
+    with pytest.raises(UsageError, match=r"not finite in epoch 2, step \d.*model x nan"):
+        t.run()
+    kept = load_checkpoint(tmp_path / "c.pt")
+    assert kept["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in kept["tensors"].values())
+
+
+def test_kl_warm_up_scales_the_objective_and_not_the_validation():
+    class Quiet(Module):
+        def __init__(self):
+            super().__init__()
+            self.noise.p = 0.0
+
+    settings = {"epochs": 3, "kl_warm_up": 3, "lr": 1e-9, "batch_size": N, "binarize": "fixed"}
+    history = trainer(Quiet, objective=TraceELBO(num_particles=400), **settings).run()
+    assert [row["kl_scale"] for row in history] == [0.25, 0.5, 0.75]
+    kl = history[0]["kl"]
+    assert kl > 0.5
+    for row in history:  # one draw per datum against the closed-form KL: error about 0.2
+        assert row["elbo"] == pytest.approx(row["reconstruction"] - row["kl"], abs=0.5)
+    # At a standstill the objective is reconstruction - scale * KL, its error about 0.01.
+    drop = history[0]["objective"] - history[2]["objective"]
+    assert drop == pytest.approx(0.5 * kl, abs=0.04)
+
+
+def test_schedules_follow_their_formulas():
+    def rates(name, epochs, **options):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+        schedule = make_schedule(name, optimizer, epochs, options)
+        found = []
+        for _ in range(epochs):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return np.array(found)
+
+    stages = np.repeat(np.arange(8), 3 ** np.arange(8))
+    np.testing.assert_allclose(rates("iwae", 3280), 2.0 * 10 ** (-stages / 7), rtol=1e-12)
+    np.testing.assert_allclose(
+        rates("cosine", 10, final=0.1),
+        2.0 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10))),
+    )
+    np.testing.assert_allclose(rates("ExponentialLR", 4, gamma=0.5), [2, 1, 0.5, 0.25])
+    np.testing.assert_allclose([kl_scale(e, 4) for e in range(6)], [0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"epoch": 1})
+
+    def full(state, file):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UsageError, match="No space left"):
+        save_checkpoint(path, {"epoch": 2})
+    monkeypatch.undo()
+    assert load_checkpoint(path)["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
