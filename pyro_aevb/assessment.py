@@ -1,7 +1,9 @@
 r"""Assess a trained pair on the test split: numbers, per-datum values and figures of a run."""
 
+import platform
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,7 @@ def assess(
         "num_data": len(test),
         "seconds": round(time.perf_counter() - began, 3),
         "parameters": description.num_parameters,
+        "environment": environment(test.images.device),
         "metrics": metrics,
         "notes": [GREY] if is_grey_bernoulli(prepared) else [],
     }
@@ -79,6 +82,15 @@ def assess(
     draw_figures(run, prepared, scores)
     run.write_results(results)
     return results
+
+
+def environment(device: torch.device) -> str:
+    r"""The device and the versions that a figure was computed with."""
+    versions = [f"{name} {version(name)}" for name in ("pyro-ppl", "torch", "arviz")]
+    where = f"{torch.get_num_threads()} CPU threads"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    return ", ".join([where, f"Python {platform.python_version()}", *versions])
 
 
 def to_score(batches: Batches, num_samples: int, weight_samples: int, n: int | None) -> Batches:

@@ -17,7 +17,7 @@ def compare(
 
     Arguments:
         runs: Directories of runs, two or more, of one data set, split and binarization.
-        out: Where the pictures go; default comparison/ beside the first run.
+        out: Where comparison.md and the pictures go; default comparison/ beside the first run.
         show: Print the table.
 
     Returns:
@@ -27,7 +27,7 @@ def compare(
     from pyro_aevb import plots
     from pyro_aevb.errors import UsageError
     from pyro_aevb.estimators.arviz_bridge import compare_pointwise
-    from pyro_aevb.report import show_comparison
+    from pyro_aevb.report import markdown_table, show_comparison
     from pyro_aevb.runs import Run
 
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
@@ -73,15 +73,25 @@ def compare(
                 (best, second), per_datum[best], per_datum[second], folder / "pairwise.png"
             )
         )
+    order = sorted(names, key=lambda name: -table[name].get("difference", float("-inf")))
+    cells = {name: _cells(table[name]) for name in order}
+    rows = [[label, *(cells[name][label] for name in order)] for label in cells[order[0]]]
+    reference = results[names[0]]
+    title = (
+        f"{reference['data']} ({reference['data_description']}), {reference['split']} split, "
+        f"{reference['num_data']:,} data, binarization {reference['binarization']}"
+    )
+    notes.append(
+        "nats per datum ± standard error over data; best run first; difference is to the best, with "
+        "the error of the paired difference; weight is ArviZ's stacking weight"
+    )
+    environments = {result.get("environment", "unknown") for result in results.values()}
+    markdown = [*notes, *(f"computed with {environment}" for environment in sorted(environments))]
+    (folder / "comparison.md").write_text(markdown_table(title, ["", *order], rows, markdown))
     if show:
-        order = sorted(names, key=lambda name: -table[name].get("difference", float("-inf")))
-        cells = {name: _cells(table[name]) for name in order}
-        rows = [[label, *(cells[name][label] for name in order)] for label in cells[order[0]]]
-        notes.append("nats per datum ± standard error; best run first; difference is to the best,")
-        notes.append("with the error of the paired difference; weight is ArviZ's stacking weight")
-        show_comparison(["", *order], rows, notes)
-        for picture in pictures:
-            print(f"  {picture}")
+        show_comparison(title, ["", *order], rows, notes)
+        for path in [folder / "comparison.md", *pictures]:
+            print(f"  {path}")
     return table
 
 

@@ -70,14 +70,14 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def show_comparison(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
 ) -> None:
     r"""Print a table of runs."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table(show_edge=False)
+    table = Table(title=title, title_justify="left", show_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
@@ -86,3 +86,17 @@ def show_comparison(
     console.print(table)
     for note in notes:
         console.print(f"  {note}", highlight=False)
+
+
+def markdown_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
+) -> str:
+    r"""The same table in Markdown."""
+    lines = [
+        title,
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|---" + "|--:" * (len(columns) - 1) + "|",
+    ]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
