@@ -78,8 +78,7 @@ def _joined(words: list[str], function: Callable[..., Any]) -> list[str]:
             joined.append(word)
             continue
         name, equals, value = word.partition("=")
-        if not name.startswith(PAIR_FLAG):
-            name = "--" + name[2:].replace("-", "_")
+        name = "--" + name[2:].replace("-", "_")
         if not equals and name[2:] in switches:
             value, equals = "true", "="
         elif not equals and i < len(words) and not words[i].startswith("--"):
@@ -210,5 +209,6 @@ def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:
     try:
         namespace = _parsed(parser, words)
     except UsageError as error:
-        raise UsageError(str(error).replace("--", PAIR_FLAG, 1)) from error
+        flag, space, rest = str(error).partition(" ")
+        raise UsageError(PAIR_FLAG + flag[2:].replace("-", "_") + space + rest) from error
     return {name: namespace[name] for name in names}

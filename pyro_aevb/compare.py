@@ -82,8 +82,8 @@ def compare(
         f"{reference['num_data']:,} data, binarization {reference['binarization']}"
     )
     notes.append(
-        "nats per datum ± standard error over data; best run first; difference is to the best, with "
-        "the error of the paired difference; weight is ArviZ's stacking weight"
+        "nats per datum ± standard error over data; best run first; difference is to the best, "
+        "with the error of the paired difference; weight is ArviZ's stacking weight"
     )
     environments = {result.get("environment", "unknown") for result in results.values()}
     markdown = [*notes, *(f"computed with {environment}" for environment in sorted(environments))]
@@ -125,9 +125,10 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
             cells[name] = f"{metric['value']} of {metric['latent_dim']}"
         else:
             cells[name] = _with_error(metric["value"], metric.get("standard_error"))
-    compared = "difference" in row
-    error = _with_error(row["difference"], row["standard_error"]) if compared else ""
-    return {**cells, "difference": error, "weight": f"{row['weight']:.2f}" if compared else ""}
+    if "difference" not in row:
+        return {**cells, "difference": "", "weight": ""}
+    error = _with_error(row["difference"], row["standard_error"]) if row["difference"] else "best"
+    return {**cells, "difference": error, "weight": f"{row['weight']:.2f}"}
 
 
 def _with_error(value: float, error: float | None) -> str:

@@ -70,7 +70,7 @@ class Description:
         if not self.global_sites:
             return "the pair has no global latent sites (its weights are points)"
         for site in self.global_sites:
-            if not site.density and not self.auxiliary:
+            if not site.density:
                 return f"global site {site.name!r} carries no density (masked prior or Delta guide)"
         return None
 
@@ -127,7 +127,7 @@ def _trace(pair: Pair, side: str, function: Any, x: Tensor) -> Any:
     except UsageError:
         raise
     except Exception as error:  # the user's code: whatever it raises
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).partition("Trace Shapes:")[0].split())
         said = said if len(said) < 300 else said[:300] + " …"
         hint = f"; is it made for data of shape {tuple(x.shape[1:])}?"
         if "Shape mismatch inside plate" in said:
@@ -193,8 +193,16 @@ def _describe(pair: Pair, batch: int, model: Any, guide: Any) -> Description:
             'know the number N of training data: pyro.plate("data", size=N, subsample_size=len(x))'
         )
 
-    def sites_of(names: Any) -> tuple[Site, ...]:
-        return tuple(_site(n, latent[n], in_guide[n], n in local) for n in names)
+    # An autoguide draws auxiliary sites and puts a Delta on what it makes of them: a density.
+    drawn = {in_guide[name]["value"].grad_fn for name in auxiliary} - {None}
+
+    def site_of(name: str) -> Site:
+        prior, posterior = latent[name], in_guide[name]
+        point = _is_delta(posterior["fn"]) and not drawn & _ancestors([posterior["value"]])
+        density = not (point or _masked(prior) or _masked(posterior))
+        shape = prior["fn"].event_shape if name in local else prior["value"].shape
+        family = "auxiliary" if _is_delta(posterior["fn"]) and not point else _name(posterior["fn"])
+        return Site(name, tuple(shape), _name(prior["fn"]), family, density)
 
     seen = in_model[observed[0]]
     return Description(
@@ -203,8 +211,8 @@ def _describe(pair: Pair, batch: int, model: Any, guide: Any) -> Description:
         likelihood=_name(seen["fn"]),
         plate=plate.name,
         plate_size=model.nodes[plate.name]["fn"].size if declared else None,
-        local_sites=sites_of(n for n in latent if n in local and n not in enumerated),
-        global_sites=sites_of(global_names),
+        local_sites=tuple(site_of(n) for n in latent if n in local and n not in enumerated),
+        global_sites=tuple(site_of(n) for n in global_names),
         auxiliary=auxiliary,
         enumerated=enumerated,
         parameters={name: tuple(value.shape) for name, value in pair.trainable().items()},
@@ -255,16 +263,13 @@ def _check_log_prob(pair: Pair, side: str, site: dict[str, Any], batch: int) -> 
 def _every_leaf_is_named(pair: Pair, traces: tuple[Any, Any]) -> None:
     r"""Every tensor that receives a gradient must be one the pair trains, saves and resumes."""
     named = {id(value) for value in pair.tensors().values()}
-    pending, visited = [], set()
-    for trace in traces:
-        for site in sample_sites(trace).values():
-            for value in (site["fn"].log_prob(site["value"]), site["value"]):
-                pending.append(getattr(value, "grad_fn", None))
-    while pending:
-        node = pending.pop()
-        if node is None or node in visited:
-            continue
-        visited.add(node)
+    values = [
+        value
+        for trace in traces
+        for site in sample_sites(trace).values()
+        for value in (site["fn"].log_prob(site["value"]), site["value"])
+    ]
+    for node in _ancestors(values):
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in named:
             raise UsageError(
@@ -272,13 +277,17 @@ def _every_leaf_is_named(pair: Pair, traces: tuple[Any, Any]) -> None:
                 "module of the pair, so it could be neither trained nor saved; register its module "
                 "with pyro.module(name, module), or the tensor with pyro.param"
             )
-        pending.extend(parent for parent, _ in node.next_functions)
 
 
-def _site(name: str, prior: Any, posterior: Any, local: bool) -> Site:
-    shape = prior["fn"].event_shape if local else prior["value"].shape
-    density = not (_masked(prior) or _masked(posterior) or _is_delta(posterior["fn"]))
-    return Site(name, tuple(shape), _name(prior["fn"]), _name(posterior["fn"]), density)
+def _ancestors(values: list[Tensor]) -> set[Any]:
+    r"""Every node of the autograd graph that the values are computed from."""
+    pending, visited = [value.grad_fn for value in values], set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in visited:
+            visited.add(node)
+            pending.extend(parent for parent, _ in node.next_functions)
+    return visited
 
 
 def _masked(site: Any) -> bool:

@@ -98,7 +98,7 @@ def test_compare_pairs_the_data(trained, capsys):
     best, other = ("a", "b") if a.mean() > b.mean() else ("b", "a")
     assert table[best]["difference"] == 0
     assert table[other]["difference"] == pytest.approx(-abs((a - b).mean()), rel=1e-6)
-    paired = (a - b).std() / np.sqrt(20)
+    paired = (a - b).std(ddof=1) / np.sqrt(20)
     assert table[other]["standard_error"] == pytest.approx(paired, rel=1e-6)
     assert table["a"]["weight"] + table["b"]["weight"] == pytest.approx(1, abs=1e-6)
     assert (trained / "c" / "comparison.png").is_file()
@@ -171,7 +171,7 @@ MISTAKES = [
     (["--pair={dir}/half.py"], "no `guide`"),
     (["--pair={dir}/syntax.py"], "line 1: SyntaxError"),
     (["--pair.latent_dims=3"], "did you mean 'latent_dim'?"),
-    (["--pair.latent_dim=three"], "--pair.latent-dim takes a whole number, not 'three'"),
+    (["--pair.latent_dim=three"], "--pair.latent_dim takes a whole number, not 'three'"),
     (["--pair.latent_dim=0"], "latent_dim"),
     (["--pair={dir}/fine.py", "--pair.width=3"], "takes no parameters"),
     (["--pair={dir}/no_plate.py"], "'x' lies in no plate"),

@@ -65,7 +65,8 @@ def compare_pointwise(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, di
     return {
         str(name): {
             "difference": -abs(float(row["elpd_diff"])) / n,
-            "standard_error": float(row["dse"]) / n,
+            # ArviZ divides by N, every other standard error here by N - 1.
+            "standard_error": float(row["dse"]) / n * (n / (n - 1)) ** 0.5,
             "weight": float(row["weight"]),
         }
         for name, row in table.iterrows()
