@@ -57,7 +57,7 @@ def assess(
     with _bar(show, repeats * (len(test) + len(prepared.fixed_train))) as progress:
         scores = score(pair, test, num_samples, weight_samples, seed, memory, progress)
         train = score(
-            pair, prepared.fixed_train, 1, weight_samples, seed + 1, memory, progress, health=False
+            pair, prepared.fixed_train, 1, weight_samples, seed + 1, memory, progress, details=False
         )
     weights = None
     if description.weights_undefined() is None:

@@ -34,6 +34,7 @@ def run_command(
         resume_from: Given the flags, a settings file that they complete, or None.
     """
     name = f"python -m pyro_aevb.{function.__name__}"
+    arguments: dict[str, Any] = {}
     try:
         given = _joined(list(sys.argv[1:] if argv is None else argv), function)
         own = [word for word in given if not word.startswith(PAIR_FLAG)]
@@ -54,9 +55,11 @@ def run_command(
             function(**arguments)
     except UsageError as error:
         _leave(" ".join(str(error).split()))
+    except OSError as error:
+        _leave(f"{error.filename or name}: {error.strerror or error}")
     except KeyboardInterrupt:
-        out = "; the checkpoint was written, continue with --resume --out RUN"
-        print(f"\ninterrupted{out if 'epochs' in arguments else ''}", file=sys.stderr)
+        then = "; the run's checkpoint is written: --resume --out RUN continues it"
+        print(f"\ninterrupted{then if 'epochs' in arguments else ''}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -28,15 +28,16 @@ def show_results(results: Mapping[str, Any]) -> None:
     table.add_column("± s.e.", justify="right")
     table.add_column("unit")
     table.add_column("samples")
-    absent = []
+    absent: dict[str, list[str]] = {}
     for name, metric in results["metrics"].items():
         if metric["value"] is None:
-            absent.append(f"{name}: not defined, {metric['reason']}")
+            absent.setdefault(metric["reason"], []).append(name)
             continue
         table.add_row(name, *_cells(name, metric))
     console.print()
     console.print(table)
-    for line in [*absent, *results.get("notes", []), *warnings(results["metrics"])]:
+    undefined = [f"not defined: {', '.join(names)} ({why})" for why, names in absent.items()]
+    for line in [*undefined, *results.get("notes", []), *warnings(results["metrics"])]:
         console.print(f"  {line}", highlight=False)
 
 

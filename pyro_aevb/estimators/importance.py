@@ -47,7 +47,7 @@ class Scores:
     weight_samples: int
     reconstruction: np.ndarray
     r"""(S, N): mean over draws of log p(x|z, w)."""
-    reconstruction_mean: np.ndarray
+    reconstruction_mean: np.ndarray | None = None
     r"""(N,): log p(x|z, w) at the guide's means."""
     kl: np.ndarray | None = None
     r"""(S, N): KL(q(z|x) || p(z)), closed form if there is one, else from the draws."""
@@ -72,7 +72,7 @@ def score(
     seed: int = 0,
     memory: int | None = None,
     progress: Callable[[int], None] | None = None,
-    health: bool = True,
+    details: bool = True,
 ) -> Scores:
     r"""Importance-sample every datum.
 
@@ -85,7 +85,7 @@ def score(
         memory: Bytes that evaluating the model may take at once; by default 64 MiB on a CPU and
             4 GiB on a GPU. Changes speed only.
         progress: Called with the number of data done.
-        health: Compute ``ess`` and ``pareto_k`` too.
+        details: Compute ``ess``, ``pareto_k``, ``reconstruction_mean`` and the codes too.
 
     Returns:
         The per-datum values.
@@ -95,7 +95,7 @@ def score(
     if description.undefined() is not None or not description.local_sites:
         num_samples = 1
     weight_samples = weight_samples if description.global_sites else 1
-    scorer = _Scorer(pair, description, num_samples, seed, memory, health)
+    scorer = _Scorer(pair, description, num_samples, seed, memory, details)
     training = pair.training
     pair.eval()
     with pair.active(), WholeBatch():
@@ -103,12 +103,14 @@ def score(
             _joined(scorer.draw(x, s, block, progress) for block, x in _blocks(batches))
             for s in range(weight_samples)
         ]
-        means = _joined(scorer.at_means(x) for _, x in _blocks(batches))
+        means: dict[str, Any] = {}
+        if details:
+            means = _joined(scorer.at_means(x) for _, x in _blocks(batches))
     pair.train(training)
     return Scores(
         num_samples=num_samples,
         weight_samples=weight_samples,
-        reconstruction_mean=means.pop("reconstruction_mean"),
+        reconstruction_mean=means.pop("reconstruction_mean", None),
         codes=means,
         **{name: np.stack([draw[name] for draw in draws]) for name in draws[0]},
     )
@@ -147,14 +149,14 @@ class _Scorer:
         num_samples: int,
         seed: int,
         memory: int | None,
-        health: bool,
+        details: bool,
     ) -> None:
         self.pair = pair
         self.description = description
         self.num_samples = num_samples
         self.seed = seed
         self.memory = memory
-        self.health = health and num_samples > 1
+        self.health = details and num_samples > 1
         self.defined = description.undefined() is None
         self.max_rows: int | None = None
         # Without auxiliary sites a closed-form KL of the one local site is the whole of it.
@@ -173,8 +175,10 @@ class _Scorer:
         self, x: Tensor, s: int, block: int, progress: Callable[[int], None] | None
     ) -> dict[str, Tensor]:
         r"""Score one block of data under weight draw s."""
-        with seeded(x.device, self.seed, s):
-            weights, _ = weight_draw(self.pair, x, self.description.plate)
+        weights: dict[str, Tensor] = {}
+        if self.description.global_sites:
+            with seeded(x.device, self.seed, s):
+                weights, _ = weight_draw(self.pair, x, self.description.plate)
         with seeded(x.device, self.seed, s, 1 + block):
             likelihood, difference, kl = self._log_weights(x, weights)
         if progress is not None:

@@ -126,8 +126,9 @@ def summarize(
         counts["weight_samples"] = test.weight_samples
     metrics = {
         "reconstruction": measured(test.reconstruction, **counts),
-        "reconstruction_mean": measured(test.reconstruction_mean),
     }
+    if test.reconstruction_mean is not None:
+        metrics["reconstruction_mean"] = measured(test.reconstruction_mean)
     reason = description.undefined()
     no_local = None if description.local_sites else "the pair has no local latent sites"
     if test.kl is not None:

@@ -276,7 +276,7 @@ class Trainer:
 
     def _validate(self) -> Row:
         r"""The true ELBO, KL weight 1, on the validation data, with the same draws every epoch."""
-        scores = score(self.pair, self.valid, 1, 1, self.seed, health=False)
+        scores = score(self.pair, self.valid, 1, 1, self.seed, details=False)
         return {
             "elbo": None if scores.elbo is None else float(scores.elbo.mean()),
             "reconstruction": float(scores.reconstruction.mean()),
