@@ -82,7 +82,8 @@ def _joined(words: list[str], function: Callable[..., Any]) -> list[str]:
             continue
         name, equals, value = word.partition("=")
         name = "--" + name[2:].replace("-", "_")
-        if not equals and name[2:] in switches:
+        follows = words[i] if i < len(words) else ""
+        if not equals and name[2:] in switches and follows.lower() not in ("true", "false"):
             value, equals = "true", "="
         elif not equals and i < len(words) and not words[i].startswith("--"):
             value, equals, i = words[i], "=", i + 1

@@ -82,7 +82,7 @@ def test_settings_fed_back_reproduce_the_run(trained, tmp_path):
 def test_evaluate_scores_the_trained_pair_again(trained):
     run = pyro_aevb.Run.open(trained / "b")
     before = run.results["metrics"]
-    call(pyro_aevb.evaluate, str(run.path), "--num-samples=30", "--num-data=20", "--show=false")
+    call(pyro_aevb.evaluate, str(run.path), "--num-samples=30", "--num-data=20", "--show", "false")
     assert run.results["metrics"] == before
     results = pyro_aevb.evaluate(run, num_samples=300, num_data=20, show=False)
     assert results["metrics"]["log_likelihood"]["num_samples"] == 300
