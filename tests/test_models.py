@@ -1,9 +1,11 @@
 """The shipped pairs, their networks and likelihoods, against closed forms in NumPy and SciPy."""
 
+import copy
 import math
 
 import numpy as np
 import pyro
+import pyro.optim
 import pytest
 import scipy.special
 import scipy.stats
@@ -528,3 +530,24 @@ def test_wrong_values_are_named_in_one_line(pair_class, event_shape, kwargs, wor
         pair_class(event_shape, **kwargs)
     message = str(error.value)
     assert words in message and "\n" not in message
+
+
+@pytest.mark.parametrize("family", [VAE, Autoencoder])
+def test_pyros_own_svi_trains_the_registered_parameters(family):
+    x = torch.rand(6, 5).round()
+    torch.manual_seed(0)
+    by_svi = family((5,), latent_dim=2, hidden=[3])
+    by_hand = copy.deepcopy(by_svi)
+
+    svi = pyro.infer.SVI(
+        by_svi.model, by_svi.guide, pyro.optim.SGD({"lr": 0.1}), pyro.infer.Trace_ELBO()
+    )
+    torch.manual_seed(1)
+    svi.step(x)
+
+    pyro.clear_param_store()
+    torch.manual_seed(1)
+    pyro.infer.Trace_ELBO().differentiable_loss(by_hand.model, by_hand.guide, x).backward()
+    for trained, start in zip(by_svi.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(trained, start - 0.1 * start.grad)
+        assert (trained != start).any()

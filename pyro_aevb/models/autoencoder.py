@@ -2,16 +2,14 @@ r"""The deterministic autoencoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pyro
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import likelihoods, networks
+from .nets import EncoderDecoder
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(EncoderDecoder):
     r"""Deterministic autoencoder: the code is a function of the data and has no prior.
 
     The data are generated from a code by a decoder net,
@@ -33,32 +31,10 @@ class Autoencoder(nn.Module):
     Bernoulli likelihood expects data in [0, 1] and makes the reconstruction a negative
     cross-entropy; a Gaussian one makes it a squared error weighted by a learned variance.
 
-    The parameters are those of the module: give ``parameters()`` to a PyTorch optimizer. They are
-    not registered in Pyro's parameter store.
-
     Sites: the latent ``"z"`` of event shape ``(latent_dim,)`` and the observed ``"x"`` of event
     shape `event_shape`, in the plate ``"data"`` over the batch.
 
-    Arguments:
-        event_shape: The shape of one datum: :math:`(C, H, W)` for images, :math:`(D,)` for
-            vectors.
-        latent_dim: The number of dimensions of the code.
-        hidden: The widths of the hidden layers of the encoder, mirrored by the decoder: units of
-            an MLP (default [500]; an empty list is a linear code) or channels of a convolutional
-            net (default [32, 64]).
-        network: ``"mlp"``, or ``"conv"`` for images of any size.
-        likelihood: ``"bernoulli"``, ``"gaussian"``, or ``"gaussian_sigmoid"``, the last with the
-            mean in (0, 1).
-        activation: The non-linearity of both nets, by name: one of tanh, relu, elu, leaky_relu,
-            softplus, gelu, silu, sigmoid.
-        init: How the parameters are drawn (see :func:`pyro_aevb.networks.initialize`).
-        output_bias: Where the output starts (see
-            :func:`pyro_aevb.likelihoods.set_output_bias`).
-        data_mean: The mean of the training data, of shape `event_shape`.
-        min_scale: The smallest standard deviation of a pixel under a Gaussian likelihood.
-
-    Raises:
-        UsageError: When a value is not possible.
+    The arguments are those of :class:`~pyro_aevb.models.nets.EncoderDecoder`.
 
     References:
         | Auto-Encoding Variational Bayes (Kingma & Welling, 2014)
@@ -68,40 +44,16 @@ class Autoencoder(nn.Module):
         | https://arxiv.org/abs/1509.00519
     """
 
-    def __init__(
-        self,
-        event_shape: tuple[int, ...],
-        latent_dim: int = 20,
-        hidden: Sequence[int] | None = None,
-        network: networks.Network = "mlp",
-        likelihood: likelihoods.Likelihood = "bernoulli",
-        activation: str = "tanh",
-        init: networks.Init = "torch",
-        output_bias: likelihoods.OutputBias = "data_mean",
-        data_mean: Tensor | None = None,
-        min_scale: float = 1e-3,
-    ) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.encoder = networks.Encoder(event_shape, latent_dim, 1, network, hidden, activation)
-        self.decoder = networks.Decoder(event_shape, latent_dim, network, hidden, activation)
-        self.likelihood = likelihoods.build(likelihood, self.decoder, min_scale)
-        networks.initialize(self, init)
-        likelihoods.set_output_bias(self.likelihood, output_bias, data_mean)
+    heads = 1
 
     def model(self, x: Tensor) -> None:
         r"""The decoder, with `x` of shape `(batch, *event_shape)` observed."""
-
-        # Made from x, the prior is on its device; numbers would be tensors on the CPU.
-        zero, one = x.new_zeros(self.latent_dim), x.new_ones(self.latent_dim)
-        prior = dist.Normal(zero, one, validate_args=False).expand([len(x), self.latent_dim])
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", prior.to_event(1).mask(False))
-            pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            z = pyro.sample("z", self.prior(x).to_event(1).mask(False))
+            pyro.sample("x", self.decode(z), obs=x)
 
     def guide(self, x: Tensor) -> None:
         r"""The code of `x`, as a point mass."""
-
-        (code,) = self.encoder(x)
+        (code,) = self.encode(x)
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Delta(code, validate_args=False).to_event(1))
