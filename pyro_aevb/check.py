@@ -3,7 +3,7 @@ r"""Describe a pair, or say what is wrong with it: ``python -m pyro_aevb.check -
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from pyro_aevb.inspection import Description
+    from pyro_aevb.description import Description
 
 
 def check(

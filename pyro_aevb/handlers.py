@@ -8,8 +8,6 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
-from pyro.distributions.util import scale_and_mask
-from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -62,10 +60,12 @@ class AtMean(Messenger):
         if msg["is_observed"] or msg["done"] or site_is_subsample(msg):
             return
         try:
-            msg["value"] = msg["fn"].mean
+            mean = msg["fn"].mean
         except NotImplementedError:
             return
-        msg["done"] = True
+        # A categorical distribution answers NaN.
+        if bool(torch.isfinite(mean).all()):
+            msg["value"], msg["done"] = mean, True
 
 
 class ScaleSites(Messenger):
@@ -87,23 +87,3 @@ class ScaleSites(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.names:
             msg["scale"] = msg["scale"] * self.scale
-
-
-def sample_sites(trace: Trace) -> dict[str, Any]:
-    r"""The sample sites of a trace by name, those that only choose a plate's subsample left out."""
-    return {
-        name: node
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and not site_is_subsample(node)
-    }
-
-
-def in_plate(site: Any, plate: str) -> bool:
-    r"""Whether a site lies inside the plate of that name."""
-    return any(frame.name == plate for frame in site["cond_indep_stack"])
-
-
-def log_prob(site: Any, scale: Any) -> Tensor:
-    r"""A site's log-probability with its mask and a given scale, ``(*batch_shape,)``."""
-    value: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), scale, site["mask"])
-    return value

@@ -4,75 +4,24 @@ The contract a pair keeps:
 
 - exactly one observed sample site, in exactly one batch plate of dim -1, the *data plate*;
 - a latent site inside the data plate is *local* (one value per datum), outside it *global*;
-- the model and the guide have the same latent sites, auxiliary guide sites apart;
+- the model and the guide have the same latent sites, in the same plates; auxiliary guide sites,
+  of which an autoguide makes the latent ones, apart;
 - a pair with global sites declares ``pyro.plate("data", size=N, subsample_size=len(x))``.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, MaskedDistribution
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Independent
 
+from pyro_aevb.description import Description, Site
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import WholeBatch, in_plate, sample_sites
+from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
-
-
-@dataclass(frozen=True)
-class Site:
-    r"""One latent site, seen from both sides."""
-
-    name: str
-    event_shape: tuple[int, ...]
-    prior: str
-    posterior: str
-    density: bool
-    r"""Whether prior and guide both have a density there (not masked out, not a Delta)."""
-
-
-@dataclass(frozen=True)
-class Description:
-    r"""What a pair is made of."""
-
-    observed: str
-    event_shape: tuple[int, ...]
-    likelihood: str
-    plate: str
-    plate_size: int | None
-    r"""The N of ``pyro.plate("data", size=N, subsample_size=len(x))``; None if not declared."""
-    local_sites: tuple[Site, ...]
-    global_sites: tuple[Site, ...]
-    auxiliary: tuple[str, ...] = ()
-    r"""Guide sites that the model lacks, marked ``infer={"is_auxiliary": True}``."""
-    enumerated: tuple[str, ...] = ()
-    parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(int(torch.Size(shape).numel()) for shape in self.parameters.values())
-
-    def undefined(self) -> str | None:
-        r"""Why quantities that need a density of the latents are not defined; None if they are."""
-        if self.enumerated:
-            return f"site {self.enumerated[0]!r} is enumerated, not sampled"
-        for site in self.local_sites:
-            if not site.density:
-                return f"latent site {site.name!r} carries no density (masked prior or Delta guide)"
-        return None
-
-    def weights_undefined(self) -> str | None:
-        r"""Why quantities that need a density of the weights are not defined; None if they are."""
-        if not self.global_sites:
-            return "the pair has no global latent sites (its weights are points)"
-        for site in self.global_sites:
-            if not site.density:
-                return f"global site {site.name!r} carries no density (masked prior or Delta guide)"
-        return None
+from pyro_aevb.sites import family, in_plate, is_delta, is_masked, sample_sites
 
 
 def inspect(pair: Pair, x: Tensor) -> Description:
@@ -89,23 +38,23 @@ def inspect(pair: Pair, x: Tensor) -> Description:
         raise UsageError(f"a pair is checked on at least 2 data, not {len(x)}")
     x = x[:5]
     with pair.active(), torch.random.fork_rng(_cuda(x)):
-        traces = _run(pair, x)
-        description = _describe(pair, len(x), *traces)
+        run = _Run(pair, x)
+        description = run.describe()
         before = set(pair.tensors())
         # A second batch size: shapes or parameters that hang on the first one show now.
-        description_again = _describe(pair, len(x) - 1, *_run(pair, x[:-1]))
+        again = _Run(pair, x[:-1]).describe()
         created = sorted(set(pair.tensors()) - before)
     if created:
         raise UsageError(
             f"{pair.name}: parameter {created[0]!r} appears only on the second call; "
             "create every parameter on the first one"
         )
-    if description_again.plate_size != description.plate_size:
+    if again.plate_size != description.plate_size:
         raise UsageError(
             f"{pair.name}: the size of plate {description.plate!r} changes with the batch; "
             'write pyro.plate("data", len(x)), or size=N, the number of training data'
         )
-    _every_leaf_is_named(pair, traces)
+    run.check_parameters()
     pair.description = description
     return description
 
@@ -114,197 +63,224 @@ def _cuda(x: Tensor) -> list[torch.device]:
     return [x.device] if x.device.type == "cuda" else []
 
 
-def _run(pair: Pair, x: Tensor) -> tuple[Any, Any]:
-    with WholeBatch(), pyro.validation_enabled():
-        guide = _trace(pair, "guide", pair.guide, x)
-        model = _trace(pair, "model", poutine.replay(pair.model, trace=guide), x)
-    return model, guide
+class _Mark(Messenger):
+    r"""Put a leaf in the place of each auxiliary value, so that what is made of it can be seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaves: dict[str, Tensor] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["infer"].get("is_auxiliary") and msg["value"].is_floating_point():
+            msg["value"] = msg["value"].detach().clone().requires_grad_()
+            self.leaves[msg["name"]] = msg["value"]
 
 
-def _trace(pair: Pair, side: str, function: Any, x: Tensor) -> Any:
-    try:
-        trace = poutine.trace(function).get_trace(x)
-    except UsageError:
-        raise
-    except Exception as error:  # the user's code: whatever it raises
-        said = " ".join(str(error).partition("Trace Shapes:")[0].split())
-        said = said if len(said) < 300 else said[:300] + " …"
-        hint = f"; is it made for data of shape {tuple(x.shape[1:])}?"
-        if "Shape mismatch inside plate" in said:
-            hint = "; a distribution over vectors or images needs .to_event(number of event dims)"
-        elif "invalid values" in said or "constraint" in said:
-            hint = "; a parameter of that distribution is not finite or not in its range"
-        raise UsageError(
-            f"{pair.name}: the {side} failed on a batch of shape {tuple(x.shape)}: "
-            f"{type(error).__name__}: {said}{hint}"
-        ) from error
-    return trace
+class _Run:
+    r"""One run of guide and model on a batch, and everything that is asked of it."""
 
+    def __init__(self, pair: Pair, x: Tensor) -> None:
+        self.pair, self.batch = pair, len(x)
+        self.mark = _Mark()
+        with WholeBatch(), pyro.validation_enabled():
+            guide = self._trace("guide", self.mark(pair.guide), x)
+            self.model_trace = self._trace("model", poutine.replay(pair.model, trace=guide), x)
+        self.model, self.guide = sample_sites(self.model_trace), sample_sites(guide)
 
-def _describe(pair: Pair, batch: int, model: Any, guide: Any) -> Description:
-    in_model, in_guide = sample_sites(model), sample_sites(guide)
-    observed = [name for name, site in in_model.items() if site["is_observed"]]
-    if len(observed) != 1:
-        what = "no observed site" if not observed else f"{len(observed)} observed sites {observed}"
-        raise UsageError(
-            f"{pair.name}: the model has {what}; it needs exactly one pyro.sample(..., obs=x)"
+    def _trace(self, side: str, function: Any, x: Tensor) -> Any:
+        try:
+            return poutine.trace(function).get_trace(x)
+        except UsageError:
+            raise
+        except Exception as error:  # the user's code: whatever it raises
+            said = " ".join(str(error).partition("Trace Shapes:")[0].split())
+            said = said if len(said) < 300 else said[:300] + " …"
+            hint = f"is it made for data of shape {tuple(x.shape[1:])}?"
+            if "Shape mismatch inside plate" in said:
+                hint = "a distribution over vectors or images needs .to_event(number of dims)"
+            elif "Multiple sample sites" in said:
+                hint = (
+                    "a site's name is used once; make a plate once, and enter it as often as needed"
+                )
+            elif "invalid values" in said or "constraint" in said:
+                hint = "a parameter of that distribution is not finite or not in its range"
+            raise self._wrong(
+                f"the {side} failed on a batch of shape {tuple(x.shape)}: "
+                f"{type(error).__name__}: {said}; {hint}"
+            ) from error
+
+    def _wrong(self, message: str) -> UsageError:
+        return UsageError(f"{self.pair.name}: {message}")
+
+    def describe(self) -> Description:
+        r"""Check the contract and describe the pair."""
+        observed = self._observed()
+        plate = self._data_plate(observed)
+        auxiliary = tuple(k for k, v in self.guide.items() if v["infer"].get("is_auxiliary"))
+        latent = {name: site for name, site in self.model.items() if name != observed}
+        enumerated = tuple(
+            name
+            for name, site in latent.items()
+            if name not in self.guide and site["infer"].get("enumerate")
         )
-    if any(site["is_observed"] for site in in_guide.values()):
-        raise UsageError(f"{pair.name}: the guide observes a site; only the model has obs=x")
-    site = in_model[observed[0]]
-    plates = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-    if len(plates) != 1 or plates[0].dim != -1:
-        found = "lies in no plate" if not plates else "must lie in one plate, of dim -1"
-        raise UsageError(
-            f"{pair.name}: observed site {observed[0]!r} {found}; wrap it and the latent sites of "
-            'each datum in `with pyro.plate("data", len(x)):`'
-        )
-    plate = plates[0]
-    if plate.size != batch:
-        raise UsageError(
-            f"{pair.name}: plate {plate.name!r} has size {plate.size} for a batch of {batch}; "
-            'write pyro.plate("data", len(x)), or size=N, subsample_size=len(x) with N the number '
-            "of training data"
-        )
-    auxiliary = tuple(k for k, v in in_guide.items() if v["infer"].get("is_auxiliary"))
-    latent = {name: site for name, site in in_model.items() if name != observed[0]}
-    enumerated = tuple(
-        name
-        for name, site in latent.items()
-        if name not in in_guide and site["infer"].get("enumerate")
-    )
-    _same_sites(pair, latent, in_guide, auxiliary + enumerated)
-    for side, sites in (("model", in_model), ("guide", in_guide)):
-        for site in sites.values():
-            _check_log_prob(pair, side, site, batch)
-    local = {k for k, v in latent.items() if in_plate(v, plate.name)}
-    for name in latent:
-        if name in in_guide and in_plate(in_guide[name], plate.name) != (name in local):
-            inside, outside = ("model", "guide") if name in local else ("guide", "model")
-            raise UsageError(
-                f"{pair.name}: latent site {name!r} lies inside plate {plate.name!r} in the "
-                f"{inside} and outside it in the {outside}; put it in the same plate on both sides"
+        for name in [*latent, *self.guide]:
+            if name not in auxiliary + enumerated and (name in latent) != (name in self.guide):
+                has, lacks = ("model", "guide") if name in latent else ("guide", "model")
+                raise self._wrong(
+                    f"latent site {name!r} is in the {has} but not in the {lacks}; "
+                    f"sample it in the {lacks} under the same name"
+                )
+        for side, sites in (("model", self.model), ("guide", self.guide)):
+            for site in sites.values():
+                self._check_log_prob(side, site)
+        shared = [name for name in latent if name not in enumerated]
+        for name in shared:
+            self._check_plates(name, plate.name)
+        for name in auxiliary:
+            if not any(self._made_of(site, [name]) for site in self.guide.values()):
+                raise self._wrong(
+                    f"auxiliary guide site {name!r} is not what a Delta site is made of, so the "
+                    "guide would have no density; draw the latent site from it through a Delta"
+                )
+        local = [name for name in shared if in_plate(latent[name], plate.name)]
+        outside = [name for name in shared if name not in local]
+        declared = self.model_trace.nodes[plate.name]["fn"].subsample_size is not None
+        if outside and not declared:
+            raise self._wrong(
+                f"{outside[0]!r} is a global latent site, so the data plate must know the number N "
+                'of training data: pyro.plate("data", size=N, subsample_size=len(x))'
             )
-    declared = model.nodes[plate.name]["fn"].subsample_size is not None
-    global_names = [name for name in latent if name not in local and name not in enumerated]
-    if global_names and not declared:
-        raise UsageError(
-            f"{pair.name}: {global_names[0]!r} is a global latent site, so the data plate must "
-            'know the number N of training data: pyro.plate("data", size=N, subsample_size=len(x))'
+        seen = self.model[observed]["fn"]
+        return Description(
+            observed=observed,
+            event_shape=tuple(seen.event_shape),
+            likelihood=family(seen),
+            plate=plate.name,
+            plate_size=self.model_trace.nodes[plate.name]["fn"].size if declared else None,
+            local_sites=tuple(self._site(name, auxiliary, True) for name in local),
+            global_sites=tuple(self._site(name, auxiliary, False) for name in outside),
+            auxiliary=auxiliary,
+            enumerated=enumerated,
+            parameters={name: tuple(v.shape) for name, v in self.pair.trainable().items()},
         )
 
-    # An autoguide draws auxiliary sites and puts a Delta on what it makes of them: a density.
-    drawn = {in_guide[name]["value"].grad_fn for name in auxiliary} - {None}
+    def _observed(self) -> str:
+        observed = [name for name, site in self.model.items() if site["is_observed"]]
+        if len(observed) != 1:
+            what = "no observed site"
+            if observed:
+                what = f"{len(observed)} observed sites {observed}"
+            raise self._wrong(f"the model has {what}; it needs exactly one pyro.sample(..., obs=x)")
+        if any(site["is_observed"] for site in self.guide.values()):
+            raise self._wrong("the guide observes a site; only the model has obs=x")
+        return observed[0]
 
-    def site_of(name: str) -> Site:
-        prior, posterior = latent[name], in_guide[name]
-        point = _is_delta(posterior["fn"]) and not drawn & _ancestors([posterior["value"]])
-        density = not (point or _masked(prior) or _masked(posterior))
-        shape = prior["fn"].event_shape if name in local else prior["value"].shape
-        family = "auxiliary" if _is_delta(posterior["fn"]) and not point else _name(posterior["fn"])
-        return Site(name, tuple(shape), _name(prior["fn"]), family, density)
-
-    seen = in_model[observed[0]]
-    return Description(
-        observed=observed[0],
-        event_shape=tuple(seen["fn"].event_shape),
-        likelihood=_name(seen["fn"]),
-        plate=plate.name,
-        plate_size=model.nodes[plate.name]["fn"].size if declared else None,
-        local_sites=tuple(site_of(n) for n in latent if n in local and n not in enumerated),
-        global_sites=tuple(site_of(n) for n in global_names),
-        auxiliary=auxiliary,
-        enumerated=enumerated,
-        parameters={name: tuple(value.shape) for name, value in pair.trainable().items()},
-    )
-
-
-def _same_sites(
-    pair: Pair, model: dict[str, Any], guide: dict[str, Any], exempt: tuple[str, ...]
-) -> None:
-    for name in [*model, *guide]:
-        if name in exempt or (name in model and name in guide):
-            continue
-        has, lacks = ("model", "guide") if name in model else ("guide", "model")
-        raise UsageError(
-            f"{pair.name}: latent site {name!r} is in the {has} but not in the {lacks}; "
-            f"sample it in the {lacks} under the same name"
-        )
-
-
-def _check_log_prob(pair: Pair, side: str, site: dict[str, Any], batch: int) -> None:
-    name, fn = site["name"], site["fn"]
-    plates = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
-    for dim, size in enumerate(reversed(fn.batch_shape), 1):
-        if size != 1 and -dim not in plates:
-            raise UsageError(
-                f"{pair.name}: {side} site {name!r} has batch shape {tuple(fn.batch_shape)} in "
-                f"{len(plates)} plate(s): dim {-dim} belongs to no plate; declare the dims of one "
-                "datum with .to_event(n)"
+    def _data_plate(self, observed: str) -> Any:
+        frames = [f for f in self.model[observed]["cond_indep_stack"] if f.vectorized]
+        if len(frames) != 1 or frames[0].dim != -1:
+            found = "must lie in one plate, of dim -1" if frames else "lies in no plate"
+            raise self._wrong(
+                f"observed site {observed!r} {found}; wrap it and the latent sites of each datum "
+                'in `with pyro.plate("data", len(x)):`'
             )
-    try:
-        log_prob = fn.log_prob(site["value"])
-    except ValueError as error:
-        said = " ".join(str(error).split())
-        if "support" not in said:
-            raise UsageError(f"{pair.name}: {side} site {name!r}: {said[:200]}") from error
-        raise UsageError(
-            f"{pair.name}: the value of {side} site {name!r} is outside the support of "
-            f"{_name(fn)}; for grey pixels under a Bernoulli use --binarize dynamic, or "
-            "Bernoulli(..., validate_args=False) for their cross-entropy"
-        ) from error
-    if not bool(torch.isfinite(log_prob).all()):
-        raise UsageError(
-            f"{pair.name}: the log-probability of {side} site {name!r} is not finite; look at its "
-            "distribution's parameters and at the scale of the data"
-        )
+        if frames[0].size != self.batch:
+            raise self._wrong(
+                f"plate {frames[0].name!r} has size {frames[0].size} for a batch of {self.batch}; "
+                'write pyro.plate("data", len(x)), or size=N, subsample_size=len(x) with N the '
+                "number of training data"
+            )
+        return frames[0]
 
-
-def _every_leaf_is_named(pair: Pair, traces: tuple[Any, Any]) -> None:
-    r"""Every tensor that receives a gradient must be one the pair trains, saves and resumes."""
-    named = {id(value) for value in pair.tensors().values()}
-    values = [
-        value
-        for trace in traces
-        for site in sample_sites(trace).values()
-        for value in (site["fn"].log_prob(site["value"]), site["value"])
-    ]
-    for node in _ancestors(values):
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in named:
-            raise UsageError(
-                f"{pair.name}: a trainable tensor of shape {tuple(leaf.shape)} belongs to no "
-                "module of the pair, so it could be neither trained nor saved; register its module "
-                "with pyro.module(name, module), or the tensor with pyro.param"
+    def _check_plates(self, name: str, plate: str) -> None:
+        model, guide = self.model[name], self.guide[name]
+        if in_plate(model, plate) != in_plate(guide, plate):
+            inside, outside = ("model", "guide") if in_plate(model, plate) else ("guide", "model")
+            raise self._wrong(
+                f"latent site {name!r} lies inside plate {plate!r} in the {inside} and outside it "
+                f"in the {outside}; put it in the same plate on both sides"
+            )
+        if in_plate(model, plate) and len(model["cond_indep_stack"]) > 1:
+            raise self._wrong(
+                f"latent site {name!r} lies in a further plate inside {plate!r}; make that a "
+                "dimension of the site with .to_event(1)"
+            )
+        if float(model["scale"]) != float(guide["scale"]):
+            raise self._wrong(
+                f"latent site {name!r} is scaled by {float(model['scale']):g} in the model and "
+                f"{float(guide['scale']):g} in the guide; declare the same plate, "
+                f"pyro.plate({plate!r}, size=N, subsample_size=len(x)), on both sides"
             )
 
+    def _check_log_prob(self, side: str, site: dict[str, Any]) -> None:
+        name, fn = site["name"], site["fn"]
+        plates = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
+        for dim, size in enumerate(reversed(fn.batch_shape), 1):
+            if size != 1 and -dim not in plates:
+                raise self._wrong(
+                    f"{side} site {name!r} has batch shape {tuple(fn.batch_shape)} in "
+                    f"{len(plates)} plate(s): dim {-dim} belongs to no plate; declare the dims of "
+                    "one datum with .to_event(n)"
+                )
+        try:
+            log_prob = fn.log_prob(site["value"])
+        except ValueError as error:
+            said = " ".join(str(error).split())
+            if "support" not in said:
+                raise self._wrong(f"{side} site {name!r}: {said[:200]}") from error
+            raise self._wrong(
+                f"the value of {side} site {name!r} is outside the support of {family(fn)}; for "
+                "grey pixels under a Bernoulli use --binarize dynamic, or "
+                "Bernoulli(..., validate_args=False) for their cross-entropy"
+            ) from error
+        if not bool(torch.isfinite(log_prob).all()):
+            raise self._wrong(
+                f"the log-probability of {side} site {name!r} is not finite; look at its "
+                "distribution's parameters and at the scale of the data"
+            )
 
-def _ancestors(values: list[Tensor]) -> set[Any]:
-    r"""Every node of the autograd graph that the values are computed from."""
+    def _made_of(self, site: Any, auxiliary: Any) -> bool:
+        r"""Whether a Delta site is a function of some of the auxiliary sites."""
+        marks = {id(self.mark.leaves[name]) for name in auxiliary if name in self.mark.leaves}
+        return is_delta(site["fn"]) and bool(marks & set(map(id, _leaves([site["value"]]))))
+
+    def _site(self, name: str, auxiliary: tuple[str, ...], local: bool) -> Site:
+        prior, posterior = self.model[name], self.guide[name]
+        # An autoguide draws auxiliary sites and puts a Delta on what it makes of them: a density.
+        drawn = self._made_of(posterior, auxiliary)
+        point = is_delta(posterior["fn"]) and not drawn
+        return Site(
+            name,
+            tuple(prior["fn"].event_shape if local else prior["value"].shape),
+            family(prior["fn"]),
+            "auxiliary" if drawn else family(posterior["fn"]),
+            density=not (point or is_masked(prior) or is_masked(posterior)),
+        )
+
+    def check_parameters(self) -> None:
+        r"""Every tensor that receives a gradient must be one the pair trains, saves and resumes."""
+        known = {id(v) for v in [*self.pair.tensors().values(), *self.mark.leaves.values()]}
+        values = [
+            value
+            for site in [*self.model.values(), *self.guide.values()]
+            for value in (site["fn"].log_prob(site["value"]), site["value"])
+        ]
+        for leaf in _leaves(values):
+            if id(leaf) not in known:
+                raise self._wrong(
+                    f"a trainable tensor of shape {tuple(leaf.shape)} belongs to no module of the "
+                    "pair, so it could be neither trained nor saved; register its module with "
+                    "pyro.module(name, module), or the tensor with pyro.param"
+                )
+
+
+def _leaves(values: list[Tensor]) -> list[Tensor]:
+    r"""The tensors that the values' gradients flow to."""
+    leaves = [value for value in values if value.is_leaf and value.requires_grad]
     pending, visited = [value.grad_fn for value in values], set()
     while pending:
-        node = pending.pop()
+        node: Any = pending.pop()
         if node is not None and node not in visited:
             visited.add(node)
             pending.extend(parent for parent, _ in node.next_functions)
-    return visited
-
-
-def _masked(site: Any) -> bool:
-    fn = site["fn"]
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
-    masks = [site["mask"], fn._mask if isinstance(fn, MaskedDistribution) else None]
-    return any(mask is False for mask in masks)
-
-
-def _is_delta(fn: Any) -> bool:
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
-    return isinstance(fn, Delta)
-
-
-def _name(fn: Any) -> str:
-    while isinstance(fn, (Independent, MaskedDistribution)):
-        fn = fn.base_dist
-    return type(fn).__name__.removeprefix("Expanded")
+            leaves += [node.variable] if hasattr(node, "variable") else []
+    return leaves

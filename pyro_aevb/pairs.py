@@ -33,7 +33,7 @@ from pyro_aevb.errors import UsageError
 
 if TYPE_CHECKING:
     from pyro_aevb.data.sets import DataSet
-    from pyro_aevb.inspection import Description
+    from pyro_aevb.description import Description
 
 FROM_DATA = ("event_shape", "num_data", "data_mean")
 r"""Constructor parameters of these names are filled in from the data set, if not given:
@@ -185,7 +185,7 @@ def load_pair(
         model, guide = found
         holders: dict[str, Any] = {"model": model, "guide": guide}
         for side in (model, guide):
-            holders |= _globals_used(side)
+            holders |= _reached(side)
     else:
         model, guide = getattr(found, "model", None), getattr(found, "guide", None)
         holders = {"pair": found} if isinstance(found, nn.Module) else dict(vars(found))
@@ -321,13 +321,15 @@ def _in_context(function: Any) -> Any:
     return function
 
 
-def _globals_used(function: Any) -> dict[str, nn.Module]:
-    r"""Modules that a plain function reaches by name: its globals and its closure."""
+def _reached(function: Any) -> dict[str, Any]:
+    r"""What a function reaches by name: the object of a method, or globals and closure."""
+    if python_inspect.ismethod(function):
+        owner = function.__self__
+        return {"pair": owner} if isinstance(owner, nn.Module) else dict(vars(owner))
     if not python_inspect.isfunction(function):
         return {}
     variables = python_inspect.getclosurevars(function)
-    used = {**variables.globals, **variables.nonlocals}
-    return {name: value for name, value in used.items() if isinstance(value, nn.Module)}
+    return {**variables.globals, **variables.nonlocals}
 
 
 def _first_line(error: Exception) -> str:

@@ -13,9 +13,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_aevb.description import Description
 from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import AtMean, Fix, WholeBatch
-from pyro_aevb.inspection import Description
 from pyro_aevb.pairs import Pair
 
 

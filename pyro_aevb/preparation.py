@@ -9,8 +9,9 @@ import torch
 from pyro_aevb.data.batches import Batches, evaluation_binarization
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.splits import Binarize, DataSet, Split
+from pyro_aevb.description import Description
 from pyro_aevb.errors import UsageError
-from pyro_aevb.inspection import Description, inspect
+from pyro_aevb.inspection import inspect
 from pyro_aevb.pairs import Pair, load_pair
 from pyro_aevb.runs import Run
 from pyro_aevb.training.checkpoint import load_checkpoint

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import kl_divergence
 from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.description import Description
 from pyro_aevb.estimators.diagnostics import effective_sample_size, pareto_k
-from pyro_aevb.handlers import Fix, WholeBatch, in_plate, log_prob, sample_sites
-from pyro_aevb.inspection import Description
+from pyro_aevb.handlers import Fix, WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import latents
+from pyro_aevb.sites import closed_form_kl, in_plate, log_prob, sample_sites
 
 DATA_BLOCK = 100
 r"""Data that share one stream of random numbers; fixed, so that no setting changes a value."""
@@ -98,15 +98,17 @@ def score(
     scorer = _Scorer(pair, description, num_samples, seed, memory, details)
     training = pair.training
     pair.eval()
-    with pair.active(), WholeBatch():
-        draws = [
-            _joined(scorer.draw(x, s, block, progress) for block, x in _blocks(batches))
-            for s in range(weight_samples)
-        ]
-        means: dict[str, Any] = {}
-        if details:
-            means = _joined(scorer.at_means(x) for _, x in _blocks(batches))
-    pair.train(training)
+    try:
+        with pair.active(), WholeBatch():
+            draws = [
+                _joined(scorer.draw(x, s, block, progress) for block, x in _blocks(batches))
+                for s in range(weight_samples)
+            ]
+            means: dict[str, Any] = {}
+            if details:
+                means = _joined(scorer.at_means(x) for _, x in _blocks(batches))
+    finally:
+        pair.train(training)
     return Scores(
         num_samples=num_samples,
         weight_samples=weight_samples,
@@ -178,7 +180,8 @@ class _Scorer:
         weights: dict[str, Tensor] = {}
         if self.description.global_sites:
             with seeded(x.device, self.seed, s):
-                weights, _ = weight_draw(self.pair, x, self.description.plate)
+                # On one datum, so that every block of a draw gets the same weights.
+                weights, _ = weight_draw(self.pair, x[:1], self.description.plate)
         with seeded(x.device, self.seed, s, 1 + block):
             likelihood, difference, kl = self._log_weights(x, weights)
         if progress is not None:
@@ -286,10 +289,9 @@ class _Scorer:
             with Fix({name: posterior["value"]}):
                 prior = sample_sites(poutine.trace(self.pair.model).get_trace(x))[name]
         try:
-            kl: Tensor = kl_divergence(posterior["fn"], prior["fn"])
+            return closed_form_kl(posterior, prior, 1.0)
         except NotImplementedError:
             return None
-        return kl.reshape(-1, len(x)).sum(0)
 
 
 class _Allocated(TorchFunctionMode):

@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 from torch import Tensor
-from torch.distributions import kl_divergence
 
+from pyro_aevb.description import Description
 from pyro_aevb.estimators.diagnostics import active_units
 from pyro_aevb.estimators.importance import Scores, seeded, weight_draw
-from pyro_aevb.handlers import Fix, WholeBatch, log_prob, sample_sites
-from pyro_aevb.inspection import Description
+from pyro_aevb.handlers import Fix, WholeBatch
 from pyro_aevb.pairs import Pair
+from pyro_aevb.sites import closed_form_kl, log_prob, sample_sites
 
 Metric = dict[str, Any]
 UNRELIABLE = 0.7
@@ -87,7 +87,7 @@ def weight_kl(pair: Pair, x: Tensor, samples: int, seed: int) -> np.ndarray:
     with pair.active(), WholeBatch():
         for s in range(samples):
             with seeded(x.device, seed, s):
-                weights, posterior = weight_draw(pair, x, description.plate)
+                weights, posterior = weight_draw(pair, x[:1], description.plate)
             with Fix(weights):
                 prior = sample_sites(poutine.trace(pair.model).get_trace(x))
             total = 0.0
@@ -104,8 +104,7 @@ def weight_kl(pair: Pair, x: Tensor, samples: int, seed: int) -> np.ndarray:
 
 def _site_kl(posterior: Any, prior: Any) -> Tensor:
     try:
-        kl: Tensor = kl_divergence(posterior["fn"], prior["fn"])
-        return kl.sum()
+        return closed_form_kl(posterior, prior, 1.0).sum()
     except NotImplementedError:
         return log_prob(posterior, 1.0).sum() - log_prob(prior, 1.0).sum()
 

@@ -6,13 +6,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.infer.elbo import ELBO
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import log_prob, sample_sites
+from pyro_aevb.sites import closed_form_kl, log_prob, sample_sites
 
 
 class TraceELBO(ELBO):
@@ -97,21 +95,10 @@ def _terms(model_trace: Any, guide_trace: Any, analytic: bool) -> Iterator[Tenso
         for name in guide:
             if name in model:
                 with contextlib.suppress(NotImplementedError):
-                    closed[name] = _closed_form_kl(guide[name], model[name])
+                    site = guide[name]
+                    closed[name] = closed_form_kl(site, model[name], site["scale"]).sum()
     for name, site in model.items():
         if name not in closed:
             yield log_prob(site, site["scale"]).sum()
     for name, site in guide.items():
         yield -closed[name] if name in closed else -log_prob(site, site["scale"]).sum()
-
-
-def _closed_form_kl(posterior: Any, prior: Any) -> Tensor:
-    r"""KL(posterior || prior) of one latent site, summed, with the site's scale and mask.
-
-    Raises:
-        NotImplementedError: There is no closed form, or the sites are masked differently.
-    """
-    if posterior["mask"] is not prior["mask"]:
-        raise NotImplementedError("the two sides are masked differently")
-    kl = kl_divergence(posterior["fn"], prior["fn"])
-    return scale_and_mask(kl, posterior["scale"], posterior["mask"]).sum()

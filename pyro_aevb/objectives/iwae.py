@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import WholeBatch, in_plate, log_prob, sample_sites
+from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.objectives.elbo import TraceELBO, importance_traces
+from pyro_aevb.sites import in_plate, log_prob, sample_sites
 
 
 class IWAE(TraceELBO):

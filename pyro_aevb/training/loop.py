@@ -21,8 +21,9 @@ from torch import Tensor
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.handlers import ScaleSites, WholeBatch, log_prob, sample_sites
+from pyro_aevb.handlers import ScaleSites, WholeBatch
 from pyro_aevb.pairs import Pair
+from pyro_aevb.sites import log_prob, sample_sites
 from pyro_aevb.training.checkpoint import (
     load_checkpoint,
     random_state,

@@ -1,0 +1,57 @@
+r"""What an inspected pair is made of, and which quantities that defines."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class Site:
+    r"""One latent site, seen from both sides."""
+
+    name: str
+    event_shape: tuple[int, ...]
+    prior: str
+    posterior: str
+    density: bool
+    r"""Whether prior and guide both have a density there (not masked out, not a Delta)."""
+
+
+@dataclass(frozen=True)
+class Description:
+    r"""What a pair is made of."""
+
+    observed: str
+    event_shape: tuple[int, ...]
+    likelihood: str
+    plate: str
+    plate_size: int | None
+    r"""The N of ``pyro.plate("data", size=N, subsample_size=len(x))``; None if not declared."""
+    local_sites: tuple[Site, ...]
+    global_sites: tuple[Site, ...]
+    auxiliary: tuple[str, ...] = ()
+    r"""Guide sites that the model lacks, marked ``infer={"is_auxiliary": True}``."""
+    enumerated: tuple[str, ...] = ()
+    parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(int(torch.Size(shape).numel()) for shape in self.parameters.values())
+
+    def undefined(self) -> str | None:
+        r"""Why quantities that need a density of the latents are not defined; None if they are."""
+        if self.enumerated:
+            return f"site {self.enumerated[0]!r} is enumerated, not sampled"
+        for site in self.local_sites:
+            if not site.density:
+                return f"latent site {site.name!r} carries no density (masked prior or Delta guide)"
+        return None
+
+    def weights_undefined(self) -> str | None:
+        r"""Why quantities that need a density of the weights are not defined; None if they are."""
+        if not self.global_sites:
+            return "the pair has no global latent sites (its weights are points)"
+        for site in self.global_sites:
+            if not site.density:
+                return f"global site {site.name!r} carries no density (masked prior or Delta guide)"
+        return None

@@ -1,0 +1,74 @@
+r"""What is asked of the sites of a trace: which they are, their terms, their families."""
+
+from typing import Any
+
+from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Independent, kl_divergence
+
+
+def sample_sites(trace: Any) -> dict[str, Any]:
+    r"""The random sites of a trace by name.
+
+    Left out are those that only choose a plate's subsample, and ``pyro.deterministic`` ones.
+    """
+    return {
+        name: node
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample"
+        and not site_is_subsample(node)
+        and not node["infer"].get("_deterministic")
+    }
+
+
+def in_plate(site: Any, plate: str) -> bool:
+    r"""Whether a site lies inside the plate of that name."""
+    return any(frame.name == plate for frame in site["cond_indep_stack"])
+
+
+def log_prob(site: Any, scale: Any) -> Tensor:
+    r"""A site's log-probability with its mask and a given scale, ``(*batch_shape,)``."""
+    value: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), scale, site["mask"])
+    return value
+
+
+def closed_form_kl(posterior: Any, prior: Any, scale: Any) -> Tensor:
+    r"""KL(posterior || prior) of one latent site, with its mask and a scale, ``(*batch_shape,)``.
+
+    Raises:
+        NotImplementedError: There is no closed form; or the sides are masked differently; or the
+            posterior is a Delta, of whose own density (an autoguide's Jacobian) closed forms know
+            nothing.
+    """
+    if posterior["mask"] is not prior["mask"] or is_delta(posterior["fn"]):
+        raise NotImplementedError("no closed form")
+    value: Tensor = scale_and_mask(
+        kl_divergence(posterior["fn"], prior["fn"]), scale, posterior["mask"]
+    )
+    return value
+
+
+def is_delta(fn: Any) -> bool:
+    r"""Whether a distribution is a point, under any number of event dimensions."""
+    return isinstance(_base(fn), Delta)
+
+
+def is_masked(site: Any) -> bool:
+    r"""Whether a site's log-probability is masked out altogether."""
+    fn = site["fn"]
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return site["mask"] is False or (isinstance(fn, MaskedDistribution) and fn._mask is False)
+
+
+def family(fn: Any) -> str:
+    r"""The name of a distribution's family."""
+    return type(_base(fn)).__name__
+
+
+def _base(fn: Any) -> Any:
+    while isinstance(fn, (Independent, MaskedDistribution)):
+        fn = fn.base_dist
+    return fn

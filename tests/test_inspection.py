@@ -1,0 +1,295 @@
+"""Every breach of the contract is named in one line, with the site and the remedy."""
+
+import functools
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, matrix, ready
+from pyro.infer import config_enumerate
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.models import VAE, Autoencoder
+
+
+def normal(name, x, loc=0.0, obs=None, event_dims=1):
+    return pyro.sample(name, dist.Normal(loc, 1.0).expand(x.shape).to_event(event_dims), obs=obs)
+
+
+def code(x, plate="data"):
+    with pyro.plate(plate, len(x)):
+        normal("z", x)
+
+
+def plain(x, z=None, likelihood=None):
+    """The model that all others are spoilt copies of; a z given is outside the plate."""
+    with pyro.plate("data", len(x)):
+        z = normal("z", x) if z is None else z
+        likelihood = likelihood or (lambda z: dist.Normal(z, 1.0))
+        pyro.sample("x", likelihood(z).to_event(1), obs=x)
+
+
+def nothing(x):
+    pass
+
+
+def code_only(x, event_dims=1):
+    normal("z", x[0], event_dims=event_dims)
+
+
+def weight(x):
+    return pyro.sample("w", dist.Normal(0.0, 1.0))
+
+
+# Spoilt ones, one breach each
+
+
+def no_plate(x):
+    normal("z", x[0])
+    normal("x", x, obs=x, event_dims=2)
+
+
+def code_outside(x):
+    plain(x, z=normal("z", x[0]).expand(x.shape))
+
+
+def plate_of_dim_2(x):
+    with pyro.plate("data", len(x), dim=-2):
+        normal("x", x[:, None], obs=x[:, None])
+
+
+def two_plates(x):
+    with pyro.plate("pixels", 3, dim=-2), pyro.plate("data", len(x), dim=-1):
+        normal("x", x.T, obs=x.T, event_dims=0)
+
+
+def plate_of_another_size(x):
+    with pyro.plate("data", 600):
+        normal("x", torch.zeros(600, 3), obs=torch.zeros(600, 3))
+
+
+def a_loop(x):
+    for i in pyro.plate("data", len(x)):
+        normal(f"x{i}", x[i], obs=x[i])
+
+
+def a_loop_of_one(x):
+    for _ in pyro.plate("all", 1):
+        normal("x", x, obs=x, event_dims=2)
+
+
+def size_of_the_batch(x):
+    w = weight(x)
+    with pyro.plate("data", size=len(x), subsample_size=len(x)):
+        normal("x", x, w, obs=x)
+
+
+def weight_without_size(x):
+    w = weight(x)
+    with pyro.plate("data", len(x)):
+        normal("x", x, w, obs=x)
+
+
+def no_event_in_code(x):
+    with pyro.plate("data", len(x)):
+        normal("z", x, event_dims=0)
+        normal("x", x, obs=x)
+
+
+def no_event_in_data(x):
+    with pyro.plate("data", len(x)):
+        normal("x", x, obs=x, event_dims=0)
+
+
+def no_event_in_weights(x):
+    code_only(x, event_dims=0)
+    with pyro.plate("data", size=40, subsample_size=len(x)):
+        normal("x", x, obs=x)
+
+
+def unobserved(x):
+    with pyro.plate("data", len(x)):
+        normal("x", x)
+
+
+def observed_twice(x):
+    with pyro.plate("data", len(x)):
+        normal("x", x, obs=x)
+        normal("again", x, obs=x)
+
+
+def observing(x):
+    with pyro.plate("data", len(x)):
+        normal("z", x)
+        normal("seen", x, obs=x)
+
+
+def not_a_number(x):
+    with pyro.plate("data", len(x)):
+        normal("z", x, torch.full(x.shape, torch.nan))
+
+
+def infinite(z):
+    return dist.Normal(z / 0, 1.0, validate_args=False)
+
+
+def for_seven_pixels(z):
+    return dist.Normal(z @ torch.zeros(7, 3), 1.0)
+
+
+def of_an_unknown_tensor():
+    holder = {"loc": torch.zeros(2, requires_grad=True)}  # not in the closure as a module
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            normal("z", x, torch.cat([holder["loc"], torch.zeros(1)]))
+
+    return guide
+
+
+def of_a_late_parameter():
+    calls = []
+
+    def guide(x):
+        calls.append(x)
+        loc = pyro.param(f"loc{min(len(calls), 2)}", torch.zeros(3))
+        with pyro.plate("data", len(x)):
+            normal("z", x, loc)
+
+    return guide
+
+
+other_plate = functools.partial(code, plate="batch")
+inf = functools.partial(plain, likelihood=infinite)
+grey = functools.partial(plain, likelihood=lambda z: dist.Bernoulli(logits=z))
+wide = functools.partial(plain, likelihood=for_seven_pixels)
+BREACHES = {
+    "no plate": (no_plate, code_only, "'x'", 'pyro.plate("data", len(x))'),
+    "a loop of one": (a_loop_of_one, nothing, "'x'", 'pyro.plate("data", len(x))'),
+    "dim": (plate_of_dim_2, nothing, "'x'", "of dim -1"),
+    "two plates": (two_plates, nothing, "'x'", "of dim -1"),
+    "size": (plate_of_another_size, nothing, "size 600", "size=N, subsample_size=len(x)"),
+    "N of the batch": (size_of_the_batch, weight, "'data' changes", "number of training data"),
+    "no N": (weight_without_size, weight, "'w'", "size=N, subsample_size=len(x)"),
+    "a loop": (a_loop, nothing, "5 observed sites", "exactly one"),
+    "global in model": (code_outside, code, "'z'", "same plate on both sides"),
+    "global in guide": (plain, code_only, "'z'", "same plate on both sides"),
+    "names of plates": (plain, other_plate, "'z'", "same plate on both sides"),
+    "model alone": (plain, nothing, "'z' is in the model but not in the guide", "in the guide"),
+    "guide alone": (
+        *(lambda x: plain(x, z=x), code),
+        *("'z' is in the guide but not in the model", "sample it in the model"),
+    ),
+    "observed twice": (observed_twice, nothing, "['x', 'again']", "exactly one"),
+    "unobserved": (unobserved, code, "no observed site", "obs=x"),
+    "guide observes": (plain, observing, "the guide observes", "only the model has obs=x"),
+    "event of code": (no_event_in_code, code, "'z'", ".to_event("),
+    "event of data": (no_event_in_data, nothing, "'x'", ".to_event("),
+    "event of weights": (
+        *(no_event_in_weights, lambda x: code_only(x, event_dims=0)),
+        *("'z'", ".to_event("),
+    ),
+    "infinite": (inf, code, "'x'", "not finite"),
+    "not a number": (plain, not_a_number, "the guide", "not finite"),
+    "grey": (grey, code, "'x'", "--binarize dynamic"),
+    "width": (wide, code, "the model failed on a batch of shape (5, 3)", "of shape (3,)"),
+    "unknown tensor": (plain, of_an_unknown_tensor(), "shape (2,)", "pyro.module"),
+    "late parameter": (plain, of_a_late_parameter(), "'param:loc2'", "on the first one"),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_a_breach_is_named_in_one_line_with_the_remedy(name):
+    model, guide, what, remedy = BREACHES[name]
+    with pytest.raises(UsageError) as error:
+        ready((model, guide), torch.rand(8, 3) + 0.1)
+    message = str(error.value)
+    # Pyro's own words, which are passed on, have no quotes.
+    assert (what in message or f"site {what[1:-1]} " in message) and remedy in message
+    assert "\n" not in message and len(message) < 450
+
+
+@pytest.mark.parametrize("width", [1, 5])  # that broadcast, or equal the batch
+def test_a_forgotten_to_event_is_found_at_unlucky_widths(width):
+    with pytest.raises(UsageError, match=r"'?x'?.*\.to_event\("):
+        ready((no_event_in_data, nothing), torch.rand(8, width))
+
+
+def test_one_datum_is_too_few():
+    with pytest.raises(UsageError, match="at least 2 data, not 1"):
+        ready((plain, code), torch.rand(1, 3))
+
+
+def test_a_plate_of_the_guide_that_does_not_know_n():
+    def model(x):
+        w = weight(x)
+        with pyro.plate("data", size=600, subsample_size=len(x)):
+            normal("x", x, w * normal("z", x), obs=x)
+
+    def guide(x):  # then the objective is 600/8 (log p(x|z) + log p(z)) - log q(z|x)
+        weight(x)
+        code(x)
+
+    with pytest.raises(UsageError, match="'data'.*size=N"):
+        ready((model, guide), torch.rand(8, 3))
+
+
+# What a pair is made of
+
+
+def test_the_description_of_local_and_global_latents():
+    description = ready(BayesianPPCA(40), matrix(9, 3)).description
+    (z,), (W,) = description.local_sites, description.global_sites
+    assert (z.name, z.event_shape, z.prior) == ("z", (2,), "Normal")
+    assert (z.posterior, z.density) == ("MultivariateNormal", True)
+    assert (W.name, W.event_shape, W.prior, W.density) == ("W", (3, 2), "Normal", True)
+    assert (description.observed, description.event_shape) == ("x", (3,))
+    assert (description.plate, description.plate_size) == ("data", 40)
+    assert description.undefined() is None and description.weights_undefined() is None
+    assert description.num_parameters == 0
+    description = ready(PPCA(), matrix(9, 4)).description
+    assert description.num_parameters == 4 * 2 + 4 + 2 * 4 + 2 + 2
+    assert description.plate_size is None and "points" in description.weights_undefined()
+    names = [site.name for site in ready(Hierarchy(), matrix(9, 4)).description.local_sites]
+    assert names == ["z2", "z1"]
+
+
+def test_the_shipped_pairs_are_described():
+    x = (torch.rand(9, 1, 4, 4) > 0.5).float()
+    vae = ready(VAE((1, 4, 4), latent_dim=3, hidden=[6]), x).description
+    assert (vae.observed, vae.event_shape, vae.likelihood) == ("x", (1, 4, 4), "Bernoulli")
+    encoder, decoder = 16 * 6 + 6 + 2 * (6 * 3 + 3), 3 * 6 + 6 + 6 * 16 + 16
+    assert vae.num_parameters == encoder + decoder and vae.local_sites[0].density
+    masked = ready(Autoencoder((1, 4, 4), latent_dim=3, hidden=[6]), x).description
+    assert not masked.local_sites[0].density and "'z'" in masked.undefined()
+
+
+def test_deterministic_sites_are_no_observations():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            loc = pyro.deterministic("loc", 2 * normal("z", x), event_dim=1)
+            normal("x", x, loc, obs=x)
+
+    assert ready((model, code), torch.rand(8, 3)).description.observed == "x"
+
+
+def test_an_enumerated_site_has_no_importance_weights():
+    @config_enumerate
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Categorical(torch.ones(3) / 3))
+            normal("x", x, c.float()[..., None], obs=x)
+
+    description = ready((model, nothing), torch.rand(8, 3)).description
+    assert description.enumerated == ("c",) and "'c' is enumerated" in description.undefined()
+
+
+def test_inspection_leaves_the_random_state_and_the_stores_alone():
+    source = PPCA().eval()
+    x = source.data(6)
+    state = torch.get_rng_state()
+    pair = ready(source, x)
+    assert torch.equal(state, torch.get_rng_state())
+    assert source.rows == [5, 4] and not dict(pyro.get_param_store())
+    assert pair.description.parameters["pair.W"] == (4, 2)
