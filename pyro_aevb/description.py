@@ -50,7 +50,7 @@ class Description:
     def weights_undefined(self) -> str | None:
         r"""Why quantities that need a density of the weights are not defined; None if they are."""
         if not self.global_sites:
-            return "the pair has no global latent sites (its weights are points)"
+            return "the pair has no global latent sites: its weights are points"
         for site in self.global_sites:
             if not site.density:
                 return f"global site {site.name!r} carries no density (masked prior or Delta guide)"

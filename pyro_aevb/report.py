@@ -36,7 +36,7 @@ def show_results(results: Mapping[str, Any]) -> None:
         table.add_row(name, *_cells(name, metric))
     console.print()
     console.print(table)
-    undefined = [f"not defined: {', '.join(names)} ({why})" for why, names in absent.items()]
+    undefined = [f"not defined: {', '.join(names)}: {why}" for why, names in absent.items()]
     for line in [*undefined, *results.get("notes", []), *warnings(results["metrics"])]:
         console.print(f"  {line}", highlight=False)
 

@@ -183,6 +183,7 @@ MISTAKES = [
     (["--data={dir}/nan.npy"], "nan.npy"),
     (["--out={dir}/taken"], "exists and is not a run"),
     (["--out={dir}/new", "--resume"], "is not a run"),
+    (["--out={dir}/fine.py/run"], "Not a directory"),
     (["--config={dir}/none.yaml"], "none.yaml"),
     (["stray"], "stray"),
 ]
