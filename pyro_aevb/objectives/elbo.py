@@ -77,13 +77,22 @@ def importance_traces(model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[A
     """
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    for name, site in sample_sites(guide_trace).items():
+    require_reparameterized(sample_sites(guide_trace))
+    return model_trace, guide_trace
+
+
+def require_reparameterized(sites: dict[str, Any]) -> None:
+    r"""Every site has a pathwise gradient.
+
+    Raises:
+        UsageError: One has none.
+    """
+    for name, site in sites.items():
         if not site["fn"].has_rsample:
             raise UsageError(
                 f"guide site {name!r} is not reparameterized (its distribution has no rsample); "
                 "use --objective pyro.infer.TraceGraph_ELBO"
             )
-    return model_trace, guide_trace
 
 
 def _terms(model_trace: Any, guide_trace: Any, analytic: bool) -> Iterator[Tensor]:

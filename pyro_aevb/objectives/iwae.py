@@ -3,11 +3,13 @@ r"""The importance-weighted bound."""
 import math
 from typing import Any
 
+import torch
+from pyro import poutine
 from torch import Tensor
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.objectives.elbo import TraceELBO, importance_traces
+from pyro_aevb.handlers import Fix, WholeBatch
+from pyro_aevb.objectives.elbo import TraceELBO, importance_traces, require_reparameterized
 from pyro_aevb.sites import in_plate, log_prob, sample_sites
 
 
@@ -22,7 +24,8 @@ class IWAE(TraceELBO):
     The weights are per datum: the mean over particles lies inside the logarithm and the plate's
     scale N/B outside it (``pyro.infer.RenyiELBO`` puts the scale inside, and takes the particles of
     the whole batch jointly). Global latents are drawn once and shared by all particles.
-    The batch is repeated K times, so that any pair works, convolutional ones included.
+    The model sees the batch repeated K times, so that any pair works, convolutional ones included;
+    a guide that draws one code from each datum runs once.
     In nats, a sum over data; rises with K towards :math:`\log p(x|w)`.
 
     Valid when every guide site is reparameterized and every local latent has a density.
@@ -44,22 +47,53 @@ class IWAE(TraceELBO):
         x, *rest = args
         rows = x.repeat(self.num_particles, *[1] * (x.dim() - 1))
         with WholeBatch():
-            model_trace, guide_trace = importance_traces(model, guide, (rows, *rest), kwargs)
+            guide_trace = poutine.trace(guide).get_trace(x, *rest, **kwargs)
+            values = _particles(guide_trace, len(x), self.num_particles)
+            if values is None:  # the guide is a chain: every particle runs it
+                model_trace, guide_trace = importance_traces(model, guide, (rows, *rest), kwargs)
+            else:
+                with Fix(values):
+                    model_trace = poutine.trace(model).get_trace(rows, *rest, **kwargs)
         plate = _data_plate(model_trace, len(rows))
         declared = model_trace.nodes[plate.name]["fn"].subsample_size is not None
         log_weights, outside = x.new_zeros(len(rows)), x.new_zeros(())
         for trace, sign in ((model_trace, 1.0), (guide_trace, -1.0)):
-            for site in sample_sites(trace).values():
+            for name, site in sample_sites(trace).items():
                 if in_plate(site, plate.name):
                     # What the plate's own scale leaves over is a weight on the KL.
-                    weight = site["scale"] * (plate.size / plate.full_size)
-                    terms = log_prob(site, weight).reshape(-1, len(rows)).sum(0)
-                    log_weights = log_weights + sign * terms
+                    frame = next(f for f in site["cond_indep_stack"] if f.name == plate.name)
+                    weight = site["scale"] * (frame.size / frame.full_size)
+                    if values is not None and trace is guide_trace:
+                        site = {**site, "value": values[name].unflatten(0, (-1, len(x)))}
+                    log_weights = log_weights + sign * log_prob(site, weight).flatten()
                 else:
                     outside = outside + sign * log_prob(site, site["scale"]).sum()
         bound = log_weights.view(self.num_particles, -1).logsumexp(0) - math.log(self.num_particles)
         scale = plate.full_size / len(x) if declared else 1.0
         return -(bound.sum() * scale + outside)
+
+
+def _particles(guide_trace: Any, batch: int, count: int) -> dict[str, Tensor] | None:
+    r"""All particles of a guide that makes one code from each datum, so that it runs once.
+
+    None if the guide draws several local sites, or makes them of auxiliary ones.
+    """
+    sites = sample_sites(guide_trace)
+    local = {
+        name: site
+        for name, site in sites.items()
+        if any(f.dim == -1 and f.size == batch for f in site["cond_indep_stack"])
+    }
+    if len(local) != 1 or any(site["infer"].get("is_auxiliary") for site in sites.values()):
+        return None
+    ((name, site),) = local.items()
+    if site["fn"].batch_shape != (batch,):
+        return None
+    require_reparameterized(sites)
+    outside = {key: other["value"] for key, other in sites.items() if key != name}
+    # The guide's own draw is the first particle.
+    more = site["fn"].rsample((count - 1,))
+    return {**outside, name: torch.cat([site["value"][None], more]).flatten(0, 1)}
 
 
 def _data_plate(model_trace: Any, rows: int) -> Any:
