@@ -11,7 +11,6 @@ import torch
 
 from pyro_aevb import plots
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.data.splits import Split
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import Scores, score
 from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
@@ -106,9 +105,7 @@ def to_score(batches: Batches, num_samples: int, weight_samples: int, n: int | N
         return batches
     if not 2 <= n <= len(batches):
         raise UsageError(f"--num-data is {n}; it must lie between 2 and {len(batches)}")
-    taken = Batches(Split(batches.images[:n], None, batches.scale), "none", batches.images.device)
-    taken.binarize = batches.binarize
-    return taken
+    return batches.first(n)
 
 
 class _bar:

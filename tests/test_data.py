@@ -805,3 +805,12 @@ def test_real_cifar10_subset() -> None:
         assert np.array_equal(data.valid.images.numpy(), expected)
     # the published channel means, of which the subset's differ by little
     np.testing.assert_allclose(data.mean.mean((1, 2)), [0.4914, 0.4822, 0.4465], atol=0.01)
+
+
+def test_the_first_data_alone_are_presented_as_before():
+    pixels = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
+    for binarize in ("none", "fixed"):
+        whole = Batches(Split(pixels, None, 1), binarize)
+        few = whole.first(7)
+        assert len(few) == 7 and len(whole) == 50 and few.binarize == binarize
+        assert torch.equal(few.take(torch.arange(7)), whole.take(torch.arange(7)))

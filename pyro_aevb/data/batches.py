@@ -2,6 +2,8 @@ r"""Batches cut from a memory-resident split, binarized as asked."""
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,6 +60,16 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def first(self, n: int) -> Batches:
+        r"""The first data alone, presented as before.
+
+        Arguments:
+            n: How many.
+        """
+        few = copy.copy(self)
+        few.images = self.images[:n]
+        return few
 
     def take(self, index: Tensor) -> Tensor:
         r"""Make a batch.
