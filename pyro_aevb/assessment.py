@@ -2,7 +2,8 @@ r"""Assess a trained pair on the test split: numbers, per-datum values and figur
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -43,20 +44,22 @@ def assess(
         weight_samples: S.
         num_data: Score only the first n test data; None scores all.
         seed: Of the draws.
-        memory: Budget in bytes, see :func:`~pyro_aevb.estimators.importance.score`.
+        memory: Budget in MiB, see :func:`~pyro_aevb.estimators.importance.score`.
         show: Show a progress bar.
 
     Returns:
         What ``results.json`` holds.
     """
     began = time.perf_counter()
+    budget = memory and memory << 20
     pair, description = prepared.pair, prepared.description
-    test = to_score(prepared.test, num_samples, weight_samples, num_data)
+    test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
     repeats = weight_samples if description.global_sites else 1
-    with _bar(show, repeats * (len(test) + len(prepared.fixed_train))) as progress:
-        scores = score(pair, test, num_samples, weight_samples, seed, memory, progress)
+    with _bar(show, "scoring test data", repeats * len(test)) as progress:
+        scores = score(pair, test, num_samples, weight_samples, seed, budget, progress)
+    with _bar(show, "scoring training data", repeats * len(prepared.fixed_train)) as progress:
         train = score(
-            pair, prepared.fixed_train, 1, weight_samples, seed + 1, memory, progress, details=False
+            pair, prepared.fixed_train, 1, weight_samples, seed + 1, budget, progress, details=False
         )
     weights = None
     if description.weights_undefined() is None:
@@ -70,16 +73,18 @@ def assess(
         "binarization": test.binarize,
         "training_binarization": prepared.binarize,
         "num_data": len(test),
+        "epochs": len(run.history),
         "seconds": round(time.perf_counter() - began, 3),
         "parameters": description.num_parameters,
         "environment": environment(test.images.device),
         "metrics": metrics,
-        "notes": [GREY] if is_grey_bernoulli(prepared) else [],
+        "notes": [*prepared.notes, *([GREY] if is_grey_bernoulli(prepared) else [])],
     }
     per_datum = None if scores.log_weight is None else log_likelihood(scores)
+    # The numbers first: whatever happens to the rest, they are kept.
+    run.write_results(results)
     run.write_per_datum(scores, per_datum)
     draw_figures(run, prepared, scores)
-    run.write_results(results)
     return results
 
 
@@ -92,14 +97,17 @@ def environment(device: torch.device) -> str:
     return ", ".join([where, f"Python {platform.python_version()}", *versions])
 
 
-def to_score(batches: Batches, num_samples: int, weight_samples: int, n: int | None) -> Batches:
-    r"""The first n data of a split, presented as before, after a look at all three counts.
+def to_score(
+    batches: Batches, num_samples: int, weight_samples: int, n: int | None, memory: int | None
+) -> Batches:
+    r"""The first n data of a split, presented as before, after a look at every count.
 
     Raises:
-        UsageError: A count of samples is below 1; n is below 2, or there are fewer data.
+        UsageError: A count is below 1; n is below 2, or there are fewer data.
     """
-    for name, value in (("num-samples", num_samples), ("weight-samples", weight_samples)):
-        if value < 1:
+    counts = {"num-samples": num_samples, "weight-samples": weight_samples, "memory": memory}
+    for name, value in counts.items():
+        if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; it must be at least 1")
     if n is None:
         return batches
@@ -108,19 +116,12 @@ def to_score(batches: Batches, num_samples: int, weight_samples: int, n: int | N
     return batches.first(n)
 
 
-class _bar:
-    def __init__(self, show: bool, total: int) -> None:
-        from tqdm import tqdm
+@contextmanager
+def _bar(show: bool, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    from tqdm import tqdm
 
-        self.bar = tqdm(
-            total=total, disable=not show, unit="datum", desc="scoring", mininterval=0.5
-        )
-
-    def __enter__(self) -> Callable[[int], None]:
-        return lambda n: None if self.bar.update(n) else None
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+    with tqdm(total=total, disable=not show, unit="datum", desc=what, mininterval=0.5) as bar:
+        yield lambda n: None if bar.update(n) else None
 
 
 @torch.no_grad()

@@ -57,9 +57,9 @@ def run_command(
         _leave(" ".join(str(error).split()))
     except OSError as error:
         _leave(f"{error.filename or name}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        then = "; the run's checkpoint is written: --resume --out RUN continues it"
-        print(f"\ninterrupted{then if 'epochs' in arguments else ''}", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        then = f": {interrupt}" if interrupt.args else ""
+        print(f"\ninterrupted{then}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -150,7 +150,8 @@ def _parsed(parser: Any, words: list[str]) -> dict[str, Any]:
     try:
         return parser.parse_args(words).as_dict()
     except (ArgumentError, TypeError, ValueError, OSError) as error:
-        raise UsageError(_readable(str(error), words)) from error
+        config = [f" (with {word[2:]})" for word in words if word.startswith("--config=")]
+        raise UsageError(_readable(str(error), words) + "".join(config)) from error
 
 
 def _readable(message: str, words: Sequence[str]) -> str:
@@ -169,6 +170,8 @@ def _readable(message: str, words: Sequence[str]) -> str:
 
 def _kind(expected: str) -> str:
     simple = re.sub(r"<class '([\w.]+)'>", r"\1", expected)
+    if simple.startswith(("<class 'collections", "list", "Sequence", "tuple")):
+        return "a list such as [256,128]"
     choices = re.match(r"Literal\[(.*)\]", simple)
     if choices:
         return choices.group(1).replace("'", "")

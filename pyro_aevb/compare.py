@@ -33,6 +33,8 @@ def compare(
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     if len(opened) < 2:
         raise UsageError("give at least two runs to compare")
+    if len({run.path.resolve() for run in opened}) < len(opened):
+        raise UsageError("a run is named twice; compare different runs")
     names = _names(opened)
     results = {name: run.results for name, run in zip(names, opened, strict=True)}
     _same_data(results)
@@ -76,6 +78,12 @@ def compare(
     order = sorted(names, key=lambda name: -table[name].get("difference", float("-inf")))
     cells = {name: _cells(table[name]) for name in order}
     rows = [[label, *(cells[name][label] for name in order)] for label in cells[order[0]]]
+    rows.append(["samples", *(_samples(results[name]) for name in order)])
+    if len({_samples(results[name]) for name in per_datum}) > 1:
+        notes.append(
+            "warning: scored with different numbers of samples, and log_likelihood rises with "
+            "them; evaluate the runs with the same --num-samples"
+        )
     reference = results[names[0]]
     title = (
         f"{reference['data']} ({reference['data_description']}), {reference['split']} split, "
@@ -129,6 +137,12 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         return {**cells, "difference": "", "weight": ""}
     error = _with_error(row["difference"], row["standard_error"]) if row["difference"] else "best"
     return {**cells, "difference": error, "weight": f"{row['weight']:.2f}"}
+
+
+def _samples(result: dict[str, Any]) -> str:
+    metric = result["metrics"]["log_likelihood"]
+    counts = [("K", metric.get("num_samples")), ("S", metric.get("weight_samples"))]
+    return ", ".join(f"{name} = {count:,}" for name, count in counts if count is not None)
 
 
 def _with_error(value: float, error: float | None) -> str:

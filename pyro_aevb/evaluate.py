@@ -46,9 +46,7 @@ def evaluate(
 
     opened = only_run(run)
     prepared = restore(opened, device, data_root, pair, data)
-    results = assess(
-        opened, prepared, num_samples, weight_samples, num_data, seed, memory and memory << 20, show
-    )
+    results = assess(opened, prepared, num_samples, weight_samples, num_data, seed, memory, show)
     if show:
         show_results(results)
     return results

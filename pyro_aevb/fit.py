@@ -1,5 +1,6 @@
 r"""Train a pair, then say what it is worth: ``python -m pyro_aevb.fit``."""
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def fit(
     r"""Check a pair, train it, score it on the test split and write the run.
 
     Arguments:
-        pair: A shipped name (VAE, Autoencoder), file.py:Name, file.py, or package.module:Name.
+        pair: A shipped name (VAE, Autoencoder), file.py:Name, file.py, or package.module:Name; in
+            Python also a class, an instance (whose parameters are trained further) or a tuple.
         data: A data set's name, or a path to a .npy, .npz or folder of images.
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
@@ -71,6 +73,7 @@ def fit(
     Returns:
         The run, with the trained pair as ``run.pair``.
     """
+    pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
     settings = {name: value for name, value in locals().items() if name not in ("resume", "show")}
     import torch
 
@@ -84,8 +87,13 @@ def fit(
     torch.set_float32_matmul_precision(matmul_precision)
     seed_everything(seed)
     prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
-    to_score(prepared.test, num_samples, weight_samples, num_data)
+    to_score(prepared.test, num_samples, weight_samples, num_data, memory)
     run = Run.create(out, f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-"), resume)
+    if tensorboard:
+        _tensorboard_writer()
+    plain = _plain(settings, str(run.path), prepared.pair.name, prepared.data.name)
+    if resume:
+        _refuse_other_settings(run, plain)
     trainer = Trainer(
         prepared.pair,
         prepared.train,
@@ -108,20 +116,23 @@ def fit(
         trainer.try_objective()
     if resume and run.checkpoint.is_file():
         trainer.resume()
-    run.write_settings(_plain(settings, str(run.path), prepared.pair.name, prepared.data.name))
+    run.write_settings(plain)
     trainer.on_epoch = _logger(run, tensorboard)
     if show:
         _announce(prepared, run)
     trainer.run()
-    results = assess(
-        run, prepared, num_samples, weight_samples, num_data, seed, memory and memory << 20, show
-    )
+    run.pair = prepared.pair
+    try:
+        results = assess(run, prepared, num_samples, weight_samples, num_data, seed, memory, show)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
+        ) from None
     if show:
         show_results(results)
         print(f"\nrun {run.path}: results.json, results.nc, and in figures/:")
         for figure in sorted(run.figures.glob("*.png")):
             print(f"  {figure}")
-    run.pair = prepared.pair
     return run
 
 
@@ -142,18 +153,42 @@ def _plain(settings: dict[str, Any], out: str, pair: str, data: str) -> dict[str
     return plain
 
 
-def _logger(run: "Run", tensorboard: bool) -> Any:
+MAY_CHANGE = {
+    *("epochs", "patience", "num_samples", "weight_samples", "num_data", "memory"),
+    *("device", "data_root", "out", "tensorboard"),
+}
+r"""What a resumed run may change; anything else would make its settings a false record."""
+
+
+def _refuse_other_settings(run: "Run", settings: dict[str, Any]) -> None:
     from pyro_aevb.errors import UsageError
 
-    writer: Any = None
-    if tensorboard:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
+    before = run.settings
+    for name, value in settings.items():
+        if name not in MAY_CHANGE and name in before and (before[name] or None) != (value or None):
             raise UsageError(
-                "--tensorboard needs the tensorboard package: pip install 'pyro_aevb[tensorboard]'"
-            ) from error
-        writer = SummaryWriter(run.path / "tensorboard")
+                f"--resume continues {run.path} with its own settings: {name} is {before[name]!r} "
+                f"there and {value!r} here; leave it out, or start a new run"
+            )
+    done = len(run.history)
+    if settings["epochs"] < done:
+        raise UsageError(f"--epochs is {settings['epochs']}, but {run.path} has {done} already")
+
+
+def _tensorboard_writer() -> Any:
+    from pyro_aevb.errors import UsageError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            "--tensorboard needs the tensorboard package: pip install 'pyro_aevb[tensorboard]'"
+        ) from error
+    return SummaryWriter
+
+
+def _logger(run: "Run", tensorboard: bool) -> Any:
+    writer = _tensorboard_writer()(run.path / "tensorboard") if tensorboard else None
 
     def log(history: Any) -> None:
         run.write_history(history)

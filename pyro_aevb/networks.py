@@ -245,7 +245,7 @@ def _check_sizes(
     sizes = {"event_shape": event_shape, "latent_dim": (latent_dim,), "hidden": widths}
     for option, numbers in sizes.items():
         if not all(isinstance(n, int) and n >= 1 for n in numbers):
-            raise UsageError(f"{option} must be whole numbers of at least 1, not {numbers}")
+            raise UsageError(f"{option} must be whole numbers of at least 1, not {list(numbers)}")
     if not event_shape:
         raise UsageError("event_shape=() has no dimensions; give (D,) or (C, H, W)")
     if network == "conv" and len(event_shape) != 3:

@@ -14,10 +14,12 @@ one process starts fresh.
 """
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect as python_inspect
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -34,6 +36,9 @@ from pyro_aevb.errors import UsageError
 if TYPE_CHECKING:
     from pyro_aevb.data.sets import DataSet
     from pyro_aevb.description import Description
+
+_STORE = threading.RLock()
+r"""Pyro's parameter store and its stack of handlers are the process's: one pair at a time."""
 
 FROM_DATA = ("event_shape", "num_data", "data_mean")
 r"""Constructor parameters of these names are filled in from the data set, if not given:
@@ -67,6 +72,8 @@ class Pair(nn.Module):
         self._active = False
         self._device = torch.device("cpu")
         self.description: Description | None = None
+        self.source: str | None = None
+        r"""A hash of the file that the pair was loaded from, to notice when it changes."""
 
     @property
     def model(self) -> Callable[[Tensor], Any]:
@@ -89,6 +96,7 @@ class Pair(nn.Module):
         # New tensors that the pair's code makes land on the pair's device.
         device = nullcontext() if self._device.type == "cpu" else self._device
         with (
+            _STORE,
             pyro.get_param_store().scope(self._store),
             pyro.settings.context(module_local_params=self._module_local_params),
             device,
@@ -193,7 +201,11 @@ def load_pair(
         if not callable(function):
             raise UsageError(f"{name} has no `{side}`: a pair defines both model(x) and guide(x)")
     modules = {key: value for key, value in holders.items() if isinstance(value, nn.Module)}
-    return Pair(_in_context(model), _in_context(guide), modules, name)
+    pair = Pair(_in_context(model), _in_context(guide), modules, name)
+    path = source.partition(":")[0] if isinstance(source, str) else ""
+    if path.endswith(".py"):
+        pair.source = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return pair
 
 
 def constructor(source: Any) -> Callable[..., Any] | None:

@@ -1,7 +1,8 @@
 r"""From names to things: a data set, its batches, and a pair that has been checked on them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class Prepared:
     r"""The training split as it is scored."""
     valid: Batches
     test: Batches
+    notes: tuple[str, ...] = ()
+    r"""What a reader of the results should know."""
 
 
 def prepare(
@@ -56,6 +59,12 @@ def prepare(
         UsageError: Anything that is missing, misspelt, or does not fit together.
     """
     chosen = choose_device(device)
+    pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
+    if not isinstance(data, (str, DataSet)):
+        raise UsageError(
+            f"data is a {type(data).__name__}; give a data set's name, the path of a .npy or .npz "
+            "file or of a folder of images, or a pyro_aevb.data.DataSet"
+        )
     dataset = data if isinstance(data, DataSet) else load(data, data_root)
     way: Binarize = dataset.binarize if binarize is None else binarize
     loaded = load_pair(pair, pair_parameters, dataset).move(chosen)
@@ -113,7 +122,10 @@ def restore(
     best = state["best"].get("tensors") if settings.get("patience") else None
     prepared.pair.load_tensors(best or state["tensors"], str(run.checkpoint))
     prepared.pair.eval()
-    return prepared
+    if state.get("source") == prepared.pair.source:
+        return prepared
+    changed = "warning: the pair's source has changed since it was trained; this scores the new one"
+    return replace(prepared, notes=(changed,))
 
 
 def choose_device(device: str) -> torch.device:

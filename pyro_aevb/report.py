@@ -20,7 +20,8 @@ def show_results(results: Mapping[str, Any]) -> None:
     console = Console(soft_wrap=False)
     title = (
         f"{results['pair']} on {results['data']}, {results['split']} split, "
-        f"{results['num_data']:,} data, binarization {results['binarization']}"
+        f"{results['num_data']:,} data, binarization {results['binarization']}, "
+        f"after {results['epochs']} epochs"
     )
     table = Table(title=title, title_justify="left", caption_justify="left", show_edge=False)
     table.add_column("quantity")

@@ -100,8 +100,8 @@ class Run:
             settings = yaml.safe_load((self.path / SETTINGS).read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UsageError(f"{self.path / SETTINGS} is not readable YAML") from error
-        if not isinstance(settings, dict):
-            raise UsageError(f"{self.path / SETTINGS} holds no settings")
+        if not isinstance(settings, dict) or not {"pair", "data"} <= set(settings):
+            raise UsageError(f"{self.path / SETTINGS} does not hold the settings of a run")
         return settings
 
     @property
@@ -111,7 +111,8 @@ class Run:
             raise UsageError(f"{self.path} has no results yet; evaluate it first")
         try:
             results: dict[str, Any] = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+            results["metrics"]["reconstruction"], results["data"], results["num_data"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UsageError(f"{path} is damaged; evaluate the run again") from error
         return results
 

@@ -142,6 +142,13 @@ BAD_PAIRS = {
     "def guide(x): pass\n",
     "half.py": "def model(x): pass\n",
     "syntax.py": "def model(x) pass\n",
+    "enumerated.py": "import pyro, pyro.distributions as d, torch\n"
+    "def model(x):\n    with pyro.plate('data', len(x)):\n"
+    "        c = d.Bernoulli(torch.tensor(0.5))\n"
+    "        c = pyro.sample('c', c, infer={'enumerate': 'parallel'})\n"
+    "        m = c[..., None, None, None].expand(c.shape + x.shape[1:])\n"
+    "        pyro.sample('x', d.Normal(m, 1.0).to_event(x.dim() - 1), obs=x)\n"
+    "def guide(x): pyro.param('unused', torch.zeros(1))\n",
     "fine.py": "import pyro, pyro.distributions as d\n"
     "def model(x):\n    m = pyro.param('m', lambda: x.new_zeros(x.shape[1:]))\n"
     "    with pyro.plate('data', len(x)):\n"
@@ -160,6 +167,14 @@ MISTAKES = [
     (["--num-samples=0"], "--num-samples is 0"),
     (["--num-data=100000"], "--num-data is 100000"),
     (["--optimizer=adma"], "no optimizer 'adma'"),
+    (["--optimizer=lbfgs"], "not one for dense stochastic gradients"),
+    (["--schedule=LRScheduler"], "no schedule 'LRScheduler'"),
+    (["--objective=pyro.infer.JitTrace_ELBO"], "use --objective pyro.infer.Trace_ELBO"),
+    (["--objective=pyro.infer.Trace_MMD"], "from Python, give an instance"),
+    (["--seed=-3"], "--seed is -3"),
+    (["--memory=0"], "--memory is 0"),
+    (["--pair.hidden=abc"], "--pair.hidden takes a list such as [256,128]"),
+    (["--pair={dir}/enumerated.py"], "use --objective pyro.infer.TraceEnum_ELBO"),
     (["--optimizer-options={bettas: 1}"], "--optimizer-options"),
     (["--schedule=cosinus"], "no schedule 'cosinus'"),
     (["--objective=elbow"], "no objective 'elbow'"),
@@ -260,13 +275,58 @@ def test_a_damaged_checkpoint_is_refused_and_never_executed(how, said, tmp_path,
     assert (out / "results.json").read_text() == before
 
 
-def test_a_checkpoint_of_another_pair_is_refused(trained, capsys):
-    words = [f"--out={trained / 'a'}", "--resume", "--show=false", "--pair.latent_dim=3"]
+def test_a_checkpoint_of_another_pair_is_refused(trained):
+    run = pyro_aevb.Run.open(trained / "a")
+    with pytest.raises(pyro_aevb.UsageError, match="another pair.*has shape") as error:
+        pyro_aevb.evaluate(run, pair=pyro_aevb.VAE((1, 8, 8), latent_dim=3), show=False)
+    assert "\n" not in str(error.value)
+    with pytest.raises(pyro_aevb.UsageError, match="another pair"):
+        pyro_aevb.evaluate(run, pair=pyro_aevb.VAE((1, 8, 8), hidden=[]), show=False)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--pair.latent_dim=3"], "pair_parameters is {'latent_dim': 2} there"),
+        (["--lr=0.1"], "lr is 0.001 there and 0.1 here"),
+        (["--optimizer=sgd"], "optimizer is 'adam' there"),
+        (["--batch-size=7"], "batch_size is 100 there"),
+        (["--data=mnist5k"], "data is 'digits' there"),
+        (["--epochs=0"], "has 1 already"),
+    ],
+)
+def test_a_resumed_run_keeps_its_settings(words, said, trained, capsys):
+    before = (trained / "a" / "settings.yaml").read_text()
     with pytest.raises(SystemExit) as exit:
-        run_command(pyro_aevb.fit, words, resume_from=lambda _: str(trained / "a/settings.yaml"))
+        run_command(
+            pyro_aevb.fit,
+            [f"--out={trained / 'a'}", "--resume", "--show=false", *words],
+            resume_from=lambda _: str(trained / "a/settings.yaml"),
+        )
     error = capsys.readouterr().err
-    assert exit.value.code == 2 and error.count("\n") == 1
-    assert "another pair" in error and "shape" in error
+    assert exit.value.code == 2 and error.count("\n") == 1 and said in error, error
+    assert (trained / "a" / "settings.yaml").read_text() == before
+
+
+def test_a_pair_whose_file_changed_is_noticed(mistakes, tmp_path):
+    path = tmp_path / "pair.py"
+    path.write_text((mistakes / "fine.py").read_text())
+    out = tmp_path / "r"
+    call(pyro_aevb.fit, *QUICK, f"--pair={path}", f"--out={out}")
+    assert pyro_aevb.evaluate(out, num_data=20, show=False)["notes"] == []
+    path.write_text(path.read_text().replace("Normal(m, 1)", "Normal(m, 2)"))
+    (note,) = pyro_aevb.evaluate(out, num_data=20, show=False)["notes"]
+    assert "source has changed" in note
+
+
+def test_runs_scored_with_different_numbers_of_samples_are_marked(trained, tmp_path, capsys):
+    call(pyro_aevb.fit, *QUICK, "--num-samples=7", f"--out={tmp_path / 'r'}")
+    pyro_aevb.compare([trained / "a", tmp_path / "r"], out=str(tmp_path / "c"))
+    text = (tmp_path / "c" / "comparison.md").read_text()
+    assert "| samples |" in text and "K = 30" in text and "K = 7" in text
+    assert "warning: scored with different numbers of samples" in text
+    with pytest.raises(pyro_aevb.UsageError, match="named twice"):
+        pyro_aevb.compare([trained / "a", trained / "a"])
 
 
 def test_a_run_that_exists_is_not_overwritten(trained, capsys):

@@ -1,5 +1,6 @@
 r"""What is taken from ArviZ, whose interface differs between 0.x (Python 3.11) and 1.x."""
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -29,8 +30,11 @@ def psis_k(log_weights: np.ndarray) -> np.ndarray:
         else:
             from arviz_stats.base import array_stats
 
-            # Here the argument is a log-likelihood, whose negative is the log-weight.
-            k[spread] = array_stats.psislw(-log_weights[spread], axis=-1)[1]
+            for row in np.flatnonzero(spread):
+                # Weights of few values, as of a discrete latent, may have no tail either.
+                with contextlib.suppress(ValueError):
+                    # The argument is a log-likelihood, whose negative is the log-weight.
+                    k[row] = array_stats.psislw(-log_weights[row])[1]
     return np.where(np.isfinite(k), k, np.nan)
 
 

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.description import Description
+from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.diagnostics import effective_sample_size, pareto_k
 from pyro_aevb.handlers import Fix, WholeBatch
 from pyro_aevb.pairs import Pair
@@ -92,6 +93,7 @@ def score(
     """
     description = pair.description
     assert description is not None, "inspect the pair first"
+    check_seed(seed)
     if description.undefined() is not None or not description.local_sites:
         num_samples = 1
     weight_samples = weight_samples if description.global_sites else 1
@@ -126,6 +128,14 @@ def _blocks(batches: Batches) -> Iterator[tuple[int, Tensor]]:
 def _joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, np.ndarray]:
     parts = list(parts)
     return {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
+
+
+def check_seed(seed: int) -> None:
+    r"""Raises:
+    UsageError: Not a whole number from 0 to 2^63 - 1.
+    """
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"--seed is {seed}; it must lie between 0 and 2^63 - 1")
 
 
 @contextmanager

@@ -123,12 +123,12 @@ def summarize(
     counts = {"num_samples": test.num_samples}
     if description.global_sites:
         counts["weight_samples"] = test.weight_samples
-    metrics = {
-        "reconstruction": measured(test.reconstruction, **counts),
-    }
+    reason = description.undefined()
+    metrics = {"reconstruction": measured(test.reconstruction, **counts)}
     if test.reconstruction_mean is not None:
         metrics["reconstruction_mean"] = measured(test.reconstruction_mean)
-    reason = description.undefined()
+    if description.enumerated:  # drawn from the prior, not from what the data say of it
+        metrics = {name: undefined(reason or "enumerated") for name in metrics}
     no_local = None if description.local_sites else "the pair has no local latent sites"
     if test.kl is not None:
         metrics["kl"] = measured(test.kl, **counts)

@@ -42,4 +42,13 @@ def make_objective(name: Any, num_particles: int = 1) -> Any:
         ) from error
     if not (isinstance(found, type) and issubclass(found, ELBO)):
         raise UsageError(f"{name} is not a subclass of pyro.infer.ELBO")
-    return found(num_particles=num_particles)
+    if attribute.startswith("Jit"):
+        raise UsageError(
+            f"{name} is bound to one batch size; use --objective {module}.{attribute[3:]}"
+        )
+    try:
+        return found(num_particles=num_particles)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise UsageError(
+            f"{name}(num_particles={num_particles}) failed: {error}; from Python, give an instance"
+        ) from error

@@ -78,7 +78,22 @@ def importance_traces(model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[A
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     require_reparameterized(sample_sites(guide_trace))
+    require_guided(model_trace, guide_trace)
     return model_trace, guide_trace
+
+
+def require_guided(model_trace: Any, guide_trace: Any) -> None:
+    r"""Every latent site of the model is drawn by the guide.
+
+    Raises:
+        UsageError: One is not, as one that is meant to be enumerated.
+    """
+    for name, site in sample_sites(model_trace).items():
+        if not site["is_observed"] and name not in guide_trace:
+            raise UsageError(
+                f"latent site {name!r} is not in the guide, and this objective does not enumerate; "
+                "use --objective pyro.infer.TraceEnum_ELBO"
+            )
 
 
 def require_reparameterized(sites: dict[str, Any]) -> None:

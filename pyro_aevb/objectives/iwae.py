@@ -9,7 +9,12 @@ from torch import Tensor
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import Fix, WholeBatch
-from pyro_aevb.objectives.elbo import TraceELBO, importance_traces, require_reparameterized
+from pyro_aevb.objectives.elbo import (
+    TraceELBO,
+    importance_traces,
+    require_guided,
+    require_reparameterized,
+)
 from pyro_aevb.sites import in_plate, log_prob, sample_sites
 
 
@@ -54,6 +59,7 @@ class IWAE(TraceELBO):
             else:
                 with Fix(values):
                     model_trace = poutine.trace(model).get_trace(rows, *rest, **kwargs)
+        require_guided(model_trace, guide_trace)
         plate = _data_plate(model_trace, len(rows))
         declared = model_trace.nodes[plate.name]["fn"].subsample_size is not None
         log_weights, outside = x.new_zeros(len(rows)), x.new_zeros(())

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import score
+from pyro_aevb.estimators.importance import check_seed, score
 from pyro_aevb.handlers import ScaleSites, WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.sites import log_prob, sample_sites
@@ -183,6 +183,7 @@ class Trainer:
             self.checkpoint,
             {
                 "pair": self.pair.name,
+                "source": self.pair.source,
                 "tensors": _detached(self.pair.tensors()),
                 "optimizer": self._optimizer and self._optimizer.state_dict(),
                 "schedule": self._schedule and self._schedule.state_dict(),
@@ -204,10 +205,17 @@ class Trainer:
         for chosen in index.split(self.batch_size)[self.step :]:
             if stop.is_set():
                 self.save()
-                raise KeyboardInterrupt
+                where = self.checkpoint and self.checkpoint.parent
+                raise KeyboardInterrupt(f"--resume --out {where} continues from here")
             x = self.train.take(chosen)
-            with handler:
-                loss = self._loss_and_grads(x)
+            try:
+                with handler:
+                    loss = self._loss_and_grads(x)
+            except (ValueError, RuntimeError, IndexError, TypeError) as error:
+                raise UsageError(
+                    f"{self.pair.name} failed on a batch of {len(x)} in epoch {self.epoch + 1}: "
+                    f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                ) from error
             # On a CPU a look at the loss is free; on a GPU it would wait for the device.
             if on_host and not math.isfinite(float(loss)):
                 raise self._not_finite(x)
@@ -327,7 +335,12 @@ def _sigint() -> Iterator[threading.Event]:
 
 
 def seed_everything(seed: int) -> None:
-    r"""Seed torch, NumPy and Python."""
+    r"""Seed torch, NumPy and Python.
+
+    Raises:
+        UsageError: Not a whole number from 0 to 2^63 - 1.
+    """
+    check_seed(seed)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

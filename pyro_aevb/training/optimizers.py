@@ -32,6 +32,8 @@ def make_optimizer(
         for key, value in vars(torch.optim).items()
         if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
     }
+    if name.lower() in ("lbfgs", "sparseadam"):
+        raise UsageError(f"optimizer {name!r} is not one for dense stochastic gradients; use adam")
     if name.lower() not in classes:
         near = difflib.get_close_matches(name.lower(), classes, 1) or ["adam"]
         raise UsageError(f"no optimizer {name!r} in torch.optim; did you mean {near[0]!r}?")
@@ -86,7 +88,8 @@ def make_schedule(
         stretch = scale if scale > 0 else epochs / 3280
         return lr_scheduler.LambdaLR(optimizer, lambda e: 10 ** (-_iwae_stage(e, stretch) / 7))
     found = getattr(lr_scheduler, name, None)
-    if not (isinstance(found, type) and issubclass(found, lr_scheduler.LRScheduler)):
+    base = lr_scheduler.LRScheduler
+    if not (isinstance(found, type) and issubclass(found, base) and found is not base):
         raise UsageError(
             f"no schedule {name!r}: use constant, cosine, iwae, or a class of "
             "torch.optim.lr_scheduler such as ExponentialLR"
