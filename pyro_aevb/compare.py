@@ -93,6 +93,7 @@ def compare(
         "nats per datum ± standard error over data; best run first; difference is to the best, "
         "with the error of the paired difference; weight is ArviZ's stacking weight"
     )
+    notes += dict.fromkeys(note for name in names for note in results[name].get("notes", []))
     environments = {result.get("environment", "unknown") for result in results.values()}
     markdown = [*notes, *(f"computed with {environment}" for environment in sorted(environments))]
     (folder / "comparison.md").write_text(markdown_table(title, ["", *order], rows, markdown))
