@@ -131,8 +131,10 @@ def _joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, np.ndarray]:
 
 
 def check_seed(seed: int) -> None:
-    r"""Raises:
-    UsageError: Not a whole number from 0 to 2^63 - 1.
+    r"""Refuse a seed that the generators do not take.
+
+    Raises:
+        UsageError: Not a whole number from 0 to 2^63 - 1.
     """
     if not 0 <= seed < 1 << 63:
         raise UsageError(f"--seed is {seed}; it must lie between 0 and 2^63 - 1")
