@@ -2,6 +2,7 @@ r"""From a function's signature to a command: flags, one-line errors, exit statu
 
 import difflib
 import inspect
+import os
 import re
 import sys
 import warnings
@@ -118,7 +119,9 @@ def _parse(
     parser.add_function_arguments(function, as_group=False, skip=skipped)
     known = [f"--{key}" for key in parameters if key not in skipped] + ["--config"]
     for word in words:
-        flag = word.partition("=")[0]
+        flag, _, value = word.partition("=")
+        if flag == "--config" and not os.path.isfile(value):
+            raise UsageError(f"no settings file {value!r}: --config takes a YAML file")
         if word.startswith("--") and flag not in (*known, "--help", "--print_config"):
             near = difflib.get_close_matches(flag, known, 1)
             hint = f"; did you mean {_dashed(near[0])}?" if near else f"; see {name} --help"

@@ -140,7 +140,7 @@ def _plain(settings: dict[str, Any], out: str, pair: str, data: str) -> dict[str
     r"""Settings that YAML can hold; a file's path made absolute, a Python object by its name."""
     from pathlib import Path
 
-    plain = {**settings, "out": out}
+    plain: dict[str, Any] = {**{k: _storable(v) for k, v in settings.items()}, "out": out}
     for name, value, title in (("pair", settings["pair"], pair), ("data", settings["data"], data)):
         if not isinstance(value, str):
             plain[name] = f"<{title}>"
@@ -148,9 +148,17 @@ def _plain(settings: dict[str, Any], out: str, pair: str, data: str) -> dict[str
         path, colon, attribute = value.partition(":")
         if Path(path).exists() and (path.endswith(".py") or name == "data"):
             plain[name] = str(Path(path).resolve()) + colon + attribute
-    if not isinstance(settings["objective"], str):
-        plain["objective"] = f"<{type(settings['objective']).__name__}>"
     return plain
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _storable(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_storable(entry) for entry in value]
+    return (
+        value if isinstance(value, (str, int, float, type(None))) else f"<{type(value).__name__}>"
+    )
 
 
 MAY_CHANGE = {

@@ -104,10 +104,13 @@ def restore(
         UsageError: The run cannot be restored.
     """
     settings = run.settings
+    stored = {"pair": [settings["pair"], *(settings.get("pair_parameters") or {}).values()]}
+    stored["data"] = [settings["data"]]
     for name, given in (("pair", pair), ("data", data)):
-        if given is None and str(settings.get(name, "<")).startswith("<"):
+        objects = [value for value in stored[name] if str(value).startswith("<")]
+        if given is None and objects:
             raise UsageError(
-                f"{run.path} was trained from the Python object {settings.get(name)}; "
+                f"{run.path} was trained from the Python object {objects[0]}; "
                 f"call pyro_aevb.evaluate(run, {name}=...) with it"
             )
     state = load_checkpoint(run.checkpoint)

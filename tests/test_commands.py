@@ -199,7 +199,7 @@ MISTAKES = [
     (["--out={dir}/taken"], "exists and is not a run"),
     (["--out={dir}/new", "--resume"], "is not a run"),
     (["--out={dir}/fine.py/run"], "Not a directory"),
-    (["--config={dir}/none.yaml"], "none.yaml"),
+    (["--config={dir}/none.yaml"], "no settings file"),
     (["stray"], "stray"),
 ]
 
@@ -340,6 +340,40 @@ def test_runs_on_other_data_are_not_compared(trained, tmp_path, capsys):
     with pytest.raises(SystemExit):
         call(pyro_aevb.compare, str(trained / "a"), str(tmp_path / "r"))
     assert "num data is 20 in one and 30 in the other" in capsys.readouterr().err
+
+
+def test_without_permission_nothing_is_written(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(SystemExit):
+        call(pyro_aevb.fit, *QUICK, f"--out={tmp_path / 'r'}")
+    assert "no permission to write" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_python_objects_train_and_are_asked_for_again(tmp_path):
+    from pathlib import Path
+
+    data = pyro_aevb.data.load("digits")
+    pair = pyro_aevb.VAE((1, 8, 8), latent_dim=2, hidden=(7,))
+    settings = {"epochs": 1, "num_samples": 30, "num_data": 20, "show": False}
+    run = pyro_aevb.fit(pair, data, out=str(tmp_path / "r"), **settings)
+    metrics = run.results["metrics"]
+    with pytest.raises(pyro_aevb.UsageError, match=r"the Python object <VAE>; call .*pair="):
+        pyro_aevb.evaluate(run, show=False)
+    given = {"pair": pair, "data": data, "num_samples": 30, "num_data": 20, "show": False}
+    assert pyro_aevb.evaluate(run, **given)["metrics"] == metrics
+
+    # The same pair by its name, with parameters and a path as Python writes them.
+    pixels = data.train.images.flatten(1)[:200].numpy()
+    np.save(tmp_path / "own.npy", (pixels > 8).astype(np.uint8))
+    parameters = {"latent_dim": 2, "hidden": (7,)}
+    run = pyro_aevb.fit(
+        "VAE", Path(tmp_path / "own.npy"), parameters, out=str(tmp_path / "s"), **settings
+    )
+    again = pyro_aevb.evaluate(run, num_samples=30, num_data=20, show=False)
+    assert again["metrics"] == run.results["metrics"]
+    with pytest.raises(pyro_aevb.UsageError, match="data is a ndarray"):
+        pyro_aevb.fit("VAE", pixels, **settings)
 
 
 def test_help_imports_nothing_heavy():
