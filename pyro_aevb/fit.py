@@ -29,6 +29,7 @@ def fit(
     num_data: int | None = None,
     memory: int | None = None,
     matmul_precision: Literal["highest", "high", "medium"] = "highest",
+    compile: Literal["auto", "on", "off"] = "auto",
     seed: int = 0,
     device: str = "auto",
     out: str | None = None,
@@ -63,6 +64,8 @@ def fit(
         num_data: Score only the first n test data.
         memory: Budget of scoring in MiB; changes speed only.
         matmul_precision: Precision of float32 products (torch.set_float32_matmul_precision).
+        compile: Capture the training step and compile it: on, off, or auto, which does so for 5,000
+            steps and more and says so if it cannot.
         seed: Of everything random.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         out: The run's directory; default runs/PAIR-DATA.
@@ -110,6 +113,7 @@ def fit(
         kl_warm_up=kl_warm_up,
         patience=patience,
         seed=seed,
+        compile=compile,
         show=show,
     )
     if epochs:
@@ -163,7 +167,7 @@ def _storable(value: Any) -> Any:
 
 MAY_CHANGE = {
     *("epochs", "patience", "num_samples", "weight_samples", "num_data", "memory"),
-    *("device", "data_root", "out", "tensorboard"),
+    *("compile", "device", "data_root", "out", "tensorboard"),
 }
 r"""What a resumed run may change; anything else would make its settings a false record."""
 

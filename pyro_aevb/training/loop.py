@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches, order
+from pyro_aevb.engine.capture import NotCapturable
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import check_seed, score
-from pyro_aevb.handlers import ScaleSites, WholeBatch
+from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.sites import log_prob, sample_sites
 from pyro_aevb.training.checkpoint import (
@@ -31,6 +32,10 @@ from pyro_aevb.training.checkpoint import (
     save_checkpoint,
 )
 from pyro_aevb.training.optimizers import kl_scale, make_optimizer, make_schedule
+from pyro_aevb.training.step import Step
+
+COMPILE_FROM = 5000
+r"""Steps from which on compiling, which takes about 10 s, pays."""
 
 Row = dict[str, float | None]
 
@@ -39,8 +44,6 @@ Row = dict[str, float | None]
 class Trainer:
     r"""Fit a pair by stochastic gradient ascent on an objective.
 
-    Per step the loss is :math:`-\mathcal{L}/N` in nats per datum: a pair that declares the N of its
-    data plate has its objective divided by N, any other by the length of the batch.
     The order of the data in epoch e is a function of the seed and e alone; all other random
     numbers come from the global generators, whose states every checkpoint holds. So a run that was
     interrupted and resumed equals one that was not, bit for bit on a CPU.
@@ -59,6 +62,9 @@ class Trainer:
         patience: Stop after this many epochs without a better validation value and return to
             the best; 0 never stops.
         seed: Of the order of the data, and of all generators at the start.
+        compile: ``on`` captures the step and compiles it, see :class:`~.step.Step`; ``off`` runs
+            the handlers at every step; ``auto`` compiles if at least 5,000 steps lie ahead, since
+            compiling takes seconds, and falls back to running eagerly, saying why.
         on_epoch: Called with the history after each epoch.
         show: Show a progress bar.
     """
@@ -78,6 +84,7 @@ class Trainer:
     kl_warm_up: int = 0
     patience: int = 0
     seed: int = 0
+    compile: str = "auto"
     on_epoch: Callable[[Sequence[Row]], None] | None = None
     show: bool = False
 
@@ -88,16 +95,18 @@ class Trainer:
                 raise UsageError(f"--{flag} is {getattr(self, name)}; it must not be negative")
         if self.batch_size < 1:
             raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 1")
-        description = self.pair.description
-        assert description is not None, "inspect the pair first"
+        if self.compile not in ("auto", "on", "off"):
+            raise UsageError(f"--compile is {self.compile!r}; it must be auto, on or off")
         if self.epochs and not self.pair.trainable():
             raise UsageError(f"{self.pair.name} has nothing to train; use --epochs 0 to score it")
         self.history: list[Row] = []
         self.best: dict[str, Any] = {"value": -math.inf, "epoch": -1}
         self.epoch = self.step = 0
         self.losses: list[Tensor] = []
-        self.latent = {s.name for s in description.local_sites or description.global_sites}
-        self.num_data = description.plate_size
+        # Decided once, from the size of the whole run, so that a resumed one does the same.
+        steps = self.epochs * (len(self.train) // self.batch_size)
+        self.compiled = self.compile == "on" or (self.compile == "auto" and steps >= COMPILE_FROM)
+        self._step = Step(self.pair, self.objective, self.train)
         self._named = self.pair.trainable()
         self._optimizer: Any = None
         self._schedule: Any = None
@@ -111,11 +120,12 @@ class Trainer:
 
     def try_objective(self) -> None:
         r"""Evaluate the objective once on a few data, changing nothing, to fail before any work."""
-        x = self.train.take(torch.arange(min(len(self.train), self.batch_size, 5)))
-        devices = [x.device] if x.is_cuda else []
+        few = torch.arange(min(len(self.train), self.batch_size, 5))
+        device = self.train.images.device
+        devices = [device] if device.type == "cuda" else []
         with self.pair.active(), WholeBatch(), torch.random.fork_rng(devices):
             try:
-                self._loss_and_grads(x)
+                self._step(few)
             except (NotImplementedError, ValueError, RuntimeError) as error:
                 if isinstance(error, UsageError):
                     raise
@@ -143,6 +153,8 @@ class Trainer:
         self.history, self.best = state["history"], state["best"]
         self.epoch, self.step = state["epoch"], state["step"]
         self.losses = list(state["losses"].to(self.train.images.device))
+        if self.compile == "auto":
+            self.compiled = state["compiled"]
         restore_random_state(state["random"])
 
     def run(self) -> list[Row]:
@@ -168,6 +180,8 @@ class Trainer:
             self.save()
         fast = pyro.validation_enabled(False)
         with self.pair.active(), WholeBatch(), fast, bar, _sigint() as stop:
+            if self.compiled and self.epoch < self.epochs:
+                self._compile(bar)
             while self.epoch < self.epochs and not self._out_of_patience():
                 self._run_epoch(bar, stop)
         if self.patience and "tensors" in self.best:
@@ -191,36 +205,49 @@ class Trainer:
                 "best": self.best,
                 "epoch": self.epoch,
                 "step": self.step,
+                "compiled": self.compiled,
                 "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
                 "random": random_state(),
             },
         )
 
+    def _compile(self, bar: Any) -> None:
+        index = order(len(self.train), self.seed, 0)[: self.batch_size]
+        bar.set_postfix_str("compiling the step")
+        try:
+            self._step.compile(index)
+        except NotCapturable as reason:
+            if self.compile == "on":
+                raise UsageError(
+                    f"--compile on: {self.pair.name} has to run eagerly: {reason}; use "
+                    "--compile auto"
+                ) from reason
+            self.compiled = False
+            if self.show:
+                bar.write(f"{self.pair.name} trains eagerly: {reason}")
+
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
         began, first_step = time.perf_counter(), self.step
         scale = kl_scale(self.epoch, self.kl_warm_up)
-        handler: Any = ScaleSites(scale, self.latent) if scale < 1 else nullcontext()
-        index = order(len(self.train), self.seed, self.epoch)
+        index = order(len(self.train), self.seed, self.epoch).to(self.train.images.device)
         on_host = not self.train.images.is_cuda
         for chosen in index.split(self.batch_size)[self.step :]:
             if stop.is_set():
                 self.save()
                 where = self.checkpoint and self.checkpoint.parent
                 raise KeyboardInterrupt(f"--resume --out {where} continues from here")
-            x = self.train.take(chosen)
             try:
-                with handler:
-                    loss = self._loss_and_grads(x)
+                loss = self._step(chosen, scale)
             except (ValueError, RuntimeError, IndexError, TypeError) as error:
+                said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 raise UsageError(
-                    f"{self.pair.name} failed on a batch of {len(x)} in epoch {self.epoch + 1}: "
-                    f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    f"{self.pair.name} failed on a batch of {len(chosen)} in epoch "
+                    f"{self.epoch + 1}: {said}"
                 ) from error
             # On a CPU a look at the loss is free; on a GPU it would wait for the device.
             if on_host and not math.isfinite(float(loss)):
-                raise self._not_finite(x)
+                raise self._not_finite(chosen)
             self._optimizer.step()
-            self._optimizer.zero_grad()
             self.losses.append(loss * (len(chosen) / len(index)))
             self.step += 1
             bar.update()
@@ -237,7 +264,7 @@ class Trainer:
         }
         value, name = self.watched(row)
         if not (math.isfinite(objective) and math.isfinite(value)):
-            raise self._not_finite(x)
+            raise self._not_finite(chosen)
         self.history.append(row)
         if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self._schedule.step(-value)
@@ -262,27 +289,6 @@ class Trainer:
         assert value is not None
         return value, name
 
-    def _loss_and_grads(self, x: Tensor) -> Tensor:
-        r"""Minus the objective per datum, detached, after back-propagating it."""
-        pair, num_data = self.pair, self.num_data or len(x)
-        if hasattr(self.objective, "differentiable_loss"):
-            loss = self.objective.differentiable_loss(pair.model, pair.guide, x) / num_data
-            loss.backward()
-            return loss.detach()
-
-        # Some of Pyro's objectives only back-propagate by themselves, and only if they see a
-        # parameter in the trace; those of a plain module would silently not be trained.
-        def model(batch: Tensor) -> Any:
-            name, parameter = next(iter(self._named.items()))
-            pyro.param(f"trained:{name}", parameter)
-            return pair.model(batch)
-
-        value = self.objective.loss_and_grads(model, pair.guide, x)  # type: ignore[attr-defined]
-        for parameter in self._named.values():
-            if parameter.grad is not None:
-                parameter.grad /= num_data
-        return torch.as_tensor(float(value) / num_data)
-
     def _validate(self) -> Row:
         r"""The true ELBO, KL weight 1, on the validation data, with the same draws every epoch."""
         scores = score(self.pair, self.valid, 1, 1, self.seed, details=False)
@@ -298,7 +304,8 @@ class Trainer:
         )
 
     @torch.no_grad()
-    def _not_finite(self, x: Tensor) -> UsageError:
+    def _not_finite(self, index: Tensor) -> UsageError:
+        x = self.train.take(index)
         guide = poutine.trace(self.pair.guide).get_trace(x)
         model = poutine.trace(poutine.replay(self.pair.model, trace=guide)).get_trace(x)
         terms = [

@@ -1,0 +1,1 @@
+r"""The engine: run a pair's effect handlers once, compile what they did, replay it."""

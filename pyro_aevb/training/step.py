@@ -1,0 +1,125 @@
+r"""One training step: from the index of a batch to the loss and its gradients."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.elbo import ELBO
+from torch import Tensor
+
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.capture import NotCapturable, capture
+from pyro_aevb.engine.inductor import compile_captured
+from pyro_aevb.handlers import ScaleSites
+from pyro_aevb.pairs import Pair
+
+
+@dataclass
+class Step:
+    r"""Minus the objective per datum and its gradients, eagerly or from one compiled graph.
+
+    The loss is :math:`-\mathcal{L}/N` in nats per datum: a pair that declares the N of its data
+    plate has its objective divided by N, any other by the length of the batch.
+
+    Called with the index of a batch, a step leaves the gradients in ``.grad`` and returns the
+    loss, detached. Both ways draw from torch's generators: after :meth:`compile` other numbers of
+    the same distributions. Run inside ``pair.active()`` and ``WholeBatch()``.
+
+    Arguments:
+        pair: An inspected pair.
+        objective: Any ``pyro.infer.ELBO``.
+        data: What the index points into.
+    """
+
+    pair: Pair
+    objective: ELBO
+    data: Batches
+    parameters: dict[str, Tensor] = field(init=False)
+    _compiled: Callable[..., list[Tensor]] | None = field(default=None, init=False)
+    _size: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        description = self.pair.description
+        assert description is not None, "inspect the pair first"
+        self.latent = {s.name for s in description.local_sites or description.global_sites}
+        self.num_data = description.plate_size
+        self.parameters = self.pair.trainable()
+
+    def compile(self, index: Tensor) -> None:
+        r"""Capture and compile the step for batches of the length of `index`.
+
+        Others still run eagerly, as the last batch of an epoch does if it is smaller.
+
+        Arguments:
+            index: Of some batch.
+
+        Raises:
+            NotCapturable: The step has to run eagerly, and why.
+        """
+        if not hasattr(self.objective, "differentiable_loss"):
+            name = type(self.objective).__name__
+            raise NotCapturable(f"{name} has no differentiable_loss, only loss_and_grads")
+        used: dict[str, Tensor] = {}
+
+        def step(index: Tensor, kl_scale: Tensor) -> list[Tensor]:
+            x = self.data.take(index)
+            with ScaleSites(kl_scale, self.latent):
+                loss = self._loss(x)
+            values = list(self.parameters.values())
+            gradients = torch.autograd.grad(loss, values, allow_unused=True)
+            reached = dict(zip(self.parameters, gradients, strict=True))
+            used.update({k: v for k, v in self.parameters.items() if reached[k] is not None})
+            return [loss.detach(), x, *(g for g in gradients if g is not None)]
+
+        index = index.to(self.data.images.device)
+        one = torch.ones((), device=index.device)
+        captured = capture(
+            step,
+            (index, one),
+            (index.flip(0).roll(1) // 2, one / 2),
+            [*self.pair.tensors().values()],
+        )
+        self._compiled = compile_captured(captured, (index, one))
+        self._size, self._used = len(index), list(used.values())
+        self._scales = {1.0: one}
+
+    def __call__(self, index: Tensor, kl_scale: float = 1.0) -> Tensor:
+        index = index.to(self.data.images.device)
+        if self._compiled is not None and len(index) == self._size:
+            scale = self._scales.setdefault(kl_scale, torch.full((), kl_scale, device=index.device))
+            loss, _, *gradients = self._compiled(index, scale)
+            for parameter, gradient in zip(self._used, gradients, strict=True):
+                parameter.grad = gradient
+            return loss
+        with ScaleSites(kl_scale, self.latent):
+            return self._eagerly(self.data.take(index))
+
+    def _loss(self, x: Tensor) -> Tensor:
+        objective: Any = self.objective
+        value: Tensor = objective.differentiable_loss(self.pair.model, self.pair.guide, x)
+        return value / (self.num_data or len(x))
+
+    def _eagerly(self, x: Tensor) -> Tensor:
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        if hasattr(self.objective, "differentiable_loss"):
+            loss = self._loss(x)
+            loss.backward()
+            return loss.detach()
+
+        # Some of Pyro's objectives only back-propagate by themselves, and only if they see a
+        # parameter in the trace; those of a plain module would silently not be trained.
+        def model(batch: Tensor) -> Any:
+            name, parameter = next(iter(self.parameters.items()))
+            pyro.param(f"trained:{name}", parameter)
+            return self.pair.model(batch)
+
+        num_data = self.num_data or len(x)
+        objective: Any = self.objective
+        value = objective.loss_and_grads(model, self.pair.guide, x)
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                parameter.grad /= num_data
+        return torch.as_tensor(float(value) / num_data)
