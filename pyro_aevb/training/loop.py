@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.engine.capture import NotCapturable
+from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import check_seed, score
 from pyro_aevb.handlers import WholeBatch
@@ -107,6 +108,7 @@ class Trainer:
         steps = self.epochs * (len(self.train) // self.batch_size)
         self.compiled = self.compile == "on" or (self.compile == "auto" and steps >= COMPILE_FROM)
         self._step = Step(self.pair, self.objective, self.train)
+        self._update: Callable[[Tensor], Tensor] = self._one_update
         self._named = self.pair.trainable()
         self._optimizer: Any = None
         self._schedule: Any = None
@@ -225,29 +227,38 @@ class Trainer:
             self.compiled = False
             if self.show:
                 bar.write(f"{self.pair.name} trains eagerly: {reason}")
+            return
+        if graphable(self._optimizer):
+            self._update = GraphedUpdate(self._one_update, self._optimizer, self.batch_size)
+
+    def _one_update(self, index: Tensor) -> Tensor:
+        loss = self._step(index)
+        # On a CPU a look at the loss is free; on a GPU it would wait for the device.
+        if not loss.is_cuda and not math.isfinite(float(loss)):
+            raise self._not_finite(index)
+        self._optimizer.step()
+        return loss
 
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
         began, first_step = time.perf_counter(), self.step
         scale = kl_scale(self.epoch, self.kl_warm_up)
         index = order(len(self.train), self.seed, self.epoch).to(self.train.images.device)
-        on_host = not self.train.images.is_cuda
+        self._step.kl_scale = scale
         for chosen in index.split(self.batch_size)[self.step :]:
             if stop.is_set():
                 self.save()
                 where = self.checkpoint and self.checkpoint.parent
                 raise KeyboardInterrupt(f"--resume --out {where} continues from here")
             try:
-                loss = self._step(chosen, scale)
+                loss = self._update(chosen)
+            except UsageError:
+                raise
             except (ValueError, RuntimeError, IndexError, TypeError) as error:
                 said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 raise UsageError(
                     f"{self.pair.name} failed on a batch of {len(chosen)} in epoch "
                     f"{self.epoch + 1}: {said}"
                 ) from error
-            # On a CPU a look at the loss is free; on a GPU it would wait for the device.
-            if on_host and not math.isfinite(float(loss)):
-                raise self._not_finite(chosen)
-            self._optimizer.step()
             self.losses.append(loss * (len(chosen) / len(index)))
             self.step += 1
             bar.update()

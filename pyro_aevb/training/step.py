@@ -24,8 +24,9 @@ class Step:
     plate has its objective divided by N, any other by the length of the batch.
 
     Called with the index of a batch, a step leaves the gradients in ``.grad`` and returns the
-    loss, detached. Both ways draw from torch's generators: after :meth:`compile` other numbers of
-    the same distributions. Run inside ``pair.active()`` and ``WholeBatch()``.
+    loss, detached; ``kl_scale`` multiplies the log-probabilities of the latent sites. Both ways
+    draw from torch's generators: after :meth:`compile` other numbers of the same distributions.
+    Run inside ``pair.active()`` and ``WholeBatch()``.
 
     Arguments:
         pair: An inspected pair.
@@ -36,6 +37,7 @@ class Step:
     pair: Pair
     objective: ELBO
     data: Batches
+    kl_scale: float = field(default=1.0, init=False)
     parameters: dict[str, Tensor] = field(init=False)
     _compiled: Callable[..., list[Tensor]] | None = field(default=None, init=False)
     _size: int = field(default=0, init=False)
@@ -83,17 +85,20 @@ class Step:
         )
         self._compiled = compile_captured(captured, (index, one))
         self._size, self._used = len(index), list(used.values())
-        self._scales = {1.0: one}
+        # One tensor, filled anew where the weight changes, so that a CUDA graph reads it.
+        self._scale, self._filled = one, 1.0
 
-    def __call__(self, index: Tensor, kl_scale: float = 1.0) -> Tensor:
+    def __call__(self, index: Tensor) -> Tensor:
         index = index.to(self.data.images.device)
         if self._compiled is not None and len(index) == self._size:
-            scale = self._scales.setdefault(kl_scale, torch.full((), kl_scale, device=index.device))
-            loss, _, *gradients = self._compiled(index, scale)
+            if self._filled != self.kl_scale:
+                self._scale.fill_(self.kl_scale)
+                self._filled = self.kl_scale
+            loss, _, *gradients = self._compiled(index, self._scale)
             for parameter, gradient in zip(self._used, gradients, strict=True):
                 parameter.grad = gradient
             return loss
-        with ScaleSites(kl_scale, self.latent):
+        with ScaleSites(self.kl_scale, self.latent):
             return self._eagerly(self.data.take(index))
 
     def _loss(self, x: Tensor) -> Tensor:
