@@ -23,6 +23,29 @@ def sample_sites(trace: Any) -> dict[str, Any]:
     }
 
 
+def guide_sites(trace: Any) -> dict[str, Any]:
+    r"""The random sites of a guide's trace, an autoguide's pair of sites as the one that it is.
+
+    ``AutoNormal`` draws an auxiliary site ``w_unconstrained`` from :math:`q(u)` and puts ``w``
+    where a transform takes it, by a Delta that carries the Jacobian. Where the support of the prior
+    is real the transform is the identity: then ``w`` is distributed as :math:`q(u)`, a
+    Normal with a closed form and a scale of its own. Other transforms are left as they are.
+    """
+    sites = sample_sites(trace)
+    for name, site in list(sites.items()):
+        drawn = sites.get(f"{name}_unconstrained")
+        if (
+            drawn is not None
+            and drawn["infer"].get("is_auxiliary")
+            and isinstance(site["fn"], Delta)
+            and site["fn"].v is drawn["value"]
+            and site["fn"].batch_shape == drawn["fn"].batch_shape
+        ):
+            sites[name] = {**site, "fn": drawn["fn"]}
+            del sites[drawn["name"]]
+    return sites
+
+
 def in_plate(site: Any, plate: str) -> bool:
     r"""Whether a site lies inside the plate of that name."""
     return any(frame.name == plate for frame in site["cond_indep_stack"])

@@ -10,7 +10,7 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.sites import closed_form_kl, log_prob, sample_sites
+from pyro_aevb.sites import closed_form_kl, guide_sites, log_prob, sample_sites
 
 
 class TraceELBO(ELBO):
@@ -112,7 +112,7 @@ def require_reparameterized(sites: dict[str, Any]) -> None:
 
 def _terms(model_trace: Any, guide_trace: Any, analytic: bool) -> Iterator[Tensor]:
     r"""The scaled terms whose sum is one draw of the bound."""
-    model, guide = sample_sites(model_trace), sample_sites(guide_trace)
+    model, guide = sample_sites(model_trace), guide_sites(guide_trace)
     closed: dict[str, Tensor] = {}
     # The same order on both sides: a later site never feeds an earlier one's closed form.
     if analytic and [n for n in model if n in guide] == [n for n in guide if n in model]:
