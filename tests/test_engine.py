@@ -1,0 +1,366 @@
+"""Captured and compiled steps against eager ones, with the same random draws."""
+
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+import pyro_aevb.engine.inductor
+import pyro_aevb.training.step
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.engine import products
+from pyro_aevb.engine.capture import NotCapturable, capture
+from pyro_aevb.engine.inductor import compile_captured
+from pyro_aevb.errors import UsageError
+from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.inspection import inspect
+from pyro_aevb.objectives import make_objective
+from pyro_aevb.pairs import load_pair
+from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.training.step import Step
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+B = 24
+PAIRS = {
+    "mlp": ("VAE", {}),
+    "conv": ("VAE", {"network": "conv", "hidden": [4, 8]}),
+    "gaussian": ("VAE", {"likelihood": "gaussian"}),
+    "autoencoder": ("Autoencoder", {"hidden": [32]}),
+    "module": (f"{EXAMPLES}/my_vae.py:MyVAE", {}),
+    "classic": (f"{EXAMPLES}/classic_vae.py:VAE", {}),
+    "functions": (f"{EXAMPLES}/two_functions.py", {}),
+    "hierarchical": (f"{EXAMPLES}/hierarchical.py:TwoLayers", {}),
+    "weights": (f"{EXAMPLES}/bayesian_decoder.py:BayesianDecoder", {}),
+}
+
+
+def images(n=60, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, 1, 28, 28), generator=generator, dtype=torch.uint8)
+
+
+def make_step(pair, objective="elbo", particles=1, binarize="dynamic", data=None):
+    data = Split(images() if data is None else data, None, 255)
+    if isinstance(pair, str):
+        name, parameters = PAIRS[pair]
+        pair = load_pair(name, parameters, DataSet("made", data, data, data, "none", ""))
+    batches = Batches(data, binarize)
+    if pair.description is None:
+        inspect(pair, batches.take(torch.arange(5)))
+    return Step(pair, make_objective(objective, particles), batches)
+
+
+def run(step, index, kl_scale=0.3, seed=3):
+    """The loss and the gradients."""
+    torch.manual_seed(seed)
+    step.kl_scale = kl_scale
+    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
+        loss = step(index)
+    gradients = {k: v.grad.clone() for k, v in step.parameters.items() if v.grad is not None}
+    return loss, gradients
+
+
+def compile_step(step, index):
+    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
+        step.compile(index)
+
+
+def assert_equal(one, other, rtol):
+    (loss, gradients), (loss_too, gradients_too) = one, other
+    torch.testing.assert_close(loss, loss_too, rtol=rtol, atol=0)
+    assert gradients.keys() == gradients_too.keys()
+    for name, gradient in gradients.items():
+        # Relative to the largest entry: the others cancel to zero with an error of that size.
+        error = (gradient - gradients_too[name]).abs().max() / gradient.abs().max()
+        assert error < rtol, name
+
+
+@pytest.mark.parametrize("objective, particles", [("elbo", 1), ("sampled_elbo", 2), ("iwae", 3)])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_captured_step_is_the_eager_one(pair, objective, particles, monkeypatch):
+    monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", lambda captured, _: captured)
+    step = make_step(pair, objective, particles)
+    index = torch.randperm(60)[:B]
+    other = torch.randperm(60)[:B]
+    eager = [run(step, i, scale) for i, scale in ((index, 1.0), (other, 0.3))]
+    compile_step(step, index)
+    assert_equal(eager[0], run(step, index, 1.0), 1e-5)
+    assert_equal(eager[1], run(step, other, 0.3), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "pair, objective, particles",
+    [("mlp", "elbo", 1), ("conv", "elbo", 1), ("hierarchical", "iwae", 3), ("weights", "elbo", 1)],
+)
+def test_a_compiled_step_is_the_eager_one(pair, objective, particles):
+    """With torch's own generators inside the graph, so that the draws are the same."""
+    step = make_step(pair, objective, particles)
+    index, other = torch.randperm(60)[:B], torch.randperm(60)[:B]
+    eager = [run(step, i, scale) for i, scale in ((index, 1.0), (other, 0.3))]
+    with torch._inductor.config.patch(fallback_random=True):
+        compile_step(step, index)
+    assert_equal(eager[0], run(step, index, 1.0), 1e-4)
+    assert_equal(eager[1], run(step, other, 0.3), 1e-4)
+    # It reads the live parameters, and a batch of another length still runs.
+    with torch.no_grad():
+        for value in step.parameters.values():
+            value.mul_(0.9)
+    compiled = run(step, index)
+    few = run(step, index[:7])
+    step._compiled = None
+    assert_equal(run(step, index), compiled, 1e-4)
+    assert_equal(run(step, index[:7]), few, 1e-12)
+
+
+class Location(nn.Module):
+    r"""x ~ N(theta, 1): the loss per datum is the mean of 0.5 |x - theta|^2 + 0.5 d log 2 pi."""
+
+    def __init__(self):
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(4))
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(self.theta, 1).to_event(1), obs=x)
+
+    def guide(self, x):
+        pass
+
+
+def test_small_parameters_are_not_frozen_and_unused_ones_get_no_gradient():
+    pixels = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
+    batches = Batches(Split(pixels, None, 1), "none")
+    pair = load_pair(Location())
+    inspect(pair, batches.take(torch.arange(5)))
+    step = Step(pair, make_objective("elbo"), batches)
+    index = torch.arange(B)
+    compile_step(step, index)
+    for value in (0.0, 2.0):
+        with torch.no_grad():
+            step.parameters["pair.theta"].fill_(value)
+        loss, gradients = run(step, index, 1.0)
+        expected = -dist.Normal(torch.tensor(value), 1).log_prob(pixels[:B]).sum() / B
+        torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+        assert list(gradients) == ["pair.theta"]
+        torch.testing.assert_close(
+            gradients["pair.theta"], value - pixels[:B].mean(0), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_draws_are_fresh_reproducible_and_not_spent_by_compiling():
+    step = make_step("mlp")
+    index = torch.arange(B)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    compile_step(step, index)
+    assert torch.equal(before, torch.get_rng_state())
+    first, again = (float(run(step, index, seed=8)[0]) for _ in range(2))
+    with step.pair.active(), WholeBatch():
+        others = [float(step(index)) for _ in range(50)]
+    assert first == again
+    assert len({first, *others}) == 51
+    # Their mean is the eager one's: standard errors of both, four of them.
+    step._compiled = None
+    with step.pair.active(), WholeBatch():
+        eager = torch.tensor([float(step(index)) for _ in range(50)])
+    others = torch.tensor(others)
+    error = ((others.var() + eager.var()) / 50).sqrt()
+    assert abs(others.mean() - eager.mean()) < 4 * error
+
+
+class Normalized(nn.Module):
+    """A running average that every step moves, in a guide."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(784)
+        self.encoder, self.decoder = nn.Linear(784, 3), nn.Linear(3, 784)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1).to_event(1))
+            logits = self.decoder(z)
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x.flatten(1))
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            loc = self.encoder(self.norm(x.flatten(1)))
+            pyro.sample("z", dist.Normal(loc, 1).to_event(1))
+
+
+def test_running_averages_move_once_a_step():
+    data = Split(images(), None, 255)
+    batches = Batches(data, "dynamic")
+    pair = load_pair(Normalized())
+    inspect(pair, batches.take(torch.arange(5)))
+    pair.train()
+    step = Step(pair, make_objective("elbo"), batches)
+    index = torch.arange(B)
+    start = {k: v.detach().clone() for k, v in pair.tensors().items()}
+    eager = run(step, index)
+    moved = {k: v.detach().clone() for k, v in pair.tensors().items()}
+    pair.load_tensors(start, "the start")
+    with torch._inductor.config.patch(fallback_random=True):
+        compile_step(step, index)
+    for name, value in pair.tensors().items():
+        assert torch.equal(value, start[name]), name
+    assert_equal(eager, run(step, index), 2e-5)
+    assert not torch.equal(moved["pair.norm.running_mean"], start["pair.norm.running_mean"])
+    for name, value in pair.tensors().items():
+        torch.testing.assert_close(value, moved[name], rtol=1e-5, atol=1e-6)
+
+
+def test_what_cannot_be_captured_says_why():
+    x, y = torch.arange(6.0), torch.arange(6.0) - 9
+    with pytest.raises(NotCapturable, match="reads a value back"):
+        capture(lambda t: [t * 2 if t.sum() > 0 else t], (x,), (y,))
+    calls = iter(range(10))
+    with pytest.raises(NotCapturable, match="changes from call to call"):
+        capture(lambda t: [t * next(calls)], (x,), (y,))
+
+    def broken(t):
+        raise KeyError("missing")
+
+    with pytest.raises(NotCapturable, match="KeyError: 'missing'"):
+        capture(broken, (x,), (y,))
+
+
+def test_without_a_compiler_it_says_so(monkeypatch):
+    captured = capture(lambda t: [t * 2], (torch.ones(3),), (torch.zeros(3),))
+    pyro_aevb.engine.inductor.missing.cache_clear()
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(NotCapturable, match="no C\\+\\+ compiler"):
+        compile_captured(captured, (torch.ones(3),))
+    monkeypatch.undo()
+    pyro_aevb.engine.inductor.missing.cache_clear()
+
+
+def product_graph(a, b, bias):
+    function = (lambda a, b, c: [torch.addmm(c, a.t(), b), a.t() @ b]) if bias is not None else None
+    return capture(function, (a, b, bias), (a + 1, b, bias))
+
+
+def targets(captured):
+    return [node.target for node in captured.graph.graph.nodes if node.op == "call_function"]
+
+
+@pytest.mark.skipif(not products.available(), reason="torch without oneDNN")
+@pytest.mark.parametrize("reduced, tolerance", [(False, 1e-6), (True, 2**-7)])
+def test_products_by_onednn_are_those_of_mkl(reduced, tolerance):
+    """bfloat16 has 8 bits; of two rounded operands and a rounded sum the errors stay below 2^-7."""
+    torch.manual_seed(0)
+    a, b, bias = torch.randn(200, 150), torch.randn(200, 160), torch.randn(160)
+    captured = product_graph(a, b, bias)
+    products.use_onednn(captured.graph, reduced)
+    assert torch.ops.aten.mm.default not in targets(captured)
+    assert torch.ops.aten.addmm.default not in targets(captured)
+    exact = a.double().t() @ b.double()
+    for result, expected in zip(captured(a, b, bias), (exact + bias, exact), strict=True):
+        error = (result - expected).abs().max() / expected.abs().max()
+        assert error < tolerance
+        assert (error > 1e-4) == reduced
+
+
+def test_small_products_and_machines_without_onednn_keep_torchs(monkeypatch):
+    small = product_graph(torch.randn(9, 9), torch.randn(9, 9), torch.randn(9))
+    products.use_onednn(small.graph, False)
+    assert torch.ops.aten.mm.default in targets(small)
+    monkeypatch.setattr(products, "_product", lambda *_: (_ for _ in ()).throw(RuntimeError("no")))
+    products.available.cache_clear()
+    large = product_graph(torch.randn(200, 150), torch.randn(200, 160), torch.randn(160))
+    products.use_onednn(large.graph, False)
+    assert torch.ops.aten.mm.default in targets(large)
+    monkeypatch.undo()
+    products.available.cache_clear()
+
+
+def make_trainer(folder, **settings):
+    seed_everything(1)
+    step = make_step("mlp", data=images(50))
+    data, valid = step.data, Batches(Split(images(10, 1), None, 255), "fixed")
+    checkpoint = folder / "checkpoint.pt"
+    return Trainer(
+        step.pair, data, valid, settings.pop("objective", step.objective), checkpoint,
+        batch_size=20, lr=1e-2, seed=1, **settings,
+    )  # fmt: skip
+
+
+def test_a_compiled_run_that_was_interrupted_is_the_uninterrupted_one(tmp_path, monkeypatch):
+    """Two full batches and one of 10 in each epoch; stopped after the fourth step of six."""
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    whole = make_trainer(tmp_path / "a", epochs=2, compile="on")
+    whole.run()
+    cut = make_trainer(tmp_path / "b", epochs=2, compile="on")
+    calls = []
+
+    def update(index):
+        if len(calls) == 4:
+            raise UsageError("stopped here")
+        calls.append(index)
+        return cut._one_update(index)
+
+    cut._update = update
+    with pytest.raises(UsageError, match="stopped here"):
+        cut.run()
+    resumed = make_trainer(tmp_path / "b", epochs=2)
+    resumed.resume()
+    assert resumed.compiled, "auto follows the run it continues"
+    seed_everything(99)
+    resumed.resume()
+    resumed.run()
+    for name, value in whole.pair.tensors().items():
+        assert torch.equal(value, resumed.pair.tensors()[name]), name
+    drop = "images_per_second"
+    rows = [
+        [{k: v for k, v in r.items() if k != drop} for r in t.history] for t in (whole, resumed)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_the_choice_to_compile(tmp_path, capsys, monkeypatch):
+    from pyro.infer import Trace_ELBO
+
+    made = []
+    monkeypatch.setattr(Step, "compile", lambda self, index: made.append(len(index)))
+    make_trainer(tmp_path, epochs=1).run()
+    make_trainer(tmp_path, epochs=1, compile="off").run()
+    assert made == []
+    make_trainer(tmp_path, epochs=1, compile="on").run()
+    monkeypatch.setattr("pyro_aevb.training.loop.COMPILE_FROM", 2)
+    make_trainer(tmp_path, epochs=1).run()
+    assert made == [20, 20]
+    monkeypatch.undo()
+    monkeypatch.setattr("pyro_aevb.training.loop.COMPILE_FROM", 2)
+    make_trainer(tmp_path, epochs=1, objective=Trace_ELBO(), show=True).run()
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("trains eagerly: it reads a value back") == 1
+    with pytest.raises(UsageError, match="--compile on: VAE has to run eagerly: it reads"):
+        make_trainer(tmp_path, epochs=1, objective=Trace_ELBO(), compile="on").run()
+    with pytest.raises(UsageError, match="--compile is 'maybe'"):
+        make_trainer(tmp_path, compile="maybe")
+
+
+def test_binarization_has_16_bit_probabilities():
+    """64 draws of each of 60 x 784 grey levels, per level: within 5 standard errors."""
+    data = images()
+    batches = Batches(Split(data, None, 255), "dynamic")
+    torch.manual_seed(0)
+    bits = sum(batches.take(torch.arange(60)).double() for _ in range(64))
+    assert set(batches.take(torch.arange(60)).unique().tolist()) == {0.0, 1.0}
+    for level in range(256):
+        drawn = bits[data == level]
+        p, n = level / 255, 64 * len(drawn)
+        assert abs(float(drawn.sum()) / n - p) <= 5 * (p * (1 - p) / n) ** 0.5
+    # Of neighbouring pixels, which share one 64-bit draw, the products have the right mean too.
+    half = Batches(
+        Split(torch.full((400, 1, 28, 28), 127, dtype=torch.uint8), None, 254), "dynamic"
+    )
+    x = half.take(torch.arange(400)).flatten()
+    for shift in (1, 2, 3, 4):
+        product = float((x[shift:] * x[:-shift]).mean())
+        assert abs(product - 0.25) < 5 * (0.25 * 0.75 / len(x)) ** 0.5
