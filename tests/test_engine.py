@@ -43,15 +43,15 @@ def images(n=60, seed=0):
     return torch.randint(0, 256, (n, 1, 28, 28), generator=generator, dtype=torch.uint8)
 
 
-def make_step(pair, objective="elbo", particles=1, binarize="dynamic", data=None):
+def make_step(pair, objective="elbo", particles=1, noise="shared", data=None):
     data = Split(images() if data is None else data, None, 255)
     if isinstance(pair, str):
         name, parameters = PAIRS[pair]
         pair = load_pair(name, parameters, DataSet("made", data, data, data, "none", ""))
-    batches = Batches(data, binarize)
+    batches = Batches(data, "dynamic")
     if pair.description is None:
         inspect(pair, batches.take(torch.arange(5)))
-    return Step(pair, make_objective(objective, particles), batches)
+    return Step(pair, make_objective(objective, particles), batches, noise)
 
 
 def run(step, index, kl_scale=0.3, seed=3):
@@ -90,6 +90,22 @@ def test_a_captured_step_is_the_eager_one(pair, objective, particles, monkeypatc
     compile_step(step, index)
     assert_equal(eager[0], run(step, index, 1.0), 1e-5)
     assert_equal(eager[1], run(step, other, 0.3), 1e-5)
+
+
+@pytest.mark.parametrize("noise", ["local", "flipout"])
+def test_weight_noise_is_captured(noise, monkeypatch):
+    monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", lambda captured, _: captured)
+    step = make_step("weights", noise=noise)
+    index = torch.randperm(60)[:B]
+    eager = run(step, index)
+    compile_step(step, index)
+    assert_equal(eager, run(step, index), 1e-5)
+    with pytest.raises(UsageError, match="is for the ELBO; IWAE needs"):
+        make_step("weights", "iwae", 3, noise)
+    with pytest.raises(UsageError, match="VAE has no uncertain weights"):
+        make_step("mlp", noise=noise)
+    with pytest.raises(UsageError, match="--weight-noise is 'no'; it must be one of shared, local"):
+        make_step("weights", noise="no")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class Trainer:
         batch_size: B; the last batch of an epoch is smaller where B does not divide N.
         optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`.
         schedule, schedule_options: See :func:`~.optimizers.make_schedule`.
+        weight_noise: ``shared``, ``local`` or ``flipout``; see :class:`~.step.Step`.
         kl_warm_up: Epochs over which the weight of the latent KL rises to 1; 0 is none.
         patience: Stop after this many epochs without a better validation value and return to
             the best; 0 never stops.
@@ -82,6 +83,7 @@ class Trainer:
     optimizer_options: dict[str, Any] = field(default_factory=dict)
     schedule: str = "constant"
     schedule_options: dict[str, Any] = field(default_factory=dict)
+    weight_noise: str = "shared"
     kl_warm_up: int = 0
     patience: int = 0
     seed: int = 0
@@ -107,7 +109,7 @@ class Trainer:
         # Decided once, from the size of the whole run, so that a resumed one does the same.
         steps = self.epochs * (len(self.train) // self.batch_size)
         self.compiled = self.compile == "on" or (self.compile == "auto" and steps >= COMPILE_FROM)
-        self._step = Step(self.pair, self.objective, self.train)
+        self._step = Step(self.pair, self.objective, self.train, self.weight_noise)
         self._update: Callable[[Tensor], Tensor] = self._one_update
         self._named = self.pair.trainable()
         self._optimizer: Any = None

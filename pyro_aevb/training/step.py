@@ -1,19 +1,30 @@
 r"""One training step: from the index of a batch to the loss and its gradients."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
 import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.capture import NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
+from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import ScaleSites
+from pyro_aevb.objectives.elbo import TraceELBO
 from pyro_aevb.pairs import Pair
+from pyro_aevb.weight_noise import Flipout, LocalReparameterization
+
+WEIGHT_NOISE: dict[str, Callable[[], Any]] = {
+    "shared": nullcontext,
+    "local": LocalReparameterization,
+    "flipout": Flipout,
+}
 
 
 @dataclass
@@ -32,11 +43,17 @@ class Step:
         pair: An inspected pair.
         objective: Any ``pyro.infer.ELBO``.
         data: What the index points into.
+        weight_noise: How the draws of weight sites reach the data: ``shared`` is one for the
+            batch; ``local`` and ``flipout`` are the handlers of :mod:`~pyro_aevb.weight_noise`.
+
+    Raises:
+        UsageError: Weight noise for a pair without weight sites, or not for this objective.
     """
 
     pair: Pair
     objective: ELBO
     data: Batches
+    weight_noise: str = "shared"
     kl_scale: float = field(default=1.0, init=False)
     parameters: dict[str, Tensor] = field(init=False)
     _compiled: Callable[..., list[Tensor]] | None = field(default=None, init=False)
@@ -48,6 +65,21 @@ class Step:
         self.latent = {s.name for s in description.local_sites or description.global_sites}
         self.num_data = description.plate_size
         self.parameters = self.pair.trainable()
+        if self.weight_noise not in WEIGHT_NOISE:
+            known = ", ".join(WEIGHT_NOISE)
+            raise UsageError(f"--weight-noise is {self.weight_noise!r}; it must be one of {known}")
+        if self.weight_noise != "shared" and not description.global_sites:
+            raise UsageError(
+                f"--weight-noise {self.weight_noise}: {self.pair.name} has no uncertain weights, as "
+                "it has no latent site outside the data plate; leave the flag out"
+            )
+        # A sum over data of expectations is what independent weights for the data leave unbiased.
+        if self.weight_noise != "shared" and not _sums_expectations(self.objective):
+            raise UsageError(
+                f"--weight-noise {self.weight_noise} is for the ELBO; "
+                f"{type(self.objective).__name__} needs the weights that its particles share: "
+                "use --weight-noise shared"
+            )
 
     def compile(self, index: Tensor) -> None:
         r"""Capture and compile the step for batches of the length of `index`.
@@ -103,7 +135,8 @@ class Step:
 
     def _loss(self, x: Tensor) -> Tensor:
         objective: Any = self.objective
-        value: Tensor = objective.differentiable_loss(self.pair.model, self.pair.guide, x)
+        with WEIGHT_NOISE[self.weight_noise]():
+            value: Tensor = objective.differentiable_loss(self.pair.model, self.pair.guide, x)
         return value / (self.num_data or len(x))
 
     def _eagerly(self, x: Tensor) -> Tensor:
@@ -128,3 +161,7 @@ class Step:
             if parameter.grad is not None:
                 parameter.grad /= num_data
         return torch.as_tensor(float(value) / num_data)
+
+
+def _sums_expectations(objective: ELBO) -> bool:
+    return type(objective) in (TraceELBO, Trace_ELBO, TraceMeanField_ELBO)
