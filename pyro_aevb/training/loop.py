@@ -33,6 +33,7 @@ from pyro_aevb.training.checkpoint import (
     save_checkpoint,
 )
 from pyro_aevb.training.optimizers import kl_scale, make_optimizer, make_schedule
+from pyro_aevb.training.parallel import Alone
 from pyro_aevb.training.step import Step
 
 COMPILE_FROM = 5000
@@ -56,7 +57,8 @@ class Trainer:
         objective: Any ``pyro.infer.ELBO``.
         checkpoint: Where to keep the state; None keeps it nowhere.
         epochs: How many passes over the training data.
-        batch_size: B; the last batch of an epoch is smaller where B does not divide N.
+        batch_size: B, of all processes together; the last batch of an epoch is smaller where B
+            does not divide N.
         optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`.
         schedule, schedule_options: See :func:`~.optimizers.make_schedule`.
         weight_noise: ``shared``, ``local`` or ``flipout``; see :class:`~.step.Step`.
@@ -69,6 +71,7 @@ class Trainer:
             compiling takes seconds, and falls back to running eagerly, saying why.
         on_epoch: Called with the history after each epoch.
         show: Show a progress bar.
+        group: The processes that share every batch; process 0 keeps the checkpoint.
     """
 
     pair: Pair
@@ -90,6 +93,7 @@ class Trainer:
     compile: str = "auto"
     on_epoch: Callable[[Sequence[Row]], None] | None = None
     show: bool = False
+    group: Alone = field(default_factory=Alone)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "kl_warm_up", "patience"):
@@ -98,6 +102,11 @@ class Trainer:
                 raise UsageError(f"--{flag} is {getattr(self, name)}; it must not be negative")
         if self.batch_size < 1:
             raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 1")
+        if self.batch_size < self.group.size:
+            raise UsageError(
+                f"--batch-size is {self.batch_size} for {self.group.size} processes, which share "
+                "every batch; raise it, or start fewer processes"
+            )
         if self.compile not in ("auto", "on", "off"):
             raise UsageError(f"--compile is {self.compile!r}; it must be auto, on or off")
         if self.epochs and not self.pair.trainable():
@@ -109,7 +118,7 @@ class Trainer:
         # Decided once, from the size of the whole run, so that a resumed one does the same.
         steps = self.epochs * (len(self.train) // self.batch_size)
         self.compiled = self.compile == "on" or (self.compile == "auto" and steps >= COMPILE_FROM)
-        self._step = Step(self.pair, self.objective, self.train, self.weight_noise)
+        self._step = Step(self.pair, self.objective, self.train, self.weight_noise, self.group)
         self._update: Callable[[Tensor], Tensor] = self._one_update
         self._named = self.pair.trainable()
         self._optimizer: Any = None
@@ -129,6 +138,7 @@ class Trainer:
         devices = [device] if device.type == "cuda" else []
         with self.pair.active(), WholeBatch(), torch.random.fork_rng(devices):
             try:
+                self._step.rehearse()
                 self._step(few)
             except (NotImplementedError, ValueError, RuntimeError) as error:
                 if isinstance(error, UsageError):
@@ -143,7 +153,8 @@ class Trainer:
     def resume(self) -> None:
         r"""Take up the checkpoint: tensors, optimizer, schedule, history, generators, position."""
         assert self.checkpoint is not None
-        state = load_checkpoint(self.checkpoint)
+        path = self.checkpoint
+        state = self.group.agree(lambda: load_checkpoint(path))
         self.pair.load_tensors(state["tensors"], str(self.checkpoint))
         try:
             if self._optimizer is not None:
@@ -172,6 +183,7 @@ class Trainer:
 
         steps = math.ceil(len(self.train) / self.batch_size)
         self.pair.train()
+        self.group.align(self.pair.tensors().values())
         bar = tqdm(
             total=self.epochs * steps,
             initial=self.epoch * steps + self.step,
@@ -184,6 +196,7 @@ class Trainer:
             self.save()
         fast = pyro.validation_enabled(False)
         with self.pair.active(), WholeBatch(), fast, bar, _sigint() as stop:
+            self._step.rehearse()
             if self.compiled and self.epoch < self.epochs:
                 self._compile(bar)
             while self.epoch < self.epochs and not self._out_of_patience():
@@ -195,7 +208,7 @@ class Trainer:
 
     def save(self) -> None:
         r"""Write the checkpoint."""
-        if self.checkpoint is None:
+        if self.checkpoint is None or self.group.rank:
             return
         save_checkpoint(
             self.checkpoint,
@@ -230,7 +243,7 @@ class Trainer:
             if self.show:
                 bar.write(f"{self.pair.name} trains eagerly: {reason}")
             return
-        if graphable(self._optimizer):
+        if self.group.size == 1 and graphable(self._optimizer):
             self._update = GraphedUpdate(self._one_update, self._optimizer, self.batch_size)
 
     def _one_update(self, index: Tensor) -> Tensor:
@@ -247,8 +260,8 @@ class Trainer:
         index = order(len(self.train), self.seed, self.epoch).to(self.train.images.device)
         self._step.kl_scale = scale
         for chosen in index.split(self.batch_size)[self.step :]:
-            if stop.is_set():
-                self.save()
+            if self.group.stops(stop.is_set()):
+                self.group.agree(self.save)
                 where = self.checkpoint and self.checkpoint.parent
                 raise KeyboardInterrupt(f"--resume --out {where} continues from here")
             try:
@@ -272,10 +285,11 @@ class Trainer:
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "kl_scale": scale,
             "objective": objective,
-            **self._validate(),
+            **self.group.agree(self._validate),
             "images_per_second": rate,
         }
         value, name = self.watched(row)
+        self.group.check_in_step(self.pair.name)
         if not (math.isfinite(objective) and math.isfinite(value)):
             raise self._not_finite(chosen)
         self.history.append(row)

@@ -1,7 +1,7 @@
 r"""One training step: from the index of a batch to the loss and its gradients."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import ScaleSites
 from pyro_aevb.objectives.elbo import TraceELBO
 from pyro_aevb.pairs import Pair
+from pyro_aevb.training.draws import Draws
+from pyro_aevb.training.parallel import Alone
 from pyro_aevb.weight_noise import Flipout, LocalReparameterization
 
 WEIGHT_NOISE: dict[str, Callable[[], Any]] = {
@@ -37,7 +39,9 @@ class Step:
     Called with the index of a batch, a step leaves the gradients in ``.grad`` and returns the
     loss, detached; ``kl_scale`` multiplies the log-probabilities of the latent sites. Both ways
     draw from torch's generators: after :meth:`compile` other numbers of the same distributions.
-    Run inside ``pair.active()`` and ``WholeBatch()``.
+    Run inside ``pair.active()`` and ``WholeBatch()``, in several processes after
+    :meth:`rehearse`: each computes its rows of the batch, and all get the whole one's loss and
+    gradients.
 
     Arguments:
         pair: An inspected pair.
@@ -45,6 +49,7 @@ class Step:
         data: What the index points into.
         weight_noise: How the draws of weight sites reach the data: ``shared`` is one for the
             batch; ``local`` and ``flipout`` are the handlers of :mod:`~pyro_aevb.weight_noise`.
+        group: The processes that share the batch.
 
     Raises:
         UsageError: Weight noise for a pair without weight sites, or not for this objective.
@@ -54,10 +59,12 @@ class Step:
     objective: ELBO
     data: Batches
     weight_noise: str = "shared"
+    group: Alone = field(default_factory=Alone)
     kl_scale: float = field(default=1.0, init=False)
     parameters: dict[str, Tensor] = field(init=False)
     _compiled: Callable[..., list[Tensor]] | None = field(default=None, init=False)
     _size: int = field(default=0, init=False)
+    _draws: Draws | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         description = self.pair.description
@@ -70,8 +77,8 @@ class Step:
             raise UsageError(f"--weight-noise is {self.weight_noise!r}; it must be one of {known}")
         if self.weight_noise != "shared" and not description.global_sites:
             raise UsageError(
-                f"--weight-noise {self.weight_noise}: {self.pair.name} has no uncertain weights, as "
-                "it has no latent site outside the data plate; leave the flag out"
+                f"--weight-noise {self.weight_noise}: {self.pair.name} has no uncertain weights, "
+                "as it has no latent site outside the data plate; leave the flag out"
             )
         # A sum over data of expectations is what independent weights for the data leave unbiased.
         if self.weight_noise != "shared" and not _sums_expectations(self.objective):
@@ -80,6 +87,31 @@ class Step:
                 f"{type(self.objective).__name__} needs the weights that its particles share: "
                 "use --weight-noise shared"
             )
+
+    def rehearse(self) -> None:
+        r"""Learn what of a step several processes share; alone, nothing.
+
+        Leaves everything as it was, gradients apart.
+
+        Raises:
+            UsageError: The pair's random numbers cannot be shared.
+        """
+        if self.group.size == 1:
+            return
+
+        def some(n: int) -> None:
+            self._eagerly(self.data.take(torch.arange(n) % len(self.data)))
+
+        tensors = list(self.pair.tensors().values())
+        before = [tensor.detach().clone() for tensor in tensors]
+        self._draws = Draws(some, self.pair.name, self.data.images.device)
+        self._reached = [p for p in self.parameters.values() if p.grad is not None]
+        self._averages = []
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                if tensor.is_floating_point() and not torch.equal(tensor, value):
+                    self._averages.append(tensor)
+                tensor.copy_(value)
 
     def compile(self, index: Tensor) -> None:
         r"""Capture and compile the step for batches of the length of `index`.
@@ -95,11 +127,16 @@ class Step:
         if not hasattr(self.objective, "differentiable_loss"):
             name = type(self.objective).__name__
             raise NotCapturable(f"{name} has no differentiable_loss, only loss_and_grads")
+        if self._draws is not None and self._draws.own:
+            raise NotCapturable(f"{self._draws.own[0]} draws from a stream of each process's own")
+        self.group.together(lambda: self._compile(index), NotCapturable)
+        self._size = len(index)
+
+    def _compile(self, index: Tensor) -> None:
         used: dict[str, Tensor] = {}
 
         def step(index: Tensor, kl_scale: Tensor) -> list[Tensor]:
-            x = self.data.take(index)
-            with ScaleSites(kl_scale, self.latent):
+            with self._rows(index) as x, ScaleSites(kl_scale, self.latent):
                 loss = self._loss(x)
             values = list(self.parameters.values())
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
@@ -116,22 +153,47 @@ class Step:
             [*self.pair.tensors().values()],
         )
         self._compiled = compile_captured(captured, (index, one))
-        self._size, self._used = len(index), list(used.values())
+        self._used = list(used.values())
         # One tensor, filled anew where the weight changes, so that a CUDA graph reads it.
         self._scale, self._filled = one, 1.0
 
     def __call__(self, index: Tensor) -> Tensor:
         index = index.to(self.data.images.device)
-        if self._compiled is not None and len(index) == self._size:
+        if len(index) == self._size:
             if self._filled != self.kl_scale:
                 self._scale.fill_(self.kl_scale)
                 self._filled = self.kl_scale
+            assert self._compiled is not None
             loss, _, *gradients = self._compiled(index, self._scale)
             for parameter, gradient in zip(self._used, gradients, strict=True):
                 parameter.grad = gradient
+        else:
+            with self._rows(index) as x, ScaleSites(self.kl_scale, self.latent):
+                loss = self._eagerly(x)
+        if self._draws is None:
             return loss
-        with ScaleSites(self.kl_scale, self.latent):
-            return self._eagerly(self.data.take(index))
+        self._check_reached()
+        return self.group.mean(self._reached, self._averages, loss, len(index))
+
+    @contextmanager
+    def _rows(self, index: Tensor) -> Iterator[Tensor]:
+        r"""This process's rows of the batch; inside, random draws are its share of the batch's."""
+        x = self.data.take(index)
+        if self._draws is None:
+            yield x
+            return
+        rows = self.group.rows(len(x))
+        with self._draws.of(len(x), rows, self.group.rank):
+            yield x[rows]
+
+    def _check_reached(self) -> None:
+        reached = {id(parameter) for parameter in self._reached}
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None and id(parameter) not in reached:
+                raise UsageError(
+                    f"parameter {name!r} of {self.pair.name} gets a gradient from some batches "
+                    "only, which several processes cannot share; train it in one process"
+                )
 
     def _loss(self, x: Tensor) -> Tensor:
         objective: Any = self.objective
