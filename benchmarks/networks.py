@@ -1,0 +1,71 @@
+r"""The networks that are timed, and how much of the data a timed round covers."""
+
+from dataclasses import dataclass
+
+PIXELS = 784
+
+
+@dataclass(frozen=True)
+class Network:
+    r"""What is trained, and by whom.
+
+    Arguments:
+        title: As tables call it.
+        hidden: Widths of the hidden layers, or channels if `kind` is ``"conv"``.
+        latent: Dimensions of the code.
+        batch: Data per step.
+        particles: 1 is the ELBO, more the importance-weighted bound.
+        kind: ``"mlp"``, ``"conv"``, or ``"weights"``: an autoencoder of point codes whose weights
+            have mean-field normal posteriors.
+        images: Images of a timed round, cut to whole batches; fewer than an epoch where one would
+            take minutes. Times are given per step and, extrapolated, per epoch.
+        peers: Who takes part, by the names in :mod:`benchmarks.peers`.
+    """
+
+    title: str
+    hidden: tuple[int, ...]
+    latent: int
+    batch: int
+    peers: tuple[str, ...]
+    particles: int = 1
+    kind: str = "mlp"
+    images: int = 60_000
+
+
+PROJECT = ("project-eager", "project", "project-medium")
+FLOORS = ("floor", "floor-fastest")
+EVERYONE = ("pytorch", "pytorch-loader", "pyro", "numpyro", "pythae", *PROJECT, *FLOORS)
+
+NETWORKS = {
+    "mlp100": Network("784-500-20, batch 100", (500,), 20, 100, EVERYONE),
+    "mlp512": Network("784-500-20, batch 512", (500,), 20, 512, EVERYONE),
+    "mlp4096": Network("784-500-20, batch 4096", (500,), 20, 4096, EVERYONE),
+    "deep1": Network("784-200-200-50, batch 100", (200, 200), 50, 100, EVERYONE),
+    "deep50": Network(
+        "784-200-200-50, IWAE with 50 particles, batch 100",
+        (200, 200),
+        50,
+        100,
+        ("pytorch", "pyro", *PROJECT, *FLOORS),
+        particles=50,
+        images=3_000,
+    ),
+    "conv": Network(
+        "convolutional 32-64, code 20, batch 100",
+        (32, 64),
+        20,
+        100,
+        ("pytorch", *PROJECT),
+        kind="conv",
+        images=6_000,
+    ),
+    "weights": Network(
+        "784-256-32, mean-field normal weights in both nets, batch 100",
+        (256,),
+        32,
+        100,
+        ("pyro", "pyro-point", "project", "project-local", "project-flipout", "project-point"),
+        kind="weights",
+        images=12_000,
+    ),
+}

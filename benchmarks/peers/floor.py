@@ -1,0 +1,91 @@
+r"""The floor: the matrix products of a step, forward and backward, and one fused Adam. No data,
+no activations, no random numbers, no loss.
+"""
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.networks import PIXELS, Network
+
+Product = Callable[[], object]
+
+
+class Floor:
+    r"""One step after another, as many as an epoch has.
+
+    Arguments:
+        fastest: For each product, the faster of ``torch.mm`` and oneDNN's (which Inductor uses),
+            measured here; otherwise ``torch.mm``.
+    """
+
+    def __init__(
+        self, network: Network, images: np.ndarray, device: str, fastest: bool = False
+    ) -> None:
+        self.steps = len(images) // network.batch
+        rows = network.batch
+        encoder = [PIXELS, *network.hidden, 2 * network.latent]
+        decoder = [network.latent, *reversed(network.hidden), PIXELS]
+        layers = [(rows, a, b) for a, b in pairwise(encoder)]
+        layers += [(rows * network.particles, a, b) for a, b in pairwise(decoder)]
+        self.products: list[Product] = []
+        parameters = []
+        for i, (n, a, b) in enumerate(layers):
+            x, g = torch.randn(n, a, device=device), torch.randn(n, b, device=device)
+            w = torch.randn(b, a, device=device)
+            pairs = [(x, w.t()), (g.t(), x)]
+            if i > 0:  # the data need no gradient
+                pairs.append((g, w))
+            self.products += [_product(p, q, fastest and device == "cpu") for p, q in pairs]
+            parameters += [w.requires_grad_(), torch.randn(b, device=device).requires_grad_()]
+        for p in parameters:
+            p.grad = torch.randn_like(p)
+        self.adam = torch.optim.Adam(parameters, lr=1e-3, fused=True, capturable=device != "cpu")
+        self.step: Product = self._step
+        if device != "cpu":
+            self.step = _captured(self._step)
+
+    @torch.no_grad()
+    def _step(self) -> None:
+        for product in self.products:
+            product()
+        self.adam.step()
+
+    def epoch(self) -> None:
+        for _ in range(self.steps):
+            self.step()
+
+
+@torch.no_grad()
+def _product(p: Tensor, q: Tensor, fastest: bool) -> Product:
+    p, q = p.detach(), q.detach()
+    candidates: list[Product] = [lambda: torch.mm(p, q)]
+    if fastest:
+        linear = torch.ops.mkldnn._linear_pointwise
+        candidates.append(lambda: linear(p, q.t(), None, "none", [], ""))
+    return min(candidates, key=_seconds) if fastest else candidates[0]
+
+
+def _seconds(product: Product, repeats: int = 30) -> float:
+    for _ in range(repeats):
+        product()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        product()
+    return time.perf_counter() - start
+
+
+def _captured(step: Product) -> Product:
+    r"""As a CUDA graph, so that launches do not count."""
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay

@@ -1,0 +1,93 @@
+r"""This project: its Trainer and its scorer, on its own VAE."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.networks import Network
+from benchmarks.noise import FixedNoise
+from benchmarks.peers import Values, nets
+from benchmarks.peers.weights import BayesianAutoencoder, PointAutoencoder
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.estimators.importance import score
+from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.models import VAE
+from pyro_aevb.objectives import make_objective
+from pyro_aevb.preparation import prepare
+from pyro_aevb.training.loop import Trainer
+
+
+class Project:
+    r"""One epoch is one more epoch of a Trainer, validation on one batch included."""
+
+    def __init__(
+        self,
+        network: Network,
+        images: np.ndarray,
+        device: str,
+        compile: str = "off",
+        point: bool = False,
+        weight_noise: str = "shared",
+    ) -> None:
+        split = Split(torch.from_numpy(images), None, 255)
+        few = split.subset(slice(0, network.batch))
+        data = DataSet("mnist", split, few, few, "the images of the benchmark", "dynamic")
+        self.net = _pair(network, len(images), point)
+        prepared = prepare(self.net, data, device=device)
+        self.pair, self.device = prepared.pair, device
+        self.objective = make_objective(
+            "iwae" if network.particles > 1 else "elbo", network.particles
+        )
+        self.trainer = Trainer(
+            self.pair,
+            prepared.train,
+            prepared.valid,
+            self.objective,
+            epochs=0,
+            batch_size=network.batch,
+            lr=1e-3,
+            compile=compile,
+            weight_noise=weight_noise,
+        )
+
+    def epoch(self) -> None:
+        self.trainer.epochs += 1
+        self.trainer.run()
+        # SHIM until a second run() keeps what the first one compiled.
+        vars(self.trainer)["_compile"] = lambda bar: None
+
+    def _parameters(self) -> list[Any]:
+        return list(self.net.parameters())  # encoder, decoder, output: the order of the others
+
+    def parameters(self) -> Values:
+        return nets.to_values(self._parameters())
+
+    def load(self, values: Values) -> None:
+        nets.from_values(self._parameters(), values)
+
+    @torch.no_grad()
+    def loss(self, x: np.ndarray, sign: int) -> float:
+        batch = torch.from_numpy(x).to(self.device)
+        with self.pair.active(), WholeBatch(), FixedNoise(sign):
+            loss = self.objective.differentiable_loss(self.pair.model, self.pair.guide, batch)
+        # A pair that declares the number of its data has the objective of all of them.
+        return float(loss) / getattr(self.net, "num_data", len(batch))
+
+    def score(self, x: np.ndarray, num_samples: int) -> tuple[float, float | None]:
+        batches = Batches(Split(torch.from_numpy(x), None, 1), "none", self.device)
+        scores = score(self.pair, batches, num_samples, details=False)
+        assert scores.log_weight is not None
+        return float(scores.log_weight.mean()), None
+
+
+def _pair(network: Network, num_data: int, point: bool) -> nn.Module:
+    if network.kind == "weights":
+        pair: nn.Module
+        pair = PointAutoencoder(network) if point else BayesianAutoencoder(network, num_data)
+        return pair
+    return VAE(
+        (1, 28, 28), network.latent, network.hidden, "conv" if network.kind == "conv" else "mlp"
+    )

@@ -1,0 +1,112 @@
+r"""Where the time of a step goes, in Pyro's example loop and in this project."""
+
+import re
+import time
+from argparse import Namespace
+from typing import Any
+
+from benchmarks import report
+from benchmarks.images import mnist
+from benchmarks.measure import epoch, say, workers
+from benchmarks.networks import NETWORKS
+from benchmarks.peers import PEERS, Peer
+
+NAMES = ("pyro", "project-eager", "project")
+STEPS = 100
+
+WITHIN = {
+    "data loader": r"enumerate\(DataLoader\)",
+    "optimizer": r"Optimizer\.|_fused_adam",
+}
+r"""An operation belongs here if it, or one that it is part of, has such a name."""
+
+NAMED = {
+    "matrix products": r"::(mm|addmm|bmm|baddbmm|linear|_linear_pointwise)$|convolution|mkldnn",
+    "random numbers": r"::(bernoulli|normal|uniform|random|rand|randn|randperm)",
+    "fused kernels": r"cpp_fused|triton|[Cc]ompiled|[Ii]nductor|graph_",
+}
+OTHER, PYTHON = "other tensor operations", "Python: handlers, autograd, dispatch"
+GPU = "(GPU busy)"
+
+
+def kernels_visible(peer: Peer) -> None:
+    r"""Let Inductor's kernels show themselves to the profiler."""
+    import torch._inductor.config as config
+
+    config.cpp.enable_kernel_profile = True
+
+
+def anatomy(peer: Peer) -> dict[str, float]:
+    r"""Milliseconds of a step, by kind of work.
+
+    Operations are timed by the profiler, each without those it calls; what remains of the wall
+    clock is Python, the profiler's own share included. An epoch without it comes first.
+    """
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    cuda = torch.cuda.is_available()
+    alone = _seconds(peer)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with torch.profiler.profile(activities=activities) as profiler:
+        wall = _seconds(peer)
+    parts = dict.fromkeys([*NAMED, *WITHIN, OTHER], 0.0)
+    for event in profiler.events():
+        if event.device_type == torch.autograd.DeviceType.CPU:
+            parts[_kind(event)] += event.self_cpu_time_total / 1e6
+    parts[PYTHON] = wall - sum(parts.values())
+    if cuda:
+        parts[GPU] = sum(e.self_device_time_total for e in profiler.key_averages()) / 1e6
+    return {kind: 1e3 * seconds / STEPS for kind, seconds in parts.items()} | {
+        "all": 1e3 * wall / STEPS,
+        "all, without the profiler": 1e3 * alone / STEPS,
+    }
+
+
+def _seconds(peer: Peer) -> float:
+    import torch
+
+    start = time.perf_counter()
+    peer.epoch()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _kind(event: Any) -> str:
+    ancestor = event
+    while ancestor is not None:
+        for kind, pattern in WITHIN.items():
+            if re.search(pattern, ancestor.name):
+                return kind
+        ancestor = ancestor.cpu_parent
+    return next((k for k, pattern in NAMED.items() if re.search(pattern, event.name)), OTHER)
+
+
+def run(args: Namespace) -> None:
+    r"""Profile the first of the chosen networks."""
+    key = args.networks[0]
+    network = NETWORKS[key]
+    images = mnist()[0][: STEPS * network.batch]
+    contenders = {name: PEERS[name] for name in NAMES if name in network.peers}
+    parts: dict[str, dict[str, float]] = {}
+    with workers(contenders, network, images, args.device) as (started, _):
+        for name, worker in started.items():
+            worker.run(kernels_visible)
+            worker.run(epoch)
+            parts[name] = worker.run(anatomy).value
+            say(f"{name}: {parts[name]}")
+    result = {"milliseconds": parts, **report.circumstances("benchmarks.training", args.device)}
+    path = args.out / f"profile-{args.device}.json"
+    report.merge(path, {key: result})
+    kinds = list(dict.fromkeys(kind for found in parts.values() for kind in found))
+    rows = [[kind, *(f"{parts[name].get(kind, 0):.3f}" for name in parts)] for kind in kinds]
+    text = (
+        f"# Where the time of a step goes, {args.device}\n\n{network.title}; milliseconds per "
+        "step. Operations as the profiler times them, each without those it calls; Python is what "
+        "remains of the wall clock, with the profiler's own work in it.\n\n"
+        f"{report.table(('', *(PEERS[name].title for name in parts)), rows)}\n"
+        f"{report.circumstances_line(result)}\n"
+    )
+    path.with_suffix(".md").write_text(text)
+    print(text)
