@@ -21,9 +21,9 @@ INTRODUCTION = r"""# Precision of products, {device}
 Nats per datum on the {num_data:,} test images of MNIST: the VAE 784-500-20 after {epochs} epochs
 (batch 100, Adam at 1e-3), K = {num_samples:,}. *Trained* is the precision of the products in
 training, *scored* that of scoring; `medium` means products of bf16 operands and results on a CPU
-with units for them, TF32 on CUDA. Every row of a seed starts from the same parameters. The standard error over
-the test images, about {error:.2f}, is common to all rows: they are scored on the same images and
-random numbers. The last column is the difference to the first row of the seed.
+with units for them, TF32 on CUDA. Every row of a seed starts from the same parameters. The standard
+error over the test images, about {error:.2f}, is common to all rows: they are scored on the same
+images and random numbers. The last column is the difference to the first row of the seed.
 
 """
 

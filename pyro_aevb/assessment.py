@@ -13,7 +13,7 @@ import torch
 from pyro_aevb import plots
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import Scores, score
+from pyro_aevb.estimators.importance import Compile, Scores, score
 from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
 from pyro_aevb.predict import decode_grid, encode, generate, reconstruct, traverse
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
@@ -34,6 +34,7 @@ def assess(
     seed: int,
     memory: int | None,
     show: bool,
+    compile: Compile = "auto",
 ) -> dict[str, Any]:
     r"""Score the test split and write ``results.json``, ``results.nc`` and ``figures/``.
 
@@ -46,6 +47,8 @@ def assess(
         seed: Of the draws.
         memory: Budget in MiB, see :func:`~pyro_aevb.estimators.importance.score`.
         show: Show a progress bar.
+        compile: See :class:`~pyro_aevb.estimators.importance.Scorer`; where the pair has to be
+            scored eagerly, a note of the results says why.
 
     Returns:
         What ``results.json`` holds.
@@ -55,12 +58,13 @@ def assess(
     pair, description = prepared.pair, prepared.description
     test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
     repeats = weight_samples if description.global_sites else 1
+    said: list[str] = []
+    how: dict[str, Any] = {"compile": compile, "say": said.append}
     with _bar(show, "scoring test data", repeats * len(test)) as progress:
-        scores = score(pair, test, num_samples, weight_samples, seed, budget, progress)
+        scores = score(pair, test, num_samples, weight_samples, seed, budget, progress, **how)
     with _bar(show, "scoring training data", repeats * len(prepared.fixed_train)) as progress:
-        train = score(
-            pair, prepared.fixed_train, 1, weight_samples, seed + 1, budget, progress, details=False
-        )
+        data = prepared.fixed_train
+        train = score(pair, data, 1, weight_samples, seed + 1, budget, progress, False, **how)
     weights = None
     if description.weights_undefined() is None:
         weights = weight_kl(pair, test.take(torch.arange(2)), weight_samples, seed)
@@ -78,7 +82,11 @@ def assess(
         "parameters": description.num_parameters,
         "environment": environment(test.images.device),
         "metrics": metrics,
-        "notes": [*prepared.notes, *([GREY] if is_grey_bernoulli(prepared) else [])],
+        "notes": [
+            *prepared.notes,
+            *([GREY] if is_grey_bernoulli(prepared) else []),
+            *(f"note: {reason}" for reason in dict.fromkeys(said)),
+        ],
     }
     per_datum = None if scores.log_weight is None else log_likelihood(scores)
     # The numbers first: whatever happens to the rest, they are kept.

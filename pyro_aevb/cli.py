@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -36,6 +37,8 @@ def run_command(
     """
     name = f"python -m pyro_aevb.{function.__name__}"
     arguments: dict[str, Any] = {}
+    # All processes that torchrun starts read the same flags; one says what is wrong with them.
+    silent = os.environ.get("RANK", "0") != "0"
     try:
         given = _joined(list(sys.argv[1:] if argv is None else argv), function)
         own = [word for word in given if not word.startswith(PAIR_FLAG)]
@@ -53,9 +56,10 @@ def run_command(
         with warnings.catch_warnings():
             # ArviZ announces its next version on every import; nothing a user can act on here.
             warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
+            silent = False
             function(**arguments)
     except UsageError as error:
-        _leave(" ".join(str(error).split()))
+        _leave("" if silent else " ".join(str(error).split()))
     except OSError as error:
         _leave(f"{error.filename or name}: {error.strerror or error}")
     except KeyboardInterrupt as interrupt:
@@ -65,7 +69,10 @@ def run_command(
 
 
 def _leave(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    if message:
+        print(f"error: {message}", file=sys.stderr)
+    else:  # torchrun ends all processes as soon as one has left
+        time.sleep(3)
     sys.exit(2)
 
 

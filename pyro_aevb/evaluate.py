@@ -2,7 +2,7 @@ r"""Score a run again, more thoroughly: ``python -m pyro_aevb.evaluate RUN``."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pyro_aevb.runs import Run
@@ -14,6 +14,7 @@ def evaluate(
     weight_samples: int = 10,
     num_data: int | None = None,
     memory: int | None = None,
+    compile: Literal["auto", "on", "off"] = "auto",
     seed: int = 0,
     device: str = "auto",
     data_root: str | None = None,
@@ -29,6 +30,8 @@ def evaluate(
         weight_samples: S, draws of global latents.
         num_data: Score only the first n test data.
         memory: Budget of scoring in MiB; changes speed only.
+        compile: Capture what is run over and over and compile it: on, off, or auto, which decides
+            by the work ahead and notes it if it cannot.
         seed: Of the draws.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         data_root: Where data sets lie; default the run's.
@@ -46,7 +49,9 @@ def evaluate(
 
     opened = only_run(run)
     prepared = restore(opened, device, data_root, pair, data)
-    results = assess(opened, prepared, num_samples, weight_samples, num_data, seed, memory, show)
+    results = assess(
+        opened, prepared, num_samples, weight_samples, num_data, seed, memory, show, compile
+    )
     if show:
         show_results(results)
     return results

@@ -49,7 +49,7 @@ def fit(
         binarize: none, dynamic (anew at each look in training, once for scoring) or fixed;
             default the data set's own.
         epochs: Passes over the training data; 0 scores the pair as it stands.
-        batch_size: Data per step.
+        batch_size: Data per step, of all processes together where torchrun starts several.
         lr: Learning rate.
         optimizer: A class of torch.optim.
         optimizer_options: Its further arguments, such as {betas: [0.9, 0.999], eps: 1e-4}.
@@ -89,59 +89,72 @@ def fit(
     from pyro_aevb.report import show_results
     from pyro_aevb.runs import Run
     from pyro_aevb.training.loop import Trainer, seed_everything
+    from pyro_aevb.training.parallel import processes
 
     torch.set_float32_matmul_precision(matmul_precision)
-    seed_everything(seed)
-    prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
-    to_score(prepared.test, num_samples, weight_samples, num_data, memory)
-    run = Run.create(out, f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-"), resume)
-    if tensorboard:
-        _tensorboard_writer()
-    plain = _plain(settings, str(run.path), prepared.pair.name, prepared.data.name)
-    if resume:
-        _refuse_other_settings(run, plain)
-    trainer = Trainer(
-        prepared.pair,
-        prepared.train,
-        prepared.valid,
-        make_objective(objective, num_particles),
-        run.checkpoint,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        lr=lr,
-        optimizer_options=optimizer_options or {},
-        schedule=schedule,
-        schedule_options=schedule_options or {},
-        weight_noise=weight_noise,
-        kl_warm_up=kl_warm_up,
-        patience=patience,
-        seed=seed,
-        compile=compile,
-        show=show,
-    )
-    if epochs:
-        trainer.try_objective()
-    if resume and run.checkpoint.is_file():
-        trainer.resume()
-    run.write_settings(plain)
-    trainer.on_epoch = _logger(run, tensorboard)
-    if show:
-        _announce(prepared, run)
-    trainer.run()
-    run.pair = prepared.pair
-    try:
-        results = assess(run, prepared, num_samples, weight_samples, num_data, seed, memory, show)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
-        ) from None
-    if show:
-        show_results(results)
-        print(f"\nrun {run.path}: results.json, results.nc, and in figures/:")
-        for figure in sorted(run.figures.glob("*.png")):
-            print(f"  {figure}")
-    return run
+    with processes(device) as group:
+        seed_everything(seed)
+        prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device)
+        to_score(prepared.test, num_samples, weight_samples, num_data, memory)
+        name = f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-")
+        run = Run(group.agree(lambda: Run.create(out, name, resume).path))
+        run.pair = prepared.pair
+        group.continues = (
+            f"; --resume --out {run.path} continues from the last checkpoint, in any number of "
+            "processes"
+        )
+        show = show and group.rank == 0
+        if tensorboard:
+            _tensorboard_writer()
+        plain = _plain(settings, str(run.path), prepared.pair.name, prepared.data.name)
+        if resume:
+            group.agree(lambda: _refuse_other_settings(run, plain))
+        trainer = Trainer(
+            prepared.pair,
+            prepared.train,
+            prepared.valid,
+            make_objective(objective, num_particles),
+            run.checkpoint,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            lr=lr,
+            optimizer_options=optimizer_options or {},
+            schedule=schedule,
+            schedule_options=schedule_options or {},
+            weight_noise=weight_noise,
+            kl_warm_up=kl_warm_up,
+            patience=patience,
+            seed=seed,
+            compile=compile,
+            show=show,
+            group=group,
+        )
+        if epochs:
+            trainer.try_objective()
+        if resume and group.agree(run.checkpoint.is_file):
+            trainer.resume()
+        group.agree(lambda: run.write_settings(plain))
+        trainer.on_epoch = None if group.rank else _logger(run, tensorboard)
+        if show:
+            _announce(prepared, run)
+        trainer.run()
+        if group.rank:
+            return run
+        try:
+            results = assess(
+                run, prepared, num_samples, weight_samples, num_data, seed, memory, show, compile
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
+            ) from None
+        if show:
+            show_results(results)
+            print(f"\nrun {run.path}: results.json, results.nc, and in figures/:")
+            for figure in sorted(run.figures.glob("*.png")):
+                print(f"  {figure}")
+        return run
 
 
 def _plain(settings: dict[str, Any], out: str, pair: str, data: str) -> dict[str, Any]:
@@ -236,6 +249,10 @@ def _settings_of_run(arguments: dict[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
+    import os
+
     from pyro_aevb.cli import run_command
 
+    if "RANK" in os.environ:  # torch warns of a lost process with a stack trace of its own
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     run_command(fit, resume_from=_settings_of_run)

@@ -41,7 +41,8 @@ def vae():
 
 
 @pytest.mark.parametrize("kind", [PPCA, Hierarchy, vae, lambda: BayesianPPCA(130)])
-def test_scores_do_not_depend_on_the_memory_budget(kind):
+def test_scores_do_not_depend_on_the_memory_budget(kind, monkeypatch):
+    monkeypatch.setattr(importance, "DATA_BLOCK", 100)
     source, features = kind(), {Hierarchy: 4, PPCA: 4}.get(kind, 3)
     x = matrix(130, features, seed=4)
     if kind is vae:

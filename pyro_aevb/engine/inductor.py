@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.engine.capture import Captured, NotCapturable
-from pyro_aevb.engine.products import bfloat16_units, use_onednn
+from pyro_aevb.engine.products import reduced_products, use_onednn
 
 
 @functools.cache
@@ -22,14 +22,23 @@ def missing() -> str | None:
     return None
 
 
-def compile_captured(captured: Captured, example: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+def compile_captured(
+    captured: Captured, example: Sequence[Tensor], same_draws: bool = False
+) -> Callable[..., list[Tensor]]:
     r"""Compile for arguments of exactly the shapes of `example`.
 
     Under ``torch.set_float32_matmul_precision("medium")`` products on a CPU with bfloat16 units
     round their operands and results to bfloat16.
 
+    Arguments:
+        captured: The graph; it is changed.
+        example: Arguments to compile for.
+        same_draws: Draw the random numbers that `captured` would draw. On a CPU this is also the
+            faster way, as each of Inductor's numbers costs a round of Philox.
+
     Returns:
-        What `captured` is, but faster, and drawing other random numbers from the same generators.
+        What `captured` is, but faster; unless asked otherwise it draws other random numbers from
+        the same generators.
 
     Raises:
         NotCapturable: There is no compiler, or it fails.
@@ -37,10 +46,12 @@ def compile_captured(captured: Captured, example: Sequence[Tensor]) -> Callable[
     lacking = missing()
     if lacking:
         raise NotCapturable(lacking)
+    import torch._inductor.config
+
     inputs = (*example, *captured.lifted)
-    reduced = torch.get_float32_matmul_precision() == "medium" and bfloat16_units()
-    use_onednn(captured.graph, reduced)
-    compiled = _inductor(captured.graph, inputs)
+    use_onednn(captured.graph, reduced_products())
+    with torch._inductor.config.patch(fallback_random=same_draws):
+        compiled = _inductor(captured.graph, inputs)
     lifted = captured.lifted
 
     def run(*arguments: Tensor) -> list[Tensor]:
@@ -53,8 +64,6 @@ def compile_captured(captured: Captured, example: Sequence[Tensor]) -> Callable[
 
 def _inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
     # Called directly, Inductor saves the guards that `torch.compile` checks before every call.
-    import torch._inductor
-
     try:
         with torch.no_grad():
             direct = getattr(torch._inductor, "compile", None)

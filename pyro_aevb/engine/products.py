@@ -48,6 +48,11 @@ def bfloat16_units() -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
+def reduced_products() -> bool:
+    r"""Whether products are to round to bfloat16: it was asked for, and makes them faster."""
+    return torch.get_float32_matmul_precision() == "medium" and bfloat16_units()
+
+
 def use_onednn(graph: GraphModule, reduced: bool) -> None:
     r"""Replace the large products of a graph on the CPU, in place.
 

@@ -1,41 +1,10 @@
 r"""What is taken from ArviZ, whose interface differs between 0.x (Python 3.11) and 1.x."""
 
-import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
-
-def psis_k(log_weights: np.ndarray) -> np.ndarray:
-    r"""Pareto k-hat by ArviZ's Pareto-smoothed importance sampling.
-
-    Arguments:
-        log_weights: ``(N, K)``.
-
-    Returns:
-        ``(N,)``; NaN where the weights are equal, so that there is no tail to fit.
-    """
-    k = np.full(len(log_weights), np.nan)
-    spread = np.ptp(log_weights, axis=1) > 1e-3  # float32 noise around equal weights is no tail
-    if not spread.any():
-        return k
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # announcements of the next version
-        import arviz
-
-        if hasattr(arviz, "psislw"):
-            k[spread] = arviz.psislw(log_weights[spread])[1]
-        else:
-            from arviz_stats.base import array_stats
-
-            for row in np.flatnonzero(spread):
-                # Weights of few values, as of a discrete latent, may have no tail either.
-                with contextlib.suppress(ValueError):
-                    # The argument is a log-likelihood, whose negative is the log-weight.
-                    k[row] = array_stats.psislw(-log_weights[row])[1]
-    return np.where(np.isfinite(k), k, np.nan)
 
 
 def compare_pointwise(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:

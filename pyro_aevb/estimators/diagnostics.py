@@ -1,10 +1,9 @@
 r"""The health of importance weights and of the latent code."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from pyro_aevb.estimators.arviz_bridge import psis_k
+from pyro_aevb.estimators.streaming import LogWeights
 
 ACTIVE = 0.01
 r"""A latent dimension is active if the variance of its code over data exceeds this."""
@@ -21,11 +20,11 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
     Returns:
         ``(N,)``; K where all weights of a datum are equal.
     """
-    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+    return _all_at_once(log_weights).effective_sample_size()
 
 
 def pareto_k(log_weights: Tensor) -> Tensor:
-    r"""The tail shape k-hat of each datum's weights, by ArviZ's Pareto-smoothed sampling.
+    r"""The tail shape k-hat of each datum's weights, as Pareto-smoothed sampling fits it.
 
     Below 0.7 the importance-sampling estimate can be relied on; above it the estimate is
     dominated by a few draws and usually too low. Needs K >= 25 for a tail of five; with fewer
@@ -41,10 +40,13 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     Returns:
         ``(N,)``, float64.
     """
-    values = log_weights.T.contiguous().cpu().numpy()
-    if values.shape[1] < 25:
-        return torch.full((len(values),), float("nan"), dtype=torch.float64)
-    return torch.from_numpy(psis_k(values))
+    return _all_at_once(log_weights).pareto_k()
+
+
+def _all_at_once(log_weights: Tensor) -> LogWeights:
+    weights = LogWeights(len(log_weights), tail=True)
+    weights.add(log_weights)
+    return weights
 
 
 def active_units(codes: np.ndarray) -> int:

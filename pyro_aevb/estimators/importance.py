@@ -8,36 +8,46 @@ For each draw of the global latents :math:`w_s \sim q(w)` and each datum,
 
 at plate scale 1: the data axis and the particle axis are kept apart, and no term is multiplied
 by N/B. Draws are made in blocks of fixed size under seeds of their own, while the memory
-budget only decides how many rows the model sees at once, so the values do not depend on it.
+budget only decides how many rows the model sees at once, so the values do not depend on it. Of a
+block of draws only sums are kept (:class:`~pyro_aevb.estimators.streaming.LogWeights`), so memory
+does not grow with K.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
+import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.description import Description
+from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.diagnostics import effective_sample_size, pareto_k
-from pyro_aevb.handlers import Fix, WholeBatch
+from pyro_aevb.estimators.streaming import LogWeights
+from pyro_aevb.estimators.terms import Terms, weight_draw
+from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import latents
-from pyro_aevb.sites import closed_form_kl, in_plate, log_prob, sample_sites
 
-DATA_BLOCK = 100
+DATA_BLOCK = 1000
 r"""Data that share one stream of random numbers; fixed, so that no setting changes a value."""
-DRAW_BLOCK = 1 << 20
+DRAW_BLOCK = 1 << 22
 r"""About how many numbers are drawn at once."""
 CPU_BUDGET, CUDA_BUDGET = 64 << 20, 4 << 30
 r"""Default memory budget in bytes: what a CPU cache serves well, and what fills a GPU."""
+FEW_DATA = 100
+r"""Data that a chunk holds many draws of: their pixels stay in a cache."""
+COMPILE_FROM = 2e12
+r"""Multiplications from which on compiling, which takes about 5 s, pays."""
+CAPTURE_FROM = 300
+r"""Calls of the pair's functions from which on capturing, which takes about 0.3 s, pays."""
+
+Compile = Literal["auto", "on", "off"]
 
 
 @dataclass
@@ -64,7 +74,6 @@ class Scores:
     r"""Local site by name, (N, d): E_q[z|x] at the mean weights."""
 
 
-@torch.no_grad()
 def score(
     pair: Pair,
     batches: Batches,
@@ -74,50 +83,260 @@ def score(
     memory: int | None = None,
     progress: Callable[[int], None] | None = None,
     details: bool = True,
+    compile: Compile = "auto",
+    say: Callable[[str], None] | None = None,
 ) -> Scores:
-    r"""Importance-sample every datum.
+    r"""Importance-sample every datum, once; a :class:`Scorer` does it again and again.
 
     Arguments:
         pair: An inspected pair.
         batches: The data as they are presented; fixed ones, not dynamic binarization.
-        num_samples: K, draws per datum and weight draw. 1 if the latents have no density.
-        weight_samples: S, draws of the global latents. 1 if there are none.
-        seed: Of the draws.
-        memory: Bytes that evaluating the model may take at once; by default 64 MiB on a CPU and
-            4 GiB on a GPU. Changes speed only.
+        num_samples, weight_samples, seed, memory, details, compile, say: See :class:`Scorer`.
         progress: Called with the number of data done.
-        details: Compute ``ess``, ``pareto_k``, ``reconstruction_mean`` and the codes too.
 
     Returns:
         The per-datum values.
     """
-    description = pair.description
-    assert description is not None, "inspect the pair first"
-    check_seed(seed)
-    if description.undefined() is not None or not description.local_sites:
-        num_samples = 1
-    weight_samples = weight_samples if description.global_sites else 1
-    scorer = _Scorer(pair, description, num_samples, seed, memory, details)
-    training = pair.training
-    pair.eval()
-    try:
-        with pair.active(), WholeBatch():
-            draws = [
-                _joined(scorer.draw(x, s, block, progress) for block, x in _blocks(batches))
-                for s in range(weight_samples)
-            ]
-            means: dict[str, Any] = {}
-            if details:
-                means = _joined(scorer.at_means(x) for _, x in _blocks(batches))
-    finally:
-        pair.train(training)
-    return Scores(
-        num_samples=num_samples,
-        weight_samples=weight_samples,
-        reconstruction_mean=means.pop("reconstruction_mean", None),
-        codes=means,
-        **{name: np.stack([draw[name] for draw in draws]) for name in draws[0]},
-    )
+    scorer = Scorer(pair, num_samples, weight_samples, seed, memory, details, compile, say)
+    return scorer(batches, progress)
+
+
+class Scorer:
+    r"""Scores a pair, as its parameters are at each call; keeps what it has captured and compiled.
+
+    Arguments:
+        pair: An inspected pair.
+        num_samples: K, draws per datum and weight draw. 1 if the latents have no density.
+        weight_samples: S, draws of the global latents. 1 if there are none.
+        seed: Of the draws; every call makes the same ones.
+        memory: Bytes that evaluating the model may take at once; by default 64 MiB on a CPU and
+            4 GiB on a GPU. Changes speed only.
+        details: Compute ``ess``, ``pareto_k``, ``reconstruction_mean`` and the codes too.
+        compile: ``on`` captures and compiles what is run over and over; ``off`` runs the pair's
+            handlers every time; ``auto`` decides by the work ahead, and where a pair cannot be
+            captured runs it eagerly. All from the same draws, so the values differ by rounding.
+        say: Told once why the pair is run eagerly, where it cannot be captured.
+        calls: How many calls on so many data are to be expected, for ``auto``.
+
+    Raises:
+        UsageError: The seed is out of range; or, when called, compiling was asked for and fails.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        num_samples: int = 1000,
+        weight_samples: int = 10,
+        seed: int = 0,
+        memory: int | None = None,
+        details: bool = True,
+        compile: Compile = "auto",
+        say: Callable[[str], None] | None = None,
+        calls: int = 1,
+    ) -> None:
+        assert pair.description is not None, "inspect the pair first"
+        check_seed(seed)
+        if compile not in ("auto", "on", "off"):
+            raise UsageError(f"--compile is {compile!r}; it must be auto, on or off")
+        self.pair = pair
+        self.description = pair.description
+        self.defined = self.description.undefined() is None
+        sampled = self.defined and self.description.local_sites
+        self.num_samples = num_samples if sampled else 1
+        self.weight_samples = weight_samples if self.description.global_sites else 1
+        self.seed, self.memory, self.details = seed, memory, details
+        self.compile, self.say, self.calls = compile, say, calls
+        self._plans: dict[int, _Plan] = {}
+
+    @torch.no_grad()
+    def __call__(self, batches: Batches, progress: Callable[[int], None] | None = None) -> Scores:
+        r"""Importance-sample every datum.
+
+        Arguments:
+            batches: The data as they are presented; fixed ones, not dynamic binarization.
+            progress: Called with the number of data done.
+        """
+        training = self.pair.training
+        self.pair.eval()
+        try:
+            with self.pair.active(), WholeBatch():
+                plan = self._plan(batches)
+                # Checks of distributions' arguments read values back from tensors.
+                captured = plan.draw.way is not Way.EAGER
+                with pyro.validation_enabled(False) if captured else nullcontext():
+                    draws = [
+                        self._weight_draw(plan, batches, s, progress)
+                        for s in range(self.weight_samples)
+                    ]
+                means: dict[str, Any] = {}
+                if self.details:
+                    means = _joined(self._at_means(plan, x) for _, x in _blocks(batches))
+        finally:
+            self.pair.train(training)
+        return Scores(
+            num_samples=self.num_samples,
+            weight_samples=self.weight_samples,
+            reconstruction_mean=means.pop("reconstruction_mean", None),
+            codes=means,
+            **{name: np.stack([draw[name] for draw in draws]) for name in draws[0]},
+        )
+
+    def _weight_draw(
+        self, plan: "_Plan", batches: Batches, s: int, progress: Callable[[int], None] | None
+    ) -> dict[str, np.ndarray]:
+        weights = [value.contiguous() for value in self._weights(batches, s).values()]
+        return _joined(
+            self._block(plan, x, weights, (self.seed, s, 1 + block), progress)
+            for block, x in _blocks(batches)
+        )
+
+    def _weights(self, batches: Batches, s: int) -> dict[str, Tensor]:
+        if not self.description.global_sites:
+            return {}
+        x = batches.take(torch.zeros(1, dtype=torch.int64))
+        with seeded(x.device, self.seed, s):
+            return weight_draw(self.pair, x, self.description.plate)[0]
+
+    def _block(
+        self,
+        plan: "_Plan",
+        x: Tensor,
+        weights: list[Tensor],
+        key: tuple[int, ...],
+        progress: Callable[[int], None] | None,
+    ) -> dict[str, Tensor]:
+        r"""Score one block of data under one draw of the weights."""
+        K, n = self.num_samples, len(x)
+        health = self.details and K > 1
+        log_weights = LogWeights(K, tail=health)
+        likelihood, difference = x.new_zeros(2, n, dtype=torch.float64)
+        kl = None
+        with seeded(x.device, *key):
+            for start in range(0, K, plan.draws):
+                log_q, *values = plan.draw(x, *weights)
+                if plan.terms.closed_form:
+                    kl, *values = values
+                terms = plan.model_terms(x, weights, values)
+                terms[1] -= log_q
+                terms = terms[:, : K - start]  # the last block may hold more draws than are left
+                likelihood += terms[0].sum(0)
+                difference += terms[1].sum(0)
+                log_weights.add(terms.sum(0))
+                if progress is not None:
+                    stop = min(start + plan.draws, K)
+                    progress(n * stop // K - n * start // K)
+        result = {"reconstruction": likelihood / K}
+        if not self.defined:
+            return result
+        result |= {"elbo": (likelihood + difference) / K, "log_weight": log_weights.log_mean()}
+        if self.description.local_sites:
+            result["kl"] = -difference / K if kl is None else kl.double()
+            if health:
+                result["ess"] = log_weights.effective_sample_size()
+                result["pareto_k"] = log_weights.pareto_k()
+        return result
+
+    def _at_means(self, plan: "_Plan", x: Tensor) -> dict[str, Tensor]:
+        values = latents(self.pair, x)
+        local = {site.name: values[site.name] for site in self.description.local_sites}
+        parts = []
+        for start in range(0, len(x), plan.rows):
+            rows = slice(start, start + plan.rows)
+            few = values | {name: value[rows] for name, value in local.items()}
+            parts.append(plan.terms.model_terms(x[rows], few)[self.description.observed])
+        codes = {name: value.reshape(len(x), -1) for name, value in local.items()}
+        return {"reconstruction_mean": torch.cat(parts).double(), **codes}
+
+    def _plan(self, batches: Batches) -> "_Plan":
+        n = min(len(batches), DATA_BLOCK)
+        if n not in self._plans:
+            _, x = next(_blocks(batches))
+            with seeded(x.device, self.seed):
+                weights = self._weights(batches, 0)
+                terms = Terms(self.pair, x, weights)
+                rows = _rows(terms, x, weights, self.memory)
+            numbers = terms.numbers if terms.independent else terms.numbers + x[0].numel()
+            draws = _even(self.num_samples, DRAW_BLOCK // (n * numbers))
+            self._plans[n] = _Plan(terms, n, draws, rows, self._way(batches), self._eagerly)
+        return self._plans[n]
+
+    def _way(self, batches: Batches) -> Way:
+        if self.compile != "auto":
+            return Way.COMPILED if self.compile == "on" else Way.EAGER
+        repeats = self.weight_samples * self.calls
+        # A transcendental function of a pixel costs as much as about 100 multiplications.
+        per_row = self.description.num_parameters + 100 * batches.images[0].numel()
+        if repeats * len(batches) * self.num_samples * per_row >= COMPILE_FROM:
+            return Way.COMPILED
+        calls = 2 * repeats * -(-len(batches) // DATA_BLOCK)
+        return Way.GRAPH if calls >= CAPTURE_FROM else Way.EAGER
+
+    def _eagerly(self, reason: str) -> None:
+        if self.compile == "on":
+            raise UsageError(
+                f"--compile on: {self.pair.name} has to be scored eagerly: {reason}; use "
+                "--compile auto"
+            )
+        if self.say is not None:
+            self.say(f"{self.pair.name} is scored eagerly: {reason}")
+            self.say = None
+
+
+class _Plan:
+    r"""How blocks of n data are scored: in which chunks, by which functions.
+
+    A chunk is `few` data at `times` draws each; all chunks have the same shape, and the last one
+    overlaps the one before it where they do not fit.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        n: int,
+        draws: int,
+        rows: int,
+        way: Way,
+        fallback: Callable[[str], None],
+    ) -> None:
+        self.terms, self.draws, self.rows = terms, draws, rows
+        self.times = _even(draws, rows // min(n, FEW_DATA))
+        self.few = _even(n, rows // self.times)
+        # Of many draws after one pass of an encoder, the random numbers take most of the time.
+        simple = terms.independent and draws > 1
+        draw_way = min(way, Way.GRAPH) if simple else way
+        self.draw = Replay(partial(terms.draw, draws), draw_way, fallback)
+        self.evaluate = Replay(terms.evaluate, way, fallback)
+
+    def model_terms(self, x: Tensor, weights: list[Tensor], values: list[Tensor]) -> Tensor:
+        r"""log p(x|z, w) and log p(z|w) of a block of data at its draws, ``(2, k, n)``, float64."""
+        n, k = len(x), self.draws
+        result = x.new_empty(2, k, n, dtype=torch.float64)
+        for start in range(0, n, self.few):
+            # A block of fewer data is filled up with its last one.
+            index = torch.arange(self.few, device=x.device)
+            index = (index + max(0, min(start, n - self.few))).clamp(max=n - 1)
+            some, drawn = x[index], [value[:, index] for value in values]
+            for first in range(0, k, self.times):
+                chosen = slice(min(first, k - self.times), min(first, k - self.times) + self.times)
+                (terms,) = self.evaluate(some, *weights, *(v[chosen].flatten(0, 1) for v in drawn))
+                result[:, chosen, index] = terms.double()
+        return result
+
+
+def _even(total: int, most: int) -> int:
+    r"""The length, at most `most` and more than half of it, of parts that cover `total` best."""
+    most = max(1, min(total, most))
+    return min(range(most, most // 2, -1), key=lambda length: -(-total // length) * length)
+
+
+def _rows(terms: Terms, x: Tensor, weights: dict[str, Tensor], memory: int | None) -> int:
+    r"""How many rows the model may see at once."""
+    few = x[:2]
+    drawn = terms.draw(1, few, *weights.values())[terms.closed_form + 1 :]
+    with _Allocated() as allocated:
+        terms.evaluate(few, *weights.values(), *(value[0] for value in drawn))
+    budget = memory or (CUDA_BUDGET if x.is_cuda else CPU_BUDGET)
+    return max(1, budget // max(1, allocated.total // len(few)))
 
 
 def _blocks(batches: Batches) -> Iterator[tuple[int, Tensor]]:
@@ -146,164 +365,6 @@ def seeded(device: torch.device, *key: int) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
         yield
-
-
-def weight_draw(pair: Pair, x: Tensor, plate: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    r"""One draw of the global sites from the guide: values by name, and the sites themselves."""
-    sites = sample_sites(poutine.trace(pair.guide).get_trace(x))
-    outside = {name: site for name, site in sites.items() if not in_plate(site, plate)}
-    return {name: site["value"] for name, site in outside.items()}, outside
-
-
-class _Scorer:
-    def __init__(
-        self,
-        pair: Pair,
-        description: Description,
-        num_samples: int,
-        seed: int,
-        memory: int | None,
-        details: bool,
-    ) -> None:
-        self.pair = pair
-        self.description = description
-        self.num_samples = num_samples
-        self.seed = seed
-        self.memory = memory
-        self.health = details and num_samples > 1
-        self.defined = description.undefined() is None
-        self.max_rows: int | None = None
-        # Without auxiliary sites a closed-form KL of the one local site is the whole of it.
-        self.single = len(description.local_sites) == 1 and not description.auxiliary
-
-    def at_means(self, x: Tensor) -> dict[str, Tensor]:
-        values = latents(self.pair, x)
-        terms = self._model_terms(x, values)
-        codes = {
-            site.name: values[site.name].reshape(len(x), -1)
-            for site in self.description.local_sites
-        }
-        return {"reconstruction_mean": terms[self.description.observed].double(), **codes}
-
-    def draw(
-        self, x: Tensor, s: int, block: int, progress: Callable[[int], None] | None
-    ) -> dict[str, Tensor]:
-        r"""Score one block of data under weight draw s."""
-        weights: dict[str, Tensor] = {}
-        if self.description.global_sites:
-            with seeded(x.device, self.seed, s):
-                # On one datum, so that every block of a draw gets the same weights.
-                weights, _ = weight_draw(self.pair, x[:1], self.description.plate)
-        with seeded(x.device, self.seed, s, 1 + block):
-            likelihood, difference, kl = self._log_weights(x, weights)
-        if progress is not None:
-            progress(len(x))
-        result = {"reconstruction": likelihood.mean(0)}
-        if not self.defined:
-            return result
-        log_weights = likelihood + difference
-        result |= {
-            "elbo": log_weights.mean(0),
-            "log_weight": log_weights.logsumexp(0) - math.log(len(log_weights)),
-        }
-        if self.description.local_sites:
-            result["kl"] = -difference.mean(0) if kl is None else kl.double()
-            if self.health:
-                result["ess"] = effective_sample_size(log_weights)
-                result["pareto_k"] = pareto_k(log_weights)
-        return result
-
-    def _log_weights(
-        self, x: Tensor, weights: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        r"""log p(x|z) and log p(z) - log q(z|x), both (K, n) in float64, and a closed-form KL."""
-        likelihoods, differences = [], []
-        kl = None
-        for values, log_q in self._draws(x, weights):
-            log_prior = torch.zeros_like(log_q)
-            likelihood = torch.empty_like(log_q)
-            rows = len(log_q)
-            for start, stop in self._chunks(x, rows, values, weights):
-                index = torch.arange(start, stop, device=x.device) % len(x)
-                part = {name: value[start:stop] for name, value in values.items()}
-                terms = self._model_terms(x[index], weights | part)
-                likelihood[start:stop] = terms.pop(self.description.observed)
-                for term in terms.values():
-                    log_prior[start:stop] += term
-            likelihoods.append(likelihood.double().view(-1, len(x)))
-            differences.append((log_prior.double() - log_q.double()).view(-1, len(x)))
-        if self.defined and self.single:
-            kl = self._closed_form_kl(x, weights)
-        return torch.cat(likelihoods), torch.cat(differences), kl
-
-    def _draws(
-        self, x: Tensor, weights: dict[str, Tensor]
-    ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        r"""Draws of the local sites as rows (k, n) flattened, and log q of each row."""
-        plate = self.description.plate
-
-        def guide(batch: Tensor) -> dict[str, Any]:
-            with Fix(weights):
-                sites = sample_sites(poutine.trace(self.pair.guide).get_trace(batch))
-            return {name: site for name, site in sites.items() if in_plate(site, plate)}
-
-        sites = guide(x)
-        per_draw = sum(site["value"].numel() for site in sites.values()) + len(x)
-        left = self.num_samples
-        if len(sites) == 1 and next(iter(sites.values()))["fn"].batch_shape == (len(x),):
-            # One site, a function of x alone: the encoder runs once for all K draws.
-            (name, site), *_ = sites.items()
-            while left > 0:
-                k = min(left, max(1, DRAW_BLOCK // per_draw))
-                value = site["fn"].sample((k,))
-                log_q = log_prob({**site, "value": value}, 1.0)
-                yield {name: value.flatten(0, 1)}, log_q.flatten()
-                left -= k
-            return
-        while left > 0:
-            k = min(left, max(1, DRAW_BLOCK // (per_draw + x.numel())))
-            rows = x.repeat(k, *[1] * (x.dim() - 1))
-            sites = guide(rows)
-            log_q = x.new_zeros(len(rows))
-            for site in sites.values():
-                log_q = log_q + log_prob(site, 1.0).reshape(-1, len(rows)).sum(0)
-            yield {name: site["value"] for name, site in sites.items()}, log_q
-            left -= k
-
-    def _model_terms(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        r"""Log-probabilities of the model's sites inside the data plate, (rows,) each."""
-        with Fix(values):
-            sites = sample_sites(poutine.trace(self.pair.model).get_trace(x))
-        return {
-            name: log_prob(site, 1.0).reshape(-1, len(x)).sum(0)
-            for name, site in sites.items()
-            if in_plate(site, self.description.plate)
-        }
-
-    def _chunks(
-        self, x: Tensor, rows: int, values: dict[str, Tensor], weights: dict[str, Tensor]
-    ) -> Iterator[tuple[int, int]]:
-        if self.max_rows is None:
-            budget = self.memory or (CUDA_BUDGET if x.is_cuda else CPU_BUDGET)
-            few = min(2, len(x))
-            with _Allocated() as allocated:
-                self._model_terms(x[:few], weights | {k: v[:few] for k, v in values.items()})
-            self.max_rows = max(1, budget // max(1, allocated.total // few))
-        # Whole multiples of the block, where it fits: their index pattern is the same.
-        step = max(self.max_rows // len(x) * len(x), 0) or self.max_rows
-        for start in range(0, rows, step):
-            yield start, min(start + step, rows)
-
-    def _closed_form_kl(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor | None:
-        name = self.description.local_sites[0].name
-        with Fix(weights):
-            posterior = sample_sites(poutine.trace(self.pair.guide).get_trace(x))[name]
-            with Fix({name: posterior["value"]}):
-                prior = sample_sites(poutine.trace(self.pair.model).get_trace(x))[name]
-        try:
-            return closed_form_kl(posterior, prior, 1.0)
-        except NotImplementedError:
-            return None
 
 
 class _Allocated(TorchFunctionMode):

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from pyro_aevb.description import Description
 from pyro_aevb.estimators.diagnostics import active_units
-from pyro_aevb.estimators.importance import Scores, seeded, weight_draw
+from pyro_aevb.estimators.importance import Scores, seeded
+from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.handlers import Fix, WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.sites import closed_form_kl, log_prob, sample_sites

@@ -38,7 +38,7 @@ class Step:
 
     Called with the index of a batch, a step leaves the gradients in ``.grad`` and returns the
     loss, detached; ``kl_scale`` multiplies the log-probabilities of the latent sites. Both ways
-    draw from torch's generators: after :meth:`compile` other numbers of the same distributions.
+    draw from torch's generators, on a CPU the same numbers.
     Run inside ``pair.active()`` and ``WholeBatch()``, in several processes after
     :meth:`rehearse`: each computes its rows of the batch, and all get the whole one's loss and
     gradients.
@@ -99,12 +99,12 @@ class Step:
         if self.group.size == 1:
             return
 
-        def some(n: int) -> None:
-            self._eagerly(self.data.take(torch.arange(n) % len(self.data)))
-
+        device = self.data.images.device
         tensors = list(self.pair.tensors().values())
         before = [tensor.detach().clone() for tensor in tensors]
-        self._draws = Draws(some, self.pair.name, self.data.images.device)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            few = self.data.take(torch.arange(3) % len(self.data))
+            self._draws = Draws(self._eagerly, few, self.pair.name)
         self._reached = [p for p in self.parameters.values() if p.grad is not None]
         self._averages = []
         with torch.no_grad():
@@ -152,18 +152,17 @@ class Step:
             (index.flip(0).roll(1) // 2, one / 2),
             [*self.pair.tensors().values()],
         )
-        self._compiled = compile_captured(captured, (index, one))
+        self._compiled = compile_captured(captured, (index, one), same_draws=not index.is_cuda)
         self._used = list(used.values())
         # One tensor, filled anew where the weight changes, so that a CUDA graph reads it.
         self._scale, self._filled = one, 1.0
 
     def __call__(self, index: Tensor) -> Tensor:
         index = index.to(self.data.images.device)
-        if len(index) == self._size:
+        if self._compiled is not None and len(index) == self._size:
             if self._filled != self.kl_scale:
                 self._scale.fill_(self.kl_scale)
                 self._filled = self.kl_scale
-            assert self._compiled is not None
             loss, _, *gradients = self._compiled(index, self._scale)
             for parameter, gradient in zip(self._used, gradients, strict=True):
                 parameter.grad = gradient

@@ -1,0 +1,66 @@
+r"""A function of tensors that is captured when it is first called with arguments of some shapes."""
+
+from collections.abc import Callable
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from pyro_aevb.engine.capture import Function, NotCapturable, capture
+from pyro_aevb.engine.inductor import compile_captured
+from pyro_aevb.engine.products import reduced_products, use_onednn
+from pyro_aevb.engine.transcendental import use_cheaper
+
+
+class Way(IntEnum):
+    r"""How a function is run; all give the same values to rounding, from the same draws."""
+
+    EAGER = 0
+    r"""As it is: handlers and all, at every call."""
+    GRAPH = 1
+    r"""Its tensor operations one by one, which saves the handlers; capturing takes 0.1 s."""
+    COMPILED = 2
+    r"""Its tensor operations fused by Inductor; compiling takes seconds."""
+
+
+class Replay:
+    r"""Call a function from its graph, one for each combination of the arguments' shapes.
+
+    Arguments are to be contiguous. Gradients are not recorded.
+
+    Arguments:
+        function: Valid for :func:`~pyro_aevb.engine.capture.capture`.
+        way: How to run it. Where it cannot be captured or compiled, it runs eagerly.
+        fallback: Told why it runs eagerly.
+    """
+
+    def __init__(self, function: Function, way: Way, fallback: Callable[[str], None]) -> None:
+        self.function = function
+        self.way = way
+        self.fallback = fallback
+        self._graphs: dict[tuple[torch.Size, ...], Function] = {}
+
+    def __call__(self, *arguments: Tensor) -> list[Tensor]:
+        if self.way is Way.EAGER:
+            return self.function(*arguments)
+        shapes = tuple(argument.shape for argument in arguments)
+        if shapes not in self._graphs:
+            try:
+                self._graphs[shapes] = self._prepare(arguments)
+            except NotCapturable as reason:
+                self.way = Way.EAGER
+                self.fallback(str(reason))
+                return self.function(*arguments)
+        return self._graphs[shapes](*arguments)
+
+    def _prepare(self, arguments: tuple[Tensor, ...]) -> Function:
+        other = [value.flatten().flip(0).view(value.shape) for value in arguments]
+        captured = capture(self.function, arguments, other)
+        # Such as a decoder that was run only to reach the prior.
+        captured.graph.graph.eliminate_dead_code()
+        captured.graph.recompile()
+        if self.way is Way.GRAPH:
+            use_onednn(captured.graph, reduced_products())
+            return captured
+        use_cheaper(captured.graph)
+        return compile_captured(captured, arguments, same_draws=True)

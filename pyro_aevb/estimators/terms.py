@@ -1,0 +1,129 @@
+r"""What scoring evaluates of a pair, as functions of tensors that can be captured."""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_aevb.handlers import Fix
+from pyro_aevb.pairs import Pair
+from pyro_aevb.sites import closed_form_kl, in_plate, log_prob, sample_sites
+
+
+class Terms:
+    r"""Draws from the guide, and the terms of the log-weights at them, at plate scale 1.
+
+    Run inside ``pair.active()`` and ``WholeBatch()``.
+
+    Arguments:
+        pair: An inspected pair.
+        x: Some data, to look at the guide with.
+        weights: Values of the global sites.
+    """
+
+    def __init__(self, pair: Pair, x: Tensor, weights: dict[str, Tensor]) -> None:
+        assert pair.description is not None, "inspect the pair first"
+        self.pair = pair
+        self.description = pair.description
+        self.weights = list(weights)
+        sites = self._guide(x, weights)
+        self.sites = list(sites)
+        r"""The guide's sites inside the data plate, in the order in which it draws them."""
+        self.numbers = sum(site["value"].numel() for site in sites.values()) // len(x) + 1
+        r"""How many numbers one draw makes for each datum."""
+        # One site, a function of x alone: the encoder runs once for many draws.
+        self.independent = (
+            len(sites) == 1 and next(iter(sites.values()))["fn"].batch_shape == x.shape[:1]
+        )
+        # Without auxiliary sites a closed-form KL of the one local site is the whole of it.
+        self.closed_form = (
+            self.description.undefined() is None
+            and len(self.description.local_sites) == 1
+            and not self.description.auxiliary
+            and self._has_closed_form(x, weights, sites)
+        )
+
+    def draw(self, k: int, x: Tensor, *weights: Tensor) -> list[Tensor]:
+        r"""Draw the sites of n data k times.
+
+        Returns:
+            :math:`\log q(z|x, w)`, ``(k, n)``; :math:`\mathrm{KL}(q(z|x, w) \| p(z|w))`, ``(n,)``,
+            if there is a closed form; and the values of the sites, ``(k, n, *shape)``.
+        """
+        named = dict(zip(self.weights, weights, strict=True))
+        if self.independent:
+            ((name, site),) = self._guide(x, named).items()
+            value = site["fn"].sample((k,))
+            log_q = log_prob({**site, "value": value}, 1.0)
+            sites, values = {name: {**site, "value": value[0]}}, [value]
+        else:
+            rows = x.expand(k, *x.shape).flatten(0, 1)
+            sites = self._guide(rows, named)
+            log_q = x.new_zeros(len(rows))
+            for site in sites.values():
+                log_q = log_q + log_prob(site, 1.0).reshape(-1, len(rows)).sum(0)
+            values = [site["value"].unflatten(0, (k, len(x))) for site in sites.values()]
+        if not self.closed_form:
+            return [log_q.view(k, -1), *values]
+        if not self.independent:
+            sites = self._guide(x, named)
+        return [log_q.view(k, -1), self._kl(x, named, sites), *values]
+
+    def evaluate(self, x: Tensor, *values: Tensor) -> list[Tensor]:
+        r"""The model's terms of n data at k draws each.
+
+        Arguments:
+            x: ``(n, *event_shape)``.
+            values: Of the global sites, then of :attr:`sites`, these ``(k n, *shape)``.
+
+        Returns:
+            :math:`\log p(x|z, w)` and :math:`\log p(z|w)`, together ``(2, k, n)``.
+        """
+        globals_ = len(self.weights)
+        rows = len(values[globals_]) if self.sites else len(x)
+        k = rows // len(x)
+        terms = self.model_terms(
+            x.expand(k, *x.shape).flatten(0, 1),
+            dict(zip([*self.weights, *self.sites], values, strict=True)),
+        )
+        likelihood = terms.pop(self.description.observed)
+        prior = sum(terms.values(), torch.zeros_like(likelihood))
+        return [torch.stack([likelihood, prior]).view(2, k, len(x))]
+
+    def model_terms(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        r"""Log-probabilities of the model's sites inside the data plate, ``(len(x),)`` each."""
+        with Fix(values):
+            sites = sample_sites(poutine.trace(self.pair.model).get_trace(x))
+        return {
+            name: log_prob(site, 1.0).reshape(-1, len(x)).sum(0)
+            for name, site in sites.items()
+            if in_plate(site, self.description.plate)
+        }
+
+    def _guide(self, x: Tensor, weights: dict[str, Tensor]) -> dict[str, Any]:
+        with Fix(weights):
+            sites = sample_sites(poutine.trace(self.pair.guide).get_trace(x))
+        return {
+            name: site for name, site in sites.items() if in_plate(site, self.description.plate)
+        }
+
+    def _kl(self, x: Tensor, weights: dict[str, Tensor], sites: dict[str, Any]) -> Tensor:
+        posterior = sites[self.description.local_sites[0].name]
+        with Fix({**weights, posterior["name"]: posterior["value"]}):
+            prior = sample_sites(poutine.trace(self.pair.model).get_trace(x))[posterior["name"]]
+        return closed_form_kl(posterior, prior, 1.0)
+
+    def _has_closed_form(self, x: Tensor, weights: dict[str, Tensor], sites: Any) -> bool:
+        try:
+            self._kl(x, weights, sites)
+        except NotImplementedError:
+            return False
+        return True
+
+
+def weight_draw(pair: Pair, x: Tensor, plate: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    r"""One draw of the global sites from the guide: values by name, and the sites themselves."""
+    sites = sample_sites(poutine.trace(pair.guide).get_trace(x))
+    outside = {name: site for name, site in sites.items() if not in_plate(site, plate)}
+    return {name: site["value"] for name, site in outside.items()}, outside
