@@ -56,8 +56,6 @@ class Project:
     def epoch(self) -> None:
         self.trainer.epochs += 1
         self.trainer.run()
-        # SHIM until a second run() keeps what the first one compiled.
-        vars(self.trainer)["_compile"] = lambda bar: None
 
     def _parameters(self) -> list[Any]:
         return list(self.net.parameters())  # encoder, decoder, output: the order of the others

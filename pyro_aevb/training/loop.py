@@ -22,7 +22,7 @@ from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.engine.capture import NotCapturable
 from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import check_seed, score
+from pyro_aevb.estimators.importance import Scorer, check_seed
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.sites import log_prob, sample_sites
@@ -120,6 +120,9 @@ class Trainer:
         self.compiled = self.compile == "on" or (self.compile == "auto" and steps >= COMPILE_FROM)
         self._step = Step(self.pair, self.objective, self.train, self.weight_noise, self.group)
         self._update: Callable[[Tensor], Tensor] = self._one_update
+        self._scorer = Scorer(self.pair, 1, 1, self.seed, details=False, calls=self.epochs)
+        if self.compile == "off":
+            self._scorer.compile = "off"
         self._named = self.pair.trainable()
         self._optimizer: Any = None
         self._schedule: Any = None
@@ -197,7 +200,7 @@ class Trainer:
         fast = pyro.validation_enabled(False)
         with self.pair.active(), WholeBatch(), fast, bar, _sigint() as stop:
             self._step.rehearse()
-            if self.compiled and self.epoch < self.epochs:
+            if self.compiled and not self._step.compiled and self.epoch < self.epochs:
                 self._compile(bar)
             while self.epoch < self.epochs and not self._out_of_patience():
                 self._run_epoch(bar, stop)
@@ -318,7 +321,7 @@ class Trainer:
 
     def _validate(self) -> Row:
         r"""The true ELBO, KL weight 1, on the validation data, with the same draws every epoch."""
-        scores = score(self.pair, self.valid, 1, 1, self.seed, details=False)
+        scores = self._scorer(self.valid)
         return {
             "elbo": None if scores.elbo is None else float(scores.elbo.mean()),
             "reconstruction": float(scores.reconstruction.mean()),

@@ -113,6 +113,11 @@ class Step:
                     self._averages.append(tensor)
                 tensor.copy_(value)
 
+    @property
+    def compiled(self) -> bool:
+        r"""Whether batches of some length have a compiled step."""
+        return self._compiled is not None
+
     def compile(self, index: Tensor) -> None:
         r"""Capture and compile the step for batches of the length of `index`.
 
