@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -18,6 +19,8 @@ from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
 from pyro_aevb.predict import decode_grid, encode, generate, reconstruct, traverse
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
 from pyro_aevb.runs import Run
+from pyro_aevb.sharing import score_together
+from pyro_aevb.training.parallel import Alone
 
 GREY = (
     "note: grey pixels under a Bernoulli give a cross-entropy, not a normalized density; compare "
@@ -35,6 +38,7 @@ def assess(
     memory: int | None,
     show: bool,
     compile: Compile = "auto",
+    group: Alone | None = None,
 ) -> dict[str, Any]:
     r"""Score the test split and write ``results.json``, ``results.nc`` and ``figures/``.
 
@@ -50,8 +54,10 @@ def assess(
         compile: See :class:`~pyro_aevb.estimators.importance.Scorer`; where the pair has to be
             scored eagerly, a note of the results says why.
 
+        group: The processes that share the work; process 0 writes.
+
     Returns:
-        What ``results.json`` holds.
+        What ``results.json`` holds; nothing in other processes than the first.
     """
     began = time.perf_counter()
     budget = memory and memory << 20
@@ -59,12 +65,18 @@ def assess(
     test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
     repeats = weight_samples if description.global_sites else 1
     said: list[str] = []
-    how: dict[str, Any] = {"compile": compile, "say": said.append}
-    with _bar(show, "scoring test data", repeats * len(test)) as progress:
-        scores = score(pair, test, num_samples, weight_samples, seed, budget, progress, **how)
-    with _bar(show, "scoring training data", repeats * len(prepared.fixed_train)) as progress:
-        data = prepared.fixed_train
-        train = score(pair, data, 1, weight_samples, seed + 1, budget, progress, False, **how)
+    group = group or Alone()
+
+    def scored(what: str, data: Batches, k: int, seed: int, details: bool) -> Scores | None:
+        with _bar(show, what, repeats * len(data)) as progress:
+            drawn = (k, weight_samples, seed, budget)
+            part = partial(score, pair, data, *drawn, progress, details, compile, said.append)
+            return score_together(group, len(data), part)
+
+    scores = scored("scoring test data", test, num_samples, seed, True)
+    train = scored("scoring training data", prepared.fixed_train, 1, seed + 1, False)
+    if scores is None or train is None:
+        return {}
     weights = None
     if description.weights_undefined() is None:
         weights = weight_kl(pair, test.take(torch.arange(2)), weight_samples, seed)

@@ -139,11 +139,18 @@ def fit(
         if show:
             _announce(prepared, run)
         trainer.run()
-        if group.rank:
-            return run
         try:
             results = assess(
-                run, prepared, num_samples, weight_samples, num_data, seed, memory, show, compile
+                run,
+                prepared,
+                num_samples,
+                weight_samples,
+                num_data,
+                seed,
+                memory,
+                show,
+                compile,
+                group,
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(

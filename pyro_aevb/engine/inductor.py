@@ -11,6 +11,9 @@ from torch import Tensor
 from pyro_aevb.engine.capture import Captured, NotCapturable
 from pyro_aevb.engine.products import reduced_products, use_onednn
 
+THREAD_WORTH = 16384
+r"""Numbers for which another thread is woken: at Inductor's 512 that costs more than it gives."""
+
 
 @functools.cache
 def missing() -> str | None:
@@ -50,7 +53,9 @@ def compile_captured(
 
     inputs = (*example, *captured.lifted)
     use_onednn(captured.graph, reduced_products())
-    with torch._inductor.config.patch(fallback_random=same_draws):
+    with torch._inductor.config.patch(
+        {"fallback_random": same_draws, "cpp.min_chunk_size": THREAD_WORTH}
+    ):
         compiled = _inductor(captured.graph, inputs)
     lifted = captured.lifted
 

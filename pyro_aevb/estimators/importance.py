@@ -38,7 +38,7 @@ DATA_BLOCK = 1000
 r"""Data that share one stream of random numbers; fixed, so that no setting changes a value."""
 DRAW_BLOCK = 1 << 22
 r"""About how many numbers are drawn at once."""
-CPU_BUDGET, CUDA_BUDGET = 64 << 20, 4 << 30
+CPU_BUDGET, CUDA_BUDGET = 32 << 20, 4 << 30
 r"""Default memory budget in bytes: what a CPU cache serves well, and what fills a GPU."""
 FEW_DATA = 100
 r"""Data that a chunk holds many draws of: their pixels stay in a cache."""
@@ -85,6 +85,7 @@ def score(
     details: bool = True,
     compile: Compile = "auto",
     say: Callable[[str], None] | None = None,
+    blocks: range | None = None,
 ) -> Scores:
     r"""Importance-sample every datum, once; a :class:`Scorer` does it again and again.
 
@@ -93,12 +94,13 @@ def score(
         batches: The data as they are presented; fixed ones, not dynamic binarization.
         num_samples, weight_samples, seed, memory, details, compile, say: See :class:`Scorer`.
         progress: Called with the number of data done.
+        blocks: Score the data of these blocks of :data:`DATA_BLOCK` alone.
 
     Returns:
         The per-datum values.
     """
     scorer = Scorer(pair, num_samples, weight_samples, seed, memory, details, compile, say)
-    return scorer(batches, progress)
+    return scorer(batches, progress, blocks)
 
 
 class Scorer:
@@ -109,7 +111,7 @@ class Scorer:
         num_samples: K, draws per datum and weight draw. 1 if the latents have no density.
         weight_samples: S, draws of the global latents. 1 if there are none.
         seed: Of the draws; every call makes the same ones.
-        memory: Bytes that evaluating the model may take at once; by default 64 MiB on a CPU and
+        memory: Bytes that evaluating the model may take at once; by default 32 MiB on a CPU and
             4 GiB on a GPU. Changes speed only.
         details: Compute ``ess``, ``pareto_k``, ``reconstruction_mean`` and the codes too.
         compile: ``on`` captures and compiles what is run over and over; ``off`` runs the pair's
@@ -149,13 +151,21 @@ class Scorer:
         self._plans: dict[int, _Plan] = {}
 
     @torch.no_grad()
-    def __call__(self, batches: Batches, progress: Callable[[int], None] | None = None) -> Scores:
+    def __call__(
+        self,
+        batches: Batches,
+        progress: Callable[[int], None] | None = None,
+        blocks: range | None = None,
+    ) -> Scores:
         r"""Importance-sample every datum.
 
         Arguments:
             batches: The data as they are presented; fixed ones, not dynamic binarization.
             progress: Called with the number of data done.
+            blocks: Score the data of these blocks alone; their values are those that they have
+                in the whole.
         """
+        chosen = range(-(-len(batches) // DATA_BLOCK)) if blocks is None else blocks
         training = self.pair.training
         self.pair.eval()
         try:
@@ -165,12 +175,12 @@ class Scorer:
                 captured = plan.draw.way is not Way.EAGER
                 with pyro.validation_enabled(False) if captured else nullcontext():
                     draws = [
-                        self._weight_draw(plan, batches, s, progress)
+                        self._weight_draw(plan, batches, chosen, s, progress)
                         for s in range(self.weight_samples)
                     ]
                 means: dict[str, Any] = {}
                 if self.details:
-                    means = _joined(self._at_means(plan, x) for _, x in _blocks(batches))
+                    means = _joined(self._at_means(plan, x) for _, x in _blocks(batches, chosen))
         finally:
             self.pair.train(training)
         return Scores(
@@ -182,12 +192,17 @@ class Scorer:
         )
 
     def _weight_draw(
-        self, plan: "_Plan", batches: Batches, s: int, progress: Callable[[int], None] | None
+        self,
+        plan: "_Plan",
+        batches: Batches,
+        blocks: range,
+        s: int,
+        progress: Callable[[int], None] | None,
     ) -> dict[str, np.ndarray]:
         weights = [value.contiguous() for value in self._weights(batches, s).values()]
         return _joined(
             self._block(plan, x, weights, (self.seed, s, 1 + block), progress)
-            for block, x in _blocks(batches)
+            for block, x in _blocks(batches, blocks)
         )
 
     def _weights(self, batches: Batches, s: int) -> dict[str, Tensor]:
@@ -250,7 +265,7 @@ class Scorer:
     def _plan(self, batches: Batches) -> "_Plan":
         n = min(len(batches), DATA_BLOCK)
         if n not in self._plans:
-            _, x = next(_blocks(batches))
+            _, x = next(_blocks(batches, range(1)))
             with seeded(x.device, self.seed):
                 weights = self._weights(batches, 0)
                 terms = Terms(self.pair, x, weights)
@@ -301,10 +316,7 @@ class _Plan:
         self.terms, self.draws, self.rows = terms, draws, rows
         self.times = _even(draws, rows // min(n, FEW_DATA))
         self.few = _even(n, rows // self.times)
-        # Of many draws after one pass of an encoder, the random numbers take most of the time.
-        simple = terms.independent and draws > 1
-        draw_way = min(way, Way.GRAPH) if simple else way
-        self.draw = Replay(partial(terms.draw, draws), draw_way, fallback)
+        self.draw = Replay(partial(terms.draw, draws), way, fallback)
         self.evaluate = Replay(terms.evaluate, way, fallback)
 
     def model_terms(self, x: Tensor, weights: list[Tensor], values: list[Tensor]) -> Tensor:
@@ -339,8 +351,9 @@ def _rows(terms: Terms, x: Tensor, weights: dict[str, Tensor], memory: int | Non
     return max(1, budget // max(1, allocated.total // len(few)))
 
 
-def _blocks(batches: Batches) -> Iterator[tuple[int, Tensor]]:
-    for block, start in enumerate(range(0, len(batches), DATA_BLOCK)):
+def _blocks(batches: Batches, blocks: range) -> Iterator[tuple[int, Tensor]]:
+    for block in blocks:
+        start = block * DATA_BLOCK
         yield block, batches.take(torch.arange(start, min(start + DATA_BLOCK, len(batches))))
 
 
