@@ -11,8 +11,11 @@ from benchmarks.peers import Peer
 
 TOLERANCE = 1e-4
 r"""Relative, of the losses at equal parameters and equal noise."""
-TRAINED_TOLERANCE = 0.03
-r"""Relative, of the losses after equally many steps, each with its own noise and order."""
+TRAINED_TOLERANCE = 0.05
+r"""Relative, of the losses after equally many steps, each with its own noise and order.
+
+The widest are weights trained with different kinds of noise, compared at one noise of equal signs.
+"""
 
 
 def exact_loss(peer: Peer, x: np.ndarray, sign: int) -> float:

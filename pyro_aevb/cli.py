@@ -39,6 +39,8 @@ def run_command(
     arguments: dict[str, Any] = {}
     # All processes that torchrun starts read the same flags; one says what is wrong with them.
     silent = os.environ.get("RANK", "0") != "0"
+    if "RANK" in os.environ:  # torch warns of a lost process with a stack trace of its own
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         given = _joined(list(sys.argv[1:] if argv is None else argv), function)
         own = [word for word in given if not word.startswith(PAIR_FLAG)]

@@ -40,21 +40,23 @@ def evaluate(
         data: The data set, if the run was trained on a Python object.
 
     Returns:
-        What ``results.json`` holds.
+        What ``results.json`` holds; of several processes under torchrun, in the first.
     """
     from pyro_aevb.assessment import assess
     from pyro_aevb.preparation import restore
     from pyro_aevb.report import show_results
     from pyro_aevb.runs import only_run
+    from pyro_aevb.training.parallel import processes
 
-    opened = only_run(run)
-    prepared = restore(opened, device, data_root, pair, data)
-    results = assess(
-        opened, prepared, num_samples, weight_samples, num_data, seed, memory, show, compile
-    )
-    if show:
-        show_results(results)
-    return results
+    with processes(device) as group:
+        opened = only_run(run)
+        prepared = restore(opened, group.device, data_root, pair, data)
+        show = show and group.rank == 0
+        drawn = (num_samples, weight_samples, num_data, seed, memory)
+        results = assess(opened, prepared, *drawn, show, compile, group)
+        if show:
+            show_results(results)
+        return results
 
 
 if __name__ == "__main__":

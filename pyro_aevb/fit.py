@@ -140,18 +140,8 @@ def fit(
             _announce(prepared, run)
         trainer.run()
         try:
-            results = assess(
-                run,
-                prepared,
-                num_samples,
-                weight_samples,
-                num_data,
-                seed,
-                memory,
-                show,
-                compile,
-                group,
-            )
+            drawn = (num_samples, weight_samples, num_data, seed, memory)
+            results = assess(run, prepared, *drawn, show, compile, group)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
@@ -256,10 +246,6 @@ def _settings_of_run(arguments: dict[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
-    import os
-
     from pyro_aevb.cli import run_command
 
-    if "RANK" in os.environ:  # torch warns of a lost process with a stack trace of its own
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     run_command(fit, resume_from=_settings_of_run)

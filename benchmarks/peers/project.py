@@ -12,7 +12,7 @@ from benchmarks.peers import Values, nets
 from benchmarks.peers.weights import BayesianAutoencoder, PointAutoencoder
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.splits import DataSet, Split
-from pyro_aevb.estimators.importance import score
+from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.models import VAE
 from pyro_aevb.objectives import make_objective
@@ -38,6 +38,7 @@ class Project:
         self.net = _pair(network, len(images), point)
         prepared = prepare(self.net, data, device=device)
         self.pair, self.device = prepared.pair, device
+        self.scorer: Scorer | None = None
         self.objective = make_objective(
             "iwae" if network.particles > 1 else "elbo", network.particles
         )
@@ -76,7 +77,10 @@ class Project:
 
     def score(self, x: np.ndarray, num_samples: int) -> tuple[float, float | None]:
         batches = Batches(Split(torch.from_numpy(x), None, 1), "none", self.device)
-        scores = score(self.pair, batches, num_samples, details=False)
+        if self.scorer is None or self.scorer.num_samples != num_samples:
+            # What `auto` decides for a whole test set.
+            self.scorer = Scorer(self.pair, num_samples, details=False, compile="on")
+        scores = self.scorer(batches)
         assert scores.log_weight is not None
         return float(scores.log_weight.mean()), None
 
