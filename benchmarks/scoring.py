@@ -128,8 +128,8 @@ Medians and ranges over rounds; the time for 10,000 images is extrapolated from 
 where it is not said to be measured. *Relative* is the time in units of that of `pyro_aevb`. The
 estimates of log p(x) in nats per image must agree within three standard errors before anything is
 timed; that untimed call also compiles what `pyro_aevb` runs, which a whole test set pays once, with
-5 to 10 s. Rows with *medium* products ran under `torch.set_float32_matmul_precision("medium")`; what
-that means to `torch.mm` on the machine is said with it.
+5 to 10 s. Rows with *medium* products ran under `torch.set_float32_matmul_precision("medium")`;
+what that means to `torch.mm` on the machine is said with it.
 """
 
 
