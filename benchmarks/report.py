@@ -7,7 +7,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,17 @@ def circumstances_line(result: Mapping[str, Any]) -> str:
         f"`medium` means {result['medium']} products in `torch.mm` here; "
         f"{result['date']}; `{result['command']}`."
     )
+
+
+def collect(
+    path: Path, networks: Sequence[str], measure: Callable[[str], Any], page: Callable[[Any], str]
+) -> dict[str, Any]:
+    r"""Measure networks one by one, each kept as soon as it is done; then write the page of all."""
+    results: dict[str, Any] = {}
+    for name in networks:
+        results = merge(path, {name: measure(name)})
+    path.with_suffix(".md").write_text(page(results))
+    return results
 
 
 def merge(path: Path, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ WHOLE = 10_000
 
 def measure(network: Network, args: Namespace) -> dict[str, Any]:
     r"""All contenders on one network: compared, then timed in turns."""
+    say(network.title)
     train, test = mnist()
     x = test[: args.num_data]
     work = methodcaller("score", x, args.num_samples)
@@ -171,11 +172,12 @@ def main() -> None:
     if args.quick:
         args.rounds, args.num_data = min(args.rounds, 2), 10
     path = args.out / f"scoring-{args.device}.json"
-    results: dict[str, Any] = {}
-    for name in args.networks:
-        say(f"{name}: {NETWORKS[name].title}")
-        results = report.merge(path, {name: measure(NETWORKS[name], args)})
-    path.with_suffix(".md").write_text(page(args.device, results))
+    results = report.collect(
+        path,
+        args.networks,
+        lambda name: measure(NETWORKS[name], args),
+        lambda found: page(args.device, found),
+    )
     panels = {
         result["title"].partition(", batch")[0]: {
             name: 1e3 * statistics.median(values) / result["num_data"]

@@ -24,6 +24,7 @@ r"""Test images on which the objectives are compared."""
 
 def measure(network: Network, args: Namespace) -> dict[str, Any]:
     r"""All contenders on one network: compared, warmed up, timed in turns, compared again."""
+    say(network.title)
     train, test = mnist()
     count = min(network.images, 20 * network.batch if args.quick else network.images)
     images = train[: count // network.batch * network.batch]
@@ -121,11 +122,12 @@ def page(device: str, results: Mapping[str, Any]) -> str:
 def epochs(args: Namespace) -> None:
     r"""Measure the chosen networks, then write JSON, page and picture of all that are known."""
     path = args.out / f"training-{args.device}.json"
-    results: dict[str, Any] = {}
-    for name in args.networks:
-        say(f"{name}: {NETWORKS[name].title}")
-        results = report.merge(path, {name: measure(NETWORKS[name], args)})
-    path.with_suffix(".md").write_text(page(args.device, results))
+    results = report.collect(
+        path,
+        args.networks,
+        lambda name: measure(NETWORKS[name], args),
+        lambda found: page(args.device, found),
+    )
     panels = {
         result["title"]: {
             name: statistics.median(values) * result["full_epoch"] / result["images"]

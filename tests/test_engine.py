@@ -360,6 +360,16 @@ def test_the_choice_to_compile(tmp_path, capsys, monkeypatch):
         make_trainer(tmp_path, compile="maybe")
 
 
+def test_binarization_rounds_probabilities_to_16_bits(monkeypatch):
+    """With every 16-bit word drawn once, a grey level is 1 as often as its rounded probability."""
+    words = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.int64)
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: words)
+    for level in range(256):
+        grey = torch.full((1, 256, 256), level, dtype=torch.uint8)
+        x = Batches(Split(grey, None, 255), "dynamic").take(torch.zeros(1, dtype=torch.int64))
+        assert int(x.sum()) == round(2**16 * level / 255)
+
+
 def test_binarization_has_16_bit_probabilities():
     """64 draws of each of 60 x 784 grey levels, per level: within 5 standard errors."""
     data = images()

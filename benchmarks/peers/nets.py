@@ -59,16 +59,22 @@ def decoder(network: Network) -> nn.Sequential:
     return nn.Sequential(*_dense([network.latent, *reversed(network.hidden), PIXELS]))
 
 
-def to_values(parameters: Iterable[Tensor]) -> Values:
-    return [p.detach().cpu().numpy().copy() for p in parameters]
+class TorchParameters:
+    r"""The parameters of a peer that holds torch's, in the order of all peers."""
 
+    def tensors(self) -> Iterable[Tensor]:
+        r"""Encoder, decoder, output."""
+        raise NotImplementedError
 
-@torch.no_grad()
-def from_values(parameters: Iterable[Tensor], values: Values) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        if parameter.shape != value.shape:
-            raise ValueError(f"a parameter of {tuple(parameter.shape)} is given {value.shape}")
-        parameter.copy_(torch.from_numpy(value))
+    def parameters(self) -> Values:
+        return [p.detach().cpu().numpy().copy() for p in self.tensors()]
+
+    @torch.no_grad()
+    def load(self, values: Values) -> None:
+        for parameter, value in zip(self.tensors(), values, strict=True):
+            if parameter.shape != value.shape:
+                raise ValueError(f"a parameter of {tuple(parameter.shape)} is given {value.shape}")
+            parameter.copy_(torch.from_numpy(value))
 
 
 def pixels(images: np.ndarray, device: str) -> Tensor:

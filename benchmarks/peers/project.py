@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks.networks import Network
 from benchmarks.noise import FixedNoise
-from benchmarks.peers import Values, nets
+from benchmarks.peers import nets
 from benchmarks.peers.weights import BayesianAutoencoder, PointAutoencoder
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.splits import DataSet, Split
@@ -20,7 +20,7 @@ from pyro_aevb.preparation import prepare
 from pyro_aevb.training.loop import Trainer
 
 
-class Project:
+class Project(nets.TorchParameters):
     r"""One epoch is one more epoch of a Trainer, validation on one batch included."""
 
     def __init__(
@@ -58,14 +58,8 @@ class Project:
         self.trainer.epochs += 1
         self.trainer.run()
 
-    def _parameters(self) -> list[Any]:
+    def tensors(self) -> list[Any]:
         return list(self.net.parameters())  # encoder, decoder, output: the order of the others
-
-    def parameters(self) -> Values:
-        return nets.to_values(self._parameters())
-
-    def load(self, values: Values) -> None:
-        nets.from_values(self._parameters(), values)
 
     @torch.no_grad()
     def loss(self, x: np.ndarray, sign: int) -> float:

@@ -4,6 +4,8 @@ References:
     https://github.com/pyro-ppl/pyro/blob/dev/examples/vae/vae.py
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.networks import PIXELS, Network
 from benchmarks.noise import FixedNoise
-from benchmarks.peers import Values, nets
+from benchmarks.peers import nets
 from benchmarks.peers.pytorch import loader
 from benchmarks.peers.weights import BayesianAutoencoder, PointAutoencoder
 
@@ -41,7 +43,7 @@ class VAE(nn.Module):
             pyro.sample("z", dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1))
 
 
-class Example:
+class Example(nets.TorchParameters):
     def __init__(
         self, network: Network, images: np.ndarray, device: str, point: bool = False
     ) -> None:
@@ -67,11 +69,8 @@ class Example:
         for grey, _ in self.loader:
             total += self.svi.step(torch.bernoulli(grey.to(self.device)))
 
-    def parameters(self) -> Values:
-        return nets.to_values(self.pair.parameters())
-
-    def load(self, values: Values) -> None:
-        nets.from_values(self.pair.parameters(), values)
+    def tensors(self) -> Iterable[Tensor]:
+        return self.pair.parameters()
 
     def loss(self, x: np.ndarray, sign: int) -> float:
         with FixedNoise(sign):

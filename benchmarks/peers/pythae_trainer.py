@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.networks import Network
 from benchmarks.noise import FixedNoise
-from benchmarks.peers import Values, nets
+from benchmarks.peers import nets
 
 
 class Encoder(BaseEncoder):
@@ -45,7 +45,7 @@ class Binarized(VAE):
         return super().forward(inputs, **options)
 
 
-class Pythae:
+class Pythae(nets.TorchParameters):
     def __init__(self, network: Network, images: np.ndarray, device: str) -> None:
         logging.getLogger("pythae").setLevel(logging.WARNING)
         for name in list(logging.Logger.manager.loggerDict):
@@ -76,14 +76,8 @@ class Pythae:
         self.epochs += 1
         self.trainer.train_step(self.epochs)
 
-    def _parameters(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
         return [*self.vae.encoder.parameters(), *self.vae.decoder.parameters()]
-
-    def parameters(self) -> Values:
-        return nets.to_values(self._parameters())
-
-    def load(self, values: Values) -> None:
-        nets.from_values(self._parameters(), values)
 
     @torch.no_grad()
     def loss(self, x: np.ndarray, sign: int) -> float:

@@ -1,7 +1,7 @@
 r"""A VAE written by hand in PyTorch: on tensors, and as in PyTorch's public example."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.networks import Network
 from benchmarks.noise import FixedNoise
-from benchmarks.peers import Values, nets
+from benchmarks.peers import nets
 
 
 class VAE(nn.Module):
@@ -45,7 +45,7 @@ class VAE(nn.Module):
         return 0.5 * (noise.square() + log_variance - z.square()).sum(-1) - bce
 
 
-class Tensors:
+class Tensors(nets.TorchParameters):
     r"""Batches picked from one tensor, default Adam; no number is read back."""
 
     def __init__(self, network: Network, images: np.ndarray, device: str) -> None:
@@ -72,11 +72,8 @@ class Tensors:
             self.seen(loss)
             self.optimizer.step()
 
-    def parameters(self) -> Values:
-        return nets.to_values(self.net.parameters())
-
-    def load(self, values: Values) -> None:
-        nets.from_values(self.net.parameters(), values)
+    def tensors(self) -> Iterable[Tensor]:
+        return self.net.parameters()
 
     @torch.no_grad()
     def loss(self, x: np.ndarray, sign: int) -> float:
