@@ -1,9 +1,10 @@
 r"""Matrix products by oneDNN instead of MKL, on a CPU; with bfloat16 operands if asked.
 
 torch's float32 ``mm`` on a CPU is MKL's, which on AMD processors with AVX-512 leaves much of what
-they can do (the two floors of ``python -m benchmarks.training`` measure it); oneDNN, which torch brings too, generates its kernels for the processor it finds. Torch reaches
-it for float32 only through a semi-private operator, so this file is the only one that names it, and
-where it is missing or fails the graph keeps its ``mm``.
+they can do (the two floors of ``python -m benchmarks.training`` measure it); oneDNN, which torch
+brings too, generates its kernels for the processor it finds. Torch reaches it for float32 only
+through a semi-private operator, so this file is the only one that names it, and where it is missing
+or fails the graph keeps its ``mm``.
 """
 
 import functools
