@@ -15,6 +15,12 @@ from pyro_aevb import plots
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import Compile, Scores, score
+from pyro_aevb.estimators.latents import (
+    COLLAPSED,
+    latent_health,
+    no_density,
+    summarize_latents,
+)
 from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
 from pyro_aevb.predict import decode_grid, encode, generate, reconstruct, traverse
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
@@ -81,6 +87,9 @@ def assess(
     if description.weights_undefined() is None:
         weights = weight_kl(pair, test.take(torch.arange(2)), weight_samples, seed)
     metrics = summarize(scores, train, description, weights)
+    reason = no_density(description)
+    health = None if reason else latent_health(pair, test, seed=seed)
+    metrics |= summarize_latents(health, reason)
     results = {
         "pair": pair.name,
         "data": prepared.data.name,
@@ -105,6 +114,8 @@ def assess(
     run.write_results(results)
     run.write_per_datum(scores, per_datum)
     draw_figures(run, prepared, scores)
+    if health is not None and health.by_dimension:
+        plots.latent_kl(health.by_dimension, COLLAPSED, run.figures / "latent_kl.png")
     return results
 
 

@@ -250,6 +250,57 @@ def elbo_against_log_likelihood(
     return _diagonal(elbo, log_likelihood, ("ELBO", "log-likelihood"), lines, path)
 
 
+def inference_gap(parts: Mapping[str, np.ndarray], path: str | Path) -> Path:
+    r"""Draws what the gap between log p(x) and the ELBO of each datum is made of.
+
+    Arguments:
+        parts: In nats, shape :math:`(N,)` each, in the order in which they are stacked on the ELBO
+            (see :meth:`pyro_aevb.estimators.gap.InferenceGap.parts`).
+        path: Where to write.
+    """
+    figure = _figure(7.5, 4.5)
+    axes = figure.add_subplot(xlabel="datum, by its gap", ylabel="nats above the guide's ELBO")
+    stacked = np.cumsum([np.zeros_like(next(iter(parts.values()))), *parts.values()], axis=0)
+    order = np.argsort(stacked[-1])
+    at = np.arange(len(order) + 1)
+    for i, (name, values) in enumerate(parts.items()):
+        low, high = (np.append(edge[order], edge[order[-1]]) for edge in stacked[i : i + 2])
+        style: dict[str, Any] = {"step": "post", "color": f"C{i}", "lw": 0}
+        axes.fill_between(at, low, high, label=_mean(name, values), **style)
+    axes.margins(x=0)
+    axes.set_title(f"{_mean('inference gap', stacked[-1])}, {len(order)} data", loc="left")
+    axes.legend(frameon=False, loc="upper left", reverse=True)
+    return _save(figure, path)
+
+
+def latent_kl(kl: Mapping[str, np.ndarray], collapsed: float, path: str | Path) -> Path:
+    r"""Draws what each latent dimension adds to KL(q(z|x) || p(z)), the largest first.
+
+    Arguments:
+        kl: For each latent site the KL of each datum and dimension in nats, shape :math:`(N, d)`.
+        collapsed: A dimension whose mean is below this is drawn in grey and counted.
+        path: Where to write.
+    """
+    sizes = [values.shape[1] for values in kl.values()]
+    figure = _figure(float(np.clip(1.5 + 0.22 * sum(sizes), 5, 16)), 4.0)
+    panels = figure.subplots(1, len(kl), sharey=True, squeeze=False, width_ratios=sizes)[0]
+    for axes, (site, values) in zip(panels, kl.items(), strict=True):
+        order = np.argsort(-values.mean(0))
+        means = values.mean(0)[order]
+        errors = values.std(0, ddof=1)[order] / sqrt(len(values)) if len(values) > 1 else None
+        colors = ["0.7" if mean < collapsed else "C0" for mean in means]
+        axes.bar(np.arange(len(means)), means, yerr=errors, color=colors, capsize=2)
+        if len(means) <= 64:
+            axes.set_xticks(np.arange(len(means)), [str(i) for i in order], fontsize="x-small")
+        active = int((means >= collapsed).sum())
+        text = f"{_plain(site)}: {means.sum():.2f} nats, {active} of {len(means)} above {collapsed}"
+        axes.set_title(text, loc="left", fontsize="medium")
+        axes.set_xlabel("latent dimension")
+        axes.margins(x=0.01)
+    panels[0].set_ylabel("KL of a dimension, nats per datum")
+    return _save(figure, path)
+
+
 def pairwise(
     names: tuple[str, str], first: np.ndarray, second: np.ndarray, path: str | Path
 ) -> Path:
@@ -349,9 +400,7 @@ def _diagonal(
     axes.axline((float(np.mean(x)),) * 2, slope=1, color="0.3", lw=1, ls="--", label="equal")
     axes.plot(np.mean(x), np.mean(y), "P", color="C3", mec="white", ms=9, label="mean")
     text = [f"means over {len(x)} data, ± one standard error"]
-    for name, values in lines.items():
-        error = f" ± {np.std(values, ddof=1) / sqrt(len(values)):.2f}" if len(values) > 1 else ""
-        text.append(f"{_plain(name)}: {np.mean(values):.2f}{error}")
+    text += [_mean(name, values) for name, values in lines.items()]
     axes.set_title("\n".join(text), loc="left", fontsize="medium")
     axes.legend(frameon=False, loc="lower right")
     axes.set_aspect("equal", adjustable="datalim")
@@ -365,6 +414,12 @@ def _limit(axes: Axes, values: np.ndarray) -> int:
     margin = 0.05 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)
     return int((values < low - margin).sum())
+
+
+def _mean(name: str, values: np.ndarray) -> str:
+    """A mean with its standard error."""
+    error = f" ± {np.std(values, ddof=1) / sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{_plain(name)}: {np.mean(values):.2f}{error}"
 
 
 def _plain(text: str) -> str:

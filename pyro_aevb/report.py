@@ -1,13 +1,17 @@
 r"""Results as a person reads them: one table, printed the same way by every command."""
 
 from collections.abc import Mapping, Sequence
+from math import log
 from typing import Any
 
 UNITS = {
     "active_units": "",
+    "collapsed_units": "",
     "ess": "samples",
     "pareto_k": "",
 }
+UNINFORMATIVE = 0.1
+r"""Nats of information on its datum below which a code is taken to say nothing."""
 TRUSTED = 0.05
 r"""The share of data with an unreliable estimate above which the table warns."""
 
@@ -43,7 +47,7 @@ def show_results(results: Mapping[str, Any]) -> None:
 
 
 def _cells(name: str, metric: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    if name == "active_units":
+    if "latent_dim" in metric:
         return f"{metric['value']} of {metric['latent_dim']}", "", "", ""
     error = metric.get("standard_error")
     counts = []
@@ -62,13 +66,42 @@ def _cells(name: str, metric: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 def warnings(metrics: Mapping[str, Any]) -> list[str]:
     r"""What a reader of the numbers should know before believing them."""
+    said = _latents(metrics)
     share = metrics.get("pareto_k", {}).get("share_above_0.7", 0.0)
-    if share <= TRUSTED:
+    if share > TRUSTED:
+        said.append(
+            f"warning: for {share:.0%} of the data Pareto k-hat > 0.7: a few samples dominate, and "
+            "log_likelihood is likely too low; raise --num-samples to see how it moves"
+        )
+    return said
+
+
+def _latents(metrics: Mapping[str, Any]) -> list[str]:
+    r"""Whether the code says anything of the data, and how much is known of that."""
+    nothing: dict[str, Any] = {"value": None}
+    information = metrics.get("mutual_information", nothing)
+    units = metrics.get("collapsed_units", nothing)
+    value, collapsed = information["value"], units["value"]
+    if value is None:
         return []
-    return [
-        f"warning: for {share:.0%} of the data Pareto k-hat > 0.7: a few samples dominate, and "
-        "log_likelihood is likely too low; raise --num-samples to see how it moves"
-    ]
+    if value < UNINFORMATIVE:
+        return [
+            f"warning: posterior collapse: the code holds {value:.2f} nats of information on its "
+            "datum, so the model does without it; try --kl-warm-up, or a weaker decoder"
+        ]
+    said = []
+    if collapsed is not None and 2 * collapsed >= units["latent_dim"]:
+        said.append(
+            f"note: posterior collapse in {collapsed} of {units['latent_dim']} latent dimensions: "
+            "their KL is below 0.01 nats, so they say nothing of the data"
+        )
+    if information["at_most"] - value > UNINFORMATIVE:
+        m = information["num_data"]
+        said.append(
+            f"note: mutual_information is that of {m:,} data, at most log {m:,} = {log(m):.2f}; of "
+            f"all data like them it lies between {value:.2f} and {information['at_most']:.2f}"
+        )
+    return said
 
 
 def show_comparison(
