@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pyro
+import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
+from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.objectives import make_objective
 from pyro_aevb.pairs import Pair
 
-ALGORITHMS = {"svi": "SVI"}
+ALGORITHMS = {"svi": "SVI", "monte_carlo_em": "MonteCarloEM"}
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
 
 
@@ -64,6 +67,8 @@ class Algorithm:
     state: Mapping[str, Tensor] = {}
     r"""Tensors beside the pair's that a resumed run needs, changed in place alone: persistent
     chains, an adapted step size. Checkpoints hold them."""
+    notes: Sequence[str] = ()
+    r"""What a reader of the results should know."""
     once: bool = True
     r"""Whether each batch is looked at once, so that the step may make it too."""
 
@@ -77,10 +82,52 @@ class Algorithm:
             index: Of its data in the training data, ``(B,)``.
         """
 
+    def compile(self, fallback: Callable[[str], None]) -> None:
+        r"""Called before the first batch of a compiled run: compile what :meth:`before` runs.
+
+        Arguments:
+            fallback: Told why something has to run eagerly.
+        """
+
+    def report(self) -> dict[str, float]:
+        r"""Further columns of ``history.csv``, asked for after each epoch."""
+        return {}
+
     @property
     def title(self) -> str:
         r"""What messages call it."""
         return self.name
+
+
+def reached(
+    pair: Pair, data: Batches, loss: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    r"""The trainable tensors of a pair that the gradient of a loss reaches, by name.
+
+    Found from a few data, so that no algorithm has to know how a pair calls its nets. Leaves
+    everything as it was.
+
+    Arguments:
+        pair: An inspected pair.
+        data: The training data.
+        loss: Of a batch and its index, as in :class:`Phase`.
+    """
+    named, device, training = pair.trainable(), data.images.device, pair.training
+    index = torch.arange(min(len(data), 5), device=device)
+    pair.eval()  # running averages stay as they are
+    with (
+        pair.active(),
+        WholeBatch(),
+        pyro.validation_enabled(False),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+    ):
+        value = loss(data.take(index), index)
+    pair.train(training)
+    if not value.requires_grad:
+        return {}
+    gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+    found = zip(named.items(), gradients, strict=True)
+    return {name: parameter for (name, parameter), gradient in found if gradient is not None}
 
 
 def make_algorithm(
