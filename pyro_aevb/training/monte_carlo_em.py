@@ -47,7 +47,7 @@ class MonteCarloEM(Algorithm):
 
     .. math:: -\frac{1}{B} \sum_n \log q_\phi(z_n|x_n),
 
-    one update a batch, in those parameters :math:`\phi` that only the guide has: it descends
+    with as many updates, in those parameters :math:`\phi` that only the guide has: it descends
     :math:`\mathrm{E}_x \mathrm{KL}(p(z|x) \Vert q(z|x))`, without any influence on
     :math:`\theta`. With ``fit_guide`` false, as in the paper, the guide stays as it was made, and
     what the results say by means of it (``elbo``, ``log_likelihood``, all but samples) is of a
@@ -126,7 +126,7 @@ class MonteCarloEM(Algorithm):
         if fit_guide and description.undefined() is None and not description.auxiliary:
             phi = reached(pair, data, self._guide_loss)
             own = {name: value for name, value in phi.items() if name not in theta}
-            self.phases.append(Phase("guide", self._guide_loss, own))
+            self.phases.append(Phase("guide", self._guide_loss, own, repeat=updates))
         else:
             self.notes = (
                 "note: Monte Carlo EM has not trained the guide, and elbo, log_likelihood and "
