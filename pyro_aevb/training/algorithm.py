@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pyro
+import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
+from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.objectives import make_objective
 from pyro_aevb.pairs import Pair
 
-ALGORITHMS = {"svi": "SVI"}
+ALGORITHMS = {"svi": "SVI", "adversarial": "Adversarial", "wake_sleep": "WakeSleep"}
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
 
 
@@ -25,7 +28,7 @@ class Phase:
     Each phase has an optimizer and a schedule of its own, those of the run unless it states others.
 
     Arguments:
-        name: Of the phase, and of the column of ``history.csv`` with its loss.
+        name: Of the phase; its loss is column ``NAME_loss`` of ``history.csv``.
         loss: From a batch ``(B, *event_shape)`` and its index in the training data, ``(B,)``, to
             the loss in nats per datum, a scalar. It is captured: it depends on nothing but shapes
             and reads no value back. A loss that comes back without a gradient has left it in the
@@ -60,7 +63,8 @@ class Algorithm:
     name: ClassVar[str]
     r"""As ``--algorithm`` knows it."""
     phases: Sequence[Phase]
-    r"""Taken in this order on each batch. Minus the first one's loss is the run's ``objective``."""
+    r"""Taken in this order on each batch. The first one's loss is, with the other sign, the run's
+    ``objective``."""
     state: Mapping[str, Tensor] = {}
     r"""Tensors beside the pair's that a resumed run needs, changed in place alone: persistent
     chains, an adapted step size. Checkpoints hold them."""
@@ -81,6 +85,37 @@ class Algorithm:
     def title(self) -> str:
         r"""What messages call it."""
         return self.name
+
+
+def reached(
+    pair: Pair, data: Batches, loss: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    r"""The trainable tensors of a pair that the gradient of a loss reaches, by name.
+
+    Found from a few data, so that no algorithm has to know how a pair calls its nets. Leaves
+    everything as it was.
+
+    Arguments:
+        pair: An inspected pair.
+        data: The training data.
+        loss: Of a batch and its index, as in :class:`Phase`.
+    """
+    named, device, training = pair.trainable(), data.images.device, pair.training
+    index = torch.arange(min(len(data), 5), device=device)
+    pair.eval()  # running averages stay as they are
+    with (
+        pair.active(),
+        WholeBatch(),
+        pyro.validation_enabled(False),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+    ):
+        value = loss(data.take(index), index)
+    pair.train(training)
+    if not value.requires_grad:
+        return {}
+    gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+    found = zip(named.items(), gradients, strict=True)
+    return {name: parameter for (name, parameter), gradient in found if gradient is not None}
 
 
 def make_algorithm(
