@@ -17,7 +17,12 @@ from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.objectives import make_objective
 from pyro_aevb.pairs import Pair
 
-ALGORITHMS = {"svi": "SVI", "monte_carlo_em": "MonteCarloEM"}
+ALGORITHMS = {
+    "svi": "SVI",
+    "wake_sleep": "WakeSleep",
+    "monte_carlo_em": "MonteCarloEM",
+    "adversarial": "Adversarial",
+}
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
 
 
@@ -28,7 +33,7 @@ class Phase:
     Each phase has an optimizer and a schedule of its own, those of the run unless it states others.
 
     Arguments:
-        name: Of the phase, and of the column of ``history.csv`` with its loss.
+        name: Of the phase; its loss is column ``NAME_loss`` of ``history.csv``.
         loss: From a batch ``(B, *event_shape)`` and its index in the training data, ``(B,)``, to
             the loss in nats per datum, a scalar. It is captured: it depends on nothing but shapes
             and reads no value back. A loss that comes back without a gradient has left it in the
@@ -63,7 +68,8 @@ class Algorithm:
     name: ClassVar[str]
     r"""As ``--algorithm`` knows it."""
     phases: Sequence[Phase]
-    r"""Taken in this order on each batch. Minus the first one's loss is the run's ``objective``."""
+    r"""Taken in this order on each batch. The first one's loss is, with the other sign, the run's
+    ``objective``."""
     state: Mapping[str, Tensor] = {}
     r"""Tensors beside the pair's that a resumed run needs, changed in place alone: persistent
     chains, an adapted step size. Checkpoints hold them."""

@@ -346,7 +346,10 @@ class Trainer:
             "learning_rate": self._learners[0].optimizer.param_groups[0]["lr"],
             "kl_scale": scale,
             "objective": objective,
-            **{x.step.phase.name: v for x, v in zip(self._learners[1:], others, strict=True)},
+            **{
+                f"{learner.step.phase.name}_loss": value
+                for learner, value in zip(self._learners[1:], others, strict=True)
+            },
             **self.group.agree(self._validate),
             **self._algorithm.report(),
             "images_per_second": rate,
