@@ -15,6 +15,8 @@ class Site:
     posterior: str
     density: bool
     r"""Whether prior and guide both have a density there (not masked out, not a Delta)."""
+    drawn: bool = True
+    r"""Whether the model says how it is distributed: its prior is not masked out."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,15 @@ class Description:
         for site in self.local_sites:
             if not site.density:
                 return f"latent site {site.name!r} carries no density (masked prior or Delta guide)"
+        return None
+
+    def no_prior(self) -> str | None:
+        r"""Why nothing can be drawn from the prior of the codes; None if it can."""
+        if self.enumerated:
+            return f"site {self.enumerated[0]!r} is enumerated, not sampled"
+        for site in self.local_sites:
+            if not site.drawn:
+                return f"latent site {site.name!r} has no prior (it is masked out)"
         return None
 
     def weights_undefined(self) -> str | None:

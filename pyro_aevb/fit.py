@@ -20,6 +20,8 @@ def fit(
     optimizer_options: dict[str, Any] | None = None,
     schedule: str = "constant",
     schedule_options: dict[str, Any] | None = None,
+    algorithm: str | None = None,
+    algorithm_options: dict[str, Any] | None = None,
     objective: Any = "elbo",
     num_particles: int = 1,
     weight_noise: Literal["shared", "local", "flipout"] = "shared",
@@ -55,6 +57,9 @@ def fit(
         optimizer_options: Its further arguments, such as {betas: [0.9, 0.999], eps: 1e-4}.
         schedule: constant, cosine, iwae, or a class of torch.optim.lr_scheduler.
         schedule_options: Its arguments.
+        algorithm: How the pair learns: default the one that it names, else svi, which ascends an
+            objective.
+        algorithm_options: Of the algorithm, such as its phases' learning rates.
         objective: elbo, sampled_elbo, iwae, or the import path of a pyro.infer.ELBO subclass.
         num_particles: Draws per datum in training.
         weight_noise: How draws of weight sites reach the data: shared, one for the batch, or local
@@ -81,13 +86,15 @@ def fit(
     """
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
     settings = {name: value for name, value in locals().items() if name not in ("resume", "show")}
+    from dataclasses import replace
+
     import torch
 
     from pyro_aevb.assessment import assess, to_score
-    from pyro_aevb.objectives import make_objective
     from pyro_aevb.preparation import prepare
     from pyro_aevb.report import show_results
     from pyro_aevb.runs import Run
+    from pyro_aevb.training.algorithm import make_algorithm
     from pyro_aevb.training.loop import Trainer, seed_everything
     from pyro_aevb.training.parallel import processes
 
@@ -109,11 +116,21 @@ def fit(
         plain = _plain(settings, str(run.path), prepared.pair.name, prepared.data.name)
         if resume:
             group.agree(lambda: _refuse_other_settings(run, plain))
+        learning = make_algorithm(
+            algorithm,
+            prepared.pair,
+            prepared.train,
+            algorithm_options,
+            objective=objective,
+            num_particles=num_particles,
+            weight_noise=weight_noise,
+        )
+        prepared = replace(prepared, notes=(*prepared.notes, *learning.notes))
         trainer = Trainer(
             prepared.pair,
             prepared.train,
             prepared.valid,
-            make_objective(objective, num_particles),
+            learning,
             run.checkpoint,
             epochs=epochs,
             batch_size=batch_size,
@@ -122,7 +139,6 @@ def fit(
             optimizer_options=optimizer_options or {},
             schedule=schedule,
             schedule_options=schedule_options or {},
-            weight_noise=weight_noise,
             kl_warm_up=kl_warm_up,
             patience=patience,
             seed=seed,

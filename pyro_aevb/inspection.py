@@ -254,6 +254,7 @@ class _Run:
             family(prior["fn"]),
             "auxiliary" if drawn else family(posterior["fn"]),
             density=not (point or is_masked(prior) or is_masked(posterior)),
+            drawn=not is_masked(prior),
         )
 
     def check_parameters(self) -> None:

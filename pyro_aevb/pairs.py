@@ -74,6 +74,7 @@ class Pair(nn.Module):
         self.description: Description | None = None
         self.source: str | None = None
         r"""A hash of the file that the pair was loaded from, to notice when it changes."""
+        self._origin: tuple[Any] = (None,)
 
     @property
     def model(self) -> Callable[[Tensor], Any]:
@@ -82,6 +83,20 @@ class Pair(nn.Module):
     @property
     def guide(self) -> Callable[[Tensor], Any]:
         return self._callables[1]
+
+    @property
+    def algorithm(self) -> str | None:
+        r"""The learning algorithm that the pair names by an attribute ``algorithm``."""
+        named = self.attribute("algorithm")
+        return named if isinstance(named, str) else None
+
+    def attribute(self, name: str) -> Any:
+        r"""An attribute of the object or file that the pair was made of; None where there is none.
+
+        Beside `model` and `guide` these say by what the pair is trained: the name of an algorithm,
+        a discriminator.
+        """
+        return getattr(self._origin[0], name, None)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -202,6 +217,7 @@ def load_pair(
             raise UsageError(f"{name} has no `{side}`: a pair defines both model(x) and guide(x)")
     modules = {key: value for key, value in holders.items() if isinstance(value, nn.Module)}
     pair = Pair(_in_context(model), _in_context(guide), modules, name)
+    pair._origin = (found,)
     path = source.partition(":")[0] if isinstance(source, str) else ""
     if path.endswith(".py"):
         pair.source = hashlib.sha256(Path(path).read_bytes()).hexdigest()

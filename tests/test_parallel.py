@@ -29,6 +29,7 @@ from pyro_aevb.sharing import score_together
 from pyro_aevb.training.draws import Draws
 from pyro_aevb.training.loop import Trainer, seed_everything
 from pyro_aevb.training.parallel import Alone, Processes, processes
+from pyro_aevb.training.svi import SVI
 
 BAYESIAN = f"{Path(__file__).parent.parent}/examples/bayesian_decoder.py:BayesianDecoder"
 SMALL = {"latent_dim": 3, "hidden": 20}
@@ -75,10 +76,12 @@ def trainer(case, group, path=None):
     prepared = prepare(pair, "digits", parameters, None, "dynamic", group.device)
     objective = settings.get("objective", "elbo")
     objective = make_objective(objective, settings.get("particles", 1))
-    options = {k: v for k, v in settings.items() if k not in ("objective", "particles")}
+    algorithm = SVI(prepared.pair, objective, settings.get("weight_noise", "shared"))
+    of_svi = ("objective", "particles", "weight_noise")
+    options = {k: v for k, v in settings.items() if k not in of_svi}
     options = {"compile": "off", "batch_size": 101, "epochs": 2, "seed": 3, **options}
     return Trainer(
-        prepared.pair, prepared.train, prepared.valid, objective, path, group=group, **options
+        prepared.pair, prepared.train, prepared.valid, algorithm, path, group=group, **options
     )
 
 
@@ -105,7 +108,7 @@ def interrupt(group, path):
             return super().differentiable_loss(*args)
 
     t = trainer("interrupted", group, path)
-    t._step.objective = Interrupting()
+    t._algorithm.objective = Interrupting()
     try:
         t.run()
     except KeyboardInterrupt:

@@ -6,10 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adversarialautoencoder import AdversarialAutoencoder
     from .autoencoder import Autoencoder
     from .vae import VAE
 
-__all__ = ["VAE", "Autoencoder"]
+__all__ = ["VAE", "AdversarialAutoencoder", "Autoencoder"]
 
 
 def __getattr__(name: str) -> Any:
