@@ -17,6 +17,7 @@ from pyro_aevb.objectives import make_objective
 from pyro_aevb.objectives.dreg import DReG
 from pyro_aevb.objectives.iwae import IWAE
 from pyro_aevb.training.step import Step
+from pyro_aevb.training.svi import SVI
 
 
 def bound(objective, pair, x, seed=0):
@@ -295,7 +296,8 @@ def test_a_captured_or_compiled_step_is_the_eager_one(kind, compiled, monkeypatc
             pyro_aevb.training.step, "compile_captured", lambda graph, *_, **__: graph
         )
     x = matrix(60, 4 if kind is PPCA else 3)
-    step = Step(ready(kind(60), x), DReG(3), batches(x))
+    pair = ready(kind(num_data=60), x)
+    step = Step(pair, SVI(pair, DReG(3)).phases[0], batches(x))
     index = torch.from_numpy(np.random.RandomState(0).permutation(60)[:20])
 
     def run(kl_scale):
