@@ -261,7 +261,7 @@ class Warped(nn.Module):
 
 
 def test_a_code_made_of_an_auxiliary_one_is_unbiased():
-    source, repeats = Warped(), 500
+    source, repeats = Warped(), 250
     x = matrix(40, seed=2).exp()
     pair = ready(source, x)
     assert pair.description.kl_sites() == {"z", "u"}
