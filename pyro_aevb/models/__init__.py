@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adversarialautoencoder import AdversarialAutoencoder
     from .autoencoder import Autoencoder
+    from .betavae import BetaVAE
+    from .denoisingautoencoder import DenoisingAutoencoder
     from .vae import VAE
 
-__all__ = ["VAE", "AdversarialAutoencoder", "Autoencoder"]
+__all__ = ["VAE", "AdversarialAutoencoder", "Autoencoder", "BetaVAE", "DenoisingAutoencoder"]
 
 
 def __getattr__(name: str) -> Any:

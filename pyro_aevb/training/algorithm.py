@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.objectives import make_objective
@@ -144,6 +145,8 @@ def make_algorithm(
     objective: Any = "elbo",
     num_particles: int = 1,
     weight_noise: str = "shared",
+    corruption: Any = None,
+    corruption_options: Mapping[str, Any] | None = None,
 ) -> Algorithm:
     r"""A learning algorithm from its name.
 
@@ -155,6 +158,9 @@ def make_algorithm(
         options: Of the algorithm.
         objective, num_particles, weight_noise: Of ``svi``, see :class:`~.svi.SVI`; others have
             losses of their own.
+        corruption, corruption_options: Of ``svi`` too, see
+            :func:`~pyro_aevb.data.corruption.make_corruption`; default the pair's attribute
+            ``corruption``.
 
     Raises:
         UsageError: No such algorithm, or none for this pair; a setting or option that it does not
@@ -176,14 +182,16 @@ def make_algorithm(
                 f"--algorithm-options: {name} has no option {option!r}{hint}; it takes "
                 f"{', '.join(takes) or 'none'}"
             )
+    corrupt = make_corruption(corruption, corruption_options, pair.attribute("corruption"))
     made: Algorithm
     if name == "svi":
-        made = make(pair, make_objective(objective, num_particles), weight_noise)
+        made = make(pair, make_objective(objective, num_particles), weight_noise, corrupt)
         return made
     for flag, given, default in (
         ("objective", objective, "elbo"),
         ("num-particles", num_particles, 1),
         ("weight-noise", weight_noise, "shared"),
+        ("corruption", corrupt, None),
     ):
         if given != default:
             raise UsageError(
