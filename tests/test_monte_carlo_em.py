@@ -13,6 +13,8 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 import pyro_aevb
+import pyro_aevb.engine.replay
+import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.splits import Split
 from pyro_aevb.errors import UsageError
@@ -197,6 +199,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop, tmp_path):
         assert torch.equal(value, resumed._algorithm.state[name]), name
     for row, other in zip(whole.history, resumed.history, strict=True):
         assert {**row, "images_per_second": 0} == {**other, "images_per_second": 0}
+
+
+def test_a_captured_run_is_the_eager_one(monkeypatch):
+    """Trajectories and both phases from their graphs, which read the chains where they are now."""
+    for module in (pyro_aevb.training.step, pyro_aevb.engine.replay):
+        monkeypatch.setattr(module, "compile_captured", lambda graph, example, same_draws: graph)
+    runs = []
+    for way in ("off", "on"):
+        made = lambda: VAE((9,), latent_dim=2, hidden=[4])  # noqa: E731
+        runs.append(trainer(made, bits(), epochs=2, batch_size=10, optimizer="sgd", compile=way))
+        runs[-1].run()
+    eager, captured = runs
+    assert captured._is_compiled() and captured._algorithm._evaluate._graphs
+    for name, value in eager.pair.tensors().items():
+        torch.testing.assert_close(captured.pair.tensors()[name], value, rtol=1e-4, atol=1e-5)
+    for name, value in eager._algorithm.state.items():
+        torch.testing.assert_close(captured._algorithm.state[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_what_it_cannot_train_says_why():
