@@ -12,7 +12,10 @@ from linear_gaussian import PPCA, batches, matrix, ready
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+import pyro_aevb
+import pyro_aevb.preparation
 import pyro_aevb.training.step
+from pyro_aevb.cli import run_command
 from pyro_aevb.data import Batches, Split
 from pyro_aevb.data.corruption import GaussianNoise, Masking, SaltAndPepper, make_corruption
 from pyro_aevb.errors import UsageError
@@ -317,3 +320,39 @@ def test_matrix_data_of_vectors_are_corrupted_too():
     x = matrix(200, 8).float() + 5
     hit = Masking(0.25, exact=True)(x) == 0
     assert (hit.sum(1) == 2).all()
+
+
+def test_the_command_trains_on_corrupted_and_scores_clean_data(tmp_path, capsys):
+    words = ["--data=digits", "--epochs=1", "--num-data=20", "--show=false", "--pair.hidden=[8]"]
+    out = tmp_path / "run"
+    run_command(pyro_aevb.fit, [*words, "--pair=DenoisingAutoencoder", f"--out={out}"])
+    run = pyro_aevb.Run.open(out)
+    assert (run.figures / "denoising.png").is_file()
+    assert any("on Masking(rate=0.25, exact=False) of" in note for note in run.results["notes"])
+    pair, test = pyro_aevb.preparation.restore(run).pair, pyro_aevb.preparation.restore(run).test
+    x, source = test.take(torch.arange(20)), pair.attribute("encoder")
+    with torch.no_grad():
+        px = pair.attribute("likelihood")(pair.attribute("decoder")(source(x)[0]))
+        expected = px.log_prob(x).mean().item()
+    assert run.results["metrics"]["reconstruction"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert run.results["metrics"]["elbo"]["value"] is None
+
+    plain = [*words, "--pair=Autoencoder", f"--out={tmp_path / 'plain'}"]
+    run_command(pyro_aevb.fit, [*plain, "--corruption=gaussian", "--corruption-options={std: 0.3}"])
+    settings = pyro_aevb.Run.open(tmp_path / "plain").settings
+    assert (settings["corruption"], settings["corruption_options"]) == ("gaussian", {"std": 0.3})
+    for flag, hint in (
+        ("--corruption=salt", "no corruption 'salt'; use masking, salt_and_pepper"),
+        ("--corruption-options={std:0.3}", "with a blank after each colon"),
+    ):
+        with pytest.raises(SystemExit):
+            run_command(pyro_aevb.fit, [*words, flag, f"--out={tmp_path / 'wrong'}"])
+        assert hint in capsys.readouterr().err
+
+    def mine(x):
+        return x.flip(-1)
+
+    settings = {"epochs": 1, "num_data": 20, "show": False, "out": str(tmp_path / "mine")}
+    run = pyro_aevb.fit("Autoencoder", "digits", {"hidden": [8]}, corruption=mine, **settings)
+    assert run.settings["corruption"] == "<function>"
+    assert not (run.figures / "denoising.png").exists()
