@@ -2,6 +2,7 @@ r"""Assess a trained pair on the test split: numbers, per-datum values and figur
 
 import platform
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 
 from pyro_aevb import plots
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Compile, Scorer, Scores
 from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
+from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import decode_grid, encode, generate, reconstruct, traverse
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
 from pyro_aevb.runs import Run
@@ -106,6 +109,7 @@ def assess(
         "notes": [
             *prepared.notes,
             *([GREY] if is_grey_bernoulli(prepared) else []),
+            *(_on_training(run, pair) if run.history else ()),
             *(f"note: {reason}" for reason in dict.fromkeys(said)),
         ],
     }
@@ -147,6 +151,15 @@ def to_score(
     return batches.first(n)
 
 
+def _on_training(run: Run, pair: Pair) -> Iterator[str]:
+    r"""In what the training's objective was another than what is scored."""
+    corruption, weight = _trained_corruption(run, pair), run.history[-1]["kl_scale"]
+    if corruption is not None:
+        yield f"note: {pair.name} was trained on {corruption} of its input; scored on clean input"
+    if weight != 1:
+        yield f"note: {pair.name} was trained with the KL times {weight:g}; scored with the KL"
+
+
 @torch.no_grad()
 def draw_figures(run: Run, prepared: Prepared, scores: Scores | None) -> None:
     r"""Every picture that the pair allows, into ``figures/``."""
@@ -161,6 +174,11 @@ def draw_figures(run: Run, prepared: Prepared, scores: Scores | None) -> None:
         images = reconstruct(pair, x)
         if images.shape == x.shape:
             plots.reconstructions(_array(x), _array(images), path / "reconstructions.png")
+            if (corruption := _trained_corruption(run, pair)) is not None:
+                seen = corruption(x)
+                images = reconstruct(pair, seen)
+                shown = path / "denoising.png"
+                plots.reconstructions(_array(seen), _array(images), shown, _array(x))
         if description.undefined() is None:
             many = test.take(torch.arange(min(64, len(test))))
             drawn = generate(pair, many)
@@ -195,6 +213,14 @@ def draw_convergence(run: Run) -> None:
     }
     if curves:
         plots.convergence(curves, run.figures / "convergence.png", bounds)
+
+
+def _trained_corruption(run: Run, pair: Pair) -> Corruption | None:
+    r"""What corrupted a run's training data, where its settings or its pair can still say."""
+    named, options = (run.settings.get(key) for key in ("corruption", "corruption_options"))
+    if str(named).startswith("<"):  # a Python object
+        return None
+    return make_corruption(named, options, pair.attribute("corruption"))
 
 
 def _latent_figures(run: Run, prepared: Prepared) -> None:

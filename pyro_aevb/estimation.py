@@ -95,7 +95,8 @@ def estimate(
 ) -> dict[str, Any]:
     r"""Run an estimator and add what it finds to a run's results.
 
-    A metric of :data:`~pyro_aevb.assessment.BOUNDS` is also compared with ``log_likelihood`` datum by datum:
+    A metric of :data:`~pyro_aevb.assessment.BOUNDS` is also compared with ``log_likelihood`` datum
+    by datum:
     its ``above_log_likelihood`` is the mean of the differences with their standard error.
 
     Arguments:

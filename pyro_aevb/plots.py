@@ -81,20 +81,25 @@ def history(rows: Sequence[Mapping[str, float | None]], path: str | Path) -> Pat
     return _save(figure, path)
 
 
-def reconstructions(inputs: np.ndarray, outputs: np.ndarray, path: str | Path) -> Path:
+def reconstructions(
+    inputs: np.ndarray, outputs: np.ndarray, path: str | Path, clean: np.ndarray | None = None
+) -> Path:
     r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are vectors.
 
     Arguments:
         inputs: The data, shape :math:`(n, *event)`.
         outputs: Their reconstructions, of the same shape.
         path: Where to write.
+        clean: The data that the inputs are a corruption of, if they are one; drawn above them.
     """
-    inputs, outputs = inputs[:12], outputs[:12]
-    n = len(inputs)
-    events = displayable(np.concatenate([inputs, outputs]))
+    rows = {"input": inputs[:12], "reconstruction": outputs[:12]}
+    if clean is not None:
+        rows = {"clean": clean[:12], "corrupted input": inputs[:12], "reconstruction": outputs[:12]}
+    n = len(rows["reconstruction"])
+    events = displayable(np.concatenate(list(rows.values())))
     if events.ndim > 2:
-        figure, axes = _grid(events, 2, n, gap=True, cell=0.85)
-        axes.set_yticks([0.5, 1.5], ["input", "reconstruction"])
+        figure, axes = _grid(events, len(rows), n, gap=True, cell=0.85)
+        axes.set_yticks([i + 0.5 for i in range(len(rows))], list(rows))
         return _save(figure, path)
 
     columns = min(n, 4)
@@ -104,17 +109,17 @@ def reconstructions(inputs: np.ndarray, outputs: np.ndarray, path: str | Path) -
     ).flat
     component = np.arange(events.shape[1])
     marker = "o" if len(component) <= 30 else ""
+    colors = {"clean": "0.55", "input": "0.55", "corrupted input": "C0", "reconstruction": "C3"}
     for i, axes in enumerate(panels):
         if i < n:
-            for event, color, label in (
-                (events[i], "0.55", "input"),
-                (events[n + i], "C3", "reconstruction"),
-            ):
-                axes.plot(component, event, color=color, marker=marker, ms=3, lw=1.3, label=label)
+            for row, label in enumerate(rows):
+                style = {"color": colors[label], "marker": marker, "ms": 3, "lw": 1.3}
+                axes.plot(component, events[row * n + i], label=label, **style)
             axes.locator_params(axis="x", integer=True)
         else:
             axes.set_visible(False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=len(rows))
     figure.supxlabel("component")
     figure.supylabel("value")
     return _save(figure, path)
