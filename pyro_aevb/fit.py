@@ -95,6 +95,8 @@ def fit(
     """
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
     settings = {name: value for name, value in locals().items() if name not in ("resume", "show")}
+    from dataclasses import replace
+
     import torch
 
     from pyro_aevb.assessment import assess, to_score
@@ -123,21 +125,23 @@ def fit(
         plain = _plain(settings, str(run.path), prepared.pair.name, prepared.data.name)
         if resume:
             group.agree(lambda: _refuse_other_settings(run, plain))
+        learning = make_algorithm(
+            algorithm,
+            prepared.pair,
+            prepared.train,
+            algorithm_options,
+            objective=objective,
+            num_particles=num_particles,
+            weight_noise=weight_noise,
+            corruption=corruption,
+            corruption_options=corruption_options,
+        )
+        prepared = replace(prepared, notes=(*prepared.notes, *learning.notes))
         trainer = Trainer(
             prepared.pair,
             prepared.train,
             prepared.valid,
-            make_algorithm(
-                algorithm,
-                prepared.pair,
-                prepared.train,
-                algorithm_options,
-                objective=objective,
-                num_particles=num_particles,
-                weight_noise=weight_noise,
-                corruption=corruption,
-                corruption_options=corruption_options,
-            ),
+            learning,
             run.checkpoint,
             epochs=epochs,
             batch_size=batch_size,

@@ -29,7 +29,7 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.streaming import LogWeights, milestones
-from pyro_aevb.estimators.terms import Terms, weight_draw
+from pyro_aevb.estimators.terms import Terms, model_terms, weight_draw
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import latents
@@ -289,7 +289,7 @@ class Scorer:
         for start in range(0, len(x), plan.rows):
             rows = slice(start, start + plan.rows)
             few = values | {name: value[rows] for name, value in local.items()}
-            parts.append(plan.terms.model_terms(x[rows], few)[self.description.observed])
+            parts.append(model_terms(self.pair, x[rows], few)[self.description.observed])
         codes = {name: value.reshape(len(x), -1) for name, value in local.items()}
         return {"reconstruction_mean": torch.cat(parts).double(), **codes}
 

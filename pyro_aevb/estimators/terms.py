@@ -1,5 +1,6 @@
 r"""What scoring evaluates of a pair, as functions of tensors that can be captured."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -83,23 +84,14 @@ class Terms:
         globals_ = len(self.weights)
         rows = len(values[globals_]) if self.sites else len(x)
         k = rows // len(x)
-        terms = self.model_terms(
+        terms = model_terms(
+            self.pair,
             x.expand(k, *x.shape).flatten(0, 1),
             dict(zip([*self.weights, *self.sites], values, strict=True)),
         )
         likelihood = terms.pop(self.description.observed)
         prior = sum(terms.values(), torch.zeros_like(likelihood))
         return [torch.stack([likelihood, prior]).view(2, k, len(x))]
-
-    def model_terms(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        r"""Log-probabilities of the model's sites inside the data plate, ``(len(x),)`` each."""
-        with Fix(values):
-            sites = sample_sites(poutine.trace(self.pair.model).get_trace(x))
-        return {
-            name: log_prob(site, 1.0).reshape(-1, len(x)).sum(0)
-            for name, site in sites.items()
-            if in_plate(site, self.description.plate)
-        }
 
     def _guide(self, x: Tensor, weights: dict[str, Tensor]) -> dict[str, Any]:
         with Fix(weights):
@@ -120,6 +112,27 @@ class Terms:
         except NotImplementedError:
             return False
         return True
+
+
+def model_terms(pair: Pair, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""Log-probabilities of the model's sites inside the data plate, ``(len(x),)`` each."""
+    return _terms(pair, pair.model, x, values)
+
+
+def guide_terms(pair: Pair, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""Those of the guide's sites, at given values."""
+    return _terms(pair, pair.guide, x, values)
+
+
+def _terms(pair: Pair, side: Any, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    assert pair.description is not None, "inspect the pair first"
+    with Fix(values):
+        sites = sample_sites(poutine.trace(side).get_trace(x))
+    return {
+        name: log_prob(site, 1.0).reshape(-1, len(x)).sum(0)
+        for name, site in sites.items()
+        if in_plate(site, pair.description.plate)
+    }
 
 
 def weight_draw(pair: Pair, x: Tensor, plate: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -18,7 +18,12 @@ from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.objectives import make_objective
 from pyro_aevb.pairs import Pair
 
-ALGORITHMS = {"svi": "SVI", "adversarial": "Adversarial", "wake_sleep": "WakeSleep"}
+ALGORITHMS = {
+    "svi": "SVI",
+    "wake_sleep": "WakeSleep",
+    "monte_carlo_em": "MonteCarloEM",
+    "adversarial": "Adversarial",
+}
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
 
 
@@ -69,6 +74,8 @@ class Algorithm:
     state: Mapping[str, Tensor] = {}
     r"""Tensors beside the pair's that a resumed run needs, changed in place alone: persistent
     chains, an adapted step size. Checkpoints hold them."""
+    notes: Sequence[str] = ()
+    r"""What a reader of the results should know."""
     once: bool = True
     r"""Whether each batch is looked at once, so that the step may make it too."""
 
@@ -81,6 +88,17 @@ class Algorithm:
             x: The batch that the phases get, ``(B, *event_shape)``.
             index: Of its data in the training data, ``(B,)``.
         """
+
+    def compile(self, fallback: Callable[[str], None]) -> None:
+        r"""Called before the first batch of a compiled run: compile what :meth:`before` runs.
+
+        Arguments:
+            fallback: Told why something has to run eagerly.
+        """
+
+    def report(self) -> dict[str, float]:
+        r"""Further columns of ``history.csv``, asked for after each epoch."""
+        return {}
 
     @property
     def title(self) -> str:

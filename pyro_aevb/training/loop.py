@@ -279,6 +279,7 @@ class Trainer:
                 "epoch": self.epoch,
                 "step": self.step,
                 "compiled": self.compiled,
+                "notes": list(self._algorithm.notes),
                 "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
                 "random": random_state(),
             },
@@ -308,6 +309,7 @@ class Trainer:
             if self.show:
                 bar.write(f"{self.pair.name} trains eagerly: {reason}")
             return
+        self._algorithm.compile(lambda reason: bar.write(reason) if self.show else None)
         for learner in self._learners:
             if self.group.size == 1 and graphable(learner.optimizer):
                 learner.graph = GraphedUpdate(learner.update, learner.optimizer, self.batch_size)
@@ -371,6 +373,7 @@ class Trainer:
                 for learner, value in zip(self._learners[1:], others, strict=True)
             },
             **self.group.agree(self._validate),
+            **self._algorithm.report(),
             "images_per_second": rate,
         }
         value, name = self.watched(row)
