@@ -170,7 +170,7 @@ def fit(
         trainer.run()
         try:
             drawn = (num_samples, weight_samples, num_data, seed, memory)
-            results = assess(run, prepared, *drawn, show, compile, group)
+            results = assess(run, prepared, *drawn, show, compile, group, trained=True)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pyro_aevb.estimators.convergence import Curve
+
 DPI = 120
 NATS = "nats per datum, higher is better"
 
@@ -253,6 +255,73 @@ def elbo_against_log_likelihood(
         "gap": log_likelihood - elbo,
     }
     return _diagonal(elbo, log_likelihood, ("ELBO", "log-likelihood"), lines, path)
+
+
+def convergence(
+    curves: Mapping[str, Curve],
+    path: str | Path,
+    bounds: Mapping[str, float] | None = None,
+) -> Path:
+    r"""Draws log-likelihoods against the numbers of draws they are estimated from.
+
+    A bar is the standard error of the paired per-datum differences to the last point, so that it
+    shows what has moved and not how data differ; the last point therefore has none. The title
+    says what the last doubling added.
+
+    Arguments:
+        curves: For each kind of draw the numbers and the per-datum estimates.
+        path: Where to write.
+        bounds: Values of other estimators on the same data, drawn as horizontal lines.
+    """
+    figure = _figure(6.4 * len(curves), 4.2)
+    panels = figure.subplots(1, len(curves), squeeze=False).flat
+    for axes, (name, curve) in zip(panels, curves.items(), strict=True):
+        counts, means = np.array(curve.counts), curve.values.mean(1)
+        n = curve.values.shape[1]
+        errors = np.zeros(len(counts))
+        if n > 1:
+            errors = (curve.values - curve.values[-1]).std(1, ddof=1) / sqrt(n)
+        axes.errorbar(counts, means, yerr=errors, fmt="o-", ms=4, capsize=3, color="C0")
+        axes.axhline(means[-1], color="0.6", lw=1, ls="--", zorder=0)
+        half, rise = curve.counts[-1] // 2, curve.rise()
+        axes.axvspan(half, counts[-1], color="0.93", zorder=0)
+        text = f"from {half:,} to {counts[-1]:,}: {rise.mean():+.2f}"
+        text += f" ± {rise.std(ddof=1) / sqrt(n):.2f}" if n > 1 else ""
+        axes.set_title(f"last doubling, {text} nats", loc="left", fontsize="medium")
+        axes.set(xscale="log", xlabel=f"number of {name}", ylabel="log-likelihood, nats per datum")
+        for i, (bound, value) in enumerate((bounds or {}).items()):
+            label = f"{_plain(bound)} {value:.2f}"
+            axes.axhline(value, color=f"C{i + 1}", lw=1.2, ls="-.", label=label)
+        if bounds:
+            axes.legend(frameon=False, loc="lower right")
+    return _save(figure, path)
+
+
+def against(
+    names: tuple[str, str],
+    values: tuple[np.ndarray, np.ndarray],
+    score: str,
+    auroc: float,
+    path: str | Path,
+) -> Path:
+    r"""Draws how a score is distributed over two data sets.
+
+    Arguments:
+        names: What the two data sets are called.
+        values: The score of each datum of the first, shape :math:`(N,)`, and of the second.
+        score: The name of the score.
+        auroc: How well it tells one set from the other.
+        path: Where to write.
+    """
+    figure = _figure(7.0, 4.2)
+    axes = figure.add_subplot(xlabel=f"{_plain(score)}, nats per datum", ylabel="density of data")
+    edges = np.histogram_bin_edges(np.concatenate(values), 60).tolist()
+    for name, of_set, color in zip(names, values, ("C0", "C3"), strict=True):
+        label = f"{_plain(name)}: {of_set.mean():.2f} on average, {len(of_set):,} data"
+        axes.hist(of_set, edges, density=True, alpha=0.55, color=color, label=label)
+    axes.set_title(f"AUROC {auroc:.3f}", loc="left", fontsize="medium")
+    figure.legend(loc="outside upper center", frameon=False)
+    return _save(figure, path)
 
 
 def pairwise(
