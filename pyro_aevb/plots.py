@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pyro_aevb.estimators.convergence import Curve
+
 DPI = 120
 NATS = "nats per datum, higher is better"
 
@@ -79,20 +81,25 @@ def history(rows: Sequence[Mapping[str, float | None]], path: str | Path) -> Pat
     return _save(figure, path)
 
 
-def reconstructions(inputs: np.ndarray, outputs: np.ndarray, path: str | Path) -> Path:
+def reconstructions(
+    inputs: np.ndarray, outputs: np.ndarray, path: str | Path, clean: np.ndarray | None = None
+) -> Path:
     r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are vectors.
 
     Arguments:
         inputs: The data, shape :math:`(n, *event)`.
         outputs: Their reconstructions, of the same shape.
         path: Where to write.
+        clean: The data that the inputs are a corruption of, if they are one; drawn above them.
     """
-    inputs, outputs = inputs[:12], outputs[:12]
-    n = len(inputs)
-    events = displayable(np.concatenate([inputs, outputs]))
+    rows = {"input": inputs[:12], "reconstruction": outputs[:12]}
+    if clean is not None:
+        rows = {"clean": clean[:12], "corrupted input": inputs[:12], "reconstruction": outputs[:12]}
+    n = len(rows["reconstruction"])
+    events = displayable(np.concatenate(list(rows.values())))
     if events.ndim > 2:
-        figure, axes = _grid(events, 2, n, gap=True, cell=0.85)
-        axes.set_yticks([0.5, 1.5], ["input", "reconstruction"])
+        figure, axes = _grid(events, len(rows), n, gap=True, cell=0.85)
+        axes.set_yticks([i + 0.5 for i in range(len(rows))], list(rows))
         return _save(figure, path)
 
     columns = min(n, 4)
@@ -102,17 +109,17 @@ def reconstructions(inputs: np.ndarray, outputs: np.ndarray, path: str | Path) -
     ).flat
     component = np.arange(events.shape[1])
     marker = "o" if len(component) <= 30 else ""
+    colors = {"clean": "0.55", "input": "0.55", "corrupted input": "C0", "reconstruction": "C3"}
     for i, axes in enumerate(panels):
         if i < n:
-            for event, color, label in (
-                (events[i], "0.55", "input"),
-                (events[n + i], "C3", "reconstruction"),
-            ):
-                axes.plot(component, event, color=color, marker=marker, ms=3, lw=1.3, label=label)
+            for row, label in enumerate(rows):
+                style = {"color": colors[label], "marker": marker, "ms": 3, "lw": 1.3}
+                axes.plot(component, events[row * n + i], label=label, **style)
             axes.locator_params(axis="x", integer=True)
         else:
             axes.set_visible(False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=len(rows))
     figure.supxlabel("component")
     figure.supylabel("value")
     return _save(figure, path)
@@ -298,6 +305,73 @@ def latent_kl(kl: Mapping[str, np.ndarray], collapsed: float, path: str | Path) 
         axes.set_xlabel("latent dimension")
         axes.margins(x=0.01)
     panels[0].set_ylabel("KL of a dimension, nats per datum")
+    return _save(figure, path)
+
+
+def convergence(
+    curves: Mapping[str, Curve],
+    path: str | Path,
+    bounds: Mapping[str, float] | None = None,
+) -> Path:
+    r"""Draws log-likelihoods against the numbers of draws they are estimated from.
+
+    A bar is the standard error of the paired per-datum differences to the last point, so that it
+    shows what has moved and not how data differ; the last point therefore has none. The title
+    says what the last doubling added.
+
+    Arguments:
+        curves: For each kind of draw the numbers and the per-datum estimates.
+        path: Where to write.
+        bounds: Values of other estimators on the same data, drawn as horizontal lines.
+    """
+    figure = _figure(6.4 * len(curves), 4.2)
+    panels = figure.subplots(1, len(curves), squeeze=False).flat
+    for axes, (name, curve) in zip(panels, curves.items(), strict=True):
+        counts, means = np.array(curve.counts), curve.values.mean(1)
+        n = curve.values.shape[1]
+        errors = np.zeros(len(counts))
+        if n > 1:
+            errors = (curve.values - curve.values[-1]).std(1, ddof=1) / sqrt(n)
+        axes.errorbar(counts, means, yerr=errors, fmt="o-", ms=4, capsize=3, color="C0")
+        axes.axhline(means[-1], color="0.6", lw=1, ls="--", zorder=0)
+        half, rise = curve.counts[-1] // 2, curve.rise()
+        axes.axvspan(half, counts[-1], color="0.93", zorder=0)
+        text = f"from {half:,} to {counts[-1]:,}: {rise.mean():+.2f}"
+        text += f" ± {rise.std(ddof=1) / sqrt(n):.2f}" if n > 1 else ""
+        axes.set_title(f"last doubling, {text} nats", loc="left", fontsize="medium")
+        axes.set(xscale="log", xlabel=f"number of {name}", ylabel="log-likelihood, nats per datum")
+        for i, (bound, value) in enumerate((bounds or {}).items()):
+            label = f"{_plain(bound)} {value:.2f}"
+            axes.axhline(value, color=f"C{i + 1}", lw=1.2, ls="-.", label=label)
+        if bounds:
+            axes.legend(frameon=False, loc="lower right")
+    return _save(figure, path)
+
+
+def against(
+    names: tuple[str, str],
+    values: tuple[np.ndarray, np.ndarray],
+    score: str,
+    auroc: float,
+    path: str | Path,
+) -> Path:
+    r"""Draws how a score is distributed over two data sets.
+
+    Arguments:
+        names: What the two data sets are called.
+        values: The score of each datum of the first, shape :math:`(N,)`, and of the second.
+        score: The name of the score.
+        auroc: How well it tells one set from the other.
+        path: Where to write.
+    """
+    figure = _figure(7.0, 4.2)
+    axes = figure.add_subplot(xlabel=f"{_plain(score)}, nats per datum", ylabel="density of data")
+    edges = np.histogram_bin_edges(np.concatenate(values), 60).tolist()
+    for name, of_set, color in zip(names, values, ("C0", "C3"), strict=True):
+        label = f"{_plain(name)}: {of_set.mean():.2f} on average, {len(of_set):,} data"
+        axes.hist(of_set, edges, density=True, alpha=0.55, color=color, label=label)
+    axes.set_title(f"AUROC {auroc:.3f}", loc="left", fontsize="medium")
+    figure.legend(loc="outside upper center", frameon=False)
     return _save(figure, path)
 
 

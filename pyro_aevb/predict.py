@@ -99,7 +99,7 @@ def generate(pair: Pair, x: Tensor) -> Tensor:
         UsageError: The prior of a local site is masked out, so there is nothing to draw from.
     """
     description = _described(pair)
-    reason = description.undefined()
+    reason = description.no_prior()
     if reason is not None:
         raise UsageError(f"{pair.name} cannot generate: {reason}")
     weights = [site.name for site in description.global_sites]

@@ -155,6 +155,27 @@ def test_reconstructions_of_vectors_overlays_them(tmp_path: Path, drawn: list[Fi
         assert (first.get_label(), second.get_label()) == ("input", "reconstruction")
 
 
+def test_reconstructions_of_corrupted_inputs_lie_below_what_is_clean(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    n = 4
+    levels = np.linspace(0.1, 0.9, 3 * n).reshape(3, n)
+    clean, inputs, outputs = levels[:, :, None, None, None] * np.ones((1, 8, 6))
+    path = plots.reconstructions(inputs, outputs, tmp_path / "denoising.png", clean)
+    axes = drawn[0].axes[0]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == ["clean", "corrupted input", "reconstruction"]
+    assert list(axes.get_yticks()) == [0.5, 1.5, 2.5] and axes.get_ylim()[::-1] == (0, 3)
+    np.testing.assert_allclose(cells(picture(path), 3, n)[..., 0], levels, atol=0.01)
+
+    vectors = np.random.default_rng(0).normal(size=(3, 5, 7))
+    plots.reconstructions(vectors[1], vectors[2], tmp_path / "vectors.png", vectors[0])
+    for i, axes in enumerate(axes for axes in drawn[1].axes if axes.get_visible()):
+        assert [line.get_label() for line in axes.lines] == rows
+        for line, values in zip(axes.lines, vectors[:, i], strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), values)
+
+
 def test_samples_png_is_in_reading_order(tmp_path: Path) -> None:
     red, green, blue, grey = np.eye(3)[0], np.eye(3)[1], np.eye(3)[2], np.full(3, 0.5)
     images = np.stack([red, green, blue, grey])[:, :, None, None] * np.ones((9, 9))

@@ -6,10 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adversarialautoencoder import AdversarialAutoencoder
     from .autoencoder import Autoencoder
+    from .betavae import BetaVAE
+    from .denoisingautoencoder import DenoisingAutoencoder
     from .vae import VAE
 
-__all__ = ["VAE", "Autoencoder"]
+__all__ = ["VAE", "AdversarialAutoencoder", "Autoencoder", "BetaVAE", "DenoisingAutoencoder"]
 
 
 def __getattr__(name: str) -> Any:
