@@ -179,7 +179,8 @@ def test_the_discriminator_is_the_density_ratio_at_its_optimum():
     pair = load_pair(Gaussians())
     data = Batches(Split(x, None, 1), "none")
     inspect(pair, x[:5])
-    t = trainer(pair, data, optimizer="adam", lr=0.05, batch_size=4000, schedule="cosine", epochs=60)
+    settings = {"optimizer": "adam", "lr": 0.05, "batch_size": 4000, "schedule": "cosine"}
+    t = trainer(pair, data, epochs=60, **settings)
     learner = t._learners[1]
     with pair.active(), WholeBatch(), pyro.validation_enabled(False):
         for _ in range(60):

@@ -39,7 +39,8 @@ class AdversarialAutoencoder(EncoderDecoder):
     not trained by them, provided that the prior has a density wherever the guide has one. Where
     it has none, as a uniform one outside its box, they are not defined either. The prior is then
     masked, as an :class:`~pyro_aevb.models.autoencoder.Autoencoder`'s is; but the guide's site is
-    marked as one whose codes are made to follow it, ``infer={"matched": True}``. In all cases the pair generates, from the prior.
+    marked as one whose codes are made to follow it, ``infer={"matched": True}``. In all cases the
+    pair generates, from the prior.
 
     It is assumed that the data are independent and that the weights of all nets are points. How
     near the codes come to the prior is for the discriminator to say and is not guaranteed.
@@ -68,6 +69,9 @@ class AdversarialAutoencoder(EncoderDecoder):
 
     algorithm = "adversarial"
     means: Tensor
+    prior_scale: float
+    _given: Any
+    _device: torch.device
 
     def __init__(
         self,
@@ -120,7 +124,8 @@ class AdversarialAutoencoder(EncoderDecoder):
         if log_variance:
             q = dist.Normal(loc, (0.5 * log_variance[0]).exp(), validate_args=False)
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", q.to_event(1), infer={"matched": True})
+            matched: Any = {"matched": True}
+            pyro.sample("z", q.to_event(1), infer=matched)
 
     def code_prior(self, x: Tensor) -> dist.TorchDistribution:
         r"""The distribution that codes are to follow, on the device of a batch."""
@@ -137,7 +142,7 @@ class AdversarialAutoencoder(EncoderDecoder):
         )
 
     def _set_prior(self, prior: Any, scale: float, components: int, radius: float) -> None:
-        self._given: Any = None
+        self._given = None
         self._device = torch.device("cpu")
         if not 0 < scale < math.inf:
             raise UsageError(f"prior_scale={scale} is not possible; give a number above 0")

@@ -83,8 +83,8 @@ class Adversarial(Algorithm):
             reason = "it needs one local latent site of shape (d,)"
         elif not local[0].drawn:
             reason = (
-                f"the prior of {local[0].name!r} is masked; say in the guide that codes are made to "
-                'follow it, pyro.sample(..., infer={"matched": True})'
+                f"the prior of {local[0].name!r} is masked; say in the guide that codes are made "
+                'to follow it, pyro.sample(..., infer={"matched": True})'
             )
         if reason is not None:
             raise UsageError(
@@ -114,7 +114,8 @@ class Adversarial(Algorithm):
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Codes of data as the guide draws them, ``(B, d)``."""
-        code: Tensor = poutine.trace(self.pair.guide).get_trace(x).nodes[self.site]["value"]
+        node: Any = poutine.trace(self.pair.guide).get_trace(x).nodes[self.site]
+        code: Tensor = node["value"]
         return code
 
     def prior(self, x: Tensor) -> Any:
