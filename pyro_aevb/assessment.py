@@ -29,7 +29,7 @@ from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
 from pyro_aevb.training.parallel import Alone
 
-BOUNDS = {"ais_lower", "reciprocal"}
+BOUNDS = {"ais_lower", "reciprocal", "log_likelihood_best"}
 r"""Metrics of other estimators that estimate log p(x) of the test data, datum by datum."""
 GREY = (
     "note: grey pixels under a Bernoulli give a cross-entropy, not a normalized density; compare "

@@ -8,6 +8,7 @@ channels), an event of another shape as the curve of its flattened components. V
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from math import ceil, sqrt
 from pathlib import Path
@@ -257,25 +258,27 @@ def elbo_against_log_likelihood(
     return _diagonal(elbo, log_likelihood, ("ELBO", "log-likelihood"), lines, path)
 
 
-def inference_gap(parts: Mapping[str, np.ndarray], path: str | Path) -> Path:
-    r"""Draws what the gap between log p(x) and the ELBO of each datum is made of.
+def inference_gap(bounds: Mapping[str, np.ndarray], path: str | Path) -> Path:
+    r"""Draws how much each bound of a datum lies above the one before it, stacked.
 
     Arguments:
-        parts: In nats, shape :math:`(N,)` each, in the order in which they are stacked on the ELBO
-            (see :meth:`pyro_aevb.estimators.gap.InferenceGap.parts`).
+        bounds: In nats, shape :math:`(N,)` each, from the guide's ELBO to log p(x) (see
+            :meth:`pyro_aevb.estimators.gap.InferenceGap.bounds`).
         path: Where to write.
     """
     figure = _figure(7.5, 4.5)
-    axes = figure.add_subplot(xlabel="datum, by its gap", ylabel="nats above the guide's ELBO")
-    stacked = np.cumsum([np.zeros_like(next(iter(parts.values()))), *parts.values()], axis=0)
-    order = np.argsort(stacked[-1])
-    at = np.arange(len(order) + 1)
-    for i, (name, values) in enumerate(parts.items()):
-        low, high = (np.append(edge[order], edge[order[-1]]) for edge in stacked[i : i + 2])
-        style: dict[str, Any] = {"step": "post", "color": f"C{i}", "lw": 0}
-        axes.fill_between(at, low, high, label=_mean(name, values), **style)
+    names = list(bounds)
+    axes = figure.add_subplot(xlabel="datum, by its gap", ylabel=f"nats above {_plain(names[0])}")
+    gap = bounds[names[-1]] - bounds[names[0]]
+    order = np.argsort(gap)
+    order = np.append(order, order[-1:])  # the last step ends where it began
+    levels = [(bounds[name] - bounds[names[0]])[order] for name in names]
+    for i, (lower, upper) in enumerate(itertools.pairwise(names)):
+        label = _mean(f"{lower} to {upper}", bounds[upper] - bounds[lower])
+        style: dict[str, Any] = {"step": "post", "color": f"C{i}", "lw": 0, "label": label}
+        axes.fill_between(np.arange(len(order)), levels[i], levels[i + 1], **style)
     axes.margins(x=0)
-    axes.set_title(f"{_mean('inference gap', stacked[-1])}, {len(order)} data", loc="left")
+    axes.set_title(f"{_mean('inference gap', gap)} nats, {len(gap)} data", loc="left")
     axes.legend(frameon=False, loc="upper left", reverse=True)
     return _save(figure, path)
 

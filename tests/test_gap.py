@@ -21,7 +21,9 @@ from linear_gaussian import (
     posterior,
     ready,
 )
+from torch.distributions import kl_divergence
 
+import pyro_aevb
 from pyro_aevb.engine.replay import Way
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import ascent
@@ -36,7 +38,7 @@ from pyro_aevb.models import VAE, Autoencoder
 @pytest.fixture
 def short(monkeypatch):
     """Fewer steps: the pairs are small."""
-    monkeypatch.setattr(ascent, "CHECK", 30)
+    monkeypatch.setattr(ascent, "CHECK", 25)
     monkeypatch.setattr(ascent, "RATE", 0.01)
 
 
@@ -107,27 +109,38 @@ def test_without_layers_a_flow_is_any_normal(d):
 # The best q
 
 
-def test_the_best_normal_is_the_closed_form(short):
+def lost(source, x, loc, tril):
+    """KL(q || p(z|x)) of normals, whose means and Cholesky factors these are, for each datum."""
+    gain, covariance = (value.detach() for value in posterior(source.W, source.noise))
+    p = dist.MultivariateNormal((x - source.mu.detach()) @ gain.T, covariance)
+    return kl_divergence(dist.MultivariateNormal(loc, scale_tril=tril), p)
+
+
+def test_the_best_normal_is_the_closed_form(short, monkeypatch):
+    monkeypatch.setattr(ascent, "CHECK", 50)
     source = PPCA(features=5, latent=3)
     x = source.data(12)
     zero = x.new_zeros(12, 3)
     loc, log_scale = found(ready(source, x), x, normal, [zero, zero])
-    mean, scale, _ = best_normal(source, x)
-    np.testing.assert_allclose(loc, mean, atol=1e-3)
-    np.testing.assert_allclose(log_scale.exp(), scale.expand(12, 3), rtol=1e-3)
+    mean, scale, bound = best_normal(source, x)
+    reached = source.log_likelihood(x) - lost(source, x, loc, log_scale.exp().diag_embed()).numpy()
+    assert np.all(reached < bound) and np.all(bound - reached < 1e-3)
+    np.testing.assert_allclose(loc, mean, atol=0.02)
+    np.testing.assert_allclose(log_scale.exp(), scale.expand(12, 3), rtol=0.02)
 
 
-def test_a_normal_of_any_covariance_is_the_posterior(short):
+def test_a_normal_of_any_covariance_is_the_posterior(short, monkeypatch):
+    monkeypatch.setattr(ascent, "CHECK", 50)
     source = PPCA(features=5, latent=3)
     x = source.data(12)
-    flow = Flow(0)
-    zero = x.new_zeros(12, 3)
+    flow, zero = Flow(0), x.new_zeros(12, 3)
     pair = ready(source, x)
     loc, log_scale, lower = found(pair, x, flow, flow.start(zero, zero))
-    gain, covariance = (value.detach() for value in posterior(source.W, source.noise))
-    np.testing.assert_allclose(loc, (x - source.mu.detach()) @ gain.T, atol=1e-4)
     tril = lower.tril(-1) + torch.diag_embed(log_scale.exp())
-    np.testing.assert_allclose(tril @ tril.mT, covariance.expand(12, 3, 3), atol=1e-4)
+    assert lost(source, x, loc, tril).max() < 1e-3
+    _, covariance = posterior(source.W.detach(), source.noise)
+    assert covariance[1, 0].abs() > 0.02
+    np.testing.assert_allclose(tril @ tril.mT, covariance.expand(12, 3, 3), atol=2e-3)
 
 
 def bernoulli():
@@ -135,10 +148,10 @@ def bernoulli():
     vae = VAE((6,), latent_dim=2, hidden=[5]).double()
     for parameter in (*vae.decoder.parameters(), *vae.likelihood.parameters()):
         parameter.data *= 2.5
-    return vae, torch.tensor(list(itertools.product([0.0, 1.0], repeat=6)))[::9].double()
+    return vae, torch.tensor(list(itertools.product([0.0, 1.0], repeat=6)))[::13].double()
 
 
-def test_bounds_of_a_bernoulli_vae_by_quadrature(short):
+def test_bounds_of_a_bernoulli_vae_by_quadrature(short, monkeypatch):
     vae, x = bernoulli()
     pair = ready(vae, x)
     nodes, weights = np.polynomial.hermite_e.hermegauss(24)
@@ -166,11 +179,12 @@ def test_bounds_of_a_bernoulli_vae_by_quadrature(short):
     zero = x.new_zeros(len(x), 2)
     parameters = torch.cat(found(pair, x, normal, [zero, zero]), 1).numpy()
     reached = [bound(p, n) for n, p in enumerate(parameters)]
-    np.testing.assert_allclose(reached, best, atol=2e-4)
+    np.testing.assert_allclose(reached, best, atol=5e-4)
 
-    gap = inference_gap(pair, batches(x), 2000, say=pytest.fail)
-    assert gap.best == "flow" and gap.pareto_k["flow"].max() < 0.7
-    np.testing.assert_allclose(gap.log_likelihood["flow"], truth, atol=0.02)
+    monkeypatch.setattr(ascent, "HALVINGS", 4)
+    gap = inference_gap(pair, batches(x), 2000, flow=Flow(1, 16), say=pytest.fail)
+    assert gap.best == "flow"
+    np.testing.assert_allclose(gap.log_likelihood["flow"], truth, atol=0.03)
     np.testing.assert_allclose(gap.elbo["normal"], best, atol=0.05)
     approximation = truth - best
     assert approximation.mean() > 0.03
@@ -218,7 +232,6 @@ def test_a_spoiled_guide_has_the_amortization_gap_it_was_given(how, short):
     assert gap.approximation().mean() == pytest.approx((truth - bound).mean(), abs=0.003)
     assert gap.amortization().mean() == pytest.approx(expected, abs=0.03 if expected > 1 else 0.01)
     assert gap.inference().mean() == pytest.approx((truth - bound).mean() + expected, abs=0.03)
-    np.testing.assert_allclose(sum(gap.parts().values()), gap.inference(), atol=1e-12)
     np.testing.assert_allclose(gap.approximation() + gap.amortization(), gap.inference())
     metric = gap.metrics()["amortization_gap"]
     error = scipy.stats.sem(gap.amortization())
@@ -228,17 +241,16 @@ def test_a_spoiled_guide_has_the_amortization_gap_it_was_given(how, short):
 def test_a_hierarchical_guide_of_two_sites(short):
     source = Hierarchy(1.3)
     x = matrix(6, 4, seed=8)
-    gap = inference_gap(ready(source, x), batches(x), 3000, flow=Flow(0))
     truth, wide = source.log_likelihood(x), 3 * (0.5 * (1.3**2 - 1) - math.log(1.3))
+    others = {"another": truth + 0.5}
+    gap = inference_gap(ready(source, x), batches(x), 3000, others=others, flow=Flow(0))
     assert gap.family == "flow"  # sites that depend on one another are no diagonal normal
     np.testing.assert_allclose(gap.elbo["flow"], truth, atol=1e-3)
+    np.testing.assert_allclose(gap.log_likelihood["flow"], truth, atol=1e-3)
     assert gap.amortization().mean() == pytest.approx(wide, abs=0.03)
-    assert gap.approximation().mean() == pytest.approx(0, abs=1e-3)
-    assert list(gap.parts()) == ["guide to flow", "flow to log p(x)"]
-    others = {"another": truth + 0.5}
-    raised = inference_gap(ready(source, x), batches(x), 50, flow=Flow(0), others=others)
-    assert raised.best == "another" and raised.metrics()["log_likelihood_best"]["by"] == "another"
-    assert raised.approximation().mean() == pytest.approx(0.5, abs=2e-3)
+    assert list(gap.bounds()) == ["elbo_guide", "elbo_flow", "log_likelihood_best"]
+    assert gap.metrics()["log_likelihood_best"]["by"] == "another"
+    np.testing.assert_allclose(gap.approximation(), 0.5, atol=1e-3)
 
 
 def test_all_bounds_are_of_one_draw_of_the_global_latents(short):
@@ -246,18 +258,17 @@ def test_all_bounds_are_of_one_draw_of_the_global_latents(short):
     x = matrix(5, 3, seed=13)
     pair = ready(source, x)
     gap = inference_gap(pair, batches(x), 40, seed=3, flow=Flow(0))
-    W = source.seen[-1]
-    truth = source.log_likelihood(x, W)
-    for values in (gap.elbo["guide"], gap.elbo["flow"], gap.log_likelihood["normal"][:0]):
-        np.testing.assert_allclose(values, truth[: len(values)], atol=1e-3)
-    other = inference_gap(pair, batches(x), 40, seed=4, flow=Flow(0))
-    assert np.abs(other.elbo["flow"] - truth).max() > 0.05
+    seen = {W.numpy().tobytes(): W for W in source.seen}.values()
+    truths = [source.log_likelihood(x, W) for W in seen]
+    (truth,) = [t for t in truths if np.abs(t - gap.elbo["flow"]).max() < 1e-3]
+    np.testing.assert_allclose(gap.elbo["guide"], truth, atol=1e-9)  # the posterior given W
 
 
 def test_blocks_of_data_are_each_optimized(short, monkeypatch):
     from pyro_aevb.estimators import gap as module
 
     monkeypatch.setattr(module, "DATA", 4)
+    monkeypatch.setattr(ascent, "HALVINGS", 2)
     source, done = PPCA(), []
     x = source.data(10)
     state = torch.get_rng_state()
@@ -320,3 +331,21 @@ def test_pairs_without_a_bound_are_refused():
     x = matrix(9, 2)
     with pytest.raises(UsageError, match="no latent site inside the data plate"):
         inference_gap(ready(GaussianMean(x), x), batches(x))
+
+
+def test_evaluate_adds_the_gap_to_a_run(short, tmp_path, monkeypatch):
+    monkeypatch.setattr(ascent, "HALVINGS", 0)
+    settings = {"num_samples": 30, "num_data": 25, "show": False}
+    pair = {"latent_dim": 2, "hidden": [8]}
+    run = pyro_aevb.fit("VAE", "digits", pair, epochs=1, out=str(tmp_path / "run"), **settings)
+    before = run.results["metrics"]
+    given = {"num_samples": 50}
+    results = pyro_aevb.evaluate(run, "gap", given, num_data=12, show=False)
+    assert {name: results["metrics"][name] for name in before} == before
+    assert (results["settings"]["gap"]["num_data"], results["settings"]["gap"]["seed"]) == (12, 0)
+    best, guide = (run.per_datum("gap", n) for n in ("log_likelihood_best", "elbo_guide"))
+    metric = results["metrics"]["inference_gap"]
+    assert metric["value"] == pytest.approx((best - guide).mean())
+    assert (metric["num_samples"], metric["num_data"], metric["estimator"]) == (50, 12, "gap")
+    assert "above_log_likelihood" in results["metrics"]["log_likelihood_best"]
+    assert (run.figures / "inference_gap.png").is_file()

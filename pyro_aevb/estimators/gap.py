@@ -20,7 +20,6 @@ References:
     | https://arxiv.org/abs/1703.09194
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -95,19 +94,16 @@ class InferenceGap:
         gap: np.ndarray = self.elbo[family or self.family] - self.elbo["guide"]
         return gap
 
-    def parts(self) -> dict[str, np.ndarray]:
-        r"""What adds up to the inference gap, in the order of the bounds."""
-        steps = ["guide", *dict.fromkeys((self.family, "flow"))]
-        parts = {
-            f"{lower} to {upper}": self.elbo[upper] - self.elbo[lower]
-            for lower, upper in itertools.pairwise(steps)
+    def bounds(self) -> dict[str, np.ndarray]:
+        r"""The bounds by the names that they have in results, from the guide's to log p(x)."""
+        names = ["guide", *dict.fromkeys((self.family, "flow"))]
+        return {f"elbo_{name}": self.elbo[name] for name in names} | {
+            "log_likelihood_best": self.log_likelihood[self.best]
         }
-        return parts | {"flow to log p(x)": self.approximation("flow")}
 
     def per_datum(self) -> dict[str, np.ndarray]:
         r"""Every quantity by its name, see ``docs/definitions.md``."""
-        values = {f"elbo_{name}": bound for name, bound in self.elbo.items()}
-        return values | {
+        return {f"elbo_{name}": values for name, values in self.elbo.items()} | {
             "log_likelihood_best": self.log_likelihood[self.best],
             "inference_gap": self.inference(),
             "approximation_gap": self.approximation(),
@@ -193,7 +189,8 @@ def inference_gap(
             x = batches.take(torch.arange(block))
             with seeded(x.device, seed, 0):
                 weights = weight_draw(pair, x[:1], description.plate)[0]
-            search = _Search(pair, x, weights, flow or Flow(), _way(pair, x, n, compile), eagerly)
+                way = _way(pair, x, n, compile)
+                search = _Search(pair, x, weights, flow or Flow(), way, eagerly)
             for start in range(0, n, block):
                 # A block of fewer data is filled up with its last one.
                 x = batches.take(torch.arange(start, start + block).clamp(max=n - 1))

@@ -109,7 +109,7 @@ def latent_health(
             x = batches.take(torch.arange(min(len(batches), num_data)))
             with seeded(x.device, seed, 0):
                 weights = weight_draw(pair, x[:1], description.plate)[0]
-            terms = Terms(pair, x[:2], weights)
+                terms = Terms(pair, x[:2], weights)
             if not terms.independent:
                 x = x[:CHAINED]
             with seeded(x.device, seed, 0, 0):
