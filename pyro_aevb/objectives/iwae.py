@@ -32,6 +32,10 @@ class IWAE(TraceELBO):
     a guide that draws one code from each datum runs once.
     In nats, a sum over data; rises with K towards :math:`\log p(x|w)`.
 
+    A factor :math:`\beta` on the KL (warm-up, beta) stands inside the weights,
+    :math:`p(x|z) (p(z) / q(z|x))^\beta`. With K = 1 that is the ELBO with the factor; with more it
+    is a bound on nothing in particular.
+
     Valid when every guide site is reparameterized and every local latent has a density.
 
     References:
@@ -115,8 +119,8 @@ class IWAE(TraceELBO):
             return sites, codes
         seen = {name: through(sites[name]["value"]) for name in codes}
         if len(local) > 1:  # what the guide makes of a code, it makes of what is seen of it
-            weights = {name: site["value"] for name, site in sites.items() if name not in local}
-            with Fix(weights | seen):
+            drawn = {k: s["value"] for k, s in sites.items() if not is_delta(s["fn"])}
+            with Fix(drawn | seen):
                 sites = run(rows)
         return {k: {**s, "value": seen.get(k, s["value"])} for k, s in sites.items()}, codes
 
