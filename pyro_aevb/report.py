@@ -59,7 +59,7 @@ def _absent(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _cells(name: str, metric: Mapping[str, Any]) -> list[str]:
-    if name == "active_units":
+    if "latent_dim" in metric:
         return [f"{metric['value']} of {metric['latent_dim']}", "", "", ""]
     places = 2 if name in ("pareto_k",) or abs(metric["value"]) < 1000 else 1
     error = _number(metric.get("standard_error"), places)
