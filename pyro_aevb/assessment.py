@@ -15,6 +15,12 @@ from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Compile, Scorer, Scores
+from pyro_aevb.estimators.latents import (
+    COLLAPSED,
+    latent_health,
+    no_density,
+    summarize_latents,
+)
 from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import decode_grid, encode, generate, reconstruct, traverse
@@ -23,7 +29,7 @@ from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
 from pyro_aevb.training.parallel import Alone
 
-BOUNDS = {"ais_lower", "reciprocal"}
+BOUNDS = {"ais_lower", "reciprocal", "log_likelihood_best"}
 r"""Metrics of other estimators that estimate log p(x) of the test data, datum by datum."""
 GREY = (
     "note: grey pixels under a Bernoulli give a cross-entropy, not a normalized density; compare "
@@ -85,6 +91,9 @@ def assess(
     if description.weights_undefined() is None:
         weights = weight_kl(pair, test.take(torch.arange(2)), weight_samples, seed)
     metrics = summarize(scores, train, description, weights)
+    reason = no_density(description)
+    health = None if reason else latent_health(pair, test, seed=seed)
+    metrics |= summarize_latents(health, reason)
     results = {
         "pair": pair.name,
         "data": prepared.data.name,
@@ -119,6 +128,8 @@ def assess(
     run.write_results(results)
     run.write_per_datum(scores, per_datum)
     draw_figures(run, prepared, scores)
+    if health is not None and health.by_dimension:
+        plots.latent_kl(health.by_dimension, COLLAPSED, run.figures / "latent_kl.png")
     draw_convergence(run)
     return results
 

@@ -16,7 +16,8 @@ class Site:
     density: bool
     r"""Whether prior and guide both have a density there (not masked out, not a Delta)."""
     drawn: bool = True
-    r"""Whether the model says how it is distributed: its prior is not masked out."""
+    r"""Whether codes follow the prior: it is not masked out, or the guide's site is marked as made
+    to follow it by other means than a density, ``infer={"matched": True}``."""
 
 
 @dataclass(frozen=True)

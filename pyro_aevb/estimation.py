@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from pyro_aevb import plots
 from pyro_aevb.assessment import BOUNDS, draw_convergence, environment
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.gap import inference_gap
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.estimators.quantities import Metric, measured
 from pyro_aevb.preparation import Prepared
@@ -40,7 +42,25 @@ def _parzen(
     return {"parzen": metric}, {"parzen": per_datum}
 
 
-ESTIMATORS: dict[str, Callable[..., Found]] = {"parzen": _parzen}
+def _gap(
+    prepared: Prepared, test: Batches, work: Work, seed: int = 0, num_samples: int = 5000
+) -> Found:
+    with work.progress("optimizing q", 2 * len(test), "datum") as step:
+        gap = inference_gap(prepared.pair, test, num_samples, seed, progress=step)
+    return gap.metrics(), gap.per_datum()
+
+
+ESTIMATORS: dict[str, Callable[..., Found]] = {"parzen": _parzen, "gap": _gap}
+FIRST = {"gap": 100}
+r"""How many data an estimator that takes long looks at, unless ``--num-data`` says."""
+
+
+def _draw_gap(run: Run) -> None:
+    family = run.results["metrics"]["amortization_gap"]["family"]
+    names = [f"elbo_{name}" for name in dict.fromkeys(("guide", family, "flow"))]
+    names.append("log_likelihood_best")
+    bounds = {name: run.per_datum("gap", name) for name in names}
+    plots.inference_gap(bounds, run.figures / "inference_gap.png")
 
 
 def _above_log_likelihood(run: Run, values: np.ndarray) -> dict[str, Metric]:
@@ -127,4 +147,6 @@ def estimate(
     }
     results = run.add(name, stated, metrics, per_datum)
     draw_convergence(run)
+    if name == "gap":
+        _draw_gap(run)
     return results

@@ -61,7 +61,7 @@ def evaluate(
     from functools import partial
 
     from pyro_aevb.assessment import assess, to_score
-    from pyro_aevb.estimation import choose, estimate
+    from pyro_aevb.estimation import FIRST, choose, estimate
     from pyro_aevb.estimators.importance import Scorer
     from pyro_aevb.preparation import restore
     from pyro_aevb.report import show_results
@@ -78,6 +78,8 @@ def evaluate(
         prepared = restore(opened, group.device, data_root, pair, data)
         work = Work(group, show and group.rank == 0)
         k = settings.get("num_samples", 1)
+        if num_data is None and estimator in FIRST:
+            num_data = min(FIRST[estimator], len(prepared.test))
         test = to_score(prepared.test, k, weight_samples, num_data, memory)
         budget = memory and memory << 20
         make = partial(Scorer, prepared.pair, k, weight_samples, seed, budget, compile=compile)

@@ -24,7 +24,7 @@ def fit(
     algorithm_options: dict[str, Any] | None = None,
     objective: Any = "elbo",
     num_particles: int = 1,
-    weight_noise: Literal["shared", "local", "flipout"] = "shared",
+    weight_noise: Literal["shared", "local", "flipout"] | None = None,
     beta: float | None = None,
     kl_warm_up: int = 0,
     corruption: Any = None,
@@ -67,7 +67,8 @@ def fit(
         objective: elbo, sampled_elbo, iwae, dreg, or the import path of a pyro.infer.ELBO subclass.
         num_particles: Draws per datum in training.
         weight_noise: How draws of weight sites reach the data: shared, one for the batch, or local
-            (reparameterization) or flipout, with less variance in the gradients.
+            (reparameterization) or flipout, with less variance in the gradients; default the
+            pair's attribute weight_noise, else shared.
         beta: Weight of the latent KL in training; default the pair's attribute beta, else 1.
         kl_warm_up: Epochs over which that weight rises to beta.
         corruption: What the guide sees of the data in training: masking, salt_and_pepper, gaussian

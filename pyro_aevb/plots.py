@@ -8,6 +8,7 @@ channels), an event of another shape as the curve of its flattened components. V
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from math import ceil, sqrt
 from pathlib import Path
@@ -257,6 +258,59 @@ def elbo_against_log_likelihood(
     return _diagonal(elbo, log_likelihood, ("ELBO", "log-likelihood"), lines, path)
 
 
+def inference_gap(bounds: Mapping[str, np.ndarray], path: str | Path) -> Path:
+    r"""Draws how much each bound of a datum lies above the one before it, stacked.
+
+    Arguments:
+        bounds: In nats, shape :math:`(N,)` each, from the guide's ELBO to log p(x) (see
+            :meth:`pyro_aevb.estimators.gap.InferenceGap.bounds`).
+        path: Where to write.
+    """
+    figure = _figure(7.5, 4.5)
+    names = list(bounds)
+    axes = figure.add_subplot(xlabel="datum, by its gap", ylabel=f"nats above {_plain(names[0])}")
+    gap = bounds[names[-1]] - bounds[names[0]]
+    order = np.argsort(gap)
+    order = np.append(order, order[-1:])  # the last step ends where it began
+    levels = [(bounds[name] - bounds[names[0]])[order] for name in names]
+    for i, (lower, upper) in enumerate(itertools.pairwise(names)):
+        label = _mean(f"{lower} to {upper}", bounds[upper] - bounds[lower])
+        style: dict[str, Any] = {"step": "post", "color": f"C{i}", "lw": 0, "label": label}
+        axes.fill_between(np.arange(len(order)), levels[i], levels[i + 1], **style)
+    axes.margins(x=0)
+    axes.set_title(f"{_mean('inference gap', gap)} nats, {len(gap)} data", loc="left")
+    axes.legend(frameon=False, loc="upper left", reverse=True)
+    return _save(figure, path)
+
+
+def latent_kl(kl: Mapping[str, np.ndarray], collapsed: float, path: str | Path) -> Path:
+    r"""Draws what each latent dimension adds to KL(q(z|x) || p(z)), the largest first.
+
+    Arguments:
+        kl: For each latent site the KL of each datum and dimension in nats, shape :math:`(N, d)`.
+        collapsed: A dimension whose mean is below this is drawn in grey and counted.
+        path: Where to write.
+    """
+    sizes = [values.shape[1] for values in kl.values()]
+    figure = _figure(float(np.clip(1.5 + 0.22 * sum(sizes), 5, 16)), 4.0)
+    panels = figure.subplots(1, len(kl), sharey=True, squeeze=False, width_ratios=sizes)[0]
+    for axes, (site, values) in zip(panels, kl.items(), strict=True):
+        order = np.argsort(-values.mean(0))
+        means = values.mean(0)[order]
+        errors = values.std(0, ddof=1)[order] / sqrt(len(values)) if len(values) > 1 else None
+        colors = ["0.7" if mean < collapsed else "C0" for mean in means]
+        axes.bar(np.arange(len(means)), means, yerr=errors, color=colors, capsize=2)
+        if len(means) <= 64:
+            axes.set_xticks(np.arange(len(means)), [str(i) for i in order], fontsize="x-small")
+        active = int((means >= collapsed).sum())
+        text = f"{_plain(site)}: {means.sum():.2f} nats, {active} of {len(means)} above {collapsed}"
+        axes.set_title(text, loc="left", fontsize="medium")
+        axes.set_xlabel("latent dimension")
+        axes.margins(x=0.01)
+    panels[0].set_ylabel("KL of a dimension, nats per datum")
+    return _save(figure, path)
+
+
 def convergence(
     curves: Mapping[str, Curve],
     path: str | Path,
@@ -423,9 +477,7 @@ def _diagonal(
     axes.axline((float(np.mean(x)),) * 2, slope=1, color="0.3", lw=1, ls="--", label="equal")
     axes.plot(np.mean(x), np.mean(y), "P", color="C3", mec="white", ms=9, label="mean")
     text = [f"means over {len(x)} data, ± one standard error"]
-    for name, values in lines.items():
-        error = f" ± {np.std(values, ddof=1) / sqrt(len(values)):.2f}" if len(values) > 1 else ""
-        text.append(f"{_plain(name)}: {np.mean(values):.2f}{error}")
+    text += [_mean(name, values) for name, values in lines.items()]
     axes.set_title("\n".join(text), loc="left", fontsize="medium")
     axes.legend(frameon=False, loc="lower right")
     axes.set_aspect("equal", adjustable="datalim")
@@ -439,6 +491,12 @@ def _limit(axes: Axes, values: np.ndarray) -> int:
     margin = 0.05 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)
     return int((values < low - margin).sum())
+
+
+def _mean(name: str, values: np.ndarray) -> str:
+    """A mean with its standard error."""
+    error = f" ± {np.std(values, ddof=1) / sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{_plain(name)}: {np.mean(values):.2f}{error}"
 
 
 def _plain(text: str) -> str:

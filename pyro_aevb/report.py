@@ -1,10 +1,12 @@
 r"""Results as a person reads them: one table, printed the same way by every command."""
 
 from collections.abc import Mapping, Sequence
+from math import log
 from typing import Any
 
 UNITS = {
     "active_units": "",
+    "collapsed_units": "",
     "log_likelihood_variance": "nats²",
     "ess": "samples",
     "pareto_k": "",
@@ -18,6 +20,8 @@ COUNTS = {
     "num_data": "n",
 }
 r"""Numbers of draws and data, as they are printed beside a value."""
+UNINFORMATIVE = 0.1
+r"""Nats of information on its datum below which a code is taken to say nothing."""
 TRUSTED = 0.05
 r"""The share of data with an unreliable estimate above which the table warns."""
 CONVERGED = 0.05
@@ -63,7 +67,8 @@ def _cells(name: str, metric: Mapping[str, Any]) -> list[str]:
         return [f"{metric['value']} of {metric['latent_dim']}", "", "", ""]
     places = 2 if name in ("pareto_k",) or abs(metric["value"]) < 1000 else 1
     error = _number(metric.get("standard_error"), places)
-    given = {k: v for k, v in metric.items() if k != "num_data" or "estimator" in metric}
+    few = not metric.keys().isdisjoint(("estimator", "at_most", "at_least"))
+    given = {k: v for k, v in metric.items() if k != "num_data" or few}
     value = _number(metric["value"], places)
     return [value, error, UNITS.get(name, "nats/datum"), counts(given)]
 
@@ -138,6 +143,34 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
         said.append(
             f"warning: parzen (bandwidth {parzen['bandwidth']:.3f}) is here for comparison with "
             f"published figures only: it orders models wrongly (Wu et al., 2017); {beside}"
+        )
+    return said + _latents(metrics)
+
+
+def _latents(metrics: Mapping[str, Any]) -> list[str]:
+    r"""Whether the code says anything of the data, and how much is known of that."""
+    nothing: dict[str, Any] = {"value": None}
+    information = metrics.get("mutual_information", nothing)
+    units = metrics.get("collapsed_units", nothing)
+    value, collapsed = information["value"], units["value"]
+    if value is None:
+        return []
+    if value < UNINFORMATIVE:
+        return [
+            f"warning: posterior collapse: the code holds {value:.2f} nats of information on its "
+            "datum, so the model does without it; try --kl-warm-up, or a weaker decoder"
+        ]
+    said = []
+    if collapsed is not None and 2 * collapsed >= units["latent_dim"]:
+        said.append(
+            f"note: posterior collapse in {collapsed} of {units['latent_dim']} latent dimensions: "
+            "their KL is below 0.01 nats, so they say nothing of the data"
+        )
+    if information["at_most"] - value > UNINFORMATIVE:
+        m = information["num_data"]
+        said.append(
+            f"note: mutual_information is that of {m:,} data, at most log {m:,} = {log(m):.2f}; of "
+            f"all data like them it lies between {value:.2f} and {information['at_most']:.2f}"
         )
     return said
 

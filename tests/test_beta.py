@@ -162,7 +162,7 @@ def trainer(source, x, objective=None, **settings):
 
 
 @pytest.mark.parametrize("beta", [0.3, 4.0])
-@pytest.mark.parametrize("objective, tolerance", [(TraceELBO(8), 0.03), (DReG(1), 1e-3)])
+@pytest.mark.parametrize("objective, tolerance", [(TraceELBO(4), 0.03), (DReG(1), 5e-3)])
 def test_training_reaches_the_optimal_guide(beta, objective, tolerance):
     r"""It is q(z) in proportion to p(z) p(x|z)^(1/beta), of precision 1 + |W|^2 / (beta v).
 
@@ -173,8 +173,8 @@ def test_training_reaches_the_optimal_guide(beta, objective, tolerance):
         p.requires_grad_(False)
     x = source.data(300)
     settings = {
-        "epochs": 400,
-        "lr": 0.03,
+        "epochs": 150,
+        "lr": 0.05,
         "schedule": "cosine",
         "schedule_options": {"final": 1e-3},
     }
@@ -259,5 +259,9 @@ def test_wake_sleep_has_no_kl_to_scale():
     x = PPCA().data(20)
     pair = ready(PPCA(), x)
     algorithm = make_algorithm("wake_sleep", pair, batches(x))
-    with pytest.raises(UsageError, match="--beta is for --algorithm svi"):
+    with pytest.raises(UsageError, match="--beta 2 is for --algorithm svi; wake_sleep has no KL"):
         Trainer(pair, batches(x), batches(x), algorithm, beta=2.0)
+    pair.attribute = {"beta": 4.0}.get
+    with pytest.raises(UsageError, match="--beta 4 is for --algorithm svi.*: use --beta 1"):
+        Trainer(pair, batches(x), batches(x), algorithm)
+    assert Trainer(pair, batches(x), batches(x), algorithm, beta=1.0)._beta == 1.0

@@ -209,8 +209,8 @@ def test_the_signal_to_noise_of_the_guides_gradient_grows_with_k_where_iwaes_fal
     iwae, dreg = ([ratio(kind(K)) for K in (few, many)] for kind in (IWAE, DReG))
     # K^-1/2 and K^1/2 would be factors of 1/8 and 8, if 250 draws could resolve a ratio below 0.1.
     assert iwae[1] < 0.5 * iwae[0]
-    assert dreg[1] > 4 * dreg[0]
-    assert dreg[1] > 20 * iwae[1]
+    assert dreg[1] == pytest.approx(8 * dreg[0], rel=0.2)
+    assert dreg[1] > 100 * iwae[1]
 
 
 def test_with_one_particle_it_is_the_path_derivative():

@@ -332,6 +332,53 @@ def test_scatter_of_one_datum_has_no_error(tmp_path: Path, drawn: list[Figure]) 
     assert "ELBO: -3.00\n" in texts(drawn[0])
 
 
+def test_inference_gap_stacks_the_bounds_in_the_order_of_their_sum(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    rng = np.random.default_rng(0)
+    guide = rng.normal(-100, 25, 9)
+    normal = guide + rng.gamma(3, 1, 9)
+    best = normal + rng.gamma(2, 1, 9)
+    bounds = {"elbo_guide": guide, "elbo_normal": normal, "log_likelihood_best": best}
+    plots.inference_gap(bounds, tmp_path / "inference_gap.png")
+    axes = drawn[0].axes[0]
+    said = [axes.get_title(loc="left"), *(t.get_text() for t in axes.get_legend().get_texts())]
+    for name, values in (
+        ("inference gap", best - guide),
+        ("elbo_guide to elbo_normal", normal - guide),
+        ("elbo_normal to log_likelihood_best", best - normal),
+    ):
+        expected = (values.mean(), stats.sem(values))
+        assert annotated("\n".join(said), name) == pytest.approx(expected, abs=0.0051)
+    order = np.argsort(best - guide)
+    for area, upper in zip(axes.collections, (normal, best), strict=True):
+        corners = {tuple(corner) for corner in area.get_paths()[0].vertices.round(9)}
+        for i, height in enumerate((upper - guide)[order]):
+            assert {(i, round(height, 9)), (i + 1, round(height, 9))} <= corners
+
+
+def test_latent_kl_is_sorted_and_tells_what_has_collapsed(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.gamma(2, 1, (30, 4)) * [0.5, 1e-4, 2.0, 1e-3]
+    y = rng.gamma(2, 1, (30, 2))
+    plots.latent_kl({"z": z, "y$": y}, 0.01, tmp_path / "latent_kl.png")
+    first, second = drawn[0].axes
+    order = np.argsort(-z.mean(0))
+    assert list(order[:2]) == [2, 0]
+    assert [label.get_text() for label in first.get_xticklabels()] == [str(i) for i in order]
+    np.testing.assert_allclose([bar.get_height() for bar in first.patches], z.mean(0)[order])
+    colors = [bar.get_facecolor() for bar in first.patches]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
+    title = first.get_title(loc="left")
+    assert title == f"z: {z.mean(0).sum():.2f} nats, 2 of 4 above 0.01"
+    assert second.get_title(loc="left").startswith(r"y\$: ")
+    (bars,) = second.collections
+    lengths = [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()]
+    np.testing.assert_allclose(lengths, stats.sem(y)[np.argsort(-y.mean(0))])
+
+
 def test_comparison_places_runs_and_errors(tmp_path: Path, drawn: list[Figure]) -> None:
     metrics = {
         "ELBO": ([-101.0, -99.0, None], [0.5, 0.25, None]),

@@ -19,9 +19,7 @@ class BetaVAE(VAE):
     For :math:`\beta \geq 1` this too is a lower bound on :math:`\log p_\theta(x)`, a looser one;
     for :math:`\beta < 1` it is none. With :math:`\beta = 1` the pair is the VAE, with 0 its
     objective is the reconstruction alone. All scores, the validation and early stopping among them,
-    are of the true bound, :math:`\beta = 1`, which training does not maximize: expect it to be
-    lower than that of a VAE, and judge the pair by what the weight is for, the number and the
-    independence of the dimensions of its code.
+    are of the true bound, :math:`\beta = 1`, which training does not maximize.
 
     The weight is an attribute, ``beta``, that the training reads
     (:func:`~pyro_aevb.training.optimizers.latent_weight`) and applies by an effect handler

@@ -39,9 +39,10 @@ class Adversarial(Algorithm):
     module, the encoder's those that the code depends on, and the reconstruction's those that
     :math:`\log p(x \mid z)` depends on.
 
-    Valid for pairs with one local latent site of shape ``(d,)``, drawn from its prior in the
-    model and with a reparameterized (or Delta) guide, whose object has an ``nn.Module`` named
-    ``discriminator``, from codes ``(B, d)`` to logits ``(B, 1)``.
+    Valid for pairs with one local latent site of shape ``(d,)`` and a reparameterized (or Delta)
+    guide, whose object has an ``nn.Module`` named ``discriminator``, from codes ``(B, d)`` to
+    logits ``(B, 1)``. The prior need have no density: it may be masked, if the guide's site
+    is marked ``infer={"matched": True}``.
 
     Arguments:
         pair: An inspected pair.
@@ -81,7 +82,10 @@ class Adversarial(Algorithm):
         elif len(local) != 1 or len(local[0].event_shape) != 1:
             reason = "it needs one local latent site of shape (d,)"
         elif not local[0].drawn:
-            reason = f"the prior of {local[0].name!r} is masked, so that no code can be like it"
+            reason = (
+                f"the prior of {local[0].name!r} is masked; say in the guide that codes are made "
+                'to follow it, pyro.sample(..., infer={"matched": True})'
+            )
         if reason is not None:
             raise UsageError(
                 f"adversarial cannot train {pair.name}: {reason}; AdversarialAutoencoder shows how"
@@ -110,7 +114,8 @@ class Adversarial(Algorithm):
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Codes of data as the guide draws them, ``(B, d)``."""
-        code: Tensor = poutine.trace(self.pair.guide).get_trace(x).nodes[self.site]["value"]
+        node: Any = poutine.trace(self.pair.guide).get_trace(x).nodes[self.site]
+        code: Tensor = node["value"]
         return code
 
     def prior(self, x: Tensor) -> Any:

@@ -144,7 +144,7 @@ def make_algorithm(
     options: Mapping[str, Any] | None = None,
     objective: Any = "elbo",
     num_particles: int = 1,
-    weight_noise: str = "shared",
+    weight_noise: str | None = None,
     corruption: Any = None,
     corruption_options: Mapping[str, Any] | None = None,
 ) -> Algorithm:
@@ -190,7 +190,7 @@ def make_algorithm(
     for flag, given, default in (
         ("objective", objective, "elbo"),
         ("num-particles", num_particles, 1),
-        ("weight-noise", weight_noise, "shared"),
+        ("weight-noise", weight_noise, None),
         ("corruption", corrupt, None),
     ):
         if given != default:

@@ -137,15 +137,13 @@ class Trainer:
         self.compiled = self.compile == "on" or (self.compile == "auto" and steps >= COMPILE_FROM)
         given = self.algorithm
         self._algorithm = SVI(self.pair, given) if isinstance(given, ELBO) else given
-        self._beta = 1.0
-        if self._algorithm.name == "svi":
-            self._beta = latent_weight(self.pair, self.beta)
-        elif self.kl_warm_up or self.beta is not None:
-            flag = "--kl-warm-up" if self.kl_warm_up else "--beta"
-            raise UsageError(
-                f"{flag} is for --algorithm svi; {self._algorithm.name} has no KL to scale: leave "
-                "the flag out"
-            )
+        self._beta = latent_weight(self.pair, self.beta)
+        if self._algorithm.name != "svi" and (self.kl_warm_up or self._beta != 1):
+            flag, remedy = f"--beta {self._beta:g}", "use --beta 1"
+            if self.kl_warm_up:
+                flag, remedy = f"--kl-warm-up {self.kl_warm_up}", "leave the flag out"
+            name = self._algorithm.name
+            raise UsageError(f"{flag} is for --algorithm svi; {name} has no KL to scale: {remedy}")
         if self.map_prior is not None:
             names = [name for phase in self._algorithm.phases for name in phase.parameters]
             if repeated := [name for name in names if names.count(name) > 1]:

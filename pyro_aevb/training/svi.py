@@ -35,6 +35,8 @@ class SVI(Algorithm):
         objective: Any ``pyro.infer.ELBO``.
         weight_noise: How the draws of weight sites reach the data: ``shared`` is one for the
             batch; ``local`` and ``flipout`` are the handlers of :mod:`~pyro_aevb.weight_noise`.
+            None is the pair's attribute `weight_noise` where the objective allows it, else
+            ``shared``.
         corruption: What the guide sees of a batch, drawn once in a step; the model observes the
             batch itself. None is the batch.
 
@@ -48,11 +50,14 @@ class SVI(Algorithm):
         self,
         pair: Pair,
         objective: ELBO,
-        weight_noise: str = "shared",
+        weight_noise: str | None = None,
         corruption: Corruption | None = None,
     ) -> None:
         description = pair.description
         assert description is not None, "inspect the pair first"
+        if weight_noise is None:
+            own = pair.attribute("weight_noise") or "shared"
+            weight_noise = own if _sums_expectations(objective) else "shared"
         if weight_noise not in WEIGHT_NOISE:
             known = ", ".join(WEIGHT_NOISE)
             raise UsageError(f"--weight-noise is {weight_noise!r}; it must be one of {known}")
