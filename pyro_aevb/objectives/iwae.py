@@ -36,7 +36,8 @@ class IWAE(TraceELBO):
     :math:`p(x|z) (p(z) / q(z|x))^\beta`. With K = 1 that is the ELBO with the factor; with more it
     is a bound on nothing in particular.
 
-    Valid when every guide site is reparameterized and every local latent has a density.
+    Valid when every guide site is reparameterized, or drawn from a fixed distribution, and every
+    local latent has a density.
 
     References:
         Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016)
@@ -177,7 +178,7 @@ def _all_particles(sites: dict[str, Any], batch: int, count: int) -> dict[str, A
         return None
     require_reparameterized(sites)
     # The guide's own draw is the first particle.
-    more = site["fn"].rsample((count - 1,))
+    more = site["fn"]((count - 1,))
     value = torch.cat([site["value"][None], more]).flatten(0, 1)
     return {**sites, name: {**site, "value": value}}
 
