@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,7 @@ def assess(
         "binarization": test.binarize,
         "training_binarization": prepared.binarize,
         "num_data": len(test),
+        "num_train": len(prepared.train),
         "epochs": len(run.history),
         "seconds": round(time.perf_counter() - began, 3),
         "parameters": description.num_parameters,
@@ -106,6 +108,15 @@ def assess(
     run.write_per_datum(scores, per_datum)
     draw_figures(run, prepared, scores)
     return results
+
+
+def processor() -> str:
+    r"""What the CPU calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def environment(device: torch.device) -> str:
