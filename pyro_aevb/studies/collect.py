@@ -1,9 +1,9 @@
 r"""What the cells of a study say so far: numbers over seeds, histories, trained pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from pyro_aevb.studies.records import FIT, Record, failure
 
 if TYPE_CHECKING:
     from pyro_aevb.preparation import Prepared
+
+SECTIONS = ("corrupted", "against")
+r"""Of ``results.json``: metrics on other input than the test data."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Collected:
             return None if FIT not in found else np.nan if value is None else value
         if source not in found:
             return None
-        metric = found[source]["metrics"].get(name, {"value": None})
+        metric = _metrics(found[source]).get(name, {"value": None})
         return np.nan if metric["value"] is None else float(metric["value"])
 
     def _seconds_per_epoch(self, cell: Cell) -> float:
@@ -169,3 +172,9 @@ class Collected:
 
     def keys(self, grid: str) -> Sequence[Key]:
         return self.study.grid(grid).keys(self.scale)
+
+
+def _metrics(results: Mapping[str, Any]) -> dict[str, Any]:
+    r"""The metrics of a scoring; where it has a section of its own, those win."""
+    sections = [entry for name in SECTIONS for entry in results.get(name, {}).values()]
+    return {name: m for part in (results, *sections) for name, m in part["metrics"].items()}

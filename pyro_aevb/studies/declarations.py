@@ -58,9 +58,9 @@ class Grid:
         chosen: How these settings were chosen, and on what data; the page says so.
         settings: Of all cells.
         special: Of single cells; None leaves a cell out.
-        scores: Further scorings of each run, by name: settings of :func:`pyro_aevb.evaluate`,
-            beyond the samples and the seed of the run.
-        looks: Epochs after which a run is scored besides its last; those beyond it are left out.
+        scores: Further scorings of each finished run, by name: settings of
+            :func:`pyro_aevb.evaluate`, beyond the samples and the seed of the run.
+        looks: Epochs after which ``fit`` scores a run besides the last; later ones are left out.
         smoke: Settings that make a cell a matter of seconds.
         smoke_rows: The rows that the smoke scale has; None is all.
         row_title: What the rows are, for tables.

@@ -64,13 +64,14 @@ class Record:
     def missing(self, cell: Cell) -> list[tuple[int, str]]:
         r"""The scorings that are still to do, as epochs and names.
 
-        Of looks before the last, only those that the run has not passed.
+        Of looks before the last, only those that the run has not passed, and only what ``fit``
+        computes.
         """
         passed = max((int(epochs) for epochs in self.looks), default=-1)
         return [
             (epochs, name)
             for epochs in cell.looks
-            for name in (FIT, *cell.scores)
+            for name in (FIT, *(cell.scores if epochs == cell.looks[-1] else ()))
             if epochs >= passed and name not in self.looks.get(str(epochs), {})
         ]
 

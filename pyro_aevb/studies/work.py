@@ -107,18 +107,13 @@ def _check_names(function: Callable[..., Any], settings: Settings) -> None:
 
 
 def _beside(run: Any, name: str) -> Any:
-    r"""The same run in a directory of its own, to be scored in another way."""
+    r"""The same run, with the results of ``fit`` alone, to be scored in another way."""
     from pyro_aevb.runs import Run
 
-    other = Run(run.path.with_name(f"{run.path.name}-{name}"))
-    other.path.mkdir(exist_ok=True)
-    for file in ("settings.yaml", run.checkpoint.name):
-        (other.path / file).unlink(missing_ok=True)
-        try:
-            os.link(run.path / file, other.path / file)
-        except OSError:  # not on every file system
-            shutil.copyfile(run.path / file, other.path / file)
-    return other
+    path = run.path.with_name(f"{run.path.name}-{name}")
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(run.path, path)
+    return Run(path)
 
 
 def run_cells(
