@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,7 @@ def assess(
         "binarization": test.binarize,
         "training_binarization": prepared.binarize,
         "num_data": len(test),
+        "num_train": len(prepared.train),
         "epochs": len(run.history),
         "seconds": round(time.perf_counter() - began, 3),
         "parameters": description.num_parameters,
@@ -139,6 +141,15 @@ def assess(
         plots.latent_kl(health.by_dimension, COLLAPSED, run.figures / "latent_kl.png")
     draw_convergence(run)
     return results
+
+
+def processor() -> str:
+    r"""What the CPU calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def environment(device: torch.device) -> str:
