@@ -220,7 +220,7 @@ def test_what_does_not_apply_is_refused(tmp_path):
     ]:
         with pytest.raises(UsageError, match=said):
             make_algorithm(name, pair, batches, **settings)
-    with pytest.raises(UsageError, match="--kl-warm-up is for --algorithm svi; two_phases"):
+    with pytest.raises(UsageError, match="--kl-warm-up 3 is for --algorithm svi; two_phases"):
         trainer(kl_warm_up=3)
     other = Trainer(pair, batches, batches, make_algorithm(None, pair, batches), tmp_path / "c.pt")
     with pytest.raises(UsageError, match="written by --algorithm two_phases, this is svi"):
