@@ -22,7 +22,7 @@ def fit(
     schedule_options: dict[str, Any] | None = None,
     objective: Any = "elbo",
     num_particles: int = 1,
-    weight_noise: Literal["shared", "local", "flipout"] = "shared",
+    weight_noise: Literal["shared", "local", "flipout"] | None = None,
     kl_warm_up: int = 0,
     patience: int = 0,
     num_samples: int = 5000,
@@ -58,7 +58,8 @@ def fit(
         objective: elbo, sampled_elbo, iwae, or the import path of a pyro.infer.ELBO subclass.
         num_particles: Draws per datum in training.
         weight_noise: How draws of weight sites reach the data: shared, one for the batch, or local
-            (reparameterization) or flipout, with less variance in the gradients.
+            (reparameterization) or flipout, with less variance in the gradients; default the
+            pair's own.
         kl_warm_up: Epochs over which the weight of the latent KL rises to 1.
         patience: Stop after so many epochs without a better validation value, and return to
             the best; 0 never stops.

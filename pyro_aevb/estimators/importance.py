@@ -30,7 +30,7 @@ from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.streaming import LogWeights
 from pyro_aevb.estimators.terms import Terms, weight_draw
-from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.handlers import InTurn, WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import latents
 
@@ -209,7 +209,7 @@ class Scorer:
         if not self.description.global_sites:
             return {}
         x = batches.take(torch.zeros(1, dtype=torch.int64))
-        with seeded(x.device, self.seed, s):
+        with seeded(x.device, self.seed, s), InTurn(s, self.seed):
             return weight_draw(self.pair, x, self.description.plate)[0]
 
     def _block(

@@ -6,6 +6,7 @@ Averages over the global latents w are over q(w).
 ===========================  =================================================================
 ``reconstruction``           :math:`\mathrm{E}_{q(w)q(z|x)}[\log p(x|z,w)]`, sampled codes
 ``reconstruction_mean``      :math:`\log p(x|z,w)` at the means of z and w; never compare the two
+``reconstruction_mixture``   :math:`\log \mathrm{E}_{q(w)q(z|x)}[p(x|z,w)]`, codes as points
 ``kl``                       :math:`\mathrm{E}_{q(w)} \mathrm{KL}(q(z|x) \| p(z))`
 ``weight_kl``                :math:`\mathrm{KL}(q(w) \| p(w)) / N`
 ``elbo``                     :math:`\mathrm{E}_{q(w)}[` ``reconstruction`` - ``kl`` :math:`]`
@@ -60,7 +61,12 @@ def undefined(reason: str) -> Metric:
 def log_likelihood(scores: Scores) -> np.ndarray:
     r"""Per-datum :math:`\log \frac{1}{S} \sum_s p(x_n|w_s)`, ``(N,)``."""
     assert scores.log_weight is not None
-    mixture: np.ndarray = logsumexp(scores.log_weight, axis=0) - math.log(scores.weight_samples)
+    return _log_mean(scores.log_weight)
+
+
+def _log_mean(values: np.ndarray) -> np.ndarray:
+    r"""The logarithm of the mean over weight draws of densities given by their logarithms."""
+    mixture: np.ndarray = logsumexp(values, axis=0) - math.log(len(values))
     return mixture
 
 
@@ -128,6 +134,8 @@ def summarize(
     metrics = {"reconstruction": measured(test.reconstruction, **counts)}
     if test.reconstruction_mean is not None:
         metrics["reconstruction_mean"] = measured(test.reconstruction_mean)
+    if description.global_sites and test.log_weight is None and test.num_samples == 1:
+        metrics["reconstruction_mixture"] = measured(_log_mean(test.reconstruction), **counts)
     if description.enumerated:  # drawn from the prior, not from what the data say of it
         metrics = {name: undefined(reason or "enumerated") for name in metrics}
     no_local = None if description.local_sites else "the pair has no local latent sites"

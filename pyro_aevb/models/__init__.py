@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .autoencoder import Autoencoder
+    from .bayesianautoencoder import BayesianAutoencoder
+    from .bayesianvae import BayesianVAE
     from .vae import VAE
 
-__all__ = ["VAE", "Autoencoder"]
+__all__ = ["VAE", "Autoencoder", "BayesianAutoencoder", "BayesianVAE"]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,8 @@ class IWAE(TraceELBO):
     a guide that draws one code from each datum runs once.
     In nats, a sum over data; rises with K towards :math:`\log p(x|w)`.
 
-    Valid when every guide site is reparameterized and every local latent has a density.
+    Valid when every guide site is reparameterized, or drawn from a fixed distribution, and every
+    local latent has a density.
 
     References:
         Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016)
@@ -98,7 +99,7 @@ def _particles(guide_trace: Any, batch: int, count: int) -> dict[str, Tensor] | 
     require_reparameterized(sites)
     outside = {key: other["value"] for key, other in sites.items() if key != name}
     # The guide's own draw is the first particle.
-    more = site["fn"].rsample((count - 1,))
+    more = site["fn"]((count - 1,))
     return {**outside, name: torch.cat([site["value"][None], more]).flatten(0, 1)}
 
 

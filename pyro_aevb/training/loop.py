@@ -61,7 +61,7 @@ class Trainer:
             does not divide N.
         optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`.
         schedule, schedule_options: See :func:`~.optimizers.make_schedule`.
-        weight_noise: ``shared``, ``local`` or ``flipout``; see :class:`~.step.Step`.
+        weight_noise: ``shared``, ``local``, ``flipout`` or None; see :class:`~.step.Step`.
         kl_warm_up: Epochs over which the weight of the latent KL rises to 1; 0 is none.
         patience: Stop after this many epochs without a better validation value and return to
             the best; 0 never stops.
@@ -86,7 +86,7 @@ class Trainer:
     optimizer_options: dict[str, Any] = field(default_factory=dict)
     schedule: str = "constant"
     schedule_options: dict[str, Any] = field(default_factory=dict)
-    weight_noise: str = "shared"
+    weight_noise: str | None = None
     kl_warm_up: int = 0
     patience: int = 0
     seed: int = 0

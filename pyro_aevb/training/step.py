@@ -49,6 +49,8 @@ class Step:
         data: What the index points into.
         weight_noise: How the draws of weight sites reach the data: ``shared`` is one for the
             batch; ``local`` and ``flipout`` are the handlers of :mod:`~pyro_aevb.weight_noise`.
+            None is the pair's own attribute `weight_noise` where the objective allows it, else
+            ``shared``.
         group: The processes that share the batch.
 
     Raises:
@@ -58,7 +60,7 @@ class Step:
     pair: Pair
     objective: ELBO
     data: Batches
-    weight_noise: str = "shared"
+    weight_noise: str | None = None
     group: Alone = field(default_factory=Alone)
     kl_scale: float = field(default=1.0, init=False)
     parameters: dict[str, Tensor] = field(init=False)
@@ -72,6 +74,9 @@ class Step:
         self.latent = {s.name for s in description.local_sites or description.global_sites}
         self.num_data = description.plate_size
         self.parameters = self.pair.trainable()
+        if self.weight_noise is None:
+            own = getattr(getattr(self.pair.model, "__self__", None), "weight_noise", "shared")
+            self.weight_noise = own if _sums_expectations(self.objective) else "shared"
         if self.weight_noise not in WEIGHT_NOISE:
             known = ", ".join(WEIGHT_NOISE)
             raise UsageError(f"--weight-noise is {self.weight_noise!r}; it must be one of {known}")
@@ -201,7 +206,7 @@ class Step:
 
     def _loss(self, x: Tensor) -> Tensor:
         objective: Any = self.objective
-        with WEIGHT_NOISE[self.weight_noise]():
+        with WEIGHT_NOISE[str(self.weight_noise)]():
             value: Tensor = objective.differentiable_loss(self.pair.model, self.pair.guide, x)
         return value / (self.num_data or len(x))
 

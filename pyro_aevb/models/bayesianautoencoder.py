@@ -1,0 +1,6 @@
+from .autoencoder import Autoencoder
+from .bayesian import Bayesian
+
+
+class BayesianAutoencoder(Bayesian):
+    family = Autoencoder

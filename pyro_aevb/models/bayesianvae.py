@@ -1,0 +1,6 @@
+from .bayesian import Bayesian
+from .vae import VAE
+
+
+class BayesianVAE(Bayesian):
+    family = VAE
