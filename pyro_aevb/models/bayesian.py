@@ -27,9 +27,10 @@ class Bayesian(nn.Module):
         num_data: N, the number of training data.
         data_mean, min_scale: As `event_shape`.
         bayesian: Whose weights are uncertain: those of ``"both"`` nets, or of the ``"decoder"``
-            alone; the encoder's are then points.
+            alone; the encoder's are then points. The default is the family's.
         prior: ``"fan_in"``, ``"learned"`` or ``"mixture"``, see
-            :class:`~pyro_aevb.priors.WeightPrior`.
+            :class:`~pyro_aevb.priors.WeightPrior`; default ``"learned"``, or ``"fan_in"`` if the
+            posterior's weights are points.
         prior_scale: The prior's scale, in units of one over the root of the fan-in.
         posterior: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``, see
             :mod:`pyro_aevb.guides`.
@@ -45,6 +46,8 @@ class Bayesian(nn.Module):
 
     family: ClassVar[type[EncoderDecoder]]
     r"""The pair whose weights are points."""
+    uncertain: ClassVar[Literal["both", "decoder"]]
+    r"""Whose weights are uncertain, unless it is told otherwise."""
     weight_noise = "local"
     r"""How ``fit`` lets the draws of the weights reach the data, unless it is told otherwise."""
 
@@ -61,8 +64,8 @@ class Bayesian(nn.Module):
         output_bias: likelihoods.OutputBias = "data_mean",
         data_mean: Tensor | None = None,
         min_scale: float = 1e-3,
-        bayesian: Literal["both", "decoder"] = "both",
-        prior: priors.Kind = "learned",
+        bayesian: Literal["both", "decoder"] | None = None,
+        prior: priors.Kind | None = None,
         prior_scale: float = 1.0,
         posterior: guides.Family = "normal",
         init_scale: float | None = None,
@@ -71,7 +74,9 @@ class Bayesian(nn.Module):
         members: int | None = None,
     ) -> None:
         super().__init__()
+        bayesian = bayesian or self.uncertain
         networks.check_choice("bayesian", bayesian, ("both", "decoder"))
+        prior = prior or ("fan_in" if posterior in guides.POINTS else "learned")
         points = partial(
             self.family,
             *(event_shape, latent_dim, hidden, network, likelihood, activation),
