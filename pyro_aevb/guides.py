@@ -33,8 +33,6 @@ from .networks import check_choice
 from .priors import IsotropicNormal, WeightPrior, kl_to_isotropic
 
 Family = Literal["normal", "low_rank", "dropout", "ensemble"]
-POINTS = ("dropout", "ensemble")
-r"""Families whose weights are points, given which units are dropped or which member it is."""
 Weights = dict[str, dict[str, Tensor]]
 r"""By net, then by parameter: what ``torch.func.functional_call`` takes."""
 
@@ -265,7 +263,8 @@ class Dropout(WeightGuide):
 
     for the weights of every linear layer and convolution, one :math:`m_i` for each input or input
     channel, with the nets' parameters as :math:`M`; the mean weights are :math:`M`. Biases are
-    points. Given the masks, weights are points, so :math:`q` has no density; what is maximized is
+    points, and so are the weights of a layer's only input, without which it would be blind.
+    Given the masks, weights are points, so :math:`q` has no density; what is maximized is
 
     .. math:: \mathrm{E}_{q(W)}[\log p(\mathcal{D} \mid W) + \log p(W)],
 
@@ -297,6 +296,8 @@ class Dropout(WeightGuide):
                     shape = [1] * layer.weight.dim()
                     dim = 0 if getattr(layer, "transposed", False) else 1
                     shape[dim] = layer.weight.shape[dim]
+                    if shape[dim] == 1:
+                        continue
                     self.masks[f"{net_name}.{name}.weight" if name else f"{net_name}.weight"] = (
                         shape
                     )
@@ -391,7 +392,7 @@ def build(
         if name not in taken[family]:
             homes = [f'"{home}"' for home, names in taken.items() if name in names]
             raise UsageError(f"{name} is a setting of posterior={' or '.join(homes)}; remove it")
-    if prior.kind == "learned" and family in POINTS:
+    if prior.kind == "learned" and family in ("dropout", "ensemble"):
         raise UsageError(
             f'prior="learned" needs a posterior with a density; with posterior="{family}" the best '
             'prior would be a point at 0: use prior="fan_in"'

@@ -108,8 +108,10 @@ class InTurn(Messenger):
 class ScaleSites(Messenger):
     r"""Multiply the log-probabilities of the named sites by a factor.
 
-    Around the model and the guide, with the names of the latent sites, this scales the
-    Kullback-Leibler term of any objective: KL warm-up, or the weight :math:`\beta` of a beta-VAE.
+    Around the model and the guide, with the names of the latent sites
+    (:meth:`~pyro_aevb.description.Description.kl_sites`), this scales the Kullback-Leibler term of
+    any objective: KL warm-up, or the weight :math:`\beta` of a beta-VAE. In an importance-weighted
+    bound it scales the terms within the weights.
 
     Arguments:
         scale: The factor, a number or a scalar tensor, not negative.

@@ -50,7 +50,7 @@ from torch.overrides import TorchFunctionMode
 from pyro_aevb.errors import UsageError
 
 Drawn = tuple[Tensor | None, Any]
-r"""The mean of a weight or bias, and the normal it is drawn from; None for what there is not."""
+r"""A weight or bias at its mean, and the normal it is drawn from; None for what there is not."""
 
 _LAYERS: dict[Any, int] = {
     functional.linear: 1,

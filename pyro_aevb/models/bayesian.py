@@ -1,10 +1,10 @@
-r"""Uncertain weights for a family: the same nets and sites, and a guide over the weights too."""
+r"""Uncertain weights for the families: the same nets and sites, and a guide over the weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pyro
 from torch import Tensor, nn
@@ -27,10 +27,9 @@ class Bayesian(nn.Module):
         num_data: N, the number of training data.
         data_mean, min_scale: As `event_shape`.
         bayesian: Whose weights are uncertain: those of ``"both"`` nets, or of the ``"decoder"``
-            alone; the encoder's are then points. The default is the family's.
+            alone; the encoder's are then points. Default the family's: `uncertain`.
         prior: ``"fan_in"``, ``"learned"`` or ``"mixture"``, see
-            :class:`~pyro_aevb.priors.WeightPrior`; default ``"learned"``, or ``"fan_in"`` if the
-            posterior's weights are points.
+            :class:`~pyro_aevb.priors.WeightPrior`.
         prior_scale: The prior's scale, in units of one over the root of the fan-in.
         posterior: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``, see
             :mod:`pyro_aevb.guides`.
@@ -44,10 +43,12 @@ class Bayesian(nn.Module):
         UsageError: When a value is not possible, or a setting is that of another posterior.
     """
 
+    nets: EncoderDecoder
+    weights: guides.WeightGuide
     family: ClassVar[type[EncoderDecoder]]
     r"""The pair whose weights are points."""
-    uncertain: ClassVar[Literal["both", "decoder"]]
-    r"""Whose weights are uncertain, unless it is told otherwise."""
+    uncertain: ClassVar[Literal["both", "decoder"]] = "both"
+    r"""Whose weights are uncertain by default."""
     weight_noise = "local"
     r"""How ``fit`` lets the draws of the weights reach the data, unless it is told otherwise."""
 
@@ -65,7 +66,7 @@ class Bayesian(nn.Module):
         data_mean: Tensor | None = None,
         min_scale: float = 1e-3,
         bayesian: Literal["both", "decoder"] | None = None,
-        prior: priors.Kind | None = None,
+        prior: priors.Kind = "learned",
         prior_scale: float = 1.0,
         posterior: guides.Family = "normal",
         init_scale: float | None = None,
@@ -74,9 +75,8 @@ class Bayesian(nn.Module):
         members: int | None = None,
     ) -> None:
         super().__init__()
-        bayesian = bayesian or self.uncertain
+        bayesian = self.uncertain if bayesian is None else bayesian
         networks.check_choice("bayesian", bayesian, ("both", "decoder"))
-        prior = prior or ("fan_in" if posterior in guides.POINTS else "learned")
         points = partial(
             self.family,
             *(event_shape, latent_dim, hidden, network, likelihood, activation),
@@ -84,10 +84,10 @@ class Bayesian(nn.Module):
         )
 
         def uncertain(nets: EncoderDecoder) -> dict[str, nn.Module]:
-            names = ("encoder", "decoder", "likelihood")[bayesian == "decoder" :]
-            return {name: nets.get_submodule(name) for name in names}
+            parts: dict[str, nn.Module] = {"decoder": nets.decoder, "likelihood": nets.likelihood}
+            return parts if bayesian == "decoder" else {"encoder": nets.encoder, **parts}
 
-        self.nets: Any = points()
+        self.nets = points()
         self.nets.num_data = num_data
         lifted = uncertain(self.nets)
         self.weights = guides.build(
@@ -105,10 +105,10 @@ class Bayesian(nn.Module):
         r"""The weights, then the family's generative process with them."""
         pyro.module("weights", self.weights)
         with self.nets.drawn(self.weights.model()):
-            self.nets.model(x)
+            self.nets.model(x)  # type: ignore[operator]
 
     def guide(self, x: Tensor) -> None:
         r"""The approximate posterior of the weights, then the family's guide with them."""
         pyro.module("weights", self.weights)
         with self.nets.drawn(self.weights.guide()):
-            self.nets.guide(x)
+            self.nets.guide(x)  # type: ignore[operator]

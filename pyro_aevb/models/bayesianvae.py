@@ -1,49 +1,36 @@
-r"""The variational autoencoder with uncertain weights."""
-
-from __future__ import annotations
+r"""The variational autoencoder with uncertain weights: the doubly stochastic hybrid."""
 
 from .bayesian import Bayesian
 from .vae import VAE
 
 
 class BayesianVAE(Bayesian):
-    r"""Doubly stochastic variational autoencoder: full variational Bayes over codes and weights.
+    r"""Full variational Bayes over codes and weights.
 
-    The weights of the decoder have a prior, and are common to all data,
+    Weights :math:`w` of the decoder (with ``bayesian="both"`` those of the encoder too) are drawn
+    once for all data, and a code for each,
 
     .. math:: w \sim p(w), \qquad z_n \sim \mathcal{N}(0, I), \qquad
-        x_n \mid z_n, w \sim p(x_n \mid z_n, w).
+        x_n \mid z_n, w \sim p(x \mid z_n, w),
 
-    The guide is :math:`q(w) \prod_n q_\phi(z_n \mid x_n)`, with the encoder of
-    :class:`~pyro_aevb.models.vae.VAE`. Jensen's inequality, for the weights and given them for
-    every code, gives the bound
+    and the guide is :math:`q(w) \prod_n q_\phi(z_n \mid x_n)`, amortized as that of
+    :class:`~pyro_aevb.models.vae.VAE`. In nats per datum, training ascends
 
-    .. math:: \log p(\mathcal{D}) \geq \mathrm{E}_{q(w)}\Big[\sum_{n=1}^{N}
-        \mathrm{E}_{q_\phi(z_n \mid x_n)}[\log p(x_n \mid z_n, w)]
-        - \mathrm{KL}(q_\phi(z_n \mid x_n) \,\|\, p(z_n))\Big] - \mathrm{KL}(q(w) \,\|\, p(w)).
+    .. math:: \frac{1}{N} \log p(\mathcal{D}) \geq \mathrm{E}_{q(w)}\Big[\frac{1}{B} \sum_{n=1}^{B}
+        \mathrm{E}_{q(z_n|x_n)}[\log p(x_n|z_n, w)] - \mathrm{KL}(q(z_n|x_n) \| p(z))\Big]
+        - \frac{1}{N} \mathrm{KL}(q(w) \| p(w)),
 
-    In a step the sum over data is estimated from a batch, times N/B; the term of the weights is
-    subtracted once for the data set. A datum, with ``--weight-noise shared`` a batch, has a draw of
-    the weights of its own. With ``bayesian="both"`` the encoder's weights :math:`v` are uncertain
-    too: they have a prior and a guide :math:`q(v)`, and the data do not depend on them, so that
-    this is a bound on the same evidence, lower by :math:`\mathrm{KL}(q(v) \,\|\, p(v))`.
+    in expectation over batches of B of the N data: the weights' term counts once per data set.
+    Under ``--weight-noise local``, the default, each datum has weights of its own draw.
 
-    It is assumed that the data are independent given the weights. The predictive density of new
-    data, ``log_likelihood``, averages :math:`p(x \mid w)` over draws of the weights, each by
-    importance samples of the code.
-
-    Sites: the global weights ``"decoder. ..."``, ``"likelihood. ..."`` and, of both nets,
-    ``"encoder. ..."``, one for each tensor; the latent ``"z"`` of event shape ``(latent_dim,)`` and
-    the observed ``"x"`` of event shape `event_shape`, in the plate ``"data"`` of size `num_data`.
+    The encoder's weights, where they are uncertain too, are an extension: they are in the model as
+    well, where nothing depends on them but their prior.
 
     The arguments are those of :class:`~pyro_aevb.models.bayesian.Bayesian`.
 
     References:
-        | Auto-Encoding Variational Bayes (Kingma & Welling, 2014), appendix F
+        | Auto-Encoding Variational Bayes (Kingma and Welling, 2014), appendix F
         | https://arxiv.org/abs/1312.6114
-
-        | Variational Dropout and the Local Reparameterization Trick (Kingma et al., 2015)
-        | https://arxiv.org/abs/1506.02557
     """
 
     family = VAE

@@ -2,7 +2,7 @@ r"""The nets that the families share: an encoder, a decoder, and a likelihood on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -69,7 +69,7 @@ class EncoderDecoder(nn.Module):
         self.likelihood = likelihoods.build(likelihood, self.decoder, min_scale)
         networks.initialize(self, init)
         likelihoods.set_output_bias(self.likelihood, output_bias, data_mean)
-        self._drawn: dict[str, dict[str, Tensor]] = {}
+        self._drawn: Mapping[str, Mapping[str, Tensor]] = {}
 
     def prior(self, x: Tensor) -> dist.Normal:
         r"""The standard normal over the codes of a batch, made from it to be on its device."""
@@ -97,11 +97,11 @@ class EncoderDecoder(nn.Module):
         net = self.get_submodule(name)
         pyro.module(name, net)
         if name in self._drawn:
-            return functional_call(net, self._drawn[name], (input,))
+            return functional_call(net, dict(self._drawn[name]), (input,))
         return net(input)
 
     @contextmanager
-    def drawn(self, weights: dict[str, dict[str, Tensor]]) -> Iterator[None]:
+    def drawn(self, weights: Mapping[str, Mapping[str, Tensor]]) -> Iterator[None]:
         r"""Inside, nets run with other weights than their own, given by net and parameter."""
         self._drawn = weights
         try:

@@ -72,7 +72,7 @@ class TraceELBO(ELBO):
 
 
 def importance_traces(model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    r"""A trace of the guide, and of the model run on its values, pathwise gradients and all.
+    r"""A trace of the guide, and of the model run on its values.
 
     Raises:
         UsageError: See :func:`require_reparameterized` and :func:`require_guided`.
