@@ -23,7 +23,14 @@ from pyro_aevb.estimators.latents import (
 )
 from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
 from pyro_aevb.pairs import Pair
-from pyro_aevb.predict import decode_grid, encode, generate, reconstruct, traverse
+from pyro_aevb.predict import (
+    decode_grid,
+    draw_prior,
+    encode,
+    generate,
+    reconstruct,
+    traverse,
+)
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
 from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
@@ -190,13 +197,13 @@ def draw_figures(run: Run, prepared: Prepared, scores: Scores | None) -> None:
                 images = reconstruct(pair, seen)
                 shown = path / "denoising.png"
                 plots.reconstructions(_array(seen), _array(images), shown, _array(x))
-        if description.undefined() is None:
+        if description.no_prior() is None:
             many = test.take(torch.arange(min(64, len(test))))
             drawn = generate(pair, many)
             if drawn.shape == many.shape:
                 plots.samples(_array(drawn), path / "samples.png")
-    if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
-        _latent_figures(run, prepared)
+        if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
+            _latent_figures(run, prepared)
     if scores is not None and scores.elbo is not None and scores.log_weight is not None:
         plots.elbo_against_log_likelihood(
             scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
@@ -237,12 +244,18 @@ def _trained_corruption(run: Run, pair: Pair) -> Corruption | None:
 def _latent_figures(run: Run, prepared: Prepared) -> None:
     pair, test, path = prepared.pair, prepared.test, run.figures
     x = test.take(torch.arange(min(2000, len(test))))
-    codes = _array(next(iter(encode(pair, x).values())))
+    (site,) = prepared.description.local_sites
+    # Draws where their distribution is what was trained for, else means.
+    codes = _array(encode(pair, x, sample=site.matched)[site.name])
     labels = prepared.data.test.labels
-    if codes.shape[1] == 2:
-        shown = None if labels is None else labels[: len(codes)].numpy()
+    shown = None if labels is None else labels[: len(codes)].numpy()
+    if site.matched and codes.shape[1] > 1:
+        drawn = _array(draw_prior(pair, x))
+        plots.latent_scatter(codes[:, :2], shown, path / "latent.png", drawn[:, :2])
+    elif codes.shape[1] == 2:
         plots.latent_scatter(codes, shown, path / "latent.png")
-        if prepared.description.undefined() is None:
+    if codes.shape[1] == 2:
+        if prepared.description.undefined() is None or (site.matched and site.prior == "Normal"):
             grid = decode_grid(pair, plots.manifold_grid(20), x)
             if grid.shape[1:] == x.shape[1:]:
                 plots.manifold(grid, path / "manifold.png")

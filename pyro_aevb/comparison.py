@@ -1,6 +1,7 @@
 r"""Runs side by side: what their results say, and paired differences of their per-datum values."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from pyro_aevb.runs import Run
 PAIRED = {
     "elbo": ("sample_stats", "elbo"),
     "log_likelihood": ("predictive", "log_likelihood"),
-    "ais_lower": ("ais", "ais_lower"),
     "reconstruction": ("sample_stats", "reconstruction"),
 }
-r"""Metrics whose per-datum values are compared: where these are in ``results.nc``."""
+r"""Where the per-datum values of a metric are in ``results.nc``; those of other estimators are in a
+group of the estimator's name."""
 NOT_TRAINING = {
     *("seed", "out", "num_samples", "weight_samples", "num_data", "memory", "compile", "device"),
     *("data_root", "tensorboard"),
@@ -128,10 +129,13 @@ def _values(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _per_datum(run: Run, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
     values = {}
-    for metric, (group, variable) in PAIRED.items():
-        if results["metrics"].get(metric, {"value": None})["value"] is not None:
-            stored = run.per_datum(group, variable)
-            values[metric] = stored.reshape(-1, stored.shape[-1]).mean(0)
+    for name, metric in results["metrics"].items():
+        place = PAIRED.get(name, (metric.get("estimator"), name))
+        if metric["value"] is None or place[0] is None:
+            continue
+        with suppress(UsageError):  # not every metric is a mean over the test data
+            stored = run.per_datum(*place)
+            values[name] = stored.reshape(-1, stored.shape[-1]).mean(0)
     return values
 
 

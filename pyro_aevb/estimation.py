@@ -93,9 +93,7 @@ def choose(name: str, options: Mapping[str, Any] | None, **flags: Any) -> dict[s
         near = difflib.get_close_matches(name, known, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UsageError(f"no estimator {name!r}{hint}; use {', '.join(known)}")
-    given = {flag: v for flag, v in flags.items() if v is not None and flag in settings}
-    given |= options or {}
-    for option, value in given.items():
+    for option, value in (options or {}).items():
         if option not in settings:
             raise UsageError(
                 f"--estimator {name} takes no {option!r}; it takes {', '.join(settings)}"
@@ -107,7 +105,8 @@ def choose(name: str, options: Mapping[str, Any] | None, **flags: Any) -> dict[s
             )
         if kind is int and option != "seed" and value < 1:
             raise UsageError(f"--estimator {name}: {option} is {value}; it must be at least 1")
-    return settings | given
+    given = {flag: v for flag, v in flags.items() if v is not None and flag in settings}
+    return settings | given | dict(options or {})
 
 
 def estimate(

@@ -208,12 +208,12 @@ class Run:
         found = {name: {**metric, "estimator": estimator} for name, metric in metrics.items()}
         results["metrics"] = {**others, **found}
         results["settings"] = {**results.get("settings", {}), estimator: dict(settings)}
-        self.write_results(results)
         if per_datum:
             from pyro_aevb.arrays import write_groups
 
             arrays = {name: (("datum",), values) for name, values in per_datum.items()}
             write_groups(self.arrays, {estimator: arrays})
+        self.write_results(results)
         return results
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:

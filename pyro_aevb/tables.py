@@ -10,16 +10,16 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.report import counts
 
 SHOWN = ("elbo", "log_likelihood", "gap", "reconstruction", "kl", "active_units")
-IF_FOUND = ("ais_lower", "bdmc_upper", "reciprocal", "parzen")
-r"""Shown where one of the runs has them."""
 SUFFIXES = (".csv", ".md", ".tex")
 
 
 def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
     r"""The cells of the table, a row for each quantity."""
-    found = [name for name in IF_FOUND if any(name in row["metrics"] for row in table.values())]
+    others = dict.fromkeys(
+        name for row in table.values() for name, m in row["metrics"].items() if "estimator" in m
+    )
     rows = []
-    for metric in (*SHOWN, *found):
+    for metric in (*SHOWN, *others):
         rows.append([metric, *(_cell(metric, row["metrics"]) for row in table.values())])
         if any(metric in row["paired"] for row in table.values()):
             rows.append([f"{metric} difference", *_differences(metric, table)])
@@ -51,7 +51,7 @@ def _cell(name: str, metrics: Mapping[str, Any]) -> str:
         return ""
     if metric["value"] is None:
         return "not defined"
-    if name == "active_units":
+    if "latent_dim" in metric:
         return f"{metric['value']} of {metric['latent_dim']}"
     return with_error(metric)
 

@@ -258,15 +258,16 @@ def _weighed(
 ) -> dict[str, Tensor]:
     r"""The values of :class:`InferenceGap` for members of a family."""
     weights = LogWeights(num_samples, tail=True)
-    total = torch.zeros(len(fixed[0]), dtype=torch.float64, device=fixed[0].device)
+    total = fixed[0].new_zeros((), dtype=torch.float64)
     for block in ascent.log_weights(fixed, best, num_samples):
         weights.add(block)
-        total += block.double().sum(0)
+        total = total + block.double().sum(0)
+    elbo = total / num_samples
     return {
-        "elbo": total / num_samples,
+        "elbo": elbo,
         "log_likelihood": weights.log_mean(),
         "pareto_k": weights.pareto_k(),
-        "steps": torch.full_like(total, steps),
+        "steps": torch.full_like(elbo, steps),
     }
 
 
