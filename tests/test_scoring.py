@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_the_samples(monkeypatch):
 
 @pytest.mark.parametrize("total, most", [(162, 10), (500, 333), (7, 100), (1, 1), (130, 100)])
 def test_chunks_cover_their_block_with_little_over(total, most):
-    length = importance._even(total, most)
+    length = importance.even(total, most)
     assert min(total, most) / 2 < length <= min(total, most)
     covered = -(-total // length) * length
     assert covered == min(-(-total // n) * n for n in range(length, min(total, most) + 1))
