@@ -332,7 +332,7 @@ def test_gradient_reaches_every_parameter(make, network, posterior):
         for parameter in source.parameters():
             parameter.grad = None
         # A mask takes it away from what it drops, a member from the others.
-        for _ in range(12 if prior == "fan_in" else 1):
+        for _ in range(40 if prior == "fan_in" else 1):
             loss(pair, x, handler=handler).backward()
         for name, parameter in source.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
