@@ -156,9 +156,9 @@ def latent_scatter(
         path: Where to write.
         prior: Draws from the prior, shape :math:`(M, 2)`, for a second panel of the same scale.
     """
-    beside = prior is not None
-    figure = _figure(10.5 if beside else 7.0, 6.0 if not beside else 5.2)
-    axes = figure.add_subplot(1, 1 + beside, 1, xlabel="$z_1$", ylabel="$z_2$")
+    panels = 1 if prior is None else 2
+    figure = _figure(2.0 + 5.0 * panels, 6.0)
+    axes = figure.add_subplot(1, panels, 1, xlabel="$z_1$", ylabel="$z_2$")
     # In a random order, so that the last class does not cover the others.
     order = np.random.default_rng(0).permutation(len(codes))
     x, y = codes[order, 0], codes[order, 1]
@@ -178,13 +178,14 @@ def latent_scatter(
             for color, name in zip(colors, names, strict=False):
                 axes.scatter([], [], color=color, s=30, label=_plain(str(name)))
             figure.legend(loc="outside right center", title="label", frameon=False)
-    axes.set_aspect("equal", adjustable="datalim")
-    if prior is not None:
-        second = figure.add_subplot(1, 2, 2, xlabel="$z_1$", sharex=axes, sharey=axes)
-        second.scatter(prior[:, 0], prior[:, 1], color="0.4", alpha=0.6, **style)
-        second.set_aspect("equal", adjustable="datalim")
-        axes.set_title("codes of data")
-        second.set_title("draws from the prior")
+    if prior is None:
+        axes.set_aspect("equal", adjustable="datalim")
+        return _save(figure, path)
+    second = figure.add_subplot(1, 2, 2, xlabel="$z_1$", sharex=axes, sharey=axes)
+    second.scatter(prior[:, 0], prior[:, 1], color="0.4", alpha=0.6, **style)
+    for panel, title in ((axes, "codes of data"), (second, "draws from the prior")):
+        panel.set_aspect("equal", adjustable="box")
+        panel.set_title(title)
     return _save(figure, path)
 
 

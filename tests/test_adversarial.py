@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+import pyro_aevb
 import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.splits import DataSet, Split
@@ -324,6 +325,34 @@ def test_what_is_not_possible_is_said():
         inspect(pair, x.sigmoid())
         with pytest.raises(UsageError, match=f"adversarial cannot train .*{said}"):
             Adversarial(pair, Batches(Split(x.sigmoid(), None, 1), "none"))
+
+
+@pytest.mark.parametrize("latent, encoder", [(2, "deterministic"), (3, "gaussian")])
+def test_the_commands_know_the_pair(latent, encoder, tmp_path, capsys):
+    settings = {"data": "digits", "epochs": 1, "num_samples": 30, "num_data": 20, "show": False}
+    parameters = {"latent_dim": latent, "hidden": [8], "encoder": encoder}
+    run = pyro_aevb.fit(
+        "AdversarialAutoencoder", pair_parameters=parameters, out=str(tmp_path / "a"), **settings
+    )
+    metrics = run.results["metrics"]
+    if encoder == "gaussian":
+        assert metrics["log_likelihood"]["value"] > metrics["elbo"]["value"]
+    else:
+        assert "no density" in metrics["elbo"]["reason"] and metrics["elbo"]["value"] is None
+    figures = {path.name for path in run.figures.iterdir()}
+    assert {"samples.png", "latent.png", "history.png", "reconstructions.png"} <= figures
+    assert ("manifold.png" in figures) == (latent == 2)
+    before = metrics["reconstruction"]["value"]
+    scored = pyro_aevb.evaluate(run.path, num_samples=30, num_data=20, show=False)
+    assert scored["metrics"]["reconstruction"]["value"] == pytest.approx(before, rel=1e-6)
+    other = pyro_aevb.fit(
+        "VAE", pair_parameters={"hidden": [8]}, out=str(tmp_path / "b"), **settings
+    )
+    table = pyro_aevb.compare([run, other], out=str(tmp_path / "c"), show=False)
+    assert table["a"]["metrics"]["reconstruction"]["value"] == pytest.approx(before, rel=1e-6)
+    pyro_aevb.check("AdversarialAutoencoder", "digits", parameters)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "matched to its prior" in said and "learns by adversarial" in said
 
 
 # The engine and the loop

@@ -224,6 +224,22 @@ def test_latent_scatter_colours_by_label(tmp_path: Path, drawn: list[Figure]) ->
         np.testing.assert_array_equal(shown[tuple(code)], colour[label])
 
 
+def test_latent_scatter_beside_draws_from_the_prior(tmp_path: Path, drawn: list[Figure]) -> None:
+    rng = np.random.default_rng(0)
+    codes, prior = rng.normal(size=(30, 2)), 3 + rng.normal(size=(40, 2))
+    plots.latent_scatter(codes, np.arange(30) % 4, tmp_path / "codes.png", prior)
+    first, second = drawn[0].axes
+    assert [axes.get_title() for axes in (first, second)] == [
+        "codes of data",
+        "draws from the prior",
+    ]
+    shown = np.sort(first.collections[0].get_offsets(), axis=0)
+    np.testing.assert_array_equal(shown, np.sort(codes, axis=0))
+    np.testing.assert_array_equal(second.collections[0].get_offsets(), prior)
+    assert first.get_xlim() == second.get_xlim() and first.get_ylim() == second.get_ylim()
+    assert first.get_xlim()[0] < codes[:, 0].min() and first.get_xlim()[1] > prior[:, 0].max()
+
+
 def test_latent_scatter_without_and_with_many_labels(tmp_path: Path, drawn: list[Figure]) -> None:
     codes = np.random.default_rng(0).normal(size=(90, 2))
     plots.latent_scatter(codes, None, tmp_path / "none.png")
