@@ -54,7 +54,7 @@ def score_corrupted(
     Arguments:
         run: The run, which has results.
         prepared: Its pair and data.
-        make: Of a scorer, which may be given a corruption.
+        make: Of a scorer, given a corruption.
         test: The data.
         corruption: From a batch to a corrupted one.
         num_noise: How many draws of it.
@@ -64,8 +64,8 @@ def score_corrupted(
         What ``results.json`` holds now; nothing in other processes than the first.
     """
     run.current_results()
-    clean = work.score("scoring clean data", make(), test)
-    scorer = make(corruption=corruption, calls=num_noise)
+    scorer = make(corruption=corruption, calls=1 + num_noise)
+    clean = work.score("scoring clean data", scorer, test)
     draws = [
         work.score(f"scoring corrupted data {i + 1} of {num_noise}", scorer, test, i)
         for i in range(num_noise)

@@ -20,14 +20,16 @@ class Work:
     group: Alone
     show: bool = False
 
-    def score(self, what: str, scorer: Scorer, batches: Batches, noise: int = 0) -> Scores | None:
+    def score(
+        self, what: str, scorer: Scorer, batches: Batches, noise: int | None = None
+    ) -> Scores | None:
         r"""The scores of a split in process 0, None in the others.
 
         Arguments:
             what: What to call it in the progress bar.
             scorer: See :class:`~pyro_aevb.estimators.importance.Scorer`.
             batches: The split.
-            noise: The number of the corruption's draw, if there is one.
+            noise: The number of the corruption's draw; None leaves the data clean.
         """
         with self.progress(what, scorer.weight_samples * len(batches), "datum") as step:
             part = partial(scorer, batches, step, noise=noise)

@@ -78,6 +78,8 @@ def test_codes_without_a_density_are_judged_by_reconstruction():
     np.testing.assert_allclose(values["waic"] + values["log_likelihood_variance"],
                                several.reconstruction.mean(0))  # fmt: skip
     assert "log_likelihood" not in values
+    mixture = logsumexp(several.reconstruction, axis=0) - math.log(4)
+    np.testing.assert_allclose(values["reconstruction_mixture"], mixture)
 
 
 def test_the_area_under_the_curve_is_that_of_two_normals():

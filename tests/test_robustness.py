@@ -127,6 +127,8 @@ def test_draws_of_noise_repeat_and_differ_and_are_shared_by_draws_of_weights(mon
     # Blocks that a process of several is given have the values that they have in the whole.
     part = scorer(batches(x), blocks=range(1, 2), noise=0)
     np.testing.assert_allclose(part.elbo, first.elbo[:, 30:60], rtol=1e-12)
+    clean = score(pair, batches(x), 4, 3, seed=2)
+    np.testing.assert_array_equal(scorer(batches(x)).elbo, clean.elbo)
 
 
 def test_memory_does_not_change_scores_of_corrupted_data():
@@ -145,13 +147,16 @@ def test_a_compiled_scorer_sees_the_corrupted_data():
     source = VAE((1, 6, 6), 3, [20])
     x = (torch.rand(40, 1, 6, 6) < 0.4).float()
     options = {"num_samples": 40, "corruption": GaussianNoise(0.7, clip=True)}
-    eager = Scorer(ready(source, x), compile="off", **options)(batches(x))
-    compiled = Scorer(ready(source, x), compile="on", say=pytest.fail, **options)(batches(x))
+    eager = Scorer(ready(source, x), compile="off", **options)(batches(x), noise=0)
+    scorer = Scorer(ready(source, x), compile="on", say=pytest.fail, **options)
+    compiled = scorer(batches(x), noise=0)
     clean = score(ready(source, x), batches(x), 40, compile="off")
     for name in FIELDS:
         one, other = getattr(eager, name), getattr(compiled, name)
         np.testing.assert_allclose(other, one, 2e-5, 1e-5, err_msg=name)
         assert np.abs(one - getattr(clean, name)).max() > 0.01, name
+    again = scorer(batches(x))  # without a number, the same functions score the clean data
+    np.testing.assert_allclose(again.elbo, clean.elbo, 2e-5, 1e-5)
 
 
 def test_weights_draw_what_they_draw_without_noise():
@@ -160,7 +165,7 @@ def test_weights_draw_what_they_draw_without_noise():
     sys.modules.pop("pyro_aevb_pair_bayesian_decoder", None)
     x = (torch.rand(25, 1, 6, 6) < 0.4).float()
     inspect(pair, x)
-    same = Scorer(pair, 5, 3, corruption=lambda x: x.clone())(batches(x))
+    same = Scorer(pair, 5, 3, corruption=lambda x: x.clone())(batches(x), noise=0)
     clean = score(pair, batches(x), 5, 3)
     np.testing.assert_array_equal(same.log_weight, clean.log_weight)
     assert math.isfinite(clean.elbo.mean())

@@ -124,9 +124,10 @@ class Scorer:
             captured runs it eagerly. All from the same draws, so the values differ by rounding.
         say: Told once why the pair is run eagerly, where it cannot be captured.
         calls: How many calls on so many data are to be expected, for ``auto``.
-        corruption: From a batch x to what the guide sees in its place, with torch's generators; the
-            model still scores x. The values are then those of :math:`q(z|\tilde x)` as a guide
-            for x: ``elbo`` stays a bound on :math:`\log p(x)`, ``log_weight`` an estimate of it.
+        corruption: From a batch x to what the guide sees in its place, with torch's generators, in
+            calls that number a draw of it; the model still scores x. The values are then those of
+            :math:`q(z|\tilde x)` as a guide for x: ``elbo`` stays a bound on :math:`\log p(x)`,
+            ``log_weight`` an estimate of it.
 
     Raises:
         UsageError: The seed is out of range; or, when called, compiling was asked for and fails.
@@ -166,7 +167,7 @@ class Scorer:
         batches: Batches,
         progress: Callable[[int], None] | None = None,
         blocks: range | None = None,
-        noise: int = 0,
+        noise: int | None = None,
     ) -> Scores:
         r"""Importance-sample every datum.
 
@@ -175,7 +176,8 @@ class Scorer:
             progress: Called with the number of data done.
             blocks: Score the data of these blocks alone; their values are those that they have
                 in the whole.
-            noise: The number of the corruption's draw, which all draws of the latents share.
+            noise: The number of the corruption's draw, which all draws of the latents share; None
+                leaves the data clean.
         """
         chosen = range(-(-len(batches) // DATA_BLOCK)) if blocks is None else blocks
         training = self.pair.training
@@ -218,7 +220,7 @@ class Scorer:
         batches: Batches,
         blocks: range,
         s: int,
-        noise: int,
+        noise: int | None,
         progress: Callable[[int], None] | None,
     ) -> dict[str, np.ndarray]:
         weights = [value.contiguous() for value in self._weights(batches, s).values()]
@@ -227,9 +229,9 @@ class Scorer:
             for block, x in _blocks(batches, blocks)
         )
 
-    def _seen(self, x: Tensor, noise: int, block: int) -> Tensor:
+    def _seen(self, x: Tensor, noise: int | None, block: int) -> Tensor:
         r"""What the guide sees of a block of data, the same for every draw of the weights."""
-        if self.corruption is None:
+        if self.corruption is None or noise is None:
             return x
         with seeded(x.device, self.seed, 0, 1 + block, 1 + noise):
             return self.corruption(x).contiguous()

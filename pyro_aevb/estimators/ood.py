@@ -15,7 +15,8 @@ With :math:`\ell_s = \log p(x|w_s)` for draws :math:`w_1, \dots, w_S` of the wei
 ``disagreement`` lies between 1/S, where all draws find a datum equally likely, and 1. It is the
 inverse of the effective sample size that Daxberger and Hernández-Lobato call the disagreement
 score, so that more of it is more disagreement. ``elbo`` and ``reconstruction`` stand beside them,
-averaged over draws. Point weights leave the scores that need no draws.
+averaged over draws; where the codes have no density ``reconstruction_mixture`` takes the place of
+``log_likelihood``. Point weights leave the scores that need no draws.
 
 References:
     | Bayesian Variational Autoencoders for Unsupervised Out-of-Distribution Detection
@@ -53,6 +54,9 @@ def scores_of(scores: Scores) -> dict[str, np.ndarray]:
         values["log_likelihood_variance"] = variance
         values["waic"] = given.mean(0) - variance
         values["disagreement"] = (softmax(given, axis=0) ** 2).sum(0)
+        if "log_likelihood" not in values:
+            mixture = logsumexp(given, axis=0) - math.log(len(given))
+            values["reconstruction_mixture"] = mixture
     return values
 
 
