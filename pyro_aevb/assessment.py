@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,14 @@ from pyro_aevb.estimators.latents import (
 )
 from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
 from pyro_aevb.pairs import Pair
-from pyro_aevb.predict import decode_grid, encode, generate, reconstruct, traverse
+from pyro_aevb.predict import (
+    decode_grid,
+    draw_prior,
+    encode,
+    generate,
+    reconstruct,
+    traverse,
+)
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
 from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
@@ -102,6 +110,7 @@ def assess(
         "binarization": test.binarize,
         "training_binarization": prepared.binarize,
         "num_data": len(test),
+        "num_train": len(prepared.train),
         "epochs": len(run.history),
         "seconds": round(time.perf_counter() - began, 3),
         "parameters": description.num_parameters,
@@ -132,6 +141,15 @@ def assess(
         plots.latent_kl(health.by_dimension, COLLAPSED, run.figures / "latent_kl.png")
     draw_convergence(run)
     return results
+
+
+def processor() -> str:
+    r"""What the CPU calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def environment(device: torch.device) -> str:
@@ -190,13 +208,13 @@ def draw_figures(run: Run, prepared: Prepared, scores: Scores | None) -> None:
                 images = reconstruct(pair, seen)
                 shown = path / "denoising.png"
                 plots.reconstructions(_array(seen), _array(images), shown, _array(x))
-        if description.undefined() is None:
+        if description.no_prior() is None:
             many = test.take(torch.arange(min(64, len(test))))
             drawn = generate(pair, many)
             if drawn.shape == many.shape:
                 plots.samples(_array(drawn), path / "samples.png")
-    if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
-        _latent_figures(run, prepared)
+        if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
+            _latent_figures(run, prepared)
     if scores is not None and scores.elbo is not None and scores.log_weight is not None:
         plots.elbo_against_log_likelihood(
             scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
@@ -237,12 +255,18 @@ def _trained_corruption(run: Run, pair: Pair) -> Corruption | None:
 def _latent_figures(run: Run, prepared: Prepared) -> None:
     pair, test, path = prepared.pair, prepared.test, run.figures
     x = test.take(torch.arange(min(2000, len(test))))
-    codes = _array(next(iter(encode(pair, x).values())))
+    (site,) = prepared.description.local_sites
+    # Draws where their distribution is what was trained for, else means.
+    codes = _array(encode(pair, x, sample=site.matched)[site.name])
     labels = prepared.data.test.labels
-    if codes.shape[1] == 2:
-        shown = None if labels is None else labels[: len(codes)].numpy()
+    shown = None if labels is None else labels[: len(codes)].numpy()
+    if site.matched and codes.shape[1] > 1:
+        drawn = _array(draw_prior(pair, x))
+        plots.latent_scatter(codes[:, :2], shown, path / "latent.png", drawn[:, :2])
+    elif codes.shape[1] == 2:
         plots.latent_scatter(codes, shown, path / "latent.png")
-        if prepared.description.undefined() is None:
+    if codes.shape[1] == 2:
+        if prepared.description.undefined() is None or (site.matched and site.prior == "Normal"):
             grid = decode_grid(pair, plots.manifold_grid(20), x)
             if grid.shape[1:] == x.shape[1:]:
                 plots.manifold(grid, path / "manifold.png")

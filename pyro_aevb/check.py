@@ -57,7 +57,7 @@ def _print(source: Any, prepared: Any) -> None:
     rows = [(s, "local latent") for s in description.local_sites]
     rows += [(s, "global latent") for s in description.global_sites]
     for site, kind in rows:
-        note = kind if site.density else f"{kind}, no density"
+        note = kind + ", matched to its prior" * site.matched + ", no density" * (not site.density)
         table.add_row(site.name, note, str(site.event_shape), site.prior, site.posterior)
     event = str(description.event_shape)
     table.add_row(description.observed, "observed", event, description.likelihood, "")
@@ -65,6 +65,8 @@ def _print(source: Any, prepared: Any) -> None:
     for name, shape in description.parameters.items():
         console.print(f"  {name} {shape}", highlight=False)
     console.print(f"{description.num_parameters:,} trainable parameters")
+    learns = prepared.pair.algorithm or "svi"
+    console.print(f"learns by {learns}, unless --algorithm says otherwise", highlight=False)
     for reason in (description.undefined(), description.weights_undefined()):
         if reason is not None:
             console.print(f"note: {reason}", highlight=False)

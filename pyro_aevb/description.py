@@ -15,9 +15,11 @@ class Site:
     posterior: str
     density: bool
     r"""Whether prior and guide both have a density there (not masked out, not a Delta)."""
-    drawn: bool = True
-    r"""Whether codes follow the prior: it is not masked out, or the guide's site is marked as made
-    to follow it by other means than a density, ``infer={"matched": True}``."""
+    masked: bool = False
+    r"""Whether the prior is masked out: it then says nothing about codes, unless they are"""
+    matched: bool = False
+    r"""made to follow it by other means than a density, as the guide's site says by
+    ``infer={"matched": True}``."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Description:
         if self.enumerated:
             return f"site {self.enumerated[0]!r} is enumerated, not sampled"
         for site in self.local_sites:
-            if not site.drawn:
+            if site.masked and not site.matched:
                 return f"latent site {site.name!r} has no prior (it is masked out)"
         return None
 

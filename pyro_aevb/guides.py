@@ -172,8 +172,7 @@ class LowRank(MeanField):
         rank: The number of directions for each tensor.
 
     References:
-        | Gaussian Variational Approximation with a Factor Covariance Structure (Ong, Nott and
-          Smith, 2018)
+        | Gaussian Variational Approximation with a Factor Covariance Structure (Ong et al., 2018)
         | https://arxiv.org/abs/1701.03208
     """
 
@@ -334,7 +333,7 @@ class Ensemble(WeightGuide):
 
     References:
         | Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles
-          (Lakshminarayanan, Pritzel and Blundell, 2017)
+        | (Lakshminarayanan, Pritzel and Blundell, 2017)
         | https://arxiv.org/abs/1612.01474
     """
 

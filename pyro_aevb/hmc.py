@@ -113,7 +113,7 @@ def transition(
     weights: Tensor,
     step_size: Tensor,
     num_steps: int = 10,
-    jitter: float = 0.1,
+    jitter: float = 0.5,
 ) -> tuple[Point, Move]:
     r"""Move every chain by one trajectory, accepted or rejected chain by chain.
 
@@ -124,8 +124,8 @@ def transition(
     Arguments:
         evaluate, point, weights, step_size, num_steps: See :func:`leapfrog`.
         jitter: Every chain's step size is multiplied by a uniform number from 1 - jitter to
-            1 + jitter, drawn anew: with a fixed one a trajectory that is about as long as a
-            period of the motion would lead back to its start, again and again.
+            1 + jitter, drawn anew. With a fixed one, trajectories that are about as long as half a
+            period of the motion, in some direction, lead back to the same energy again and again.
 
     Returns:
         The new point, and what became of the proposals.

@@ -255,7 +255,8 @@ class _Run:
             family(prior["fn"]),
             "auxiliary" if drawn else family(posterior["fn"]),
             density=not (point or is_masked(prior) or is_masked(posterior)),
-            drawn=not is_masked(prior) or bool(posterior["infer"].get("matched")),
+            masked=is_masked(prior),
+            matched=bool(posterior["infer"].get("matched")),
         )
 
     def check_parameters(self) -> None:

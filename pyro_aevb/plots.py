@@ -141,17 +141,24 @@ def samples(images: np.ndarray, path: str | Path, title: str = "samples from the
     return _save(figure, path)
 
 
-def latent_scatter(codes: np.ndarray, labels: np.ndarray | None, path: str | Path) -> Path:
-    r"""Draws two-dimensional codes, coloured by label.
+def latent_scatter(
+    codes: np.ndarray,
+    labels: np.ndarray | None,
+    path: str | Path,
+    prior: np.ndarray | None = None,
+) -> Path:
+    r"""Draws two-dimensional codes, coloured by label, and beside them draws from their prior.
 
     Arguments:
         codes: The codes, shape :math:`(N, 2)`.
         labels: The labels, shape :math:`(N,)`, if there are any. More than 20 different ones are
             shown by a colour bar instead of a legend.
         path: Where to write.
+        prior: Draws from the prior, shape :math:`(M, 2)`, for a second panel of the same scale.
     """
-    figure = _figure(7.0, 6.0)
-    axes = figure.add_subplot(xlabel="$z_1$", ylabel="$z_2$")
+    beside = prior is not None
+    figure = _figure(10.5 if beside else 7.0, 6.0 if not beside else 5.2)
+    axes = figure.add_subplot(1, 1 + beside, 1, xlabel="$z_1$", ylabel="$z_2$")
     # In a random order, so that the last class does not cover the others.
     order = np.random.default_rng(0).permutation(len(codes))
     x, y = codes[order, 0], codes[order, 1]
@@ -172,6 +179,12 @@ def latent_scatter(codes: np.ndarray, labels: np.ndarray | None, path: str | Pat
                 axes.scatter([], [], color=color, s=30, label=_plain(str(name)))
             figure.legend(loc="outside right center", title="label", frameon=False)
     axes.set_aspect("equal", adjustable="datalim")
+    if prior is not None:
+        second = figure.add_subplot(1, 2, 2, xlabel="$z_1$", sharex=axes, sharey=axes)
+        second.scatter(prior[:, 0], prior[:, 1], color="0.4", alpha=0.6, **style)
+        second.set_aspect("equal", adjustable="datalim")
+        axes.set_title("codes of data")
+        second.set_title("draws from the prior")
     return _save(figure, path)
 
 

@@ -49,7 +49,7 @@ class TwoPhases(Algorithm):
         self.state = {"memory": torch.zeros(len(data), D).double(), "calls": torch.zeros(())}
         self.phases = [
             Phase("first", self.first, {"pair.a": self.a}, repeat=2),
-            Phase("second", self.second, {"pair.b": self.b}, optimizer="sgd", lr=0.5),
+            Phase("second", self.second, {"pair.b": self.b}, rate=2.0),
         ]
 
     def before(self, x, index):
@@ -101,7 +101,7 @@ def test_phases_state_and_repeats_are_those_of_a_loop_by_hand(compile, monkeypat
                 losses[0] += 0.5 * ((a - x[rows]) ** 2).sum() / N / 2
                 a = a - 0.3 * (a - x[rows].mean(0))
             losses[1] += 0.5 * ((b - a - memory[rows]) ** 2).sum() / N
-            b = b - 0.5 * (b - a - memory[rows].mean(0))
+            b = b - 0.6 * (b - a - memory[rows].mean(0))
         assert history[epoch]["objective"] == pytest.approx(-losses[0], rel=1e-6)
         assert history[epoch]["second_loss"] == pytest.approx(losses[1], rel=1e-6)
     found = t.pair.trainable()
@@ -151,20 +151,20 @@ def test_a_phase_leaves_no_gradient_to_another():
             super().__init__(pair, data)
             both = {"pair.a": self.a, "pair.b": self.b}
             self.phases = [
-                Phase("first", self.first, both, lr=0.1),
-                Phase("second", lambda x, index: 0.5 * self.b.square().sum(), both, lr=0.4),
+                Phase("first", self.first, both, rate=0.5),
+                Phase("second", lambda x, index: 0.5 * self.b.square().sum(), both),
             ]
 
     for compile in ("off", "on"):
         with pytest.MonkeyPatch.context() as patch:
             ready(patch)
-            t = trainer(algorithm=Shared, compile=compile, epochs=1, batch_size=N)
+            t = trainer(algorithm=Shared, compile=compile, epochs=1, batch_size=N, lr=0.2)
             with torch.no_grad():
                 t._algorithm.b.fill_(1.0)
             t.run()
         expected = 0.1 * data().images.mean(0)
         torch.testing.assert_close(t._algorithm.a.detach(), expected, rtol=1e-6, atol=0)
-        torch.testing.assert_close(t._algorithm.b.detach(), torch.full((D,), 0.6).double())
+        torch.testing.assert_close(t._algorithm.b.detach(), torch.full((D,), 0.8).double())
 
 
 def test_what_a_loss_reaches():
@@ -211,8 +211,8 @@ def test_what_does_not_apply_is_refused(tmp_path):
         ("wake_sleep", {"weight_noise": "local"}, "--weight-noise local is for --algorithm svi"),
         (
             "adversarial",
-            {"options": {"discriminator_rate": 1.0}},
-            "no option 'discriminator_rate' .did you mean 'discriminator_lr'..; it takes disc",
+            {"options": {"discriminator_lr": 1.0}},
+            "no option 'discriminator_lr' .did you mean 'discriminator_rate'..; it takes disc",
         ),
         ("svi", {"options": {"lr": 1.0}}, "svi has no option 'lr'; it takes none"),
         ("wake_sleep", {}, "wake_sleep cannot train .*: it has no latent site"),
@@ -220,7 +220,7 @@ def test_what_does_not_apply_is_refused(tmp_path):
     ]:
         with pytest.raises(UsageError, match=said):
             make_algorithm(name, pair, batches, **settings)
-    with pytest.raises(UsageError, match="--kl-warm-up is for --algorithm svi; two_phases"):
+    with pytest.raises(UsageError, match="--kl-warm-up 3 is for --algorithm svi; two_phases"):
         trainer(kl_warm_up=3)
     other = Trainer(pair, batches, batches, make_algorithm(None, pair, batches), tmp_path / "c.pt")
     with pytest.raises(UsageError, match="written by --algorithm two_phases, this is svi"):

@@ -1,4 +1,4 @@
-"""The pairs with uncertain weights: their bounds, their limits, and training them as any other."""
+"""The pairs with uncertain weights: their bounds and limits, and training like any other's."""
 
 import math
 from contextlib import nullcontext
@@ -137,28 +137,14 @@ def test_without_weight_noise_it_is_the_family_of_points(make, network, likeliho
     with torch.no_grad():
         for value in source.weights.log_scale.values():
             value.fill_(-200.0)
+    # A code that is drawn has to be the same one.
+    codes = {"z": trace(points.guide, x)["z"]["value"].detach()} if make is BayesianVAE else {}
     pair, point_pair = ready(source, x), ready(points, x)
-    parts = []
-    for one in (pair, point_pair):
-        pyro.set_rng_seed(7)
-        with pyro.poutine.block():
-            # The noise of the codes comes after that of the weights.
-            value = loss(one, x, handler=noise if one is pair else nullcontext)
-        parts.append(value - by_hand(source) if one is pair else N / 12 * value)
-    if make is BayesianAutoencoder:
-        torch.testing.assert_close(*parts, rtol=1e-11, atol=0)
-        return
-    # Codes are random too: at the same codes.
-    codes = trace(points.guide, x)["z"]["value"].detach()
-    values = []
-    for one, handler in ((source, noise), (points, nullcontext)):
-        with handler(), Fix({"z": codes}):
-            guide = poutine.trace(one.guide).get_trace(x)
-            model = poutine.trace(poutine.replay(one.model, trace=guide)).get_trace(x)
-        terms = [(model, "x", 1), (model, "z", 1), (guide, "z", -1)]
-        sites = [(trace.nodes[name], sign) for trace, name, sign in terms]
-        values.append(sum(s * site["fn"].log_prob(site["value"]).sum() for site, s in sites))
-    torch.testing.assert_close(*values, rtol=1e-11, atol=0)
+    with Fix(codes):
+        # Up to the scale of the plate, and the weights' own term.
+        actual = loss(pair, x, handler=noise) - by_hand(source)
+        expected = N / 12 * loss(point_pair, x)
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=0)
 
 
 def test_a_hybrid_with_collapsed_codes_is_the_bayesian_autoencoder():
@@ -337,24 +323,20 @@ def _weight_draw(pair, x, s):
 
 @both
 @networks
-@likelihoods
 @pytest.mark.parametrize("posterior", POSTERIORS)
-def test_gradient_reaches_every_parameter(make, network, likelihood, posterior):
-    if posterior == "ensemble":  # one member each time
-        pytest.skip("see test_guides.py")
-    prior = "fan_in" if posterior == "dropout" else "learned"
-    source = build(make, network, likelihood, posterior, prior=prior, bayesian="both")
-    x = data(12)
+def test_gradient_reaches_every_parameter(make, network, posterior):
+    prior = "learned" if posterior in ("normal", "low_rank") else "fan_in"
+    source, x = build(make, network, "gaussian", posterior, prior=prior), data(12)
     pair = ready(source, x)
     for handler in (nullcontext, LocalReparameterization, Flipout):
         for parameter in source.parameters():
             parameter.grad = None
-        loss(pair, x, handler=handler).backward()
+        # A mask takes it away from what it drops, a member from the others.
+        for _ in range(40 if prior == "fan_in" else 1):
+            loss(pair, x, handler=handler).backward()
         for name, parameter in source.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-            # A mask takes the gradient away from what it drops.
-            share = (parameter.grad != 0).double().mean()
-            assert share > (0.0 if posterior == "dropout" else 0.9), name
+            assert (parameter.grad != 0).double().mean() > 0.9, name
 
 
 @both

@@ -235,7 +235,7 @@ def test_the_joint_of_a_pair_is_its_log_density_at_plate_scale_one():
     with pair.active(), WholeBatch():
         joint = Joint(pair, x)
         terms, gradients = joint.evaluate(x, q)
-        prior = joint.draw(x.new_zeros(20000, 4))
+        prior = joint.draw(pair.model, x.new_zeros(20000, 4))
     order = [site.name for site in pair.description.local_sites]
     z2, z1 = (joint.values(q)[name] for name in ("z2", "z1"))
     assert joint.dim == 3 and torch.equal(joint.vector(joint.values(q), 2), q)

@@ -257,13 +257,18 @@ def _weighed(
     ascent: Ascent, fixed: list[Tensor], best: list[Tensor], num_samples: int, steps: int
 ) -> dict[str, Tensor]:
     r"""The values of :class:`InferenceGap` for members of a family."""
-    weights, total = LogWeights(num_samples, tail=True), 0.0
+    weights = LogWeights(num_samples, tail=True)
+    total = fixed[0].new_zeros((), dtype=torch.float64)
     for block in ascent.log_weights(fixed, best, num_samples):
         weights.add(block)
         total = total + block.double().sum(0)
-    values = {"elbo": total / num_samples, "log_likelihood": weights.log_mean()}
-    values |= {"pareto_k": weights.pareto_k(), "steps": torch.full_like(values["elbo"], steps)}
-    return values
+    elbo = total / num_samples
+    return {
+        "elbo": elbo,
+        "log_likelihood": weights.log_mean(),
+        "pareto_k": weights.pareto_k(),
+        "steps": torch.full_like(elbo, steps),
+    }
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:

@@ -196,7 +196,7 @@ class Scorer:
                 if self.details:
                     means = _joined(
                         self._at_means(plan, x, self._seen(x, noise, block))
-                        for block, x in _blocks(batches, chosen)
+                        for block, x in blocks_of(batches, chosen)
                     )
         finally:
             self.pair.train(training)
@@ -226,7 +226,7 @@ class Scorer:
         weights = [value.contiguous() for value in self._weights(batches, s).values()]
         return _joined(
             self._block(plan, x, self._seen(x, noise, block), weights, (s, 1 + block), progress)
-            for block, x in _blocks(batches, blocks)
+            for block, x in blocks_of(batches, blocks)
         )
 
     def _seen(self, x: Tensor, noise: int | None, block: int) -> Tensor:
@@ -298,13 +298,16 @@ class Scorer:
     def _plan(self, batches: Batches) -> "_Plan":
         n = min(len(batches), DATA_BLOCK)
         if n not in self._plans:
-            _, x = next(_blocks(batches, range(1)))
+            _, x = next(blocks_of(batches, range(1)))
             with seeded(x.device, self.seed):
                 weights = self._weights(batches, 0)
                 terms = Terms(self.pair, x, weights)
-                rows = _rows(terms, x, weights, self.memory)
+                few = x[:2]
+                drawn = terms.draw(1, few, *weights.values())[terms.closed_form + 1 :]
+                values = [*weights.values(), *(value[0] for value in drawn)]
+                rows = few_rows(self.memory, few, partial(terms.evaluate, few, *values))
             numbers = terms.numbers if terms.independent else terms.numbers + x[0].numel()
-            draws = _even(self.num_samples, DRAW_BLOCK // (n * numbers))
+            draws = even(self.num_samples, DRAW_BLOCK // (n * numbers))
             self._plans[n] = _Plan(terms, n, draws, rows, self._way(batches), self._eagerly)
         return self._plans[n]
 
@@ -347,8 +350,8 @@ class _Plan:
         fallback: Callable[[str], None],
     ) -> None:
         self.terms, self.draws, self.rows = terms, draws, rows
-        self.times = _even(draws, rows // min(n, FEW_DATA))
-        self.few = _even(n, rows // self.times)
+        self.times = even(draws, rows // min(n, FEW_DATA))
+        self.few = even(n, rows // self.times)
         self.draw = Replay(partial(terms.draw, draws), way, fallback)
         self.evaluate = Replay(terms.evaluate, way, fallback)
 
@@ -368,23 +371,22 @@ class _Plan:
         return result
 
 
-def _even(total: int, most: int) -> int:
+def even(total: int, most: int) -> int:
     r"""The length, at most `most` and more than half of it, of parts that cover `total` best."""
     most = max(1, min(total, most))
     return min(range(most, most // 2, -1), key=lambda length: -(-total // length) * length)
 
 
-def _rows(terms: Terms, x: Tensor, weights: dict[str, Tensor], memory: int | None) -> int:
-    r"""How many rows the model may see at once."""
-    few = x[:2]
-    drawn = terms.draw(1, few, *weights.values())[terms.closed_form + 1 :]
+def few_rows(memory: int | None, x: Tensor, run: Callable[[], Any]) -> int:
+    r"""How many rows the pair may see at once, by the memory that a run on those of x takes."""
     with _Allocated() as allocated:
-        terms.evaluate(few, *weights.values(), *(value[0] for value in drawn))
+        run()
     budget = memory or (CUDA_BUDGET if x.is_cuda else CPU_BUDGET)
-    return max(1, budget // max(1, allocated.total // len(few)))
+    return max(1, budget // max(1, allocated.total // len(x)))
 
 
-def _blocks(batches: Batches, blocks: range) -> Iterator[tuple[int, Tensor]]:
+def blocks_of(batches: Batches, blocks: range) -> Iterator[tuple[int, Tensor]]:
+    r"""The data of some blocks of :data:`DATA_BLOCK`, with the number of each."""
     for block in blocks:
         start = block * DATA_BLOCK
         yield block, batches.take(torch.arange(start, min(start + DATA_BLOCK, len(batches))))

@@ -3,14 +3,12 @@ r"""How well per-datum scores tell other data from those that a pair was trained
 With :math:`\ell_s = \log p(x|w_s)` for draws :math:`w_1, \dots, w_S` of the weights, or
 :math:`\log p(x|z, w_s)` where the codes have no density:
 
-===========================  ================================================  ===============
-``log_likelihood``           :math:`\log \frac{1}{S} \sum_s e^{\ell_s}`        lower is foreign
-``expected_log_likelihood``  :math:`\frac{1}{S} \sum_s \ell_s`                 lower is foreign
-``log_likelihood_variance``  :math:`\mathrm{Var}_s[\ell_s]`, over S - 1        higher is foreign
-``waic``                     expected minus variance                           lower is foreign
-``disagreement``             :math:`\sum_s \omega_s^2` of                      higher is foreign
-                             :math:`\omega_s = e^{\ell_s} / \sum_t e^{\ell_t}`
-===========================  ================================================  ===============
+- ``log_likelihood``, :math:`\log \frac{1}{S} \sum_s e^{\ell_s}`: lower is foreign;
+- ``expected_log_likelihood``, :math:`\frac{1}{S} \sum_s \ell_s`: lower is foreign;
+- ``log_likelihood_variance``, :math:`\mathrm{Var}_s[\ell_s]`, over S - 1: higher is foreign;
+- ``waic``, expected minus variance: lower is foreign;
+- ``disagreement``, :math:`\sum_s \omega_s^2` of :math:`\omega_s = e^{\ell_s} / \sum_t e^{\ell_t}`:
+  higher is foreign.
 
 ``disagreement`` lies between 1/S, where all draws find a datum equally likely, and 1. It is the
 inverse of the effective sample size that Daxberger and Hernández-Lobato call the disagreement
@@ -40,7 +38,7 @@ HIGHER_IS_FOREIGN = ("log_likelihood_variance", "disagreement")
 
 
 def scores_of(scores: Scores) -> dict[str, np.ndarray]:
-    r"""Every score of the table above that is defined, per datum, ``(N,)``."""
+    r"""Every score of the list above that is defined, per datum, ``(N,)``."""
     values: dict[str, np.ndarray] = {}
     given = scores.reconstruction
     if scores.log_weight is not None and scores.elbo is not None:

@@ -27,7 +27,7 @@ class Bayesian(nn.Module):
         num_data: N, the number of training data.
         data_mean, min_scale: As `event_shape`.
         bayesian: Whose weights are uncertain: those of ``"both"`` nets, or of the ``"decoder"``
-            alone; the encoder's are then points.
+            alone; the encoder's are then points. Default the family's: `uncertain`.
         prior: ``"fan_in"``, ``"learned"`` or ``"mixture"``, see
             :class:`~pyro_aevb.priors.WeightPrior`.
         prior_scale: The prior's scale, in units of one over the root of the fan-in.
@@ -47,6 +47,8 @@ class Bayesian(nn.Module):
     weights: guides.WeightGuide
     family: ClassVar[type[EncoderDecoder]]
     r"""The pair whose weights are points."""
+    uncertain: ClassVar[Literal["both", "decoder"]] = "both"
+    r"""Whose weights are uncertain by default."""
     weight_noise = "local"
     r"""How ``fit`` lets the draws of the weights reach the data, unless it is told otherwise."""
 
@@ -63,7 +65,7 @@ class Bayesian(nn.Module):
         output_bias: likelihoods.OutputBias = "data_mean",
         data_mean: Tensor | None = None,
         min_scale: float = 1e-3,
-        bayesian: Literal["both", "decoder"] = "both",
+        bayesian: Literal["both", "decoder"] | None = None,
         prior: priors.Kind = "learned",
         prior_scale: float = 1.0,
         posterior: guides.Family = "normal",
@@ -73,6 +75,7 @@ class Bayesian(nn.Module):
         members: int | None = None,
     ) -> None:
         super().__init__()
+        bayesian = self.uncertain if bayesian is None else bayesian
         networks.check_choice("bayesian", bayesian, ("both", "decoder"))
         points = partial(
             self.family,

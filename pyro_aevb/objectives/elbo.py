@@ -75,7 +75,7 @@ def importance_traces(model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[A
     r"""A trace of the guide, and of the model run on its values.
 
     Raises:
-        UsageError: A guide site has no pathwise gradient.
+        UsageError: See :func:`require_reparameterized` and :func:`require_guided`.
     """
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)

@@ -32,7 +32,12 @@ class IWAE(TraceELBO):
     a guide that draws one code from each datum runs once.
     In nats, a sum over data; rises with K towards :math:`\log p(x|w)`.
 
-    Valid when every guide site is reparameterized and every local latent has a density.
+    A factor :math:`\beta` on the KL (warm-up, beta) stands inside the weights,
+    :math:`p(x|z) (p(z) / q(z|x))^\beta`. With K = 1 that is the ELBO with the factor; with more it
+    is a bound on nothing in particular.
+
+    Valid when every guide site is reparameterized, or drawn from a fixed distribution, and every
+    local latent has a density.
 
     References:
         Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016)
@@ -115,8 +120,8 @@ class IWAE(TraceELBO):
             return sites, codes
         seen = {name: through(sites[name]["value"]) for name in codes}
         if len(local) > 1:  # what the guide makes of a code, it makes of what is seen of it
-            weights = {name: site["value"] for name, site in sites.items() if name not in local}
-            with Fix(weights | seen):
+            drawn = {k: s["value"] for k, s in sites.items() if not is_delta(s["fn"])}
+            with Fix(drawn | seen):
                 sites = run(rows)
         return {k: {**s, "value": seen.get(k, s["value"])} for k, s in sites.items()}, codes
 
@@ -173,7 +178,7 @@ def _all_particles(sites: dict[str, Any], batch: int, count: int) -> dict[str, A
         return None
     require_reparameterized(sites)
     # The guide's own draw is the first particle.
-    more = site["fn"].rsample((count - 1,))
+    more = site["fn"]((count - 1,))
     value = torch.cat([site["value"][None], more]).flatten(0, 1)
     return {**sites, name: {**site, "value": value}}
 

@@ -4,7 +4,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pyro
@@ -31,7 +31,7 @@ r"""The class of each algorithm; its file is ``training/NAME.py``."""
 class Phase:
     r"""One kind of update: a loss, and the parameters that its gradient may change.
 
-    Each phase has an optimizer and a schedule of its own, those of the run unless it states others.
+    Each phase has an optimizer and a schedule of its own, of the kinds that the run states.
 
     Arguments:
         name: Of the phase; its loss is column ``NAME_loss`` of ``history.csv``.
@@ -42,7 +42,9 @@ class Phase:
         parameters: The tensors that this phase trains, by name. Others that the loss depends on
             get no gradient from it.
         repeat: How often each batch takes this phase in a row.
-        optimizer, lr, optimizer_options: In place of those of the run.
+        rate: The learning rate, as a multiple of the run's.
+        optimizer_options: By the name of an optimizer, what it takes in place of torch's defaults
+            where the run leaves them: ``{"adam": {"betas": (0.5, 0.999)}}``.
         eager: Why the loss cannot be captured; None where it may be tried.
     """
 
@@ -50,9 +52,8 @@ class Phase:
     loss: Callable[[Tensor, Tensor], Tensor]
     parameters: Mapping[str, Tensor]
     repeat: int = 1
-    optimizer: str | None = None
-    lr: float | None = None
-    optimizer_options: Mapping[str, Any] | None = None
+    rate: float = 1.0
+    optimizer_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     eager: str | None = None
 
 

@@ -71,9 +71,9 @@ class Trainer:
         epochs: How many passes over the training data.
         batch_size: B, of all processes together; the last batch of an epoch is smaller where B
             does not divide N.
-        optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`; of each phase
-            that has none of its own.
-        schedule, schedule_options: See :func:`~.optimizers.make_schedule`; of each phase alike.
+        optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`; each phase has
+            one of its own.
+        schedule, schedule_options: See :func:`~.optimizers.make_schedule`; likewise.
         beta: The weight of the latent KL in the objective, not in the validation; default that of
             the pair, else 1: :func:`~.optimizers.latent_weight`.
         kl_warm_up: Epochs over which the weight of the latent KL rises to beta; 0 is none.
@@ -157,13 +157,13 @@ class Trainer:
         self._learners = [self._learner(p) for p in self._algorithm.phases if p.parameters]
 
     def _learner(self, phase: Phase) -> "_Learner":
-        own = self.optimizer if phase.optimizer is None else phase.optimizer
-        options: Mapping[str, Any] = self.optimizer_options if own == self.optimizer else {}
-        if phase.optimizer_options is not None:
-            options = phase.optimizer_options
-        options = map_options(self.pair, own, options, self.map_prior, len(self.train))
-        lr = self.lr if phase.lr is None else phase.lr
-        optimizer = make_optimizer(own, phase.parameters.values(), lr, options)
+        options: Mapping[str, Any] = {
+            **phase.optimizer_options.get(self.optimizer, {}),
+            **self.optimizer_options,
+        }
+        options = map_options(self.pair, self.optimizer, options, self.map_prior, len(self.train))
+        parameters = phase.parameters.values()
+        optimizer = make_optimizer(self.optimizer, parameters, phase.rate * self.lr, options)
         schedule = make_schedule(self.schedule, optimizer, self.epochs, self.schedule_options)
         return _Learner(Step(self.pair, phase, self.train, self.group), optimizer, schedule)
 

@@ -9,7 +9,6 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.joint import Joint
-from pyro_aevb.estimators.terms import guide_terms
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.hmc import Point, adapt, transition
 from pyro_aevb.pairs import Pair
@@ -111,7 +110,9 @@ class MonteCarloEM(Algorithm):
             index = torch.arange(len(data), device=data.images.device)
             self._joint = Joint(pair, data.take(index[:2]))
             with torch.no_grad():
-                chains = [self._joint.draw(data.take(block)) for block in index.split(BLOCK)]
+                chains = [
+                    self._joint.draw(pair.model, data.take(block)) for block in index.split(BLOCK)
+                ]
         self.chains = torch.cat(chains)
         self._step_size = self.chains.new_tensor(START)
         self._average = self.chains.new_tensor(acceptance)
@@ -162,6 +163,4 @@ class MonteCarloEM(Algorithm):
         return -self._joint.terms(x, self.chains[index]).sum() / len(x)
 
     def _guide_loss(self, x: Tensor, index: Tensor) -> Tensor:
-        values = self._joint.values(self.chains[index])
-        terms = guide_terms(self.pair, x, values).values()
-        return -torch.stack(list(terms)).sum() / len(x)
+        return -self._joint.log_guide(x, self.chains[index]).sum() / len(x)
