@@ -20,7 +20,9 @@ def circumstances(module: str, device: str) -> dict[str, Any]:
     r"""What a number means nothing without: the machine, the versions, the command, the day."""
     import torch
 
-    machine = {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    from pyro_aevb.assessment import processor
+
+    machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device != "cpu":
         machine["gpu"] = torch.cuda.get_device_name()
     versions = {"python": platform.python_version()}
@@ -55,14 +57,6 @@ def medium_products(device: str) -> str:
     if error < 5e-6:
         return "float32"
     return "TF32" if device != "cpu" else "bf16"
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def circumstances_line(result: Mapping[str, Any]) -> str:

@@ -13,6 +13,12 @@ from typing import Any, NoReturn
 from pyro_aevb.errors import UsageError
 
 PAIR_FLAG = "--pair."
+POSITIONAL = {
+    "run": ("RUN", "name a run's directory"),
+    "runs": ("RUN RUN ...", "name a run's directory"),
+    "name": ("NAME", "name a study"),
+}
+r"""How the usage shows what is given without a flag, and what is said if it is not there."""
 
 
 def run_command(
@@ -21,7 +27,8 @@ def run_command(
     positional: str | None = None,
     hidden: Sequence[str] = (),
     resume_from: Callable[[dict[str, Any]], str | None] | None = None,
-) -> None:
+    command: str | None = None,
+) -> Any:
     r"""Call a function with flags made from its parameters, then leave.
 
     ``--batch-size 20`` sets ``batch_size``; ``--pair.NAME VALUE`` sets an entry of
@@ -34,8 +41,12 @@ def run_command(
         positional: A parameter that takes the arguments without a flag.
         hidden: Parameters that only Python can give.
         resume_from: Given the flags, a settings file that they complete, or None.
+        command: What is called, if it is not the function's name.
+
+    Returns:
+        What the function returns.
     """
-    name = f"python -m pyro_aevb.{function.__name__}"
+    name = f"python -m pyro_aevb.{command or function.__name__}"
     arguments: dict[str, Any] = {}
     # All processes that torchrun starts read the same flags; one says what is wrong with them.
     silent = os.environ.get("RANK", "0") != "0"
@@ -59,7 +70,7 @@ def run_command(
             # ArviZ announces its next version on every import; nothing a user can act on here.
             warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
             silent = False
-            function(**arguments)
+            return function(**arguments)
     except UsageError as error:
         _leave("" if silent else " ".join(str(error).split()))
     except OSError as error:
@@ -123,7 +134,7 @@ def _parse(
         rest = [word for word in words if not word.startswith("-")]
         words = [word for word in words if word.startswith("-")]
         skipped.add(positional)
-        parser.usage = f"{name} RUN {'RUN ... ' if positional == 'runs' else ''}[flags]"
+        parser.usage = f"{name} {POSITIONAL[positional][0]} [flags]"
     parser.add_argument("--config", action="config", help="A YAML file of these settings.")
     parser.add_function_arguments(function, as_group=False, skip=skipped)
     known = [f"--{key}" for key in parameters if key not in skipped] + ["--config"]
@@ -141,7 +152,9 @@ def _parse(
     arguments = {key: value for key, value in namespace.items() if key in parameters}
     if positional is not None:
         if not rest:
-            raise UsageError(f"name a run's directory: {name} RUN")
+            raise UsageError(
+                f"{POSITIONAL[positional][1]}: {name} {positional.rstrip('s').upper()}"
+            )
         arguments[positional] = rest
     return arguments
 
@@ -184,6 +197,8 @@ def _kind(expected: str) -> str:
     simple = re.sub(r"<class '([\w.]+)'>", r"\1", expected)
     if simple.startswith(("<class 'collections", "list", "Sequence", "tuple")):
         return "a list such as [256,128]"
+    if simple.startswith("dict"):
+        return "settings such as '{rate: 0.25}', with a blank after each colon"
     choices = re.match(r"Literal\[(.*)\]", simple)
     if choices:
         return choices.group(1).replace("'", "")
@@ -205,13 +220,13 @@ def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: The pair has no such parameter, or it does not take the value.
     """
-    from pyro_aevb.pairs import FROM_DATA, constructor, locate
+    from pyro_aevb.pairs import FROM_DATA, constructor, constructor_parameters, locate
 
     make, (_, title) = constructor(pair), locate(pair)
     names = [flag[len(PAIR_FLAG) :].partition("=")[0] for flag in flags]
     if make is None:
         raise UsageError(f"{title} is not a class, so it takes no parameters; remove {flags[0]}")
-    accepted = [name for name in inspect.signature(make).parameters if name not in FROM_DATA]
+    accepted = [name for name in constructor_parameters(make) if name not in FROM_DATA]
     for name in names:
         if name not in accepted:
             near = difflib.get_close_matches(name, accepted, 1)

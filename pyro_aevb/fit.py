@@ -24,8 +24,12 @@ def fit(
     algorithm_options: dict[str, Any] | None = None,
     objective: Any = "elbo",
     num_particles: int = 1,
-    weight_noise: Literal["shared", "local", "flipout"] = "shared",
+    weight_noise: Literal["shared", "local", "flipout"] | None = None,
+    beta: float | None = None,
     kl_warm_up: int = 0,
+    corruption: Any = None,
+    corruption_options: dict[str, Any] | None = None,
+    map_prior: float | None = None,
     patience: int = 0,
     num_samples: int = 5000,
     weight_samples: int = 10,
@@ -43,7 +47,7 @@ def fit(
     r"""Check a pair, train it, score it on the test split and write the run.
 
     Arguments:
-        pair: A shipped name (VAE, Autoencoder), file.py:Name, file.py, or package.module:Name; in
+        pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name; in
             Python also a class, an instance (whose parameters are trained further) or a tuple.
         data: A data set's name, or a path to a .npy, .npz or folder of images.
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
@@ -60,11 +64,17 @@ def fit(
         algorithm: How the pair learns: default the one that it names, else svi, which ascends an
             objective.
         algorithm_options: Of the algorithm, such as its phases' learning rates.
-        objective: elbo, sampled_elbo, iwae, or the import path of a pyro.infer.ELBO subclass.
+        objective: elbo, sampled_elbo, iwae, dreg, or the import path of a pyro.infer.ELBO subclass.
         num_particles: Draws per datum in training.
         weight_noise: How draws of weight sites reach the data: shared, one for the batch, or local
-            (reparameterization) or flipout, with less variance in the gradients.
-        kl_warm_up: Epochs over which the weight of the latent KL rises to 1.
+            (reparameterization) or flipout, with less variance in the gradients; default the
+            pair's attribute weight_noise, else shared.
+        beta: Weight of the latent KL in training; default the pair's attribute beta, else 1.
+        kl_warm_up: Epochs over which that weight rises to beta.
+        corruption: What the guide sees of the data in training: masking, salt_and_pepper, gaussian
+            or none; default the pair's attribute corruption. In Python also a function of a batch.
+        corruption_options: Its arguments: {rate: 0.25, exact: true}, {std: 0.1, clip: true}.
+        map_prior: Standard deviation of a normal prior on all weights that are points.
         patience: Stop after so many epochs without a better validation value, and return to
             the best; 0 never stops.
         num_samples: K, importance samples per test datum.
@@ -124,6 +134,8 @@ def fit(
             objective=objective,
             num_particles=num_particles,
             weight_noise=weight_noise,
+            corruption=corruption,
+            corruption_options=corruption_options,
         )
         prepared = replace(prepared, notes=(*prepared.notes, *learning.notes))
         trainer = Trainer(
@@ -139,7 +151,9 @@ def fit(
             optimizer_options=optimizer_options or {},
             schedule=schedule,
             schedule_options=schedule_options or {},
+            beta=beta,
             kl_warm_up=kl_warm_up,
+            map_prior=map_prior,
             patience=patience,
             seed=seed,
             compile=compile,
@@ -157,7 +171,7 @@ def fit(
         trainer.run()
         try:
             drawn = (num_samples, weight_samples, num_data, seed, memory)
-            results = assess(run, prepared, *drawn, show, compile, group)
+            results = assess(run, prepared, *drawn, show, compile, group, trained=True)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"

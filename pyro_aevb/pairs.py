@@ -94,7 +94,7 @@ class Pair(nn.Module):
         r"""An attribute of the object or file that the pair was made of; None where there is none.
 
         Beside `model` and `guide` these say by what the pair is trained: the name of an algorithm,
-        a discriminator.
+        a discriminator, a corruption of its input, the weight `beta` of its KL.
         """
         return getattr(self._origin[0], name, None)
 
@@ -230,6 +230,22 @@ def constructor(source: Any) -> Callable[..., Any] | None:
     return found if isinstance(found, type) or python_inspect.isfunction(found) else None
 
 
+def constructor_parameters(make: Callable[..., Any]) -> dict[str, python_inspect.Parameter]:
+    r"""The parameters of a constructor by name.
+
+    What a class takes as ``**options`` is what the class that it extends takes.
+    """
+    found = dict(python_inspect.signature(make).parameters)
+    classes = make.__mro__ if isinstance(make, type) else ()
+    for base in [c for c in classes if "__init__" in vars(c)][1:]:
+        rest = [name for name, p in found.items() if p.kind is p.VAR_KEYWORD]
+        if not rest or base.__module__.startswith(("torch.", "pyro.", "builtins")):
+            break
+        del found[rest[0]]
+        found = {**python_inspect.signature(base).parameters, **found}
+    return found
+
+
 def locate(source: Any) -> tuple[Any, str]:
     r"""Find what a pair's name stands for: a class, a function, an instance, a tuple or a module.
 
@@ -304,7 +320,7 @@ def _import_failure(name: str, error: Exception) -> str:
 def _construct(
     found: Callable[..., Any], name: str, parameters: dict[str, Any], data: "DataSet | None"
 ) -> Any:
-    accepted = python_inspect.signature(found).parameters
+    accepted = constructor_parameters(found)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     for given in parameters:
         if given not in accepted and not open_ended:

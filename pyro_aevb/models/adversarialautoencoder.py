@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from .. import likelihoods, networks
@@ -33,9 +34,13 @@ class AdversarialAutoencoder(EncoderDecoder):
     discriminator net on codes cannot tell them apart. No bound on :math:`\log p(x)` is ascended
     and the prior needs no density, only draws.
 
-    With the point, ``elbo`` and ``log_likelihood`` are not defined, as q has no density;
-    ``reconstruction`` is. With the Gaussian all are: they hold for any guide, also for one that
-    was not trained by them. In both cases the pair generates, from the prior.
+    With the point, ``elbo`` and ``log_likelihood`` are not defined, as the guide has no density;
+    ``reconstruction`` is. With the Gaussian they are: bounds hold for any guide, also one that was
+    not trained by them, provided that the prior has a density wherever the guide has one. Where
+    it has none, as a uniform one outside its box, they are not defined either. The prior is then
+    masked, as an :class:`~pyro_aevb.models.autoencoder.Autoencoder`'s is; but the guide's site is
+    marked as one whose codes are made to follow it, ``infer={"matched": True}``. In all cases the
+    pair generates, from the prior.
 
     It is assumed that the data are independent and that the weights of all nets are points. How
     near the codes come to the prior is for the discriminator to say and is not guaranteed.
@@ -64,6 +69,9 @@ class AdversarialAutoencoder(EncoderDecoder):
 
     algorithm = "adversarial"
     means: Tensor
+    prior_scale: float
+    _given: Any
+    _device: torch.device
 
     def __init__(
         self,
@@ -91,6 +99,9 @@ class AdversarialAutoencoder(EncoderDecoder):
             data_mean, min_scale,
         )  # fmt: skip
         self._set_prior(prior, prior_scale, components, radius)
+        self.masked = encoder == "deterministic" or not (
+            self._given is None or _is_everywhere(self._given.support)
+        )
         widths = [latent_dim, *discriminator_hidden]
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
@@ -101,7 +112,9 @@ class AdversarialAutoencoder(EncoderDecoder):
     def model(self, x: Tensor) -> None:
         r"""The generative process, with `x` of shape `(batch, *event_shape)` observed."""
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", self.code_prior(x))
+            # A point has no density, and a code may lie where the prior has none.
+            prior = self.code_prior(x).mask(False) if self.masked else self.code_prior(x)
+            z = pyro.sample("z", prior)
             pyro.sample("x", self.decode(z), obs=x)
 
     def guide(self, x: Tensor) -> None:
@@ -111,7 +124,8 @@ class AdversarialAutoencoder(EncoderDecoder):
         if log_variance:
             q = dist.Normal(loc, (0.5 * log_variance[0]).exp(), validate_args=False)
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", q.to_event(1))
+            matched: Any = {"matched": True}
+            pyro.sample("z", q.to_event(1), infer=matched)
 
     def code_prior(self, x: Tensor) -> dist.TorchDistribution:
         r"""The distribution that codes are to follow, on the device of a batch."""
@@ -128,13 +142,13 @@ class AdversarialAutoencoder(EncoderDecoder):
         )
 
     def _set_prior(self, prior: Any, scale: float, components: int, radius: float) -> None:
-        self._given: Any = None
+        self._given = None
         self._device = torch.device("cpu")
         if not 0 < scale < math.inf:
             raise UsageError(f"prior_scale={scale} is not possible; give a number above 0")
         self.prior_scale = scale
         means = torch.zeros(1, self.latent_dim)
-        if isinstance(prior, dist.TorchDistribution):
+        if isinstance(prior, TorchDistributionMixin):
             if prior.event_shape != (self.latent_dim,) or prior.batch_shape != ():
                 raise UsageError(
                     f"the prior has batch shape {tuple(prior.batch_shape)} and event shape "
@@ -156,6 +170,11 @@ class AdversarialAutoencoder(EncoderDecoder):
             means[:, 0], means[:, 1] = radius * angles.cos(), radius * angles.sin()
         # No part of a checkpoint: the constructor's parameters say what it is.
         self.register_buffer("means", means, persistent=False)
+
+
+def _is_everywhere(support: Any) -> bool:
+    r"""Whether a distribution of this support has a density at any code."""
+    return getattr(support, "base_constraint", support) is dist.constraints.real
 
 
 def _moved(distribution: Any, device: torch.device) -> Any:

@@ -35,19 +35,24 @@ class Adversarial(Algorithm):
     two losses are :math:`2 \log 2` and :math:`\log 2`. The generator's loss is the
     non-saturating one.
 
+    Two optimizers that pull at one encoder can run away from each other, and did in 20 dimensions
+    with Adam's usual momentum; hence a lower one in all phases.
+
     Which parameters are whose is found from the gradients: the discriminator's are those of its
     module, the encoder's those that the code depends on, and the reconstruction's those that
     :math:`\log p(x \mid z)` depends on.
 
-    Valid for pairs with one local latent site of shape ``(d,)``, drawn from its prior in the
-    model and with a reparameterized (or Delta) guide, whose object has an ``nn.Module`` named
-    ``discriminator``, from codes ``(B, d)`` to logits ``(B, 1)``.
+    Valid for pairs with one local latent site of shape ``(d,)`` and a reparameterized (or Delta)
+    guide, whose object has an ``nn.Module`` named ``discriminator``, from codes ``(B, d)`` to
+    logits ``(B, 1)``. The prior need have no density: it may be masked, if the guide's site
+    is marked ``infer={"matched": True}``.
 
     Arguments:
         pair: An inspected pair.
         data: The training data.
-        discriminator_lr: The learning rate of the discriminator; default the run's.
-        generator_lr: That of the generator phase; default the run's.
+        discriminator_rate: The learning rate of the discriminator, as a multiple of the run's.
+        generator_rate: That of the generator phase.
+        momentum: :math:`\beta_1` of ``adam``, unless the run's optimizer options have ``betas``.
 
     Raises:
         UsageError: The pair is not of this kind.
@@ -57,6 +62,9 @@ class Adversarial(Algorithm):
         | https://arxiv.org/abs/1511.05644
         | Generative Adversarial Nets (Goodfellow et al., 2014)
         | https://arxiv.org/abs/1406.2661
+        | Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+          Networks (Radford, Metz and Chintala, 2016), for the momentum
+        | https://arxiv.org/abs/1511.06434
     """
 
     name = "adversarial"
@@ -66,8 +74,9 @@ class Adversarial(Algorithm):
         self,
         pair: Pair,
         data: Batches,
-        discriminator_lr: float | None = None,
-        generator_lr: float | None = None,
+        discriminator_rate: float = 1.0,
+        generator_rate: float = 1.0,
+        momentum: float = 0.5,
     ) -> None:
         description = pair.description
         assert description is not None, "inspect the pair first"
@@ -80,8 +89,11 @@ class Adversarial(Algorithm):
             reason = "its latent sites are not one code alone"
         elif len(local) != 1 or len(local[0].event_shape) != 1:
             reason = "it needs one local latent site of shape (d,)"
-        elif not local[0].drawn:
-            reason = f"the prior of {local[0].name!r} is masked, so that no code can be like it"
+        elif local[0].masked and not local[0].matched:
+            reason = (
+                f"the prior of {local[0].name!r} is masked; say in the guide that codes are to "
+                'follow it, pyro.sample(..., infer={"matched": True})'
+            )
         if reason is not None:
             raise UsageError(
                 f"adversarial cannot train {pair.name}: {reason}; AdversarialAutoencoder shows how"
@@ -102,15 +114,17 @@ class Adversarial(Algorithm):
                     f"adversarial cannot train {pair.name}: {name!r} belongs to its discriminator, "
                     "and the code or the data depend on it; give the discriminator its own"
                 )
+        low = {"adam": {"betas": (momentum, 0.999)}}
         self.phases = [
-            Phase("reconstruction", self._reconstruction, both),
-            Phase("discriminator", self._discriminator, judge, lr=discriminator_lr),
-            Phase("generator", self._generator, encoder, lr=generator_lr),
+            Phase("reconstruction", self._reconstruction, both, optimizer_options=low),
+            Phase("discriminator", self._discriminator, judge, 1, discriminator_rate, low),
+            Phase("generator", self._generator, encoder, 1, generator_rate, low),
         ]
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Codes of data as the guide draws them, ``(B, d)``."""
-        code: Tensor = poutine.trace(self.pair.guide).get_trace(x).nodes[self.site]["value"]
+        node: Any = poutine.trace(self.pair.guide).get_trace(x).nodes[self.site]
+        code: Tensor = node["value"]
         return code
 
     def prior(self, x: Tensor) -> Any:

@@ -4,7 +4,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pyro
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.objectives import make_objective
@@ -30,7 +31,7 @@ r"""The class of each algorithm; its file is ``training/NAME.py``."""
 class Phase:
     r"""One kind of update: a loss, and the parameters that its gradient may change.
 
-    Each phase has an optimizer and a schedule of its own, those of the run unless it states others.
+    Each phase has an optimizer and a schedule of its own, of the kinds that the run states.
 
     Arguments:
         name: Of the phase; its loss is column ``NAME_loss`` of ``history.csv``.
@@ -41,7 +42,9 @@ class Phase:
         parameters: The tensors that this phase trains, by name. Others that the loss depends on
             get no gradient from it.
         repeat: How often each batch takes this phase in a row.
-        optimizer, lr, optimizer_options: In place of those of the run.
+        rate: The learning rate, as a multiple of the run's.
+        optimizer_options: By the name of an optimizer, what it takes in place of torch's defaults
+            where the run leaves them: ``{"adam": {"betas": (0.5, 0.999)}}``.
         eager: Why the loss cannot be captured; None where it may be tried.
     """
 
@@ -49,9 +52,8 @@ class Phase:
     loss: Callable[[Tensor, Tensor], Tensor]
     parameters: Mapping[str, Tensor]
     repeat: int = 1
-    optimizer: str | None = None
-    lr: float | None = None
-    optimizer_options: Mapping[str, Any] | None = None
+    rate: float = 1.0
+    optimizer_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     eager: str | None = None
 
 
@@ -143,7 +145,9 @@ def make_algorithm(
     options: Mapping[str, Any] | None = None,
     objective: Any = "elbo",
     num_particles: int = 1,
-    weight_noise: str = "shared",
+    weight_noise: str | None = None,
+    corruption: Any = None,
+    corruption_options: Mapping[str, Any] | None = None,
 ) -> Algorithm:
     r"""A learning algorithm from its name.
 
@@ -155,6 +159,9 @@ def make_algorithm(
         options: Of the algorithm.
         objective, num_particles, weight_noise: Of ``svi``, see :class:`~.svi.SVI`; others have
             losses of their own.
+        corruption, corruption_options: Of ``svi`` too, see
+            :func:`~pyro_aevb.data.corruption.make_corruption`; default the pair's attribute
+            ``corruption``.
 
     Raises:
         UsageError: No such algorithm, or none for this pair; a setting or option that it does not
@@ -176,14 +183,16 @@ def make_algorithm(
                 f"--algorithm-options: {name} has no option {option!r}{hint}; it takes "
                 f"{', '.join(takes) or 'none'}"
             )
+    corrupt = make_corruption(corruption, corruption_options, pair.attribute("corruption"))
     made: Algorithm
     if name == "svi":
-        made = make(pair, make_objective(objective, num_particles), weight_noise)
+        made = make(pair, make_objective(objective, num_particles), weight_noise, corrupt)
         return made
     for flag, given, default in (
         ("objective", objective, "elbo"),
         ("num-particles", num_particles, 1),
-        ("weight-noise", weight_noise, "shared"),
+        ("weight-noise", weight_noise, None),
+        ("corruption", corrupt, None),
     ):
         if given != default:
             raise UsageError(

@@ -36,7 +36,13 @@ from pyro_aevb.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from pyro_aevb.training.optimizers import kl_scale, make_optimizer, make_schedule
+from pyro_aevb.training.optimizers import (
+    kl_scale,
+    latent_weight,
+    make_optimizer,
+    make_schedule,
+    map_options,
+)
 from pyro_aevb.training.parallel import Alone
 from pyro_aevb.training.step import Step
 from pyro_aevb.training.svi import SVI
@@ -65,10 +71,14 @@ class Trainer:
         epochs: How many passes over the training data.
         batch_size: B, of all processes together; the last batch of an epoch is smaller where B
             does not divide N.
-        optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`; of each phase
-            that has none of its own.
-        schedule, schedule_options: See :func:`~.optimizers.make_schedule`; of each phase alike.
-        kl_warm_up: Epochs over which the weight of the latent KL rises to 1; 0 is none.
+        optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`; each phase has
+            one of its own.
+        schedule, schedule_options: See :func:`~.optimizers.make_schedule`; likewise.
+        beta: The weight of the latent KL in the objective, not in the validation; default that of
+            the pair, else 1: :func:`~.optimizers.latent_weight`.
+        kl_warm_up: Epochs over which the weight of the latent KL rises to beta; 0 is none.
+        map_prior: The standard deviation of a normal prior on all parameters, which makes them
+            maximum a posteriori: :func:`~.optimizers.map_options`. None is no prior.
         patience: Stop after this many epochs without a better validation value and return to
             the best; 0 never stops.
         seed: Of the order of the data, and of all generators at the start.
@@ -92,7 +102,9 @@ class Trainer:
     optimizer_options: dict[str, Any] = field(default_factory=dict)
     schedule: str = "constant"
     schedule_options: dict[str, Any] = field(default_factory=dict)
+    beta: float | None = None
     kl_warm_up: int = 0
+    map_prior: float | None = None
     patience: int = 0
     seed: int = 0
     compile: str = "auto"
@@ -125,25 +137,33 @@ class Trainer:
         self.compiled = self.compile == "on" or (self.compile == "auto" and steps >= COMPILE_FROM)
         given = self.algorithm
         self._algorithm = SVI(self.pair, given) if isinstance(given, ELBO) else given
-        if self.kl_warm_up and self._algorithm.name != "svi":
-            raise UsageError(
-                f"--kl-warm-up {self.kl_warm_up} is for --algorithm svi; {self._algorithm.name} "
-                "has no KL to scale: leave the flag out"
-            )
+        self._beta = latent_weight(self.pair, self.beta)
+        if self._algorithm.name != "svi" and (self.kl_warm_up or self._beta != 1):
+            flag, remedy = f"--beta {self._beta:g}", "use --beta 1"
+            if self.kl_warm_up:
+                flag, remedy = f"--kl-warm-up {self.kl_warm_up}", "leave the flag out"
+            name = self._algorithm.name
+            raise UsageError(f"{flag} is for --algorithm svi; {name} has no KL to scale: {remedy}")
+        if self.map_prior is not None:
+            names = [name for phase in self._algorithm.phases for name in phase.parameters]
+            if repeated := [name for name in names if names.count(name) > 1]:
+                raise UsageError(
+                    f"--map-prior: {self._algorithm.name} trains {repeated[0]!r} in several "
+                    "phases, each with a loss of its own, so that it would have several priors"
+                )
         self._scorer = Scorer(self.pair, 1, 1, self.seed, details=False, calls=self.epochs)
         if self.compile == "off":
             self._scorer.compile = "off"
         self._learners = [self._learner(p) for p in self._algorithm.phases if p.parameters]
 
     def _learner(self, phase: Phase) -> "_Learner":
-        own = self.optimizer if phase.optimizer is None else phase.optimizer
-        options = self.optimizer_options if own == self.optimizer else {}
-        optimizer = make_optimizer(
-            own,
-            phase.parameters.values(),
-            self.lr if phase.lr is None else phase.lr,
-            options if phase.optimizer_options is None else phase.optimizer_options,
-        )
+        options: Mapping[str, Any] = {
+            **phase.optimizer_options.get(self.optimizer, {}),
+            **self.optimizer_options,
+        }
+        options = map_options(self.pair, self.optimizer, options, self.map_prior, len(self.train))
+        parameters = phase.parameters.values()
+        optimizer = make_optimizer(self.optimizer, parameters, phase.rate * self.lr, options)
         schedule = make_schedule(self.schedule, optimizer, self.epochs, self.schedule_options)
         return _Learner(Step(self.pair, phase, self.train, self.group), optimizer, schedule)
 
@@ -315,7 +335,7 @@ class Trainer:
 
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
         began, first_step = time.perf_counter(), self.step
-        scale = kl_scale(self.epoch, self.kl_warm_up)
+        scale = self._beta * kl_scale(self.epoch, self.kl_warm_up)
         index = order(len(self.train), self.seed, self.epoch).to(self.train.images.device)
         for learner in self._learners:
             learner.step.kl_scale = scale

@@ -52,7 +52,7 @@ class Step:
     def __post_init__(self) -> None:
         description = self.pair.description
         assert description is not None, "inspect the pair first"
-        self.latent = {s.name for s in description.local_sites or description.global_sites}
+        self.latent = description.kl_sites()
         self.parameters = dict(self.phase.parameters)
         self._unused: list[Tensor] = []
         # One tensor, filled anew where the weight changes, so that a CUDA graph reads it.

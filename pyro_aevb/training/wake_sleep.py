@@ -1,5 +1,7 @@
 r"""The wake-sleep algorithm."""
 
+from typing import Any
+
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -90,7 +92,8 @@ class WakeSleep(Algorithm):
     def _sleep(self, x: Tensor, index: Tensor) -> Tensor:
         with torch.no_grad():
             dream = poutine.trace(poutine.uncondition(self.pair.model)).get_trace(x)
-        seen = dream.nodes[self.observed]["value"].reshape(x.shape)
+        drawn: Any = dream.nodes[self.observed]["value"]
+        seen = drawn.reshape(x.shape)
         guide = poutine.trace(poutine.replay(self.pair.guide, trace=dream)).get_trace(seen)
         return _minus_log_prob(guide) / len(x)
 

@@ -1,0 +1,238 @@
+r"""What a study is made of. A study is a page of these, in a file that defines ``STUDY``."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pyro_aevb.errors import UsageError
+
+if TYPE_CHECKING:
+    from pyro_aevb.studies.collect import Collected
+
+Settings = Mapping[str, Any]
+r"""Settings of :func:`pyro_aevb.fit`, or of :func:`pyro_aevb.evaluate`, by name."""
+
+Key = tuple[str, str]
+r"""A row and a column."""
+
+Scale = Literal["smoke", "full"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    r"""One training: an ordinary run, and how it is scored afterwards."""
+
+    grid: str
+    row: str
+    column: str
+    seed: int
+    settings: Settings
+    r"""Of :func:`pyro_aevb.fit`; the epochs are the last of `looks`."""
+    looks: tuple[int, ...]
+    r"""The epochs after which the run is scored, rising."""
+    scores: Mapping[str, Settings]
+
+    @property
+    def path(self) -> Path:
+        r"""The run's directory, within that of the study."""
+        return Path("cells", *map(slug, (self.grid, self.row, self.column)), f"seed{self.seed}")
+
+    def __str__(self) -> str:
+        return f"{self.grid} / {self.row} / {self.column} / seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    r"""Trainings: rows times columns times seeds.
+
+    The settings of a cell are `settings`, then those of its row, of its column, and of the cell
+    itself; later ones win, and mappings such as ``pair_parameters`` are merged. `smoke` wins over
+    all at the smoke scale.
+
+    Arguments:
+        name: Of the grid; part of its runs' paths.
+        rows: Settings by row.
+        columns: Settings by column.
+        chosen: How these settings were chosen, and on what data; the page says so.
+        settings: Of all cells.
+        special: Of single cells; None leaves a cell out.
+        scores: Further scorings of each finished run, by name: settings of
+            :func:`pyro_aevb.evaluate`, beyond the samples and the seed of the run.
+        looks: Epochs after which ``fit`` scores a run besides the last; later ones are left out.
+        smoke: Settings that make a cell a matter of seconds.
+        smoke_rows: The rows that the smoke scale has; None is all.
+        row_title: What the rows are, for tables.
+    """
+
+    name: str
+    rows: Mapping[str, Settings]
+    columns: Mapping[str, Settings]
+    chosen: str
+    settings: Settings = field(default_factory=dict)
+    special: Mapping[Key, Settings | None] = field(default_factory=dict)
+    scores: Mapping[str, Settings] = field(default_factory=dict)
+    looks: Sequence[int] = ()
+    smoke: Settings = field(default_factory=dict)
+    smoke_rows: Sequence[str] | None = None
+    row_title: str = ""
+
+    def __post_init__(self) -> None:
+        for row, column in self.special:
+            if row not in self.rows or column not in self.columns:
+                raise UsageError(f"grid {self.name!r} has no cell ({row!r}, {column!r})")
+        for row in self.smoke_rows or ():
+            if row not in self.rows:
+                raise UsageError(f"grid {self.name!r} has no row {row!r}")
+
+    def keys(self, scale: Scale) -> list[Key]:
+        r"""Rows and columns of the cells that there are, in the order of their declaration."""
+        rows = self.rows if scale == "full" or self.smoke_rows is None else self.smoke_rows
+        return [
+            (row, column)
+            for row in rows
+            for column in self.columns
+            if self.special.get((row, column), {}) is not None
+        ]
+
+    def cells(self, scale: Scale, seeds: int) -> list[Cell]:
+        r"""The cells, seed by seed, so that a study cut short has whole tables of fewer seeds."""
+        cells = []
+        for seed in range(seeds):
+            for row, column in self.keys(scale):
+                own = self.special.get((row, column)) or {}
+                settings = merged(self.settings, self.rows[row], self.columns[column], own)
+                if scale == "smoke":
+                    settings = merged(settings, self.smoke)
+                epochs = settings.pop("epochs", 100)
+                looks = (*sorted(e for e in set(self.looks) if e < epochs), epochs)
+                cells.append(Cell(self.name, row, column, seed, settings, looks, self.scores))
+        return cells
+
+
+@dataclass(frozen=True)
+class Published:
+    r"""What others reported.
+
+    Arguments:
+        title: Of which quantity.
+        values: By row and column; each is compared with.
+        aside: Values that are shown and not compared with, since they are of something else; the
+            remark says of what.
+        remarks: What to know about a value.
+        tried: What was tried where a value is not met.
+    """
+
+    title: str
+    values: Mapping[Key, float]
+    aside: Mapping[Key, float] = field(default_factory=dict)
+    remarks: Mapping[Key, str] = field(default_factory=dict)
+    tried: Mapping[Key, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in self.aside:
+            if key not in self.remarks or key in self.values:
+                raise UsageError(f"{self.title}: {key} is aside; a remark, and no value, says why")
+
+
+@dataclass(frozen=True)
+class Table:
+    r"""One number for each row and column of a grid: its mean and spread over seeds.
+
+    Arguments:
+        title: Of the table.
+        grid: The grid's name.
+        quantity: ``SCORE/METRIC``, where the score is ``test`` for what ``fit`` computes or one
+            of the grid's `scores`, and the metric is a name in ``results.json``;
+            ``history/COLUMN``, the last row of ``history.csv``; ``parameters``; or
+            ``seconds_per_epoch``.
+        published: What to put beside it.
+        relative_to: A column; every value is divided by the one of its row there.
+        lower_is_better: Otherwise higher is.
+        places: Decimals.
+        text: What to read above the table.
+    """
+
+    title: str
+    grid: str
+    quantity: str
+    published: Published | None = None
+    relative_to: str | None = None
+    lower_is_better: bool = False
+    places: int = 2
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    r"""A picture of cells.
+
+    Arguments:
+        name: Of the file, without its suffix.
+        caption: What is seen.
+        draw: Draws it from the finished cells into a file, see :mod:`pyro_aevb.studies.figures`,
+            and returns whether there was anything to draw.
+    """
+
+    name: str
+    caption: str
+    draw: "Callable[[Collected, Path], bool]"
+
+
+@dataclass(frozen=True)
+class Study:
+    r"""A comparison: its cells, and what its page shows.
+
+    Arguments:
+        title: Of the page.
+        text: What is compared, and with whose figures.
+        grids: The trainings.
+        tables: In the order of the page.
+        figures: Likewise.
+        findings: What the finished tables say, in words.
+    """
+
+    title: str
+    text: str
+    grids: Sequence[Grid]
+    tables: Sequence[Table]
+    figures: Sequence[Figure] = ()
+    findings: str = ""
+
+    def __post_init__(self) -> None:
+        for table in self.tables:
+            columns = self.grid(table.grid).columns
+            if table.relative_to is not None and table.relative_to not in columns:
+                raise UsageError(f"{table.title}: grid has no column {table.relative_to!r}")
+        paths: dict[Path, Cell] = {}
+        for cell in self.cells("full", 1):
+            if paths.setdefault(cell.path, cell) is not cell:
+                raise UsageError(f"{cell} and {paths[cell.path]} have one path, {cell.path}")
+
+    def grid(self, name: str) -> Grid:
+        for grid in self.grids:
+            if grid.name == name:
+                return grid
+        raise UsageError(f"{self.title}: no grid {name!r}")
+
+    def cells(self, scale: Scale, seeds: int) -> list[Cell]:
+        r"""All cells; the first seed of every grid comes first."""
+        cells = [cell for grid in self.grids for cell in grid.cells(scale, seeds)]
+        return sorted(cells, key=lambda cell: cell.seed)
+
+
+def merged(*parts: Settings) -> dict[str, Any]:
+    r"""Settings of which later parts win; mappings within them are merged in the same way."""
+    whole: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            before = whole.get(name)
+            both = isinstance(before, Mapping) and isinstance(value, Mapping)
+            whole[name] = {**before, **value} if both else value  # type: ignore[dict-item]
+    return whole
+
+
+def slug(name: str) -> str:
+    r"""A name as a part of a path."""
+    return re.sub(r"[^A-Za-z0-9.+]+", "-", name).strip("-")

@@ -1,0 +1,230 @@
+r"""Pictures of a study's cells: what a figure's declaration draws with.
+
+Each function takes the finished cells and a file, draws what is there, and returns whether there
+was anything. The declaration gives the rest, as in
+``Figure("codes", "Test codes", partial(codes, grid="protocol", rows=["128-64-2"]))``. Where a
+trained pair is needed it is that of the first seed, on the CPU. `rows` and `columns` are those to
+draw of the grid's; None is all.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_aevb import panels
+from pyro_aevb.plots import NATS
+from pyro_aevb.predict import decode_grid, encode, generate, reconstruct
+from pyro_aevb.studies.collect import Collected
+from pyro_aevb.studies.declarations import Cell
+
+if TYPE_CHECKING:
+    from pyro_aevb.preparation import Prepared
+
+Names = Sequence[str] | None
+XLABEL = {"epochs": "epoch", "images": "training images seen", "seconds": "seconds of training"}
+
+
+def curves(
+    collected: Collected,
+    path: Path,
+    *,
+    grid: str,
+    quantities: Mapping[str, str],
+    x: Literal["epochs", "images", "seconds"] = "epochs",
+    rows: Names = None,
+    columns: Names = None,
+) -> bool:
+    r"""Quantities along the training, a panel for each row.
+
+    Arguments:
+        quantities: By name in the legend: ``history/COLUMN``, known after every epoch, or what a
+            :class:`~.declarations.Table` takes, known at every look.
+        x: What lies on the horizontal axis, logarithmic except for epochs.
+    """
+    drawn: dict[str, dict[str, panels.Curve]] = {}
+    for row, column in _keys(collected, grid, rows, columns):
+        for name, quantity in quantities.items():
+            found = [_curve(collected, c, quantity, x) for c in collected.of(grid, row, column)]
+            lines = [line for line in found if len(line)]
+            if lines:
+                stack = np.stack([line[: min(map(len, lines))] for line in lines])
+                title = f"{column}, {name}" if len(quantities) > 1 else column
+                curve = (stack[:, :, 0].mean(0), stack[:, :, 1])
+                drawn.setdefault(_title(collected, grid, row), {})[title] = curve
+    if drawn:
+        panels.curves(drawn, path, XLABEL[x], NATS, log=x != "epochs")
+    return bool(drawn)
+
+
+def reconstructions(
+    collected: Collected,
+    path: Path,
+    *,
+    grid: str,
+    rows: Names = None,
+    columns: Names = None,
+    noise: float = 0.0,
+) -> bool:
+    r"""The first ten test data, and below them what becomes of their mean codes.
+
+    Arguments:
+        noise: Standard deviation of Gaussian noise on the data, which are then clipped to [0, 1].
+    """
+    shown: dict[str, np.ndarray] = {}
+    for name, prepared in _trained(collected, grid, rows, columns):
+        x = _noisy(_first(prepared, 10), noise)
+        shown.setdefault("input", _array(x))
+        shown[name] = _array(reconstruct(prepared.pair, x))
+    if shown:
+        panels.image_rows(shown, path)
+    return bool(shown)
+
+
+def codes(
+    collected: Collected,
+    path: Path,
+    *,
+    grid: str,
+    rows: Names = None,
+    columns: Names = None,
+    noise: float = 0.0,
+) -> bool:
+    r"""The two-dimensional mean codes of the first 2,000 test data.
+
+    Arguments:
+        noise: As for :func:`reconstructions`.
+    """
+    shown: dict[str, np.ndarray] = {}
+    labels = None
+    for name, prepared in _trained(collected, grid, rows, columns):
+        x = _noisy(_first(prepared, 2000), noise)
+        shown[name] = _codes(prepared, x)
+        known = prepared.data.test.labels
+        labels = None if known is None else known[: len(x)].numpy()
+    if shown:
+        panels.scatters(shown, labels, path)
+    return bool(shown)
+
+
+def decoded_grids(
+    collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
+) -> bool:
+    r"""Decodings of a uniform grid over the central 95 % of the two-dimensional test codes."""
+    shown: dict[str, np.ndarray] = {}
+    for name, prepared in _trained(collected, grid, rows, columns):
+        x = _first(prepared, 2000)
+        low, high = np.quantile(_codes(prepared, x), [0.025, 0.975], axis=0)
+        across, down = np.meshgrid(
+            np.linspace(low[0], high[0], 15), np.linspace(high[1], low[1], 15)
+        )
+        points = np.stack([across.ravel(), down.ravel()], 1)
+        shown[name] = decode_grid(prepared.pair, points, x)
+    if shown:
+        panels.mosaics(shown, path)
+    return bool(shown)
+
+
+def growing_noise(
+    collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
+) -> bool:
+    r"""Decodings of one datum's code as noise is added to it: 0, 0.25, 0.5, ... standard deviations
+    of the codes, along one random direction.
+    """
+    shown: dict[str, np.ndarray] = {}
+    for name, prepared in _trained(collected, grid, rows, columns):
+        x = _first(prepared, 1000)
+        known = _codes(prepared, x)
+        direction = np.random.default_rng(0).normal(size=known.shape[1])
+        steps = np.linspace(0, 2.5, 11)[:, None] * known.std(0) * direction
+        shown[name] = decode_grid(prepared.pair, known[:1] + steps, x)
+    if shown:
+        panels.image_rows(shown, path)
+    return bool(shown)
+
+
+def generated(
+    collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
+) -> bool:
+    r"""Decodings of draws from the prior; without a prior, of a normal fitted to the test codes,
+    independent in each dimension.
+    """
+    shown: dict[str, np.ndarray] = {}
+    for name, prepared in _trained(collected, grid, rows, columns):
+        x = _first(prepared, 1000)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            if prepared.description.undefined() is None:
+                shown[name] = _array(generate(prepared.pair, x[:12]))
+                continue
+            known = torch.from_numpy(_codes(prepared, x))
+            drawn = known.mean(0) + known.std(0) * torch.randn(12, known.shape[1])
+        shown[name] = decode_grid(prepared.pair, drawn.numpy(), x)
+    if shown:
+        panels.image_rows(shown, path)
+    return bool(shown)
+
+
+def _keys(
+    collected: Collected, grid: str, rows: Names, columns: Names
+) -> Iterator[tuple[str, str]]:
+    for row, column in collected.keys(grid):
+        if (rows is None or row in rows) and (columns is None or column in columns):
+            yield row, column
+
+
+def _title(collected: Collected, grid: str, row: str) -> str:
+    return f"{collected.study.grid(grid).row_title} {row}".strip()
+
+
+def _curve(collected: Collected, cell: Cell, quantity: str, x: str) -> np.ndarray:
+    r"""Abscissa and ordinate of each point, shape :math:`(n, 2)`."""
+    history = collected.run(cell).history
+    seconds, images = collected.clock(cell), collected.num_train(cell)
+    source, _, name = quantity.partition("/")
+    if source == "history":
+        points = [(int(row["epoch"] or 0), row.get(name)) for row in history]
+    else:
+        points = [(epochs, collected.number(cell, quantity, epochs)) for epochs in cell.looks]
+    kept = []
+    for epochs, value in points:
+        if value is not None and np.isfinite(value):
+            at = {"epochs": epochs, "images": epochs * images, "seconds": seconds[epochs - 1]}
+            kept.append((at[x], value))
+    return np.array(kept, dtype=float).reshape(-1, 2)
+
+
+def _trained(
+    collected: Collected, grid: str, rows: Names, columns: Names
+) -> Iterator[tuple[str, "Prepared"]]:
+    r"""The first seed's trained pairs, named by what tells them apart."""
+    keys = list(_keys(collected, grid, rows, columns))
+    several = len({row for row, _ in keys}) > 1
+    for row, column in keys:
+        for cell in collected.of(grid, row, column)[:1]:
+            if collected.number(cell, "parameters") is not None:
+                name = f"{_title(collected, grid, row)}, {column}" if several else column
+                yield name, collected.prepared(cell)
+
+
+def _first(prepared: "Prepared", n: int) -> Tensor:
+    return prepared.test.take(torch.arange(min(n, len(prepared.test))))
+
+
+def _noisy(x: Tensor, std: float) -> Tensor:
+    if not std:
+        return x
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    return (x + std * noise).clamp(0, 1)
+
+
+def _codes(prepared: "Prepared", x: Tensor) -> np.ndarray:
+    return _array(next(iter(encode(prepared.pair, x).values())))
+
+
+def _array(x: Tensor) -> np.ndarray:
+    values: np.ndarray = x.cpu().numpy()
+    return values

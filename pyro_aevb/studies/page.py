@@ -1,0 +1,164 @@
+r"""A study's page: tables, figures, what is met and what is not, and how it all came about."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyro_aevb
+from pyro_aevb.studies.collect import Collected
+from pyro_aevb.studies.declarations import Key, Table, slug
+from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
+from pyro_aevb.tables import markdown_table
+
+LEGEND = (
+    "Each entry is the mean over seeds ± the standard deviation over seeds. What was published "
+    f"stands in parentheses: {BETTER} the mean here is at least as good, {WORSE} it is worse; "
+    "without a mark it is not compared with. An asterisk refers to a remark below the table."
+)
+SMOKE = (
+    "**This is the smoke scale: a few steps on tiny data, to see that every kind of cell runs. "
+    "Nothing can be read from its numbers.**"
+)
+
+
+def write_page(collected: Collected, name: str, folder: Path) -> Path:
+    r"""Write ``NAME.md``, and into ``NAME/`` the tables as CSV and LaTeX and the figures.
+
+    Arguments:
+        collected: The study and its finished cells.
+        name: Of the study.
+        folder: Where the page goes.
+
+    Returns:
+        The page.
+    """
+    study, beside = collected.study, folder / name
+    beside.mkdir(parents=True, exist_ok=True)
+    parts = [f"# {study.title}", study.text]
+    if collected.scale == "smoke":
+        parts.append(SMOKE)
+    if study.findings:
+        parts += ["## Findings", study.findings]
+    parts += ["## Tables", LEGEND]
+    remarked: set[int] = set()
+    for table in study.tables:
+        parts += [f"### {table.title}", _table(collected, table, beside, remarked)]
+    published = _published(collected)
+    if published:
+        parts += ["## Against what was published", *published]
+    if study.figures:
+        parts += ["## Figures", *_figures(collected, beside)]
+    parts += ["## How the settings were chosen", _choices(collected)]
+    parts += ["## Unfinished cells", _unfinished(collected)]
+    parts += ["## Circumstances", _circumstances(collected, name)]
+    page = folder / f"{name}.md"
+    page.write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    return page
+
+
+def _table(collected: Collected, table: Table, beside: Path, remarked: set[int]) -> str:
+    file = slug(table.title).lower()
+    (beside / f"{file}.csv").write_text(as_csv(collected, table))
+    (beside / f"{file}.tex").write_text(latex(collected, table))
+    notes = []
+    if table.published is not None and id(table.published) not in remarked:
+        remarked.add(id(table.published))
+        shown = set(collected.keys(table.grid))
+        for key, remark in table.published.remarks.items():
+            if key in shown:
+                notes.append(f"\\* {key[0]}, {key[1]}: {remark}")
+    text = markdown(collected, table, notes)
+    return f"{text}\n[CSV]({beside.name}/{file}.csv), [LaTeX]({beside.name}/{file}.tex)"
+
+
+def _published(collected: Collected) -> list[str]:
+    r"""For each published table: how many values are met by any table here, and the others."""
+    parts = []
+    tables: dict[int, list[Table]] = {}
+    for table in collected.study.tables:
+        if table.published is not None:
+            tables.setdefault(id(table.published), []).append(table)
+    for those in tables.values():
+        published = those[0].published
+        assert published is not None
+        best = {key: _best(collected, those, key) for key in published.values}
+        known = {key: found for key, found in best.items() if found is not None}
+        missed = {key: found for key, found in known.items() if found[0] < 0}
+        said = (
+            f"{published.title}: of {len(best)} values, {len(known) - len(missed)} are met or "
+            f"beaten by a mean here, {len(missed)} are not, {len(best) - len(known)} are not "
+            "measured yet."
+        )
+        rows = [
+            [*key, f"{published.values[key]}", mean, f"{-gain:.2f}", title]
+            + [published.tried.get(key, "")]
+            for key, (gain, mean, title) in missed.items()
+        ]
+        columns = ["row", "column", "published", "best here", "short by", "table", "what was tried"]
+        parts.append(markdown_table(said, columns, rows, []) if rows else said)
+    return parts
+
+
+def _best(collected: Collected, tables: list[Table], key: Key) -> tuple[float, str, str] | None:
+    r"""The largest gain over what was published, with the mean and the table that has it."""
+    found = []
+    for table in tables:
+        if key in collected.keys(table.grid):
+            entry = collected.entry(table, key)
+            if entry.gain is not None:
+                found.append((entry.gain, f"{entry.mean:.{table.places}f}", table.title))
+    return max(found, default=None)
+
+
+def _figures(collected: Collected, beside: Path) -> Iterator[str]:
+    for figure in collected.study.figures:
+        path = beside / f"{figure.name}.png"
+        path.unlink(missing_ok=True)
+        if figure.draw(collected, path):
+            yield f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*"
+        else:
+            yield f"*{figure.caption}* (not drawn: its cells are unfinished)"
+
+
+def _choices(collected: Collected) -> str:
+    grids = "\n".join(f"- {grid.name}: {grid.chosen}" for grid in collected.study.grids)
+    return f"Test data are for the tables alone; nothing was chosen by a look at them.\n\n{grids}"
+
+
+def _unfinished(collected: Collected) -> str:
+    r"""By grid and reason, the cells and, unless it is all of them, their seeds."""
+    if not collected.unfinished:
+        return "None."
+    groups: dict[tuple[str, str], dict[Key, list[int]]] = {}
+    for cell, why in collected.unfinished:
+        group = groups.setdefault((cell.grid, why), {})
+        group.setdefault((cell.row, cell.column), []).append(cell.seed)
+    lines = []
+    for (grid, why), cells in groups.items():
+        named = []
+        for (row, column), seeds in cells.items():
+            some = f" (seed {', '.join(map(str, seeds))})" if len(seeds) < collected.seeds else ""
+            named.append(f"{row} / {column}{some}")
+        lines.append(f"- {grid}: {'; '.join(named)}: {why}")
+    return "\n".join(lines)
+
+
+def _circumstances(collected: Collected, name: str) -> str:
+    records = [
+        (cell.grid, collected.records[cell.path])
+        for cell in collected.cells
+        if cell.path in collected.records and collected.records[cell.path].looks
+    ]
+    looks = [found for _, record in records for found in record.looks.values()]
+    environments = {results["environment"] for found in looks for results in found.values()}
+    command = f"python -m pyro_aevb.studies {shlex.quote(name)} --scale {collected.scale}"
+    lines = [f"- `{command} --seeds {collected.seeds}`, pyro_aevb {pyro_aevb.__version__}"]
+    lines += [f"- {machine}" for machine in sorted({record.machine for _, record in records})]
+    lines += [f"- {environment}" for environment in sorted(environments)]
+    for grid in collected.study.grids:
+        minutes = [record.seconds / 60 for name, record in records if name == grid.name]
+        lines.append(
+            f"- {grid.name}: {len(minutes)} cells, {sum(minutes):.1f} minutes of training and "
+            "scoring in all"
+        )
+    return "\n".join(lines)

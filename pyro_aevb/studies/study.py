@@ -1,0 +1,150 @@
+r"""Regenerate a comparison: ``python -m pyro_aevb.studies NAME``."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pyro_aevb.errors import UsageError
+
+if TYPE_CHECKING:
+    from pyro_aevb.studies.declarations import Study
+
+SHIPPED = ("aevb", "bayesian_autoencoders")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    r"""What a study came to.
+
+    Arguments:
+        page: Its page.
+        failed: Why cells failed, a line each.
+    """
+
+    page: Path
+    failed: list[str]
+
+
+def study(
+    name: str | Sequence[str],
+    scale: Literal["smoke", "full"] = "full",
+    seeds: int | None = None,
+    jobs: int = 1,
+    backend: Literal["loky", "dask", "ray"] = "loky",
+    device: str = "auto",
+    out: str | None = None,
+    page: str | None = None,
+    data_root: str | None = None,
+    show: bool = True,
+) -> Outcome:
+    r"""Run what is left to do of a study's cells, then write its page.
+
+    Arguments:
+        name: aevb, bayesian_autoencoders, or a file that defines STUDY.
+        scale: full, or smoke, which runs every kind of cell for seconds, on tiny data.
+        seeds: Runs of each cell; default 5, and 1 at the smoke scale.
+        jobs: Cells at a time, each with its part of the cores; -1 is one for each core.
+        backend: joblib's: loky (this machine), or dask or ray (a cluster).
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        out: The study's directory; default runs/NAME-SCALE.
+        page: Where the page and its pictures go; default page/ in the study's directory.
+        data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
+        show: Print progress.
+
+    Returns:
+        Where the page is, and which cells failed.
+    """
+    from tqdm import tqdm
+
+    from pyro_aevb.studies.collect import Collected
+    from pyro_aevb.studies.page import write_page
+    from pyro_aevb.studies.work import run_cells
+
+    title, declared = find(name)
+    if seeds is None:
+        seeds = 1 if scale == "smoke" else 5
+    if seeds < 1:
+        raise UsageError(f"--seeds is {seeds}; it must be at least 1")
+    if jobs < 1 and jobs != -1:
+        raise UsageError(f"--jobs is {jobs}; give a number of processes, or -1 for one a core")
+    folder = Path(out or f"runs/{title}-{scale}").resolve()
+    _claim(folder, title, scale)
+    root = data_root and str(Path(data_root).expanduser().resolve())
+
+    def collected() -> Collected:
+        return Collected(declared, scale, seeds, folder, root)
+
+    before = collected()
+    todo = [cell for cell, _ in before.unfinished]
+    failed: list[str] = []
+    with tqdm(
+        total=len(before.cells),
+        initial=len(before.cells) - len(todo),
+        disable=not show,
+        unit="cell",
+        desc=title,
+    ) as bar:
+        try:
+            for cell, why in run_cells(todo, folder, device, root, jobs, backend):
+                bar.update()
+                if why is not None:
+                    failed.append(f"{cell}: {why}")
+                    bar.write(f"failed: {failed[-1]}", file=sys.stderr)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"the same command goes on from here; what there is lies in {folder}"
+            ) from None
+    written = write_page(collected(), title, Path(page) if page else folder / "page")
+    if show:
+        print(f"page {written}")
+        if failed:
+            print(f"{len(failed)} of {len(before.cells)} cells failed; the page names them")
+    return Outcome(written, failed)
+
+
+def find(name: str | Sequence[str]) -> "tuple[str, Study]":
+    r"""A study by its name or its file.
+
+    Returns:
+        What to call it, and what it declares.
+
+    Raises:
+        UsageError: There is no such study.
+    """
+    from pyro_aevb.pairs import locate
+    from pyro_aevb.studies.declarations import Study
+
+    if not isinstance(name, str):
+        if len(name) != 1:
+            raise UsageError(f"give one study, not {len(name)}")
+        name = name[0]
+    if name in SHIPPED:
+        found, _ = locate(f"pyro_aevb.studies.{name}:STUDY")
+        return name, found
+    if not name.endswith(".py"):
+        raise UsageError(
+            f"no study {name!r}: there are {', '.join(SHIPPED)}; your own is a .py file with STUDY"
+        )
+    found, _ = locate(f"{name}:STUDY")
+    if not isinstance(found, Study):
+        raise UsageError(f"STUDY in {name} is a {type(found).__name__}, not a Study")
+    return Path(name).stem, found
+
+
+def _claim(folder: Path, name: str, scale: str) -> None:
+    r"""See to it that a directory holds one study at one scale."""
+    path, asked = folder / "study.json", {"study": name, "scale": scale}
+    if path.is_file():
+        if (there := json.loads(path.read_text())) != asked:
+            raise UsageError(
+                f"{folder} holds the study {there['study']} at the scale {there['scale']}; choose "
+                "another --out"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not a study; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asked) + "\n")

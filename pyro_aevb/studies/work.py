@@ -1,0 +1,199 @@
+r"""Run the cells of a study: one by one, or several at a time by joblib."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.studies.declarations import Cell, Settings, merged
+from pyro_aevb.studies.records import FIT, Record, failure, note_failure
+
+Backend = Literal["loky", "dask", "ray"]
+
+SHARED = ("num_samples", "weight_samples", "num_data", "memory", "compile", "seed")
+r"""Settings of ``fit`` that a further scoring takes over."""
+
+DIED = "its process died while it ran (out of memory?)"
+r"""Stands in a cell's file of failure from its start to its end."""
+
+_TURN = threading.Lock()
+r"""Pyro's state is the process's, and a worker of a cluster may have several threads."""
+
+Outcome = tuple[Cell, str | None]
+r"""A cell, and why it failed if it did."""
+
+
+def work(
+    cell: Cell, out: Path, device: str = "auto", data_root: str | None = None, threads: int = 0
+) -> Outcome:
+    r"""Train and score a cell, as far as that is still to do.
+
+    Arguments:
+        cell: What to run.
+        out: The study's directory.
+        device: Where to run it.
+        data_root: Where data sets lie.
+        threads: Of torch on a CPU; 0 leaves them as they are.
+
+    Returns:
+        The cell, and None or in one line why it failed, which is kept in `out` too.
+    """
+    import torch
+    from tqdm import tqdm
+
+    if threads:
+        torch.set_num_threads(threads)
+        # tqdm's own is shared among processes, and left behind if this one is killed
+        tqdm.set_lock(threading.RLock())
+    with _TURN:
+        note_failure(cell, out, DIED)
+        try:
+            _work(cell, out, device, data_root)
+        except Exception as error:  # whatever it is, other cells go on
+            note_failure(cell, out, error)
+            return cell, failure(cell, out)
+        except KeyboardInterrupt:
+            note_failure(cell, out, "interrupted")
+            raise
+        note_failure(cell, out, None)
+    return cell, None
+
+
+def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
+    import pyro_aevb
+    from pyro_aevb.assessment import processor
+    from pyro_aevb.runs import Run
+
+    where: dict[str, Any] = {"device": device, "data_root": data_root}
+    _check_names(pyro_aevb.fit, cell.settings)
+    for scoring in cell.scores.values():
+        _check_names(pyro_aevb.evaluate, scoring)
+    record = Record.of(cell, out)
+    record.machine = f"{processor()}, {os.cpu_count()} cores"
+    for epochs, name in record.missing(cell):
+        began = time.perf_counter()
+        run = Run(out / cell.path)
+        if name == FIT:
+            run = pyro_aevb.fit(
+                **cell.settings,
+                **where,
+                epochs=epochs,
+                seed=cell.seed,
+                out=str(run.path),
+                resume=(run.path / "settings.yaml").is_file(),
+                show=False,
+            )
+            results = run.results
+        else:
+            drawn = {key: cell.settings[key] for key in SHARED if key in cell.settings}
+            asked = merged({"seed": cell.seed}, drawn, cell.scores[name])
+            results = pyro_aevb.evaluate(_beside(run, name), **asked, **where, show=False)
+        record.looks.setdefault(str(epochs), {})[name] = results
+        record.seconds += time.perf_counter() - began
+        record.write(cell, out)
+
+
+def _check_names(function: Callable[..., Any], settings: Settings) -> None:
+    for name in settings:
+        if name not in signature(function).parameters:
+            raise UsageError(f"pyro_aevb.{function.__name__} has no setting {name!r}")
+
+
+def _beside(run: Any, name: str) -> Any:
+    r"""The same run, with the results of ``fit`` alone, to be scored in another way."""
+    from pyro_aevb.runs import Run
+
+    path = run.path.with_name(f"{run.path.name}-{name}")
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(run.path, path)
+    return Run(path)
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    out: Path,
+    device: str,
+    data_root: str | None,
+    jobs: int,
+    backend: Backend,
+) -> Iterator[Outcome]:
+    r"""Run cells, and yield the outcome of each as it ends.
+
+    With ``loky`` and one job they run in this process, otherwise in processes of their own, which
+    share its threads. ``dask`` and ``ray`` run them on a cluster whose workers see the study's
+    directory: the one that the environment names (``DASK_SCHEDULER_ADDRESS``, ``RAY_ADDRESS``), or
+    else one that is started here.
+
+    Arguments:
+        cells: What to run.
+        out: The study's directory.
+        device, data_root: See :func:`work`.
+        jobs: How many at a time; -1 is one for each core.
+        backend: joblib's, which runs them.
+
+    Raises:
+        UsageError: The backend is not installed.
+    """
+    import torch
+    from joblib import Parallel, delayed, effective_n_jobs
+
+    if backend == "loky" and jobs == 1:
+        for cell in cells:
+            yield work(cell, out, device, data_root)
+        return
+    local = backend == "loky"
+    threads = max(1, torch.get_num_threads() // effective_n_jobs(jobs)) if local else 0
+    for cell in cells:
+        note_failure(cell, out, None)
+    rest = list(cells)
+    with _cluster(backend, jobs):
+        while rest:
+            # joblib's Ray backend hands over nothing before everything is there.
+            how = "list" if backend == "ray" else "generator_unordered"
+            parallel = Parallel(jobs, batch_size=1, pre_dispatch="all", return_as=how)
+            try:
+                tasks = [delayed(work)(c, out, device, data_root, threads) for c in rest]
+                for cell, failed in parallel(tasks):
+                    rest.remove(cell)
+                    yield cell, failed
+            except BrokenProcessPool:
+                died = [cell for cell in rest if failure(cell, out) == DIED]
+                if not died:
+                    raise
+                for cell in died:  # it resumes with the next start
+                    rest.remove(cell)
+                    yield cell, DIED
+
+
+@contextmanager
+def _cluster(backend: Backend, jobs: int) -> Iterator[None]:
+    from joblib import effective_n_jobs, parallel_config
+
+    try:
+        if backend == "dask":
+            from distributed import Client
+        elif backend == "ray":
+            from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise UsageError(
+            f"--backend {backend} needs the package {backend}: pip install 'pyro_aevb[studies]'"
+        ) from error
+    if backend == "loky":
+        yield
+    elif backend == "ray":
+        register_ray()
+        with parallel_config("ray"):
+            yield
+    else:
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+        here: dict[str, Any] = {"n_workers": effective_n_jobs(jobs), "threads_per_worker": 1}
+        with Client(address) if address else Client(**here, dashboard_address=None):
+            with parallel_config("dask"):
+                yield

@@ -1,0 +1,509 @@
+"""Studies: what is declared, what is run, what is put into tables, and what a kill changes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import runpy
+import sys
+from dataclasses import replace
+from functools import partial, wraps
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pyro_aevb
+from pyro_aevb.errors import UsageError
+from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
+from pyro_aevb.studies.collect import Collected
+from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
+from pyro_aevb.studies.page import write_page
+from pyro_aevb.studies.records import Record
+from pyro_aevb.studies.study import SHIPPED, find
+from pyro_aevb.studies.work import run_cells, work
+
+DOCS = Path(__file__).parents[1] / "docs" / "studies.md"
+QUICK = {"data": "digits", "num_samples": 5, "num_data": 40, "epochs": 2}
+
+
+def tiny(looks: tuple[int, ...] = (1,), **changes) -> Study:
+    """Two cells of a few steps."""
+    grid = Grid(
+        "sizes",
+        rows={"2": {"pair_parameters": {"latent_dim": 2}}},
+        columns={"AE": {"pair": "Autoencoder"}, "VAE": {"pair": "VAE"}},
+        settings={**QUICK, "pair_parameters": {"hidden": [8]}},
+        looks=looks,
+        chosen="nothing was chosen.",
+        **changes,
+    )
+    tables = (
+        Table("Reconstruction", "sizes", "test/reconstruction"),
+        Table("ELBO", "sizes", "test/elbo"),
+    )
+    return Study("Tiny", "Two cells.", (grid,), tables)
+
+
+FIGURES = (
+    Figure("bound", "B", partial(curves, grid="sizes", quantities={"b": "history/elbo"})),
+    Figure("looks", "L", partial(curves, grid="sizes", quantities={"l": "test/elbo"})),
+    Figure("pictures", "P", partial(reconstructions, grid="sizes", noise=0.1)),
+    Figure("codes", "C", partial(codes, grid="sizes")),
+    Figure("grids", "G", partial(decoded_grids, grid="sizes")),
+    Figure("generated", "S", partial(generated, grid="sizes")),
+)
+
+
+def declared(path: Path, source: str) -> str:
+    """A file with a study, as a user has it."""
+    path.write_text(f"from test_studies import tiny\n\nSTUDY = {source}\n")
+    return str(path)
+
+
+def run_all(out: Path) -> None:
+    for cell in tiny().cells("full", 1):
+        assert work(cell, out)[1] is None
+    pictured = replace(tiny(), figures=FIGURES)
+    write_page(Collected(pictured, "full", 1, out), "tiny", out / "page")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("done")
+    run_all(out)
+    return out
+
+
+# What is declared
+
+
+def test_settings_are_merged_cell_over_column_over_row_over_grid() -> None:
+    grid = Grid(
+        "g",
+        rows={"a": {"lr": 2, "pair_parameters": {"hidden": [1]}}, "b": {}},
+        columns={"c": {"lr": 3, "pair_parameters": {"latent_dim": 3}}, "d": {"epochs": 7}},
+        settings={"lr": 1, "epochs": 5, "pair_parameters": {"hidden": [0], "latent_dim": 1}},
+        special={("b", "c"): {"lr": 4}, ("b", "d"): None},
+        looks=(9, 6, 2),
+        smoke={"epochs": 2, "pair_parameters": {"hidden": [9]}},
+        smoke_rows=("a",),
+        chosen="",
+    )
+    found = [(c.row, c.column, c.seed, c.settings, c.looks) for c in grid.cells("full", 2)]
+    ac = {"lr": 3, "pair_parameters": {"hidden": [1], "latent_dim": 3}}
+    ad = {"lr": 2, "pair_parameters": {"hidden": [1], "latent_dim": 1}}
+    bc = {"lr": 4, "pair_parameters": {"hidden": [0], "latent_dim": 3}}
+    assert found == [
+        cell
+        for seed in (0, 1)
+        for cell in (
+            ("a", "c", seed, ac, (2, 5)),
+            ("a", "d", seed, ad, (2, 6, 7)),
+            ("b", "c", seed, bc, (2, 5)),
+        )
+    ]
+    smoke = grid.cells("smoke", 1)
+    assert [(c.row, c.column, c.looks) for c in smoke] == [("a", "c", (2,)), ("a", "d", (2,))]
+    assert smoke[0].settings == {"lr": 3, "pair_parameters": {"hidden": [9], "latent_dim": 3}}
+
+
+def test_declarations_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UsageError, match="no cell"):
+        tiny(special={("2", "GAN"): {}})
+    with pytest.raises(UsageError, match="no grid 'g'"):
+        Study("", "", tiny().grids, [Table("", "g", "parameters")])
+    with pytest.raises(UsageError, match="no column 'GAN'"):
+        Study("", "", tiny().grids, [Table("", "sizes", "parameters", relative_to="GAN")])
+    clash = replace(tiny().grids[0], rows={"a b": {}, "a-b": {}})
+    with pytest.raises(UsageError, match="have one path"):
+        Study("", "", (clash,), ())
+    with pytest.raises(UsageError, match="aside"):
+        Published("", {}, aside={("2", "AE"): 1.0})
+
+
+# What is put into tables
+
+
+def fake(study: Study, out: Path, values: dict[tuple[str, str], list[float | None]]) -> Collected:
+    """A study whose cells are finished with given reconstructions, nothing trained."""
+    seeds = max(map(len, values.values()))
+    for cell in study.cells("full", seeds):
+        given = values.get((cell.row, cell.column), [])
+        if cell.seed < len(given):
+            metric = {"value": given[cell.seed], "reason": "for a test"}
+            found = {"metrics": {"reconstruction": metric}, "environment": "none"}
+            record = Record.of(cell, out)
+            record.looks = {str(cell.looks[-1]): {"test": {**found, "parameters": 10}}}
+            record.write(cell, out)
+    return Collected(study, "full", seeds, out)
+
+
+def two_tables(**options) -> Study:
+    """Two grids of two rows and two columns, one published table for both."""
+    published = Published(
+        "Reconstruction",
+        {("a", "x"): -10.0, ("a", "y"): -20.0, ("b", "x"): -30.0},
+        aside={("b", "y"): -40.0},
+        remarks={("b", "y"): "another quantity", ("a", "x"): "50 % of a_b & more"},
+        tried={("a", "y"): "everything"},
+    )
+    parts = {"rows": {"a": {}, "b": {}}, "columns": {"x": {}, "y": {}}, "chosen": "so"}
+    tables = [
+        Table(title, grid, "test/reconstruction", published, **options)
+        for title, grid in (("First", "one"), ("Second", "two"))
+    ]
+    return Study("T", "t", [Grid("one", **parts), Grid("two", **parts)], tables)
+
+
+VALUES = {
+    ("a", "x"): [-9.0, -12.0, -8.0],
+    ("a", "y"): [-25.0, -21.5, -23.25],
+    ("b", "x"): [-31.0, -30.5],
+    ("b", "y"): [None, None, None],
+}
+
+
+def test_tables_have_the_means_and_spreads_of_numpy(tmp_path: Path) -> None:
+    collected = fake(two_tables(), tmp_path, VALUES)
+    write_page(collected, "t", tmp_path / "page")
+    with (tmp_path / "page" / "t" / "first.csv").open() as file:
+        rows = {(row["row"], row["column"]): row for row in csv.DictReader(file)}
+    for key, published in {("a", "x"): -10.0, ("a", "y"): -20.0, ("b", "x"): -30.0}.items():
+        row, values = rows[key], np.array(VALUES[key])
+        assert float(row["mean"]) == pytest.approx(values.mean(), rel=1e-12)
+        assert float(row["spread"]) == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+        assert [float(v) for v in row["values"].split(";")] == values.tolist()
+        assert int(row["seeds"]) == len(values)
+        assert float(row["gain"]) == pytest.approx(values.mean() - published, rel=1e-9)
+    assert rows["b", "y"]["mean"] == rows["b", "y"]["gain"] == ""
+    page = (tmp_path / "page" / "t.md").read_text()
+    assert "| a | -9.67 ± 2.08 (▲ -10.0*) | -23.25 ± 1.75 (▼ -20.0) |" in page
+    assert "| b | -30.75 ± 0.35 [2 of 3 seeds] (▼ -30.0) | not defined (-40.0*) |" in page
+    assert page.count("another quantity") == 1 and "Test data" in page
+    tex = (tmp_path / "page" / "t" / "first.tex").read_text()
+    assert r"a & -9.67 $\pm$ 2.08 ($\triangle$ -10.0*) & -23.25 $\pm$ 1.75" in tex
+    assert tex.count(r"\\") == 3 and "±" not in tex
+
+
+def test_lower_can_be_better_and_one_seed_has_no_spread(tmp_path: Path) -> None:
+    study = two_tables(lower_is_better=True)
+    collected = fake(study, tmp_path, {("a", "x"): [-9.0], ("a", "y"): [-21.0]})
+    worse, better = (collected.entry(study.tables[0], ("a", column)) for column in "xy")
+    assert (worse.gain, better.gain) == (-1.0, 1.0)
+    assert worse.spread is None and worse.mean == -9.0
+
+
+def test_the_page_says_what_is_met_by_any_table_and_what_is_not(tmp_path: Path) -> None:
+    # Only the first grid's runs are there, then the second's: it has the better ones of each row.
+    study = two_tables()
+    fake(replace(study, grids=study.grids[:1], tables=study.tables[:1]), tmp_path, VALUES)
+    second = {("a", "x"): [-11.0] * 3, ("a", "y"): [-20.5] * 3, ("b", "x"): [-29.0] * 3}
+    fake(replace(study, grids=study.grids[1:], tables=study.tables[1:]), tmp_path, second)
+    collected = Collected(study, "full", 3, tmp_path)
+    page = write_page(collected, "t", tmp_path / "page").read_text()
+    assert "of 3 values, 2 are met or beaten by a mean here, 1 are not, 0 are not measured" in page
+    assert "| a | y | -20.0 | -20.50 | 0.50 | Second | everything |" in page
+    assert "- one: b / x (seed 2): not run yet" in page
+    assert "- two: b / y: not run yet" in page
+
+
+def test_ratios_are_taken_seed_by_seed(tmp_path: Path) -> None:
+    study = two_tables(relative_to="x")
+    values = {("a", "x"): [-2.0, -4.0, -8.0], ("a", "y"): [-1.0, -6.0]}
+    entry = fake(study, tmp_path, values).entry(study.tables[0], ("a", "y"))
+    np.testing.assert_allclose(entry.values, [0.5, 1.5])
+
+
+# What is run
+
+
+def test_cells_are_ordinary_runs(done: Path) -> None:
+    collected = Collected(tiny(), "full", 1, done)
+    assert not collected.unfinished
+    ae, vae = collected.cells
+    run = pyro_aevb.Run.open(done / vae.path)
+    value = run.results["metrics"]["reconstruction"]["value"]
+    assert collected.entry(tiny().tables[0], ("2", "VAE")).mean == value
+    assert collected.entry(tiny().tables[1], ("2", "AE")).undefined
+    assert [row["elbo"] for row in run.history][-1] == collected.number(vae, "history/elbo")
+    # By hand, with the same settings: the same run.
+    by_hand = pyro_aevb.fit(**{**vae.settings, "epochs": 2}, out=str(done / "by_hand"), show=False)
+    assert by_hand.results["metrics"] == run.results["metrics"]
+    # The look after one epoch is what a run of one epoch would have.
+    short = pyro_aevb.fit(**{**vae.settings, "epochs": 1}, out=str(done / "short"), show=False)
+    assert short.results["metrics"]["elbo"]["value"] == collected.number(vae, "test/elbo", 1)
+    # Training time: images over images per second.
+    seconds = [1297 / row["images_per_second"] for row in run.history]
+    np.testing.assert_allclose(collected.clock(vae), np.cumsum(seconds))
+    assert collected.number(vae, "seconds_per_epoch") == pytest.approx(np.median(seconds))
+
+
+def test_done_cells_are_skipped_and_new_seeds_and_scorings_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("fit", "evaluate"):
+        original = getattr(pyro_aevb, name)
+
+        @wraps(original)
+        def counted(*args, _original=original, **kwargs):
+            calls.append(_original.__name__)
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(pyro_aevb, name, counted)
+    file = declared(tmp_path / "tiny.py", "tiny(looks=())")
+    options = {"out": str(tmp_path / "out"), "show": False}
+    study(file, seeds=1, **options)
+    assert calls == ["fit"] * 2
+    study(file, seeds=1, **options)
+    assert calls == ["fit"] * 2
+    more = declared(tmp_path / "tiny.py", "tiny(looks=(), scores={'more': {'num_samples': 50}})")
+    outcome = study(more, seeds=2, **options)
+    assert not outcome.failed
+    assert calls == ["fit"] * 2 + ["evaluate"] * 2 + ["fit", "evaluate"] * 2
+    collected = Collected(
+        tiny((), scores={"more": {"num_samples": 50}}), "full", 1, tmp_path / "out"
+    )
+    record = collected.records[collected.cells[1].path]
+    assert record.looks["2"]["more"]["metrics"]["elbo"]["num_samples"] == 50
+    # The run keeps the results of fit.
+    run = collected.run(collected.cells[1])
+    assert run.results["metrics"]["elbo"]["num_samples"] == 5
+
+
+def test_a_failed_cell_is_reported_and_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = declared(tmp_path / "tiny.py", "tiny((), special={('2', 'AE'): {'lr': -1.0}})")
+    outcome = study(file, seeds=1, out=str(tmp_path / "out"))
+    (line,) = outcome.failed
+    assert line.startswith("sizes / 2 / AE / seed 0: ") and "lr" in line
+    assert line in capsys.readouterr().err
+    page = outcome.page.read_text()
+    assert re.search(r"\| 2 \|  \| -\d+\.\d\d \[?", page)  # blank, and the other cell's number
+    assert "- sizes: 2 / AE: " in page.partition("## Unfinished cells")[2]
+    # Mended, it runs at the next start; the other is not touched.
+    before = (tmp_path / "out/cells/sizes/2/VAE/seed0.json").read_text()
+    mended = declared(tmp_path / "tiny.py", "tiny(())")
+    assert not study(mended, seeds=1, out=str(tmp_path / "out"), show=False).failed
+    assert (tmp_path / "out/cells/sizes/2/VAE/seed0.json").read_text() == before
+    # Changed, it is refused: the record would be false.
+    changed = declared(tmp_path / "tiny.py", "tiny((), special={('2', 'AE'): {'lr': 0.5}})")
+    (line,) = study(changed, seeds=1, out=str(tmp_path / "out"), show=False).failed
+    assert "lr was None and is now 0.5" in line
+
+
+def test_misspelt_settings_fail_before_any_training(tmp_path: Path) -> None:
+    for changes, name in (
+        ({"special": {("2", "AE"): {"epoch": 1}}}, "fit has no setting 'epoch'"),
+        ({"scores": {"more": {"num_sample": 1}}}, "evaluate has no setting 'num_sample'"),
+    ):
+        cell = tiny(**changes).cells("full", 1)[0]
+        assert name in str(work(cell, tmp_path)[1])
+        assert not (tmp_path / cell.path).exists()
+
+
+class Killed(BaseException):
+    """What nothing catches, as nothing catches a kill."""
+
+
+def outputs(out: Path) -> dict[str, bytes]:
+    files = (out / "page").rglob("*.*")
+    return {f.name: f.read_bytes() for f in files if f.suffix in (".csv", ".tex", ".png")}
+
+
+@pytest.mark.parametrize("moment", ["in training", "before the record", "between cells"])
+def test_a_killed_study_started_again_changes_no_figure(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    where = {
+        "in training": (pyro_aevb.Run, "write_history", 2),  # after an epoch of the second look
+        "before the record": (Record, "write", 1),
+        "between cells": (Record, "of", 2),
+    }
+    owner, name, number = where[moment]
+    with monkeypatch.context() as patched:
+        count = 0
+        original = getattr(owner, name)
+
+        def dying(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == number:
+                raise Killed
+            return original(*args, **kwargs)
+
+        patched.setattr(owner, name, dying)
+        with pytest.raises(Killed):
+            run_all(tmp_path)
+    run_all(tmp_path)
+    expected = outputs(done)
+    assert len(expected) == 4 + 6
+    assert outputs(tmp_path) == expected
+    for cell in tiny().cells("full", 1):
+        a, b = (
+            torch.load(folder / cell.path / "checkpoint.pt", weights_only=True)["tensors"]
+            for folder in (done, tmp_path)
+        )
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt("--resume --out continues from here")
+
+    monkeypatch.setattr("pyro_aevb.training.loop.Trainer.run", interrupted)
+    file = declared(tmp_path / "tiny.py", "tiny()")
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on from here"):
+        study(file, seeds=1, out=str(tmp_path / "out"), show=False)
+
+
+def test_cells_on_a_local_dask_cluster_are_those_of_this_process(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed")
+    cells = tiny().cells("full", 1)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, dashboard_address=None
+    ) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        outcomes = list(run_cells(cells, tmp_path, "cpu", None, 2, "dask"))
+    assert sorted(str(cell) for cell, _ in outcomes) == sorted(map(str, cells))
+    assert all(failed is None for _, failed in outcomes)
+    for cell in cells:
+        here, there = (pyro_aevb.Run.open(out / cell.path) for out in (done, tmp_path))
+        assert here.results["metrics"] == there.results["metrics"]
+
+
+def test_a_backend_that_is_not_installed_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'pyro_aevb\[studies\]'"):
+        list(run_cells(tiny().cells("full", 1), tmp_path, "cpu", None, 1, "ray"))
+
+
+# The command, and what comes with the package
+
+
+def test_the_study_of_the_documentation_runs(tmp_path: Path) -> None:
+    source = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert source is not None
+    (tmp_path / "sizes.py").write_text(source[1])
+    outcome = study(str(tmp_path / "sizes.py"), "smoke", out=str(tmp_path / "o"), show=False)
+    page = outcome.page.read_text()
+    assert not outcome.failed and "smoke scale" in page
+    vae = (64 * 500 + 500) + (500 * 4 + 4) + (2 * 500 + 500) + (500 * 64 + 64)
+    assert f"| 2 | {vae} | {vae} |" in page
+    assert {f.name for f in (tmp_path / "o/page/sizes").glob("*.png")} == {
+        "bounds.png",
+        "reconstructions.png",
+    }
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from pyro_aevb.cli import run_command
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "study.json").write_text('{"study": "aevb", "scale": "full"}')
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("")
+    (tmp_path / "not.py").write_text("STUDY = 1")
+    for words, said in (
+        ([], "name a study: python -m pyro_aevb.studies NAME"),
+        (["page"], "there are aevb, bayesian_autoencoders"),
+        (["aevb", "--seeds=0"], "--seeds is 0"),
+        (["aevb", "--jobs=0"], "--jobs is 0"),
+        (["aevb", "--scale=small"], "smoke"),
+        (["aevb", "--scale=smoke", f"--out={tmp_path / 'full'}"], "at the scale full"),
+        (["aevb", f"--out={tmp_path / 'taken'}"], "is not a study"),
+        ([str(tmp_path / "not.py")], "is a int"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            run_command(study, words, positional="name", command="studies")
+        assert left.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and said in line, line
+
+
+def test_the_command_exits_with_1_when_a_cell_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "bad.py").write_text(
+        "from pyro_aevb.studies import Grid, Study\n"
+        "g = Grid('g', {'r': {}}, {'c': {'pair': 'GAN'}}, 'so', {'data': 'digits'})\n"
+        "STUDY = Study('Bad', '', [g], [])\n"
+    )
+    monkeypatch.setattr(
+        sys, "argv", ["studies", str(tmp_path / "bad.py"), f"--out={tmp_path / 'o'}"]
+    )
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("pyro_aevb.studies", run_name="__main__")
+    said = capsys.readouterr()
+    assert left.value.code == 1 and said.err.count("no pair 'GAN'") == 5
+    assert "5 of 5 cells failed" in said.out
+
+
+# Names that shipped studies use and this version does not have. Remove one when it comes.
+AWAITED = {
+    *("BayesianAutoencoder", "BayesianVAE", "AdversarialAutoencoder"),
+    *("corruption", "corruption_options", "map_prior", "algorithm", "estimator"),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_declared_setting_is_one(name: str) -> None:
+    from pyro_aevb.data.sets import load, names
+    from pyro_aevb.models import __all__ as pairs
+    from pyro_aevb.pairs import load_pair
+
+    _, found = find(name)
+    fit = set(signature(pyro_aevb.fit).parameters)
+    evaluate = set(signature(pyro_aevb.evaluate).parameters)
+    unknown, digits = set(), load("digits")
+    for scale in ("smoke", "full"):
+        for cell in found.cells(scale, 1):
+            unknown |= set(cell.settings) - fit
+            unknown |= {key for score in cell.scores.values() for key in score} - evaluate
+            assert cell.settings["data"].partition(":")[0] in names()
+            if cell.settings["pair"] in pairs:
+                load_pair(cell.settings["pair"], cell.settings["pair_parameters"], digits)
+            else:
+                unknown.add(cell.settings["pair"])
+    assert unknown <= AWAITED
+    assert {(c.grid, c.column) for c in found.cells("smoke", 1)} == {
+        (c.grid, c.column) for c in found.cells("full", 1)
+    }
+
+
+def test_published_values_differ_as_the_slides_say() -> None:
+    """The slides give the loss through noise beside each value, so slips of the pen show."""
+    from pyro_aevb.studies.bayesian_autoencoders import CLEAN, MLPS, NOISY_PUBLISHED
+
+    losses = {
+        "Bayesian NN": (-2.8, -12.1, -16.5, -36.7, -13.4, -13.6, -39.2),
+        "VAE": (-54, -15.8, -20.6, -37.7, -14.8, -29, -41.9),
+        "Hybrid": (-34.5, -14.7, -13.2, -42.3, -19.0, -12.8, -34.4),
+    }
+    for family, values in losses.items():
+        for architecture, loss in zip(MLPS, values, strict=True):
+            key = (architecture, family)
+            difference = NOISY_PUBLISHED.values[key] - CLEAN.values[key]
+            assert difference == pytest.approx(loss, abs=1e-6 if key != ("32", "VAE") else 0.05)
+    # Of the adversarial autoencoder it is the loss from values that were training batches'.
+    slides = (-74.8, -124.9, -136.9, -68.2, -135.5, -117.1, -78.0)
+    losses_aae = (-31.2, -51.2, -44.7, -71.8, -53.1, -53.5, -55.0)
+    for architecture, value, loss in zip(MLPS, slides, losses_aae, strict=True):
+        assert NOISY_PUBLISHED.aside[architecture, "AAE"] - value == pytest.approx(loss, abs=1e-6)
+    assert len(CLEAN.values) == 28 and len(NOISY_PUBLISHED.values) == 21
+
+
+def test_records_are_plain_json(done: Path) -> None:
+    (path,) = done.glob("cells/sizes/2/VAE/seed0.json")
+    record = json.loads(path.read_text())
+    assert set(record["looks"]) == {"1", "2"}
+    assert record["looks"]["2"]["test"]["num_train"] == 1297
