@@ -1,6 +1,8 @@
 """Annealed importance sampling and bidirectional Monte Carlo against exact log-likelihoods."""
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from linear_gaussian import (
@@ -188,8 +190,30 @@ def test_what_cannot_be_annealed_says_why():
         ({"schedule": "cubic"}, "--schedule is 'cubic'; it must be sigmoid or linear"),
         ({"start": "encoder"}, "--start is 'encoder'"),
         ({"seed": -1}, "--seed is -1"),
+        ({"compile": "yes"}, "--compile is 'yes'"),
     ):
         with pytest.raises(UsageError, match=said):
             Annealer(pair, x, **settings)
     with pytest.raises(UsageError, match="no latent site inside the data plate"):
         Annealer(ready(GaussianMean(x), x), x)
+
+    class Delta(PPCA):
+        def guide(self, x):
+            with self.plate(x):
+                pyro.sample("z", dist.Delta(x @ self.A.T).to_event(1))
+
+        def model(self, x):
+            float(x.sum())
+            super().model(x)
+
+    pair = ready(Delta(features=3), x)
+    with pytest.raises(UsageError, match="its guide has no density at given codes: latent site"):
+        Annealer(pair, x, start="guide")
+    with pytest.raises(
+        UsageError, match="--compile on: Delta has to be annealed eagerly: it reads"
+    ):
+        Annealer(pair, x, 2, 2, 2, compile="on")(batches(x))
+    said = []
+    found = Annealer(pair, x, 2, 2, 2, compile="auto", say=said.append)(batches(x))
+    assert found.log_weights.shape == (2, 4)
+    assert len(said) == 1 and "is annealed eagerly: it reads a value back" in said[0]

@@ -149,9 +149,9 @@ class Annealer:
         seed: Of all draws; every call makes the same ones.
         memory: Bytes that evaluating the pair may take at once, see
             :class:`~.importance.Scorer`. Changes speed only.
-        compile: ``on`` captures and compiles the log-density and its gradient, ``off`` runs the
-            pair's handlers every time; ``auto`` decides by the work, and where a pair cannot be
-            captured runs it eagerly.
+        compile: ``on`` captures and compiles the log-density and its gradient, or fails; ``off``
+            runs the pair's handlers every time; ``auto`` decides by the work, and where a pair
+            cannot be captured runs it eagerly.
         say: Told why the pair is run eagerly, where it cannot be captured.
 
     Raises:
@@ -176,6 +176,8 @@ class Annealer:
     ) -> None:
         assert pair.description is not None, "inspect the pair first"
         check_seed(seed)
+        if compile not in ("auto", "on", "off"):
+            raise UsageError(f"--compile is {compile!r}; it must be auto, on or off")
         for name, value in (("num-chains", num_chains), ("leapfrog-steps", leapfrog_steps)):
             if value < 1:
                 raise UsageError(f"--{name} is {value}; it must be at least 1")
@@ -199,7 +201,17 @@ class Annealer:
         work = 100 * num_chains * num_temperatures * leapfrog_steps * each
         wanted = compile == "on" or (compile == "auto" and work >= COMPILE_FROM)
         way = Way.EAGER if compile == "off" else Way.COMPILED if wanted else Way.GRAPH
-        self._evaluate = Replay(self._gradients, way, say or (lambda reason: None))
+
+        def fallback(reason: str) -> None:
+            if compile == "on":
+                raise UsageError(
+                    f"--compile on: {pair.name} has to be annealed eagerly: {reason}; use "
+                    "--compile auto"
+                )
+            if say is not None:
+                say(f"{pair.name} is annealed eagerly: {reason}")
+
+        self._evaluate = Replay(self._gradients, way, fallback)
 
     @torch.no_grad()
     def __call__(
