@@ -33,6 +33,8 @@ from .networks import check_choice
 from .priors import IsotropicNormal, WeightPrior, kl_to_isotropic
 
 Family = Literal["normal", "low_rank", "dropout", "ensemble"]
+POINTS = ("dropout", "ensemble")
+r"""Families whose weights are points, given which inputs are dropped or which member it is."""
 Weights = dict[str, dict[str, Tensor]]
 r"""By net, then by parameter: what ``torch.func.functional_call`` takes."""
 
@@ -392,7 +394,7 @@ def build(
         if name not in taken[family]:
             homes = [f'"{home}"' for home, names in taken.items() if name in names]
             raise UsageError(f"{name} is a setting of posterior={' or '.join(homes)}; remove it")
-    if prior.kind == "learned" and family in ("dropout", "ensemble"):
+    if prior.kind == "learned" and family in POINTS:
         raise UsageError(
             f'prior="learned" needs a posterior with a density; with posterior="{family}" the best '
             'prior would be a point at 0: use prior="fan_in"'

@@ -476,6 +476,10 @@ def test_settings_are_flags_and_wrong_ones_are_refused():
         "decoder",
         "likelihood",
     }
+    assert BayesianVAE((9,), num_data=N).weights.prior.kind == "learned"
+    for posterior in ("dropout", "ensemble"):  # points have no scale to learn a prior from
+        source = BayesianVAE((9,), num_data=N, posterior=posterior)
+        assert source.weights.prior.kind == "fan_in"
     with pytest.raises(UsageError, match="--pair.posterior takes normal"):
         parse_pair_flags("BayesianAutoencoder", ["--pair.posterior=flow"])
     with pytest.raises(UsageError, match="bayesian='encoder' is unknown; choose one of both, dec"):

@@ -29,7 +29,8 @@ class Bayesian(nn.Module):
         bayesian: Whose weights are uncertain: those of ``"both"`` nets, or of the ``"decoder"``
             alone; the encoder's are then points. Default the family's: `uncertain`.
         prior: ``"fan_in"``, ``"learned"`` or ``"mixture"``, see
-            :class:`~pyro_aevb.priors.WeightPrior`.
+            :class:`~pyro_aevb.priors.WeightPrior`; default ``"learned"``, or ``"fan_in"`` if the
+            posterior's weights are points.
         prior_scale: The prior's scale, in units of one over the root of the fan-in.
         posterior: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``, see
             :mod:`pyro_aevb.guides`.
@@ -66,7 +67,7 @@ class Bayesian(nn.Module):
         data_mean: Tensor | None = None,
         min_scale: float = 1e-3,
         bayesian: Literal["both", "decoder"] | None = None,
-        prior: priors.Kind = "learned",
+        prior: priors.Kind | None = None,
         prior_scale: float = 1.0,
         posterior: guides.Family = "normal",
         init_scale: float | None = None,
@@ -77,6 +78,8 @@ class Bayesian(nn.Module):
         super().__init__()
         bayesian = self.uncertain if bayesian is None else bayesian
         networks.check_choice("bayesian", bayesian, ("both", "decoder"))
+        if prior is None:
+            prior = "fan_in" if posterior in guides.POINTS else "learned"
         points = partial(
             self.family,
             *(event_shape, latent_dim, hidden, network, likelihood, activation),
@@ -84,8 +87,8 @@ class Bayesian(nn.Module):
         )
 
         def uncertain(nets: EncoderDecoder) -> dict[str, nn.Module]:
-            parts: dict[str, nn.Module] = {"decoder": nets.decoder, "likelihood": nets.likelihood}
-            return parts if bayesian == "decoder" else {"encoder": nets.encoder, **parts}
+            names = ("encoder", "decoder", "likelihood")[bayesian == "decoder" :]
+            return {name: nets.get_submodule(name) for name in names}
 
         self.nets = points()
         self.nets.num_data = num_data
