@@ -88,7 +88,8 @@ bounds = Grid(
         **{f"Frey Face, N_z = {n}": merged(FREY, size(n)) for n in (2, 5, 10, 20)},
     },
     columns=ALGORITHMS,
-    settings=PAPER,
+    settings=merged(PAPER, {"num_samples": 100}),
+    looks=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
     smoke=SMOKE,
     smoke_rows=("MNIST, N_z = 3", "Frey Face, N_z = 2"),
     chosen=STEP,
@@ -193,7 +194,7 @@ STUDY = Study(
             partial(
                 curves,
                 grid=bounds.name,
-                quantities={"training": "history/objective", "validation": "history/elbo"},
+                quantities={"training": "test/training_elbo", "test": "test/elbo"},
                 x="images",
             ),
         ),

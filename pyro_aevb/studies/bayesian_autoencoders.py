@@ -125,7 +125,8 @@ denoising = Grid(
     rows=ARCHITECTURES,
     columns=FAMILIES,
     settings=merged(COMMON, BEST, NOISE),
-    special=REACHABLE,
+    # Adversarial training has no corrupted input.
+    special={**REACHABLE, **{(row, "AAE"): None for row in ARCHITECTURES}},
     scores=NOISY,
     smoke=SMOKE,
     smoke_rows=("128-64-2",),
