@@ -5,14 +5,18 @@ import time
 from argparse import Namespace
 from typing import Any
 
+import numpy as np
+
 from benchmarks import report
 from benchmarks.images import mnist
 from benchmarks.measure import epoch, say, workers
-from benchmarks.networks import NETWORKS
+from benchmarks.networks import NETWORKS, Network
 from benchmarks.peers import PEERS, Peer
+from benchmarks.peers.floor import Floor, product, seconds
 
 NAMES = ("pyro", "project-eager", "project")
 STEPS = 100
+LARGE = 2048
 
 WITHIN = {
     "data loader": r"enumerate\(DataLoader\)",
@@ -83,6 +87,25 @@ def _kind(event: Any) -> str:
     return next((k for k, pattern in NAMED.items() if re.search(pattern, event.name)), OTHER)
 
 
+def ceiling(network: Network, images: np.ndarray) -> dict[str, float]:
+    r"""How near the products of a step are to what the processor can do.
+
+    Billions of operations a second in the products of one step, each by the faster way that torch
+    has, and in one large product, in float32 and with bfloat16 operands: the best of five tries.
+    """
+    import torch
+
+    floor = Floor(network, images, "cpu", fastest=True)
+    large = torch.randn(LARGE, LARGE)
+    found = {"a step": (floor.operations, floor.multiply)}
+    for name, operand in (("float32", large), ("bfloat16", large.bfloat16())):
+        found[name] = (2 * LARGE**3, product(operand, operand, True))
+    return {
+        name: 1e-9 * operations / min(seconds(work, 10) for _ in range(5))
+        for name, (operations, work) in found.items()
+    }
+
+
 def run(args: Namespace) -> None:
     r"""Profile the first of the chosen networks."""
     key = args.networks[0]
@@ -97,6 +120,8 @@ def run(args: Namespace) -> None:
             parts[name] = worker.run(anatomy).value
             say(f"{name}: {parts[name]}")
     result = {"milliseconds": parts, **report.circumstances("benchmarks.training", args.device)}
+    rates = ceiling(network, images) if args.device == "cpu" else {}
+    result["gflops"] = rates
     path = args.out / f"profile-{args.device}.json"
     report.merge(path, {key: result})
     kinds = list(dict.fromkeys(kind for found in parts.values() for kind in found))
@@ -106,7 +131,13 @@ def run(args: Namespace) -> None:
         "step. Operations as the profiler times them, each without those it calls; Python is what "
         "remains of the wall clock, with the profiler's own work in it.\n\n"
         f"{report.table(('', *(PEERS[name].title for name in parts)), rows)}\n"
-        f"{report.circumstances_line(result)}\n"
     )
+    if rates:
+        text += (
+            f"The products of a step alone, each by the faster way that torch has, run at "
+            f"{rates['a step']:.0f} GFLOP/s; one of two matrices of {LARGE} rows and columns at "
+            f"{rates['float32']:.0f}, and at {rates['bfloat16']:.0f} with bfloat16 operands.\n\n"
+        )
+    text += f"{report.circumstances_line(result)}\n"
     path.with_suffix(".md").write_text(text)
     print(text)

@@ -33,6 +33,8 @@ _HOME = {
     "generate": "predict",
     "VAE": "models",
     "Autoencoder": "models",
+    "BetaVAE": "models",
+    "DenoisingAutoencoder": "models",
 }
 __all__ = ["UsageError", "__version__", "check", "compare", "evaluate", "fit", *_HOME]
 

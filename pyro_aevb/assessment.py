@@ -2,9 +2,7 @@ r"""Assess a trained pair on the test split: numbers, per-datum values and figur
 
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,33 @@ import torch
 
 from pyro_aevb import plots
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import Compile, Scores, score
+from pyro_aevb.estimators.convergence import Curve, against_weights
+from pyro_aevb.estimators.importance import Compile, Scorer, Scores
+from pyro_aevb.estimators.latents import (
+    COLLAPSED,
+    latent_health,
+    no_density,
+    summarize_latents,
+)
 from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
-from pyro_aevb.predict import decode_grid, encode, generate, reconstruct, traverse
+from pyro_aevb.pairs import Pair
+from pyro_aevb.predict import (
+    decode_grid,
+    draw_prior,
+    encode,
+    generate,
+    reconstruct,
+    traverse,
+)
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
 from pyro_aevb.runs import Run
-from pyro_aevb.sharing import score_together
+from pyro_aevb.sharing import Work
 from pyro_aevb.training.parallel import Alone
 
+BOUNDS = {"ais_lower", "reciprocal", "log_likelihood_best"}
+r"""Metrics of other estimators that estimate log p(x) of the test data, datum by datum."""
 GREY = (
     "note: grey pixels under a Bernoulli give a cross-entropy, not a normalized density; compare "
     "these numbers only with others of the same kind (--binarize dynamic gives log-likelihoods)"
@@ -40,8 +56,11 @@ def assess(
     show: bool,
     compile: Compile = "auto",
     group: Alone | None = None,
+    trained: bool = False,
 ) -> dict[str, Any]:
     r"""Score the test split and write ``results.json``, ``results.nc`` and ``figures/``.
+
+    What other estimators have left in the results stays, unless the pair was trained since.
 
     Arguments:
         run: Where to write.
@@ -56,6 +75,7 @@ def assess(
             scored eagerly, a note of the results says why.
 
         group: The processes that share the work; process 0 writes.
+        trained: Whether the pair was trained since the results were written.
 
     Returns:
         What ``results.json`` holds; nothing in other processes than the first.
@@ -64,15 +84,12 @@ def assess(
     budget = memory and memory << 20
     pair, description = prepared.pair, prepared.description
     test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
-    repeats = weight_samples if description.global_sites else 1
     said: list[str] = []
-    group = group or Alone()
+    work = Work(group or Alone(), show)
 
     def scored(what: str, data: Batches, k: int, seed: int, details: bool) -> Scores | None:
-        with _bar(show, what, repeats * len(data)) as progress:
-            drawn = (k, weight_samples, seed, budget)
-            part = partial(score, pair, data, *drawn, progress, details, compile, said.append)
-            return score_together(group, len(data), part)
+        scorer = Scorer(pair, k, weight_samples, seed, budget, details, compile, said.append)
+        return work.score(what, scorer, data)
 
     scores = scored("scoring test data", test, num_samples, seed, True)
     train = scored("scoring training data", prepared.fixed_train, 1, seed + 1, False)
@@ -82,6 +99,9 @@ def assess(
     if description.weights_undefined() is None:
         weights = weight_kl(pair, test.take(torch.arange(2)), weight_samples, seed)
     metrics = summarize(scores, train, description, weights)
+    reason = no_density(description)
+    health = None if reason else latent_health(pair, test, seed=seed)
+    metrics |= summarize_latents(health, reason)
     results = {
         "pair": pair.name,
         "data": prepared.data.name,
@@ -95,18 +115,31 @@ def assess(
         "seconds": round(time.perf_counter() - began, 3),
         "parameters": description.num_parameters,
         "environment": environment(test.images.device),
+        "settings": {
+            "importance": {
+                "num_samples": num_samples,
+                "weight_samples": weight_samples,
+                "num_data": len(test),
+                "seed": seed,
+            }
+        },
         "metrics": metrics,
         "notes": [
             *prepared.notes,
             *([GREY] if is_grey_bernoulli(prepared) else []),
+            *(_on_training(run, pair) if run.history else ()),
             *(f"note: {reason}" for reason in dict.fromkeys(said)),
         ],
     }
     per_datum = None if scores.log_weight is None else log_likelihood(scores)
     # The numbers first: whatever happens to the rest, they are kept.
+    results = results if trained else run.with_others(results)
     run.write_results(results)
     run.write_per_datum(scores, per_datum)
     draw_figures(run, prepared, scores)
+    if health is not None and health.by_dimension:
+        plots.latent_kl(health.by_dimension, COLLAPSED, run.figures / "latent_kl.png")
+    draw_convergence(run)
     return results
 
 
@@ -147,12 +180,13 @@ def to_score(
     return batches.first(n)
 
 
-@contextmanager
-def _bar(show: bool, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(total=total, disable=not show, unit="datum", desc=what, mininterval=0.5) as bar:
-        yield lambda n: None if bar.update(n) else None
+def _on_training(run: Run, pair: Pair) -> Iterator[str]:
+    r"""In what the training's objective was another than what is scored."""
+    corruption, weight = _trained_corruption(run, pair), run.history[-1]["kl_scale"]
+    if corruption is not None:
+        yield f"note: {pair.name} was trained on {corruption} of its input; scored on clean input"
+    if weight != 1:
+        yield f"note: {pair.name} was trained with the KL times {weight:g}; scored with the KL"
 
 
 @torch.no_grad()
@@ -169,28 +203,70 @@ def draw_figures(run: Run, prepared: Prepared, scores: Scores | None) -> None:
         images = reconstruct(pair, x)
         if images.shape == x.shape:
             plots.reconstructions(_array(x), _array(images), path / "reconstructions.png")
-        if description.undefined() is None:
+            if (corruption := _trained_corruption(run, pair)) is not None:
+                seen = corruption(x)
+                images = reconstruct(pair, seen)
+                shown = path / "denoising.png"
+                plots.reconstructions(_array(seen), _array(images), shown, _array(x))
+        if description.no_prior() is None:
             many = test.take(torch.arange(min(64, len(test))))
             drawn = generate(pair, many)
             if drawn.shape == many.shape:
                 plots.samples(_array(drawn), path / "samples.png")
-    if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
-        _latent_figures(run, prepared)
+        if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
+            _latent_figures(run, prepared)
     if scores is not None and scores.elbo is not None and scores.log_weight is not None:
         plots.elbo_against_log_likelihood(
             scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
         )
 
 
+def draw_convergence(run: Run) -> None:
+    r"""The log-likelihood against the number of draws, beside bounds that other estimators found.
+
+    From what the run's files hold; nothing where they hold no such curve.
+    """
+    results, curves = run.results, {}
+    if results["metrics"].get("rise", {"value": None})["value"] is not None:
+        looks = run.per_datum("convergence", "num_samples")
+        values = run.per_datum("convergence", "log_likelihood")
+        curves["importance samples K"] = Curve(tuple(int(k) for k in looks), values)
+    if results["metrics"].get("weight_rise", {"value": None})["value"] is not None:
+        of_weights = against_weights(run.per_datum("log_likelihood", "x")[0])
+        assert of_weights is not None
+        curves["draws of the weights S"] = of_weights
+    bounds = {
+        name: metric["value"]
+        for name, metric in results["metrics"].items()
+        if name in BOUNDS and metric.get("num_data") == results["num_data"]
+    }
+    if curves:
+        plots.convergence(curves, run.figures / "convergence.png", bounds)
+
+
+def _trained_corruption(run: Run, pair: Pair) -> Corruption | None:
+    r"""What corrupted a run's training data, where its settings or its pair can still say."""
+    named, options = (run.settings.get(key) for key in ("corruption", "corruption_options"))
+    if str(named).startswith("<"):  # a Python object
+        return None
+    return make_corruption(named, options, pair.attribute("corruption"))
+
+
 def _latent_figures(run: Run, prepared: Prepared) -> None:
     pair, test, path = prepared.pair, prepared.test, run.figures
     x = test.take(torch.arange(min(2000, len(test))))
-    codes = _array(next(iter(encode(pair, x).values())))
+    (site,) = prepared.description.local_sites
+    # Draws where their distribution is what was trained for, else means.
+    codes = _array(encode(pair, x, sample=site.matched)[site.name])
     labels = prepared.data.test.labels
-    if codes.shape[1] == 2:
-        shown = None if labels is None else labels[: len(codes)].numpy()
+    shown = None if labels is None else labels[: len(codes)].numpy()
+    if site.matched and codes.shape[1] > 1:
+        drawn = _array(draw_prior(pair, x))
+        plots.latent_scatter(codes[:, :2], shown, path / "latent.png", drawn[:, :2])
+    elif codes.shape[1] == 2:
         plots.latent_scatter(codes, shown, path / "latent.png")
-        if prepared.description.undefined() is None:
+    if codes.shape[1] == 2:
+        if prepared.description.undefined() is None or (site.matched and site.prior == "Normal"):
             grid = decode_grid(pair, plots.manifold_grid(20), x)
             if grid.shape[1:] == x.shape[1:]:
                 plots.manifold(grid, path / "manifold.png")

@@ -19,7 +19,7 @@ def check(
     r"""Run a pair on a few data and describe it, or say what breaks the contract.
 
     Arguments:
-        pair: A shipped name (VAE, Autoencoder), file.py:Name, file.py, or package.module:Name.
+        pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name.
         data: A data set's name, or a path to a .npy, .npz or folder of images.
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
@@ -42,12 +42,10 @@ def check(
 
 
 def _print(source: Any, prepared: Any) -> None:
-    import inspect
-
     from rich.console import Console
     from rich.table import Table
 
-    from pyro_aevb.pairs import FROM_DATA, constructor
+    from pyro_aevb.pairs import FROM_DATA, constructor, constructor_parameters
 
     console, description = Console(), prepared.description
     size = "the batch" if description.plate_size is None else f"{description.plate_size:,}"
@@ -59,7 +57,7 @@ def _print(source: Any, prepared: Any) -> None:
     rows = [(s, "local latent") for s in description.local_sites]
     rows += [(s, "global latent") for s in description.global_sites]
     for site, kind in rows:
-        note = kind if site.density else f"{kind}, no density"
+        note = kind + ", matched to its prior" * site.matched + ", no density" * (not site.density)
         table.add_row(site.name, note, str(site.event_shape), site.prior, site.posterior)
     event = str(description.event_shape)
     table.add_row(description.observed, "observed", event, description.likelihood, "")
@@ -67,16 +65,21 @@ def _print(source: Any, prepared: Any) -> None:
     for name, shape in description.parameters.items():
         console.print(f"  {name} {shape}", highlight=False)
     console.print(f"{description.num_parameters:,} trainable parameters")
+    learns = prepared.pair.algorithm or "svi"
+    console.print(f"learns by {learns}, unless --algorithm says otherwise", highlight=False)
     for reason in (description.undefined(), description.weights_undefined()):
         if reason is not None:
             console.print(f"note: {reason}", highlight=False)
+    for setting in ("algorithm", "beta", "corruption"):
+        if (value := prepared.pair.attribute(setting)) is not None:
+            console.print(f"trained with {setting} {value} by default", highlight=False)
     make = constructor(source)
     flags = (
         []
         if make is None
         else [
             f"--pair.{p.name}" + ("" if p.default is p.empty else f" {p.default}")
-            for p in inspect.signature(make).parameters.values()
+            for p in constructor_parameters(make).values()
             if p.name not in FROM_DATA
         ]
     )

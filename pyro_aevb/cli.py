@@ -197,6 +197,8 @@ def _kind(expected: str) -> str:
     simple = re.sub(r"<class '([\w.]+)'>", r"\1", expected)
     if simple.startswith(("<class 'collections", "list", "Sequence", "tuple")):
         return "a list such as [256,128]"
+    if simple.startswith("dict"):
+        return "settings such as '{rate: 0.25}', with a blank after each colon"
     choices = re.match(r"Literal\[(.*)\]", simple)
     if choices:
         return choices.group(1).replace("'", "")
@@ -218,13 +220,13 @@ def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: The pair has no such parameter, or it does not take the value.
     """
-    from pyro_aevb.pairs import FROM_DATA, constructor, locate
+    from pyro_aevb.pairs import FROM_DATA, constructor, constructor_parameters, locate
 
     make, (_, title) = constructor(pair), locate(pair)
     names = [flag[len(PAIR_FLAG) :].partition("=")[0] for flag in flags]
     if make is None:
         raise UsageError(f"{title} is not a class, so it takes no parameters; remove {flags[0]}")
-    accepted = [name for name in inspect.signature(make).parameters if name not in FROM_DATA]
+    accepted = [name for name in constructor_parameters(make) if name not in FROM_DATA]
     for name in names:
         if name not in accepted:
             near = difflib.get_close_matches(name, accepted, 1)

@@ -1,153 +1,150 @@
 r"""ELBO against log-likelihood, run by run: ``python -m pyro_aevb.compare RUN RUN ...``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyro_aevb.runs import Run
 
-SHOWN = ("elbo", "log_likelihood", "gap", "reconstruction", "kl", "active_units")
+DRAWN = ("elbo", "log_likelihood", "ais_lower")
 
 
 def compare(
-    runs: "Sequence[str | Path | Run]", out: str | None = None, show: bool = True
+    runs: "Sequence[str | Path | Run]",
+    out: str | None = None,
+    export: str | None = None,
+    show: bool = True,
 ) -> dict[str, dict[str, Any]]:
     r"""Put evaluated runs side by side, with ArviZ's model comparison per datum.
+
+    Runs that differ in nothing but their seed are also averaged, with the spread over seeds.
 
     Arguments:
         runs: Directories of runs, two or more, of one data set, split and binarization.
         out: Where comparison.md and the pictures go; default comparison/ beside the first run.
+        export: Also write the table to this file: .csv (all digits), .md or .tex.
         show: Print the table.
 
     Returns:
-        By run: its metrics, and where log-likelihoods are defined ``difference`` to the best in
-        nats per datum, the paired ``standard_error`` of it, and ArviZ's stacking ``weight``.
+        By run, best first: its ``metrics``; ``paired`` differences to the best run by metric, in
+        nats per datum with standard errors; where log-likelihoods are defined, by ArviZ,
+        ``difference`` to the best, its ``standard_error`` and the stacking ``weight``; see
+        :func:`~pyro_aevb.comparison.side_by_side`.
     """
-    from pyro_aevb import plots
+    from pyro_aevb.comparison import names_of, side_by_side
     from pyro_aevb.errors import UsageError
-    from pyro_aevb.estimators.arviz_bridge import compare_pointwise
-    from pyro_aevb.report import markdown_table, show_comparison
+    from pyro_aevb.report import show_comparison
     from pyro_aevb.runs import Run
+    from pyro_aevb.tables import (
+        check_export,
+        csv_table,
+        latex_table,
+        markdown_table,
+        numbers_of,
+        over_seeds_tables,
+        rows_of,
+    )
 
+    exported = None if export is None else check_export(export)
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     if len(opened) < 2:
         raise UsageError("give at least two runs to compare")
     if len({run.path.resolve() for run in opened}) < len(opened):
         raise UsageError("a run is named twice; compare different runs")
-    names = _names(opened)
-    results = {name: run.results for name, run in zip(names, opened, strict=True)}
-    _same_data(results)
-    metrics = {name: result["metrics"] for name, result in results.items()}
-    table: dict[str, dict[str, Any]] = {name: {"metrics": metrics[name]} for name in names}
-    per_datum = {
-        name: run.per_datum("predictive", "log_likelihood")
-        for name, run in zip(names, opened, strict=True)
-        if metrics[name]["log_likelihood"]["value"] is not None
-    }
-    notes = [
-        f"{name}: log-likelihood not defined, {metrics[name]['log_likelihood']['reason']}"
-        for name in names
-        if name not in per_datum
-    ]
-    if len(per_datum) > 1:
-        for name, row in compare_pointwise(per_datum).items():
-            table[name] |= row
+    named = dict(zip(names_of(opened), opened, strict=True))
+    table = side_by_side(named)
+    results = {name: named[name].results for name in table}
+    columns, rows = ["", *table], rows_of(table)
+    title, notes = _title(next(iter(results.values()))), _notes(table, results)
+    seeds = over_seeds_tables(table)
+    environments = sorted({r.get("environment", "unknown") for r in results.values()})
+    written = markdown_table(
+        title, columns, rows, [*notes, *(f"computed with {where}" for where in environments)]
+    )
     folder = Path(out) if out is not None else opened[0].path.parent / "comparison"
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = [
-        plots.comparison(
-            names,
-            {
-                metric: (
-                    [metrics[name][metric]["value"] for name in names],
-                    [metrics[name][metric].get("standard_error") for name in names],
-                )
-                for metric in ("elbo", "log_likelihood")
-            },
-            folder / "comparison.png",
-        )
-    ]
-    if len(per_datum) > 1:
-        best, second = sorted(per_datum, key=lambda name: -per_datum[name].mean())[:2]
-        pictures.append(
-            plots.pairwise(
-                (best, second), per_datum[best], per_datum[second], folder / "pairwise.png"
-            )
-        )
-    order = sorted(names, key=lambda name: -table[name].get("difference", float("-inf")))
-    cells = {name: _cells(table[name]) for name in order}
-    rows = [[label, *(cells[name][label] for name in order)] for label in cells[order[0]]]
-    rows.append(["samples", *(_samples(results[name]) for name in order)])
-    if len({_samples(results[name]) for name in per_datum}) > 1:
-        notes.append(
-            "warning: scored with different numbers of samples, and log_likelihood rises with "
-            "them; evaluate the runs with the same --num-samples"
-        )
-    reference = results[names[0]]
-    title = (
-        f"{reference['data']} ({reference['data_description']}), {reference['split']} split, "
-        f"{reference['num_data']:,} data, binarization {reference['binarization']}"
-    )
-    notes.append(
-        "nats per datum ± standard error over data; best run first; difference is to the best, "
-        "with the error of the paired difference; weight is ArviZ's stacking weight"
-    )
-    notes += dict.fromkeys(note for name in names for note in results[name].get("notes", []))
-    environments = {result.get("environment", "unknown") for result in results.values()}
-    markdown = [*notes, *(f"computed with {environment}" for environment in sorted(environments))]
-    (folder / "comparison.md").write_text(markdown_table(title, ["", *order], rows, markdown))
+    files = [folder / "comparison.md", *_pictures(table, named, folder)]
+    files[0].write_text("\n".join([written, *(markdown_table(*group) for group in seeds)]))
+    if exported is not None:
+        text = {
+            ".csv": lambda: csv_table(numbers_of(table)),
+            ".md": lambda: markdown_table(title, columns, rows),
+            ".tex": lambda: latex_table(title, columns, rows),
+        }
+        exported.parent.mkdir(parents=True, exist_ok=True)
+        exported.write_text(text[exported.suffix]())
+        files.append(exported)
     if show:
-        show_comparison(title, ["", *order], rows, notes)
-        for path in [folder / "comparison.md", *pictures]:
+        show_comparison(title, columns, rows, notes)
+        for group in seeds:
+            show_comparison(*group, [])
+        for path in files:
             print(f"  {path}")
     return table
 
 
-def _names(runs: "Sequence[Run]") -> list[str]:
-    r"""The directories' names, or their paths where those would be ambiguous."""
-    names = [run.name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+def _title(result: Mapping[str, Any]) -> str:
+    return (
+        f"{result['data']} ({result['data_description']}), {result['split']} split, "
+        f"{result['num_data']:,} data, binarization {result['binarization']}"
+    )
 
 
-def _same_data(results: dict[str, dict[str, Any]]) -> None:
-    from pyro_aevb.errors import UsageError
+def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+    from pyro_aevb.report import converged, counts
+    from pyro_aevb.tables import with_error
 
-    (first, reference), *others = results.items()
-    for name, result in others:
-        for key in ("data", "split", "binarization", "num_data", "data_description"):
-            if result[key] != reference[key]:
-                raise UsageError(
-                    f"{first} and {name} cannot be compared: {key.replace('_', ' ')} is "
-                    f"{reference[key]!r} in one and {result[key]!r} in the other; evaluate them on "
-                    "the same data"
+    notes = []
+    known = [name for name in table if _value(table[name], "log_likelihood") is not None]
+    for name in table:
+        if name not in known:
+            reason = table[name]["metrics"]["log_likelihood"]["reason"]
+            notes.append(f"{name}: log-likelihood not defined, {reason}")
+    if len({counts(table[name]["metrics"]["log_likelihood"]) for name in known}) > 1:
+        notes.append(
+            "warning: scored with different numbers of samples, and log_likelihood rises with "
+            "them; evaluate the runs with the same --num-samples"
+        )
+    for name in known:
+        for rise, flag in (("rise", "--num-samples"), ("weight_rise", "--weight-samples")):
+            metric = table[name]["metrics"].get(rise, {"value": None})
+            if not converged(metric):
+                notes.append(
+                    f"warning: {name}: log_likelihood has not converged, the last doubling of "
+                    f"{flag} raised it by {with_error(metric)}"
                 )
+    notes.append(
+        "nats per datum ± standard error over data; best run first; a difference is to that one, "
+        "with the error of the paired difference; weight is ArviZ's stacking weight"
+    )
+    notes += dict.fromkeys(note for result in results.values() for note in result.get("notes", []))
+    return notes
 
 
-def _cells(row: dict[str, Any]) -> dict[str, str]:
-    cells = {}
-    for name in SHOWN:
-        metric = row["metrics"][name]
-        if metric["value"] is None:
-            cells[name] = "not defined"
-        elif name == "active_units":
-            cells[name] = f"{metric['value']} of {metric['latent_dim']}"
-        else:
-            cells[name] = _with_error(metric["value"], metric.get("standard_error"))
-    if "difference" not in row:
-        return {**cells, "difference": "", "weight": ""}
-    error = _with_error(row["difference"], row["standard_error"]) if row["difference"] else "best"
-    return {**cells, "difference": error, "weight": f"{row['weight']:.2f}"}
+def _value(row: Mapping[str, Any], metric: str) -> float | None:
+    value: float | None = row["metrics"].get(metric, {"value": None})["value"]
+    return value
 
 
-def _samples(result: dict[str, Any]) -> str:
-    metric = result["metrics"]["log_likelihood"]
-    counts = [("K", metric.get("num_samples")), ("S", metric.get("weight_samples"))]
-    return ", ".join(f"{name} = {count:,}" for name, count in counts if count is not None)
+def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path) -> list[Path]:
+    from pyro_aevb import plots
 
-
-def _with_error(value: float, error: float | None) -> str:
-    return f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
+    drawn = {
+        metric: (
+            [_value(row, metric) for row in table.values()],
+            [row["metrics"].get(metric, {}).get("standard_error") for row in table.values()],
+        )
+        for metric in DRAWN
+        if metric != "ais_lower" or any(metric in row["metrics"] for row in table.values())
+    }
+    pictures = [plots.comparison(list(table), drawn, folder / "comparison.png")]
+    best = [name for name in table if _value(table[name], "log_likelihood") is not None][:2]
+    if len(best) == 2:
+        first, second = (runs[name].per_datum("predictive", "log_likelihood") for name in best)
+        names = (best[0], best[1])
+        pictures.append(plots.pairwise(names, first, second, folder / "pairwise.png"))
+    return pictures
 
 
 if __name__ == "__main__":

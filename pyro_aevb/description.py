@@ -15,6 +15,11 @@ class Site:
     posterior: str
     density: bool
     r"""Whether prior and guide both have a density there (not masked out, not a Delta)."""
+    masked: bool = False
+    r"""Whether the prior is masked out: it then says nothing about codes, unless they are"""
+    matched: bool = False
+    r"""made to follow it by other means than a density, as the guide's site says by
+    ``infer={"matched": True}``."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,26 @@ class Description:
     global_sites: tuple[Site, ...]
     auxiliary: tuple[str, ...] = ()
     r"""Guide sites that the model lacks, marked ``infer={"is_auxiliary": True}``."""
+    local_auxiliary: tuple[str, ...] = ()
+    r"""Those of them that lie in the data plate."""
     enumerated: tuple[str, ...] = ()
     parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def num_parameters(self) -> int:
         return sum(int(torch.Size(shape).numel()) for shape in self.parameters.values())
+
+    def kl_sites(self) -> frozenset[str]:
+        r"""The sites whose log-probabilities are the KL that a weight (warm-up, beta) multiplies.
+
+        Those of the codes, where they have densities; else those of the weights, where these have;
+        else the codes' all the same, whose prior may stand beside a point guide.
+        """
+        codes = any(site.density for site in self.local_sites)
+        if codes or not any(site.density for site in self.global_sites):
+            return frozenset([*(s.name for s in self.local_sites), *self.local_auxiliary])
+        outside = set(self.auxiliary) - set(self.local_auxiliary)
+        return frozenset([*(s.name for s in self.global_sites), *outside])
 
     def undefined(self) -> str | None:
         r"""Why quantities that need a density of the latents are not defined; None if they are."""
@@ -45,6 +64,15 @@ class Description:
         for site in self.local_sites:
             if not site.density:
                 return f"latent site {site.name!r} carries no density (masked prior or Delta guide)"
+        return None
+
+    def no_prior(self) -> str | None:
+        r"""Why nothing can be drawn from the prior of the codes; None if it can."""
+        if self.enumerated:
+            return f"site {self.enumerated[0]!r} is enumerated, not sampled"
+        for site in self.local_sites:
+            if site.masked and not site.matched:
+                return f"latent site {site.name!r} has no prior (it is masked out)"
         return None
 
     def weights_undefined(self) -> str | None:

@@ -1,4 +1,4 @@
-r"""Score a run again, more thoroughly: ``python -m pyro_aevb.evaluate RUN``."""
+r"""Score a run again, or otherwise: ``python -m pyro_aevb.evaluate RUN``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,15 @@ if TYPE_CHECKING:
 
 def evaluate(
     run: "str | Path | Run | Sequence[str]",
-    num_samples: int = 5000,
+    estimator: str = "importance",
+    estimator_options: dict[str, Any] | None = None,
+    num_samples: int | None = None,
     weight_samples: int = 10,
     num_data: int | None = None,
+    corruption: Any = None,
+    corruption_options: dict[str, Any] | None = None,
+    num_noise: int = 5,
+    against: str | None = None,
     memory: int | None = None,
     compile: Literal["auto", "on", "off"] = "auto",
     seed: int = 0,
@@ -22,13 +28,23 @@ def evaluate(
     pair: Any = None,
     data: Any = None,
 ) -> dict[str, Any]:
-    r"""Score the test split with a run's trained pair; replaces its results and figures.
+    r"""Score the test split with a run's trained pair, and merge what is found into its results.
 
     Arguments:
         run: The run's directory.
-        num_samples: K, importance samples per datum.
+        estimator: importance, which makes results and figures anew, or one that adds to them:
+            parzen.
+        estimator_options: Its further settings, such as {num_samples: 1000}.
+        num_samples: K, importance samples per datum; default 5,000. Samples of other estimators
+            that draw some; default their own.
         weight_samples: S, draws of global latents.
         num_data: Score only the first n test data.
+        corruption: Score through a guide that sees the data corrupted, beside the clean data:
+            masking, salt_and_pepper or gaussian. In Python also a function of a batch.
+        corruption_options: Its arguments: {rate: 0.25, exact: true}, {std: 0.1, clip: true}.
+        num_noise: Draws of the corruption.
+        against: Score the test split of another data set too, and say how well scores tell it
+            from the run's own; or noise.
         memory: Budget of scoring in MiB; changes speed only.
         compile: Capture what is run over and over and compile it: on, off, or auto, which decides
             by the work ahead and notes it if it cannot.
@@ -42,21 +58,53 @@ def evaluate(
     Returns:
         What ``results.json`` holds; of several processes under torchrun, in the first.
     """
-    from pyro_aevb.assessment import assess
+    from functools import partial
+
+    from pyro_aevb.assessment import assess, to_score
+    from pyro_aevb.estimation import FIRST, choose, estimate
+    from pyro_aevb.estimators.importance import Scorer
     from pyro_aevb.preparation import restore
     from pyro_aevb.report import show_results
-    from pyro_aevb.runs import only_run
+    from pyro_aevb.rescoring import choose_corruption, score_against, score_corrupted
+    from pyro_aevb.runs import IMPORTANCE, only_run
+    from pyro_aevb.sharing import Work
     from pyro_aevb.training.parallel import processes
 
+    _one_at_a_time(estimator != IMPORTANCE, corruption is not None, against is not None)
+    corrupt = choose_corruption(corruption, corruption_options, num_noise)
+    settings = choose(estimator, estimator_options, num_samples=num_samples, seed=seed)
     with processes(device) as group:
         opened = only_run(run)
         prepared = restore(opened, group.device, data_root, pair, data)
-        show = show and group.rank == 0
-        drawn = (num_samples, weight_samples, num_data, seed, memory)
-        results = assess(opened, prepared, *drawn, show, compile, group)
-        if show:
+        work = Work(group, show and group.rank == 0)
+        k = settings.get("num_samples", 1)
+        if num_data is None and estimator in FIRST:
+            num_data = min(FIRST[estimator], len(prepared.test))
+        test = to_score(prepared.test, k, weight_samples, num_data, memory)
+        budget = memory and memory << 20
+        make = partial(Scorer, prepared.pair, k, weight_samples, seed, budget, compile=compile)
+        if estimator != IMPORTANCE:
+            results = estimate(opened, prepared, test, estimator, settings, work)
+        elif corrupt is not None:
+            results = score_corrupted(opened, prepared, make, test, corrupt, num_noise, work)
+        elif against is not None:
+            results = score_against(opened, prepared, make, test, against, data_root, work)
+        else:
+            drawn = (k, weight_samples, num_data, seed, memory)
+            results = assess(opened, prepared, *drawn, work.show, compile, group)
+        if work.show:
             show_results(results)
         return results
+
+
+def _one_at_a_time(*asked: bool) -> None:
+    from pyro_aevb.errors import UsageError
+
+    if sum(asked) > 1:
+        raise UsageError(
+            "--estimator, --corruption and --against are evaluations of their own; run evaluate "
+            "once for each"
+        )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,16 @@ def fit(
     optimizer_options: dict[str, Any] | None = None,
     schedule: str = "constant",
     schedule_options: dict[str, Any] | None = None,
+    algorithm: str | None = None,
+    algorithm_options: dict[str, Any] | None = None,
     objective: Any = "elbo",
     num_particles: int = 1,
-    weight_noise: Literal["shared", "local", "flipout"] = "shared",
+    weight_noise: Literal["shared", "local", "flipout"] | None = None,
+    beta: float | None = None,
     kl_warm_up: int = 0,
+    corruption: Any = None,
+    corruption_options: dict[str, Any] | None = None,
+    map_prior: float | None = None,
     patience: int = 0,
     num_samples: int = 5000,
     weight_samples: int = 10,
@@ -41,7 +47,7 @@ def fit(
     r"""Check a pair, train it, score it on the test split and write the run.
 
     Arguments:
-        pair: A shipped name (VAE, Autoencoder), file.py:Name, file.py, or package.module:Name; in
+        pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name; in
             Python also a class, an instance (whose parameters are trained further) or a tuple.
         data: A data set's name, or a path to a .npy, .npz or folder of images.
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
@@ -55,11 +61,20 @@ def fit(
         optimizer_options: Its further arguments, such as {betas: [0.9, 0.999], eps: 1e-4}.
         schedule: constant, cosine, iwae, or a class of torch.optim.lr_scheduler.
         schedule_options: Its arguments.
-        objective: elbo, sampled_elbo, iwae, or the import path of a pyro.infer.ELBO subclass.
+        algorithm: How the pair learns: default the one that it names, else svi, which ascends an
+            objective.
+        algorithm_options: Of the algorithm, such as its phases' learning rates.
+        objective: elbo, sampled_elbo, iwae, dreg, or the import path of a pyro.infer.ELBO subclass.
         num_particles: Draws per datum in training.
         weight_noise: How draws of weight sites reach the data: shared, one for the batch, or local
-            (reparameterization) or flipout, with less variance in the gradients.
-        kl_warm_up: Epochs over which the weight of the latent KL rises to 1.
+            (reparameterization) or flipout, with less variance in the gradients; default the
+            pair's attribute weight_noise, else shared.
+        beta: Weight of the latent KL in training; default the pair's attribute beta, else 1.
+        kl_warm_up: Epochs over which that weight rises to beta.
+        corruption: What the guide sees of the data in training: masking, salt_and_pepper, gaussian
+            or none; default the pair's attribute corruption. In Python also a function of a batch.
+        corruption_options: Its arguments: {rate: 0.25, exact: true}, {std: 0.1, clip: true}.
+        map_prior: Standard deviation of a normal prior on all weights that are points.
         patience: Stop after so many epochs without a better validation value, and return to
             the best; 0 never stops.
         num_samples: K, importance samples per test datum.
@@ -81,13 +96,15 @@ def fit(
     """
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
     settings = {name: value for name, value in locals().items() if name not in ("resume", "show")}
+    from dataclasses import replace
+
     import torch
 
     from pyro_aevb.assessment import assess, to_score
-    from pyro_aevb.objectives import make_objective
     from pyro_aevb.preparation import prepare
     from pyro_aevb.report import show_results
     from pyro_aevb.runs import Run
+    from pyro_aevb.training.algorithm import make_algorithm
     from pyro_aevb.training.loop import Trainer, seed_everything
     from pyro_aevb.training.parallel import processes
 
@@ -109,11 +126,23 @@ def fit(
         plain = _plain(settings, str(run.path), prepared.pair.name, prepared.data.name)
         if resume:
             group.agree(lambda: _refuse_other_settings(run, plain))
+        learning = make_algorithm(
+            algorithm,
+            prepared.pair,
+            prepared.train,
+            algorithm_options,
+            objective=objective,
+            num_particles=num_particles,
+            weight_noise=weight_noise,
+            corruption=corruption,
+            corruption_options=corruption_options,
+        )
+        prepared = replace(prepared, notes=(*prepared.notes, *learning.notes))
         trainer = Trainer(
             prepared.pair,
             prepared.train,
             prepared.valid,
-            make_objective(objective, num_particles),
+            learning,
             run.checkpoint,
             epochs=epochs,
             batch_size=batch_size,
@@ -122,8 +151,9 @@ def fit(
             optimizer_options=optimizer_options or {},
             schedule=schedule,
             schedule_options=schedule_options or {},
-            weight_noise=weight_noise,
+            beta=beta,
             kl_warm_up=kl_warm_up,
+            map_prior=map_prior,
             patience=patience,
             seed=seed,
             compile=compile,
@@ -141,7 +171,7 @@ def fit(
         trainer.run()
         try:
             drawn = (num_samples, weight_samples, num_data, seed, memory)
-            results = assess(run, prepared, *drawn, show, compile, group)
+            results = assess(run, prepared, *drawn, show, compile, group, trained=True)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"

@@ -7,7 +7,9 @@ user's code; each answers Pyro's ``sample`` messages.
 from collections.abc import Container, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from pyro.distributions import Categorical
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -53,26 +55,63 @@ class AtMean(Messenger):
 
     Around a guide this gives :math:`\mathrm{E}_q[z|x]` and :math:`\mathrm{E}_q[w]`, exactly when
     the sites do not depend on one another, and the values along the chain of means otherwise.
-    A distribution without a mean is sampled.
+    A distribution without a mean, such as that of an index, takes its mode, and one without either
+    is sampled.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["done"] or site_is_subsample(msg):
             return
-        try:
-            mean = msg["fn"].mean
-        except NotImplementedError:
+        for name in ("mean", "mode"):
+            try:
+                value = getattr(msg["fn"], name)
+            except NotImplementedError:
+                continue
+            # A categorical distribution answers NaN where it is asked for its mean.
+            if bool(torch.isfinite(value).all()):
+                msg["value"], msg["done"] = value, True
+                return
+
+
+class InTurn(Messenger):
+    r"""Let a uniform index, such as that of an ensemble's member, take all its values in turn.
+
+    Of draws number :math:`0, 1, 2, \dots` every M that follow one another hold each of the M values
+    of the index once, in random order. A mean over draws, of which M divides the number, is then
+    that over values.
+
+    Acts on sites outside all plates, with a ``Categorical`` whose values are equally likely.
+
+    Arguments:
+        number: Of this draw.
+        seed: Of the orders.
+    """
+
+    def __init__(self, number: int, seed: int) -> None:
+        super().__init__()
+        self.number, self.seed = number, seed
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if msg["done"] or msg["is_observed"] or msg["value"] is not None:
             return
-        # A categorical distribution answers NaN.
-        if bool(torch.isfinite(mean).all()):
-            msg["value"], msg["done"] = mean, True
+        if not isinstance(fn, Categorical) or fn.batch_shape or msg["cond_indep_stack"]:
+            return
+        if bool((fn.logits != fn.logits[0]).any()):
+            return
+        turn, place = divmod(self.number, len(fn.logits))
+        order = np.random.default_rng([self.seed, turn]).permutation(len(fn.logits))
+        msg["value"] = torch.tensor(order[place], device=fn.logits.device)
+        msg["done"] = True
 
 
 class ScaleSites(Messenger):
     r"""Multiply the log-probabilities of the named sites by a factor.
 
-    Around the model and the guide, with the names of the latent sites, this scales the
-    Kullback-Leibler term of any objective: KL warm-up, or the weight :math:`\beta` of a beta-VAE.
+    Around the model and the guide, with the names of the latent sites
+    (:meth:`~pyro_aevb.description.Description.kl_sites`), this scales the Kullback-Leibler term of
+    any objective: KL warm-up, or the weight :math:`\beta` of a beta-VAE. In an importance-weighted
+    bound it scales the terms within the weights.
 
     Arguments:
         scale: The factor, a number or a scalar tensor, not negative.

@@ -160,6 +160,7 @@ class _Run:
             local_sites=tuple(self._site(name, auxiliary, True) for name in local),
             global_sites=tuple(self._site(name, auxiliary, False) for name in outside),
             auxiliary=auxiliary,
+            local_auxiliary=tuple(a for a in auxiliary if in_plate(self.guide[a], plate.name)),
             enumerated=enumerated,
             parameters={name: tuple(v.shape) for name, v in self.pair.trainable().items()},
         )
@@ -254,6 +255,8 @@ class _Run:
             family(prior["fn"]),
             "auxiliary" if drawn else family(posterior["fn"]),
             density=not (point or is_masked(prior) or is_masked(posterior)),
+            masked=is_masked(prior),
+            matched=bool(posterior["infer"].get("matched")),
         )
 
     def check_parameters(self) -> None:

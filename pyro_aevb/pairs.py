@@ -74,6 +74,7 @@ class Pair(nn.Module):
         self.description: Description | None = None
         self.source: str | None = None
         r"""A hash of the file that the pair was loaded from, to notice when it changes."""
+        self._origin: tuple[Any] = (None,)
 
     @property
     def model(self) -> Callable[[Tensor], Any]:
@@ -82,6 +83,20 @@ class Pair(nn.Module):
     @property
     def guide(self) -> Callable[[Tensor], Any]:
         return self._callables[1]
+
+    @property
+    def algorithm(self) -> str | None:
+        r"""The learning algorithm that the pair names by an attribute ``algorithm``."""
+        named = self.attribute("algorithm")
+        return named if isinstance(named, str) else None
+
+    def attribute(self, name: str) -> Any:
+        r"""An attribute of the object or file that the pair was made of; None where there is none.
+
+        Beside `model` and `guide` these say by what the pair is trained: the name of an algorithm,
+        a discriminator, a corruption of its input, the weight `beta` of its KL.
+        """
+        return getattr(self._origin[0], name, None)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -202,6 +217,7 @@ def load_pair(
             raise UsageError(f"{name} has no `{side}`: a pair defines both model(x) and guide(x)")
     modules = {key: value for key, value in holders.items() if isinstance(value, nn.Module)}
     pair = Pair(_in_context(model), _in_context(guide), modules, name)
+    pair._origin = (found,)
     path = source.partition(":")[0] if isinstance(source, str) else ""
     if path.endswith(".py"):
         pair.source = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -212,6 +228,22 @@ def constructor(source: Any) -> Callable[..., Any] | None:
     r"""The class (or function) whose parameters ``--pair.NAME`` sets; None where there is none."""
     found, _ = locate(source)
     return found if isinstance(found, type) or python_inspect.isfunction(found) else None
+
+
+def constructor_parameters(make: Callable[..., Any]) -> dict[str, python_inspect.Parameter]:
+    r"""The parameters of a constructor by name.
+
+    What a class takes as ``**options`` is what the class that it extends takes.
+    """
+    found = dict(python_inspect.signature(make).parameters)
+    classes = make.__mro__ if isinstance(make, type) else ()
+    for base in [c for c in classes if "__init__" in vars(c)][1:]:
+        rest = [name for name, p in found.items() if p.kind is p.VAR_KEYWORD]
+        if not rest or base.__module__.startswith(("torch.", "pyro.", "builtins")):
+            break
+        del found[rest[0]]
+        found = {**python_inspect.signature(base).parameters, **found}
+    return found
 
 
 def locate(source: Any) -> tuple[Any, str]:
@@ -288,7 +320,7 @@ def _import_failure(name: str, error: Exception) -> str:
 def _construct(
     found: Callable[..., Any], name: str, parameters: dict[str, Any], data: "DataSet | None"
 ) -> Any:
-    accepted = python_inspect.signature(found).parameters
+    accepted = constructor_parameters(found)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     for given in parameters:
         if given not in accepted and not open_ended:

@@ -8,6 +8,7 @@ channels), an event of another shape as the curve of its flattened components. V
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from math import ceil, sqrt
 from pathlib import Path
@@ -20,6 +21,8 @@ from pyro_aevb.tiles import displayable, tile
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from pyro_aevb.estimators.convergence import Curve
 
 DPI = 120
 NATS = "nats per datum, higher is better"
@@ -79,20 +82,25 @@ def history(rows: Sequence[Mapping[str, float | None]], path: str | Path) -> Pat
     return _save(figure, path)
 
 
-def reconstructions(inputs: np.ndarray, outputs: np.ndarray, path: str | Path) -> Path:
+def reconstructions(
+    inputs: np.ndarray, outputs: np.ndarray, path: str | Path, clean: np.ndarray | None = None
+) -> Path:
     r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are vectors.
 
     Arguments:
         inputs: The data, shape :math:`(n, *event)`.
         outputs: Their reconstructions, of the same shape.
         path: Where to write.
+        clean: The data that the inputs are a corruption of, if they are one; drawn above them.
     """
-    inputs, outputs = inputs[:12], outputs[:12]
-    n = len(inputs)
-    events = displayable(np.concatenate([inputs, outputs]))
+    rows = {"input": inputs[:12], "reconstruction": outputs[:12]}
+    if clean is not None:
+        rows = {"clean": clean[:12], "corrupted input": inputs[:12], "reconstruction": outputs[:12]}
+    n = len(rows["reconstruction"])
+    events = displayable(np.concatenate(list(rows.values())))
     if events.ndim > 2:
-        figure, axes = _grid(events, 2, n, gap=True, cell=0.85)
-        axes.set_yticks([0.5, 1.5], ["input", "reconstruction"])
+        figure, axes = _grid(events, len(rows), n, gap=True, cell=0.85)
+        axes.set_yticks([i + 0.5 for i in range(len(rows))], list(rows))
         return _save(figure, path)
 
     columns = min(n, 4)
@@ -102,17 +110,17 @@ def reconstructions(inputs: np.ndarray, outputs: np.ndarray, path: str | Path) -
     ).flat
     component = np.arange(events.shape[1])
     marker = "o" if len(component) <= 30 else ""
+    colors = {"clean": "0.55", "input": "0.55", "corrupted input": "C0", "reconstruction": "C3"}
     for i, axes in enumerate(panels):
         if i < n:
-            for event, color, label in (
-                (events[i], "0.55", "input"),
-                (events[n + i], "C3", "reconstruction"),
-            ):
-                axes.plot(component, event, color=color, marker=marker, ms=3, lw=1.3, label=label)
+            for row, label in enumerate(rows):
+                style = {"color": colors[label], "marker": marker, "ms": 3, "lw": 1.3}
+                axes.plot(component, events[row * n + i], label=label, **style)
             axes.locator_params(axis="x", integer=True)
         else:
             axes.set_visible(False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=len(rows))
     figure.supxlabel("component")
     figure.supylabel("value")
     return _save(figure, path)
@@ -133,17 +141,24 @@ def samples(images: np.ndarray, path: str | Path, title: str = "samples from the
     return _save(figure, path)
 
 
-def latent_scatter(codes: np.ndarray, labels: np.ndarray | None, path: str | Path) -> Path:
-    r"""Draws two-dimensional codes, coloured by label.
+def latent_scatter(
+    codes: np.ndarray,
+    labels: np.ndarray | None,
+    path: str | Path,
+    prior: np.ndarray | None = None,
+) -> Path:
+    r"""Draws two-dimensional codes, coloured by label, and beside them draws from their prior.
 
     Arguments:
         codes: The codes, shape :math:`(N, 2)`.
         labels: The labels, shape :math:`(N,)`, if there are any. More than 20 different ones are
             shown by a colour bar instead of a legend.
         path: Where to write.
+        prior: Draws from the prior, shape :math:`(M, 2)`, for a second panel of the same scale.
     """
-    figure = _figure(7.0, 6.0)
-    axes = figure.add_subplot(xlabel="$z_1$", ylabel="$z_2$")
+    beside = prior is not None
+    figure = _figure(10.5 if beside else 7.0, 6.0 if not beside else 5.2)
+    axes = figure.add_subplot(1, 1 + beside, 1, xlabel="$z_1$", ylabel="$z_2$")
     # In a random order, so that the last class does not cover the others.
     order = np.random.default_rng(0).permutation(len(codes))
     x, y = codes[order, 0], codes[order, 1]
@@ -164,6 +179,12 @@ def latent_scatter(codes: np.ndarray, labels: np.ndarray | None, path: str | Pat
                 axes.scatter([], [], color=color, s=30, label=_plain(str(name)))
             figure.legend(loc="outside right center", title="label", frameon=False)
     axes.set_aspect("equal", adjustable="datalim")
+    if prior is not None:
+        second = figure.add_subplot(1, 2, 2, xlabel="$z_1$", sharex=axes, sharey=axes)
+        second.scatter(prior[:, 0], prior[:, 1], color="0.4", alpha=0.6, **style)
+        second.set_aspect("equal", adjustable="datalim")
+        axes.set_title("codes of data")
+        second.set_title("draws from the prior")
     return _save(figure, path)
 
 
@@ -248,6 +269,126 @@ def elbo_against_log_likelihood(
         "gap": log_likelihood - elbo,
     }
     return _diagonal(elbo, log_likelihood, ("ELBO", "log-likelihood"), lines, path)
+
+
+def inference_gap(bounds: Mapping[str, np.ndarray], path: str | Path) -> Path:
+    r"""Draws how much each bound of a datum lies above the one before it, stacked.
+
+    Arguments:
+        bounds: In nats, shape :math:`(N,)` each, from the guide's ELBO to log p(x) (see
+            :meth:`pyro_aevb.estimators.gap.InferenceGap.bounds`).
+        path: Where to write.
+    """
+    figure = _figure(7.5, 4.5)
+    names = list(bounds)
+    axes = figure.add_subplot(xlabel="datum, by its gap", ylabel=f"nats above {_plain(names[0])}")
+    gap = bounds[names[-1]] - bounds[names[0]]
+    order = np.argsort(gap)
+    order = np.append(order, order[-1:])  # the last step ends where it began
+    levels = [(bounds[name] - bounds[names[0]])[order] for name in names]
+    for i, (lower, upper) in enumerate(itertools.pairwise(names)):
+        label = _mean(f"{lower} to {upper}", bounds[upper] - bounds[lower])
+        style: dict[str, Any] = {"step": "post", "color": f"C{i}", "lw": 0, "label": label}
+        axes.fill_between(np.arange(len(order)), levels[i], levels[i + 1], **style)
+    axes.margins(x=0)
+    axes.set_title(f"{_mean('inference gap', gap)} nats, {len(gap)} data", loc="left")
+    axes.legend(frameon=False, loc="upper left", reverse=True)
+    return _save(figure, path)
+
+
+def latent_kl(kl: Mapping[str, np.ndarray], collapsed: float, path: str | Path) -> Path:
+    r"""Draws what each latent dimension adds to KL(q(z|x) || p(z)), the largest first.
+
+    Arguments:
+        kl: For each latent site the KL of each datum and dimension in nats, shape :math:`(N, d)`.
+        collapsed: A dimension whose mean is below this is drawn in grey and counted.
+        path: Where to write.
+    """
+    sizes = [values.shape[1] for values in kl.values()]
+    figure = _figure(float(np.clip(1.5 + 0.22 * sum(sizes), 5, 16)), 4.0)
+    panels = figure.subplots(1, len(kl), sharey=True, squeeze=False, width_ratios=sizes)[0]
+    for axes, (site, values) in zip(panels, kl.items(), strict=True):
+        order = np.argsort(-values.mean(0))
+        means = values.mean(0)[order]
+        errors = values.std(0, ddof=1)[order] / sqrt(len(values)) if len(values) > 1 else None
+        colors = ["0.7" if mean < collapsed else "C0" for mean in means]
+        axes.bar(np.arange(len(means)), means, yerr=errors, color=colors, capsize=2)
+        if len(means) <= 64:
+            axes.set_xticks(np.arange(len(means)), [str(i) for i in order], fontsize="x-small")
+        active = int((means >= collapsed).sum())
+        text = f"{_plain(site)}: {means.sum():.2f} nats, {active} of {len(means)} above {collapsed}"
+        axes.set_title(text, loc="left", fontsize="medium")
+        axes.set_xlabel("latent dimension")
+        axes.margins(x=0.01)
+    panels[0].set_ylabel("KL of a dimension, nats per datum")
+    return _save(figure, path)
+
+
+def convergence(
+    curves: Mapping[str, Curve],
+    path: str | Path,
+    bounds: Mapping[str, float] | None = None,
+) -> Path:
+    r"""Draws log-likelihoods against the numbers of draws they are estimated from.
+
+    A bar is the standard error of the paired per-datum differences to the last point, so that it
+    shows what has moved and not how data differ; the last point therefore has none. The title
+    says what the last doubling added.
+
+    Arguments:
+        curves: For each kind of draw the numbers and the per-datum estimates.
+        path: Where to write.
+        bounds: Values of other estimators on the same data, drawn as horizontal lines.
+    """
+    figure = _figure(6.4 * len(curves), 4.2)
+    panels = figure.subplots(1, len(curves), squeeze=False).flat
+    for axes, (name, curve) in zip(panels, curves.items(), strict=True):
+        counts, means = np.array(curve.counts), curve.values.mean(1)
+        n = curve.values.shape[1]
+        errors = np.zeros(len(counts))
+        if n > 1:
+            errors = (curve.values - curve.values[-1]).std(1, ddof=1) / sqrt(n)
+        axes.errorbar(counts, means, yerr=errors, fmt="o-", ms=4, capsize=3, color="C0")
+        axes.axhline(means[-1], color="0.6", lw=1, ls="--", zorder=0)
+        half, rise = curve.counts[-1] // 2, curve.rise()
+        axes.axvspan(half, counts[-1], color="0.93", zorder=0)
+        text = f"from {half:,} to {counts[-1]:,}: {rise.mean():+.2f}"
+        text += f" ± {rise.std(ddof=1) / sqrt(n):.2f}" if n > 1 else ""
+        axes.set_title(f"last doubling, {text} nats", loc="left", fontsize="medium")
+        axes.set(xscale="log", xlabel=f"number of {name}", ylabel="log-likelihood, nats per datum")
+        for i, (bound, value) in enumerate((bounds or {}).items()):
+            label = f"{_plain(bound)} {value:.2f}"
+            axes.axhline(value, color=f"C{i + 1}", lw=1.2, ls="-.", label=label)
+        if bounds:
+            axes.legend(frameon=False, loc="lower right")
+    return _save(figure, path)
+
+
+def against(
+    names: tuple[str, str],
+    values: tuple[np.ndarray, np.ndarray],
+    score: str,
+    auroc: float,
+    path: str | Path,
+) -> Path:
+    r"""Draws how a score is distributed over two data sets.
+
+    Arguments:
+        names: What the two data sets are called.
+        values: The score of each datum of the first, shape :math:`(N,)`, and of the second.
+        score: The name of the score.
+        auroc: How well it tells one set from the other.
+        path: Where to write.
+    """
+    figure = _figure(7.0, 4.2)
+    axes = figure.add_subplot(xlabel=f"{_plain(score)}, nats per datum", ylabel="density of data")
+    edges = np.histogram_bin_edges(np.concatenate(values), 60).tolist()
+    for name, of_set, color in zip(names, values, ("C0", "C3"), strict=True):
+        label = f"{_plain(name)}: {of_set.mean():.2f} on average, {len(of_set):,} data"
+        axes.hist(of_set, edges, density=True, alpha=0.55, color=color, label=label)
+    axes.set_title(f"AUROC {auroc:.3f}", loc="left", fontsize="medium")
+    figure.legend(loc="outside upper center", frameon=False)
+    return _save(figure, path)
 
 
 def pairwise(
@@ -349,9 +490,7 @@ def _diagonal(
     axes.axline((float(np.mean(x)),) * 2, slope=1, color="0.3", lw=1, ls="--", label="equal")
     axes.plot(np.mean(x), np.mean(y), "P", color="C3", mec="white", ms=9, label="mean")
     text = [f"means over {len(x)} data, ± one standard error"]
-    for name, values in lines.items():
-        error = f" ± {np.std(values, ddof=1) / sqrt(len(values)):.2f}" if len(values) > 1 else ""
-        text.append(f"{_plain(name)}: {np.mean(values):.2f}{error}")
+    text += [_mean(name, values) for name, values in lines.items()]
     axes.set_title("\n".join(text), loc="left", fontsize="medium")
     axes.legend(frameon=False, loc="lower right")
     axes.set_aspect("equal", adjustable="datalim")
@@ -365,6 +504,12 @@ def _limit(axes: Axes, values: np.ndarray) -> int:
     margin = 0.05 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)
     return int((values < low - margin).sum())
+
+
+def _mean(name: str, values: np.ndarray) -> str:
+    """A mean with its standard error."""
+    error = f" ± {np.std(values, ddof=1) / sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{_plain(name)}: {np.mean(values):.2f}{error}"
 
 
 def _plain(text: str) -> str:

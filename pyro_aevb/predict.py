@@ -70,11 +70,14 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
     Returns:
         ``(batch, *event_shape)``.
     """
-    description = _described(pair)
+    mean: Tensor = _model(pair, values, x)[_described(pair).observed]["fn"].mean
+    return mean.reshape(x.shape) if mean.numel() == x.numel() else mean
+
+
+def _model(pair: Pair, values: Mapping[str, Tensor], x: Tensor) -> Any:
     with pair.active(), WholeBatch(), Fix(values):
         trace: Any = poutine.trace(pair.model).get_trace(x)
-    mean: Tensor = trace.nodes[description.observed]["fn"].mean
-    return mean.reshape(x.shape) if mean.numel() == x.numel() else mean
+    return trace.nodes
 
 
 def reconstruct(pair: Pair, x: Tensor, sample: bool = False) -> Tensor:
@@ -98,13 +101,35 @@ def generate(pair: Pair, x: Tensor) -> Tensor:
     Raises:
         UsageError: The prior of a local site is masked out, so there is nothing to draw from.
     """
+    return decode(pair, _weights(pair, x, "generate"), x)
+
+
+@torch.no_grad()
+def draw_prior(pair: Pair, x: Tensor) -> Tensor:
+    r"""Draws from the prior of a code that is one vector, with one draw of the weights.
+
+    Arguments:
+        pair: An inspected pair with one local site of shape ``(d,)``.
+        x: Any batch of the wanted length.
+
+    Returns:
+        ``(batch, d)``.
+
+    Raises:
+        UsageError: As :func:`generate`, or there are other local sites.
+    """
+    value: Tensor = _model(pair, _weights(pair, x, "draw codes"), x)[_single_site(pair)]["value"]
+    return value
+
+
+def _weights(pair: Pair, x: Tensor, what: str) -> dict[str, Tensor]:
+    r"""A draw of the global latents, if the local ones have a prior."""
     description = _described(pair)
-    reason = description.undefined()
+    reason = description.no_prior()
     if reason is not None:
-        raise UsageError(f"{pair.name} cannot generate: {reason}")
-    weights = [site.name for site in description.global_sites]
+        raise UsageError(f"{pair.name} cannot {what}: {reason}")
     drawn = latents(pair, x, sample=True)
-    return decode(pair, {name: drawn[name] for name in weights}, x)
+    return {site.name: drawn[site.name] for site in description.global_sites}
 
 
 def _single_site(pair: Pair) -> str:

@@ -125,10 +125,11 @@ def restore(
     best = state["best"].get("tensors") if settings.get("patience") else None
     prepared.pair.load_tensors(best or state["tensors"], str(run.checkpoint))
     prepared.pair.eval()
-    if state.get("source") == prepared.pair.source:
-        return prepared
-    changed = "warning: the pair's source has changed since it was trained; this scores the new one"
-    return replace(prepared, notes=(changed,))
+    notes = state.get("notes", [])
+    if state.get("source") != prepared.pair.source:
+        changed = "warning: the pair's source has changed since it was trained; this scores the new"
+        notes = [f"{changed} one", *notes]
+    return replace(prepared, notes=tuple(notes))
 
 
 def choose_device(device: str) -> torch.device:

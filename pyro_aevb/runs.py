@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pyro_aevb.estimators.importance import Scores
 
 SETTINGS = "settings.yaml"
+IMPORTANCE = "importance"
+r"""The estimator that makes a run's results; what others find is added to them."""
+SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
+r"""What must not have changed for results of two estimators to stand side by side."""
 
 
 class Run:
@@ -87,6 +91,10 @@ class Run:
         return self.path / "checkpoint.pt"
 
     @property
+    def arrays(self) -> Path:
+        return self.path / "results.nc"
+
+    @property
     def figures(self) -> Path:
         return self.path / "figures"
 
@@ -134,6 +142,80 @@ class Run:
     def write_results(self, results: Mapping[str, Any]) -> None:
         self._write("results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
 
+    def with_others(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        r"""New results, and what other estimators found for the same trained pair and data.
+
+        Arguments:
+            results: Those of importance sampling.
+        """
+        merged = dict(results)
+        try:
+            before = self.results
+        except UsageError:
+            return merged
+        if any(before.get(key) != results[key] for key in SAME):
+            return merged
+        others = {n: m for n, m in before["metrics"].items() if _found_by(m) != IMPORTANCE}
+        merged["metrics"] = {**results["metrics"], **others}
+        merged["settings"] = {**before.get("settings", {}), **results["settings"]}
+        return merged | {name: before[name] for name in ("corrupted", "against") if name in before}
+
+    def current_results(self) -> dict[str, Any]:
+        r"""The results, to which others can be added.
+
+        Raises:
+            UsageError: There are none yet, or they are older than the checkpoint.
+        """
+        results = self.results
+        if results.get("epochs") != len(self.history):
+            raise UsageError(
+                f"{self.path} was trained further after its results were written; first score it: "
+                f"python -m pyro_aevb.evaluate {self.path}"
+            )
+        return results
+
+    def add_section(self, section: str, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+        r"""Add an entry to a section beside the metrics, replacing one of that name.
+
+        Returns:
+            What ``results.json`` holds now.
+        """
+        results = self.current_results()
+        results[section] = {**results.get(section, {}), name: dict(entry)}
+        self.write_results(results)
+        return results
+
+    def add(
+        self,
+        estimator: str,
+        settings: Mapping[str, Any],
+        metrics: Mapping[str, Mapping[str, Any]],
+        per_datum: "Mapping[str, np.ndarray]",
+    ) -> dict[str, Any]:
+        r"""Add what an estimator found to the results; replaces what it found before.
+
+        Arguments:
+            estimator: Its name, which every metric then bears.
+            settings: What it was run with.
+            metrics: Values, standard errors and counts by name.
+            per_datum: Arrays ``(n,)`` by name, of the first n test data.
+
+        Returns:
+            What ``results.json`` holds now.
+        """
+        results = self.current_results()
+        others = {n: m for n, m in results["metrics"].items() if _found_by(m) != estimator}
+        found = {name: {**metric, "estimator": estimator} for name, metric in metrics.items()}
+        results["metrics"] = {**others, **found}
+        results["settings"] = {**results.get("settings", {}), estimator: dict(settings)}
+        if per_datum:
+            from pyro_aevb.arrays import write_groups
+
+            arrays = {name: (("datum",), values) for name, values in per_datum.items()}
+            write_groups(self.arrays, {estimator: arrays})
+        self.write_results(results)
+        return results
+
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         if not rows:
             return
@@ -144,37 +226,11 @@ class Run:
         self._write("history.csv", text.getvalue())
 
     def write_per_datum(self, scores: "Scores", log_likelihood: "np.ndarray | None") -> None:
-        r"""``results.nc``: an ArviZ file of per-datum values, one draw for each weight draw.
+        r"""Write ``results.nc``, see :mod:`pyro_aevb.arrays`; what other estimators left stays."""
+        from pyro_aevb.arrays import groups_of, write_groups
 
-        Group ``log_likelihood`` holds ``x``, log p(x_n|w_s); ``sample_stats`` the ELBO, its parts
-        and the health of the weights; ``posterior`` the codes E_q[z|x]; ``predictive`` the
-        per-datum log-likelihood, averaged over weight draws.
-        """
-        import xarray
-
-        draws = ("chain", "draw", "datum")
-        groups: dict[str, dict[str, Any]] = {"posterior": {}, "sample_stats": {}}
-        for name in ("reconstruction", "kl", "elbo", "ess", "pareto_k"):
-            values = getattr(scores, name)
-            if values is not None:
-                groups["sample_stats"][name] = (draws, values[None])
-        for site, codes in scores.codes.items():
-            groups["posterior"][site] = (
-                ("chain", "draw", "datum", f"{site}_dim"),
-                codes[None, None],
-            )
-        if scores.log_weight is not None:
-            groups["log_likelihood"] = {"x": (draws, scores.log_weight[None])}
-        if log_likelihood is not None:
-            groups["predictive"] = {"log_likelihood": (("datum",), log_likelihood)}
-        path = self.path / "results.nc"
-        beside = path.with_suffix(".nc.part")
-        beside.unlink(missing_ok=True)
-        for group, variables in groups.items():
-            xarray.Dataset(variables).to_netcdf(
-                beside, mode="a" if beside.exists() else "w", group=group, engine="h5netcdf"
-            )
-        os.replace(beside, path)
+        groups = groups_of(scores, log_likelihood)
+        write_groups(self.arrays, groups, set(self.results.get("settings", {})))
 
     def per_datum(self, group: str, variable: str) -> "np.ndarray":
         r"""One variable of ``results.nc``.
@@ -185,9 +241,7 @@ class Run:
         import xarray
 
         try:
-            with xarray.open_dataset(
-                self.path / "results.nc", group=group, engine="h5netcdf"
-            ) as data:
+            with xarray.open_dataset(self.arrays, group=group, engine="h5netcdf") as data:
                 values: np.ndarray = data[variable].to_numpy()
         except (OSError, KeyError) as error:
             raise UsageError(
@@ -203,6 +257,10 @@ class Run:
             os.replace(beside, path)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _found_by(metric: Mapping[str, Any]) -> str:
+    return str(metric.get("estimator", IMPORTANCE))
 
 
 def only_run(given: "str | Path | Run | Sequence[str]") -> Run:

@@ -1,13 +1,48 @@
 r"""Scoring shared among processes: each scores a range of the data, process 0 has the values."""
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 
-from pyro_aevb.estimators.importance import DATA_BLOCK, Scores
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.estimators.importance import DATA_BLOCK, Scorer, Scores
 from pyro_aevb.training.parallel import Alone
+
+
+@dataclass(frozen=True)
+class Work:
+    r"""Who does a long computation, and whether its progress is shown."""
+
+    group: Alone
+    show: bool = False
+
+    def score(
+        self, what: str, scorer: Scorer, batches: Batches, noise: int | None = None
+    ) -> Scores | None:
+        r"""The scores of a split in process 0, None in the others.
+
+        Arguments:
+            what: What to call it in the progress bar.
+            scorer: See :class:`~pyro_aevb.estimators.importance.Scorer`.
+            batches: The split.
+            noise: The number of the corruption's draw; None leaves the data clean.
+        """
+        with self.progress(what, scorer.weight_samples * len(batches), "datum") as step:
+            part = partial(scorer, batches, step, noise=noise)
+            return score_together(self.group, len(batches), part)
+
+    @contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        r"""A progress bar; what it yields is called with the number of units done."""
+        from tqdm import tqdm
+
+        hidden = not self.show
+        with tqdm(total=total, disable=hidden, unit=unit, desc=what, mininterval=0.5) as bar:
+            yield lambda n: None if bar.update(n) else None
 
 
 def score_together(group: Alone, n: int, scorer: Callable[[range], Scores]) -> Scores | None:

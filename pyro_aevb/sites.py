@@ -73,6 +73,34 @@ def closed_form_kl(posterior: Any, prior: Any, scale: Any) -> Tensor:
     return value
 
 
+def component_kl(posterior: Any, prior: Any, exact: bool) -> Tensor:
+    r"""What each component of one latent site adds to KL(posterior || prior), ``(batch, d)``.
+
+    Arguments:
+        posterior, prior: The site on both sides, with the same value.
+        exact: In closed form, where PyTorch knows it, else :math:`\log q - \log p` at the value.
+
+    Raises:
+        NotImplementedError: The components are not independent; or the site is masked.
+    """
+    sides = []
+    for site in (posterior, prior):
+        fn = site["fn"]
+        while isinstance(fn, Independent):
+            fn = fn.base_dist
+        if fn.event_shape or isinstance(fn, MaskedDistribution) or site["mask"] is not None:
+            raise NotImplementedError("the components are not independent")
+        sides.append(fn)
+    value = posterior["value"]
+    try:
+        if not exact:
+            raise NotImplementedError
+        kl = kl_divergence(*sides)
+    except NotImplementedError:
+        kl = sides[0].log_prob(value) - sides[1].log_prob(value)
+    return kl.expand(value.shape).reshape(len(value), -1)
+
+
 def is_delta(fn: Any) -> bool:
     r"""Whether a distribution is a point, under any number of event dimensions."""
     return isinstance(_base(fn), Delta)

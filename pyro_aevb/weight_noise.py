@@ -49,8 +49,8 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.errors import UsageError
 
-Moments = tuple[Tensor | None, Tensor | None]
-r"""The mean and the standard deviation of a weight or a bias, None for what there is not."""
+Drawn = tuple[Tensor | None, Any]
+r"""A weight or bias at its mean, and the normal it is drawn from; None for what there is not."""
 
 _LAYERS: dict[Any, int] = {
     functional.linear: 1,
@@ -121,8 +121,8 @@ class Flipout(Messenger):
         self,
         function: Any,
         input: Tensor,
-        weight: Moments,
-        bias: Moments,
+        weight: Drawn,
+        bias: Drawn,
         *rest: Any,
         **options: Any,
     ) -> Tensor:
@@ -131,20 +131,20 @@ class Flipout(Messenger):
         Arguments:
             function: One of ``linear``, ``conv1d``, ..., ``conv_transpose3d``.
             input: As the function takes it.
-            weight: The mean and the standard deviation of the weight.
+            weight: The weight's mean, and its normal if it is drawn.
             bias: The same of the bias.
             rest, options: The function's other arguments.
         """
         event_dim = _LAYERS[function]
         output: Tensor = function(input, weight[0], bias[0], *rest, **options)
         if weight[1] is not None:
-            shared = weight[1] * torch.randn_like(weight[1])
+            shared = weight[1].scale * torch.randn_like(weight[1].scale)
             flipped = function(_signs(input, event_dim) * input, shared, None, *rest, **options)
             output = output + _signs(flipped, event_dim) * flipped
         if bias[1] is not None:
             shape = _noise_shape(output, event_dim)
             noise = torch.randn(shape, dtype=output.dtype, device=output.device)
-            output = output + noise * bias[1].reshape(-1, *[1] * (event_dim - 1))
+            output = output + noise * bias[1].scale.reshape(-1, *[1] * (event_dim - 1))
         return output
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -209,16 +209,16 @@ class LocalReparameterization(Flipout):
         self,
         function: Any,
         input: Tensor,
-        weight: Moments,
-        bias: Moments,
+        weight: Drawn,
+        bias: Drawn,
         *rest: Any,
         **options: Any,
     ) -> Tensor:
         if function is not functional.linear or input.dim() > 2 or weight[1] is None:
             return super().layer(function, input, weight, bias, *rest, **options)
         loc: Tensor = functional.linear(input, weight[0], bias[0])
-        squares = None if bias[1] is None else bias[1].square()
-        variance = functional.linear(input.square(), weight[1].square(), squares)
+        own = None if bias[1] is None else bias[1].variance
+        variance = functional.linear(input.square(), weight[1].variance, own)
         # The root has no slope at 0, where a row is all zeros: there is no noise and no gradient.
         scale = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
         return loc + scale * torch.randn_like(scale)
@@ -233,13 +233,14 @@ class _Draw:
     """
 
     def __init__(self, name: str, site: Any, normal: Any) -> None:
-        self.name, self.site, self.loc, self.scale = name, site, normal.loc, normal.scale
+        self.name, self.site, self.normal = name, site, normal
         self.differentiable = torch.is_grad_enabled()
         self.value: Tensor | None = None
         self.use: str | None = None
 
     def stand_in(self) -> Tensor:
-        tensor: Any = self.loc.new_full((), math.nan).expand(self.loc.shape)
+        loc = self.normal.loc
+        tensor: Any = loc.new_full((), math.nan).expand(loc.shape)
         tensor.weight_draw, tensor.recorded = self, None
         return tensor
 
@@ -273,7 +274,7 @@ class _Draw:
 
 
 class _Layers(TorchFunctionMode):
-    r"""Gives weights that are drawn nowhere to layers as moments, and to all else as values."""
+    r"""Gives weights that are drawn nowhere to layers as normals, and to all else as values."""
 
     def __init__(self, handler: Flipout) -> None:
         super().__init__()
@@ -298,7 +299,7 @@ class _Layers(TorchFunctionMode):
             draw.used_by("a layer")
             self.handler.rows[draw.name] = input.shape[0] if input.dim() > event_dim else 1
         return self.handler.layer(
-            function, input, _moments(weight), _moments(bias), *rest, **options
+            function, input, _with_normal(weight), _with_normal(bias), *rest, **options
         )
 
 
@@ -320,9 +321,9 @@ def _drawn(value: Any) -> Any:
     return value
 
 
-def _moments(value: Tensor | None) -> Moments:
+def _with_normal(value: Tensor | None) -> Drawn:
     draw = _draw(value)
-    return (value, None) if draw is None else (draw.loc, draw.scale)
+    return (value, None) if draw is None else (draw.normal.loc, draw.normal)
 
 
 def _noise_shape(rows: Tensor, event_dim: int) -> list[int]:

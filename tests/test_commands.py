@@ -54,7 +54,8 @@ def test_a_run_holds_what_it_promises(trained):
     assert metrics["weight_kl"]["value"] is None and "global" in metrics["weight_kl"]["reason"]
     assert len(run.history) == 1
     figures = {path.name for path in run.figures.iterdir()}
-    names = "history reconstructions samples latent manifold elbo_log_likelihood"
+    names = "history reconstructions samples latent manifold elbo_log_likelihood convergence"
+    names += " latent_kl"
     assert figures == {f"{name}.png" for name in names.split()}
     assert "traversals.png" in {p.name for p in (trained / "b" / "figures").iterdir()}
 

@@ -814,3 +814,25 @@ def test_the_first_data_alone_are_presented_as_before():
         few = whole.first(7)
         assert len(few) == 7 and len(whole) == 50 and few.binarize == binarize
         assert torch.equal(few.take(torch.arange(7)), whole.take(torch.arange(7)))
+
+
+def test_the_first_training_data_alone(
+    mnist5k: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = load("mnist5k:1000")
+    assert sizes(few) == (1000, 500, 500) and few.name == "mnist5k:1000"
+    assert torch.equal(few.train.images, mnist5k.train.images[:1000])
+    assert few.train.labels is not None and mnist5k.train.labels is not None
+    assert torch.equal(few.train.labels, mnist5k.train.labels[:1000])
+    assert torch.equal(few.test.images, mnist5k.test.images)
+    expected = mnist5k.train.images[:1000].numpy().astype(np.float64).mean(0) / 255
+    np.testing.assert_allclose(few.mean.numpy(), expected, atol=1e-7)
+    assert "THE FIRST 1,000" in few.description and mnist5k.description in few.description
+    fails("mnist5k:4001", "mnist5k:4001 asks for 4001", "mnist5k has 4000")
+    fails("mnist5k:0", "asks for 0")
+    fails("mnits:10", "'mnits'", "did you mean mnist")
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", np.arange(80.0).reshape(20, 4))
+    assert sizes(load("a.npy:5")) == (5, 2, 2)
+    Path("b:7").mkdir()
+    fails("b:7", "b:7 holds no images")  # a path that exists is a path

@@ -22,6 +22,7 @@ from pyro_aevb.objectives import make_objective
 from pyro_aevb.pairs import load_pair
 from pyro_aevb.training.loop import Trainer, seed_everything
 from pyro_aevb.training.step import Step
+from pyro_aevb.training.svi import SVI
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 B = 24
@@ -51,7 +52,8 @@ def make_step(pair, objective="elbo", particles=1, noise="shared", data=None):
     batches = Batches(data, "dynamic")
     if pair.description is None:
         inspect(pair, batches.take(torch.arange(5)))
-    return Step(pair, make_objective(objective, particles), batches, noise)
+    (phase,) = SVI(pair, make_objective(objective, particles), noise).phases
+    return Step(pair, phase, batches)
 
 
 def uncompiled(captured, example, same_draws):
@@ -155,7 +157,7 @@ def test_small_parameters_are_not_frozen_and_unused_ones_get_no_gradient():
     batches = Batches(Split(pixels, None, 1), "none")
     pair = load_pair(Location())
     inspect(pair, batches.take(torch.arange(5)))
-    step = Step(pair, make_objective("elbo"), batches)
+    step = Step(pair, SVI(pair, make_objective("elbo")).phases[0], batches)
     index = torch.arange(B)
     compile_step(step, index)
     for value in (0.0, 2.0):
@@ -215,7 +217,7 @@ def test_running_averages_move_once_a_step():
     pair = load_pair(Normalized())
     inspect(pair, batches.take(torch.arange(5)))
     pair.train()
-    step = Step(pair, make_objective("elbo"), batches)
+    step = Step(pair, SVI(pair, make_objective("elbo")).phases[0], batches)
     index = torch.arange(B)
     start = {k: v.detach().clone() for k, v in pair.tensors().items()}
     eager = run(step, index)
@@ -300,7 +302,7 @@ def make_trainer(folder, **settings):
     data, valid = step.data, Batches(Split(images(10, 1), None, 255), "fixed")
     checkpoint = folder / "checkpoint.pt"
     return Trainer(
-        step.pair, data, valid, settings.pop("objective", step.objective), checkpoint,
+        step.pair, data, valid, settings.pop("objective", make_objective("elbo")), checkpoint,
         batch_size=20, lr=1e-2, seed=1, **settings,
     )  # fmt: skip
 
@@ -311,13 +313,13 @@ def test_a_compiled_run_that_was_interrupted_is_the_uninterrupted_one(tmp_path, 
     whole = make_trainer(tmp_path / "a", epochs=2, compile="on")
     whole.run()
     cut = make_trainer(tmp_path / "b", epochs=2, compile="on")
-    calls = []
+    calls, once = [], cut._update
 
     def update(index):
         if len(calls) == 4:
             raise UsageError("stopped here")
         calls.append(index)
-        return cut._one_update(index)
+        return once(index)
 
     cut._update = update
     with pytest.raises(UsageError, match="stopped here"):

@@ -15,6 +15,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import (
     AtMean,
     Fix,
+    InTurn,
     ScaleSites,
     WholeBatch,
 )
@@ -235,3 +236,37 @@ def test_what_cannot_be_predicted_is_said():
         decode_grid(ready(Hierarchy(), matrix(5, 4)), np.zeros((2, 2)), matrix(5, 4))
     with pytest.raises(UsageError, match=r"call inspect\(pair, x\)"):
         encode(load_pair(PPCA()), matrix(5, 4))
+
+
+def test_at_mean_takes_the_mode_of_an_index():
+    def guide(x):
+        pyro.sample("index", dist.Categorical(torch.tensor([0.2, 0.5, 0.3])))
+        pyro.sample("heavy", dist.Cauchy(3.0, 1.0))  # no mean either
+        pyro.sample("mask", dist.Bernoulli(0.3).expand([4]).to_event(1))
+
+    with AtMean():
+        sites = sample_sites(traced(guide, torch.zeros(8)))
+    assert sites["index"]["value"].item() == 1 and sites["heavy"]["value"].item() == 3
+    torch.testing.assert_close(sites["mask"]["value"], torch.full((4,), 0.3))
+
+
+def test_a_uniform_index_takes_its_values_in_turn_and_in_random_order():
+    def guide(x):
+        pyro.sample("fair", dist.Categorical(logits=torch.zeros(3)))
+        pyro.sample("loaded", dist.Categorical(torch.tensor([0.98, 0.01, 0.01])))
+        with pyro.plate("data", 50):
+            pyro.sample("local", dist.Categorical(logits=torch.zeros(3)))
+
+    draws = []
+    for number in range(300):
+        with InTurn(number, seed=4):
+            sites = sample_sites(traced(guide, torch.zeros(8)))
+        draws.append(sites["fair"]["value"].item())
+        assert sites["local"]["value"].unique().numel() > 1
+        assert number > 2 or sites["loaded"]["value"].item() == 0
+    turns = np.array(draws).reshape(100, 3)
+    assert (np.sort(turns, 1) == np.arange(3)).all()
+    orders, counts = np.unique(turns, axis=0, return_counts=True)
+    assert len(orders) == 6 and scipy.stats.chisquare(counts).pvalue > 1e-3
+    with InTurn(0, seed=4), Fix({"fair": torch.tensor(2)}):
+        assert sample_sites(traced(guide, torch.zeros(8)))["fair"]["value"].item() == 2

@@ -12,6 +12,7 @@ import torch
 from linear_gaussian import PPCA, BayesianPPCA, GaussianMean, Hierarchy, matrix, ready
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pyro_aevb.errors import UsageError
@@ -291,8 +292,60 @@ def test_a_guide_without_reparameterization_is_refused(objective):
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Bernoulli(x.sigmoid()))
+            pyro.sample("z", dist.Bernoulli((pyro.param("slope", torch.tensor(1.0)) * x).sigmoid()))
 
     x = torch.randn(4)
     with pytest.raises(UsageError, match="'z' is not reparameterized.*TraceGraph_ELBO"):
         bound(objective, ready((model, guide), x), x)
+
+
+class Choice(nn.Module):
+    """x ~ N(theta c, 1), of which the guide draws c as the prior does."""
+
+    def __init__(self):
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor([0.7, -0.4]).double())
+        self.register_buffer("p", torch.tensor([0.2, 0.8]).double())
+
+    def choose(self):
+        return pyro.sample("c", dist.Bernoulli(self.p).to_event(1))
+
+    def model(self, x):
+        loc = self.theta * self.choose()
+        with pyro.plate("data", size=30, subsample_size=len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        self.choose()
+
+
+@pytest.mark.parametrize("analytic", [True, False])
+def test_a_fixed_choice_needs_no_reparameterization(analytic):
+    source, x = Choice(), matrix(6, 2)
+    pair, objective = ready(source, x), TraceELBO(analytic_kl=analytic)
+    rows = []
+    for seed in range(2000):
+        value = bound(objective, pair, x, seed)
+        (gradient,) = torch.autograd.grad(value, source.theta)
+        rows.append(torch.cat([value.detach()[None], gradient]))
+    samples = torch.stack(rows)
+    exact = 0.0  # over all values of c, by theta
+    for c, p in ((0.0, 1 - source.p), (1.0, source.p)):
+        fit = 0.5 * (x - source.theta * c) ** 2 + 0.5 * math.log(2 * math.pi)
+        exact = exact - 5 * (p * fit).sum()
+    (gradient,) = torch.autograd.grad(exact, source.theta)
+    expected = torch.cat([exact.detach()[None], gradient])
+    error = samples.std(0) / math.sqrt(2000)
+    assert ((samples.mean(0) - expected).abs() < 4 * error).all()
+    assert error[0] < 0.01 * exact.abs()
+
+
+def test_a_choice_that_hangs_on_what_is_trained_is_refused():
+    class Hanging(Choice):
+        def choose(self):
+            z = pyro.sample("z", dist.Normal(self.theta, 1.0).to_event(1))
+            return pyro.sample("c", dist.Bernoulli(z.sigmoid()).to_event(1))
+
+    x = matrix(6, 2)
+    with pytest.raises(UsageError, match="'c' is not reparameterized.*TraceGraph_ELBO"):
+        bound(TraceELBO(), ready(Hanging(), x), x)

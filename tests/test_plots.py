@@ -155,6 +155,27 @@ def test_reconstructions_of_vectors_overlays_them(tmp_path: Path, drawn: list[Fi
         assert (first.get_label(), second.get_label()) == ("input", "reconstruction")
 
 
+def test_reconstructions_of_corrupted_inputs_lie_below_what_is_clean(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    n = 4
+    levels = np.linspace(0.1, 0.9, 3 * n).reshape(3, n)
+    clean, inputs, outputs = levels[:, :, None, None, None] * np.ones((1, 8, 6))
+    path = plots.reconstructions(inputs, outputs, tmp_path / "denoising.png", clean)
+    axes = drawn[0].axes[0]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == ["clean", "corrupted input", "reconstruction"]
+    assert list(axes.get_yticks()) == [0.5, 1.5, 2.5] and axes.get_ylim()[::-1] == (0, 3)
+    np.testing.assert_allclose(cells(picture(path), 3, n)[..., 0], levels, atol=0.01)
+
+    vectors = np.random.default_rng(0).normal(size=(3, 5, 7))
+    plots.reconstructions(vectors[1], vectors[2], tmp_path / "vectors.png", vectors[0])
+    for i, axes in enumerate(axes for axes in drawn[1].axes if axes.get_visible()):
+        assert [line.get_label() for line in axes.lines] == rows
+        for line, values in zip(axes.lines, vectors[:, i], strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), values)
+
+
 def test_samples_png_is_in_reading_order(tmp_path: Path) -> None:
     red, green, blue, grey = np.eye(3)[0], np.eye(3)[1], np.eye(3)[2], np.full(3, 0.5)
     images = np.stack([red, green, blue, grey])[:, :, None, None] * np.ones((9, 9))
@@ -309,6 +330,53 @@ def test_pairwise_error_is_of_the_paired_difference(tmp_path: Path, drawn: list[
 def test_scatter_of_one_datum_has_no_error(tmp_path: Path, drawn: list[Figure]) -> None:
     plots.elbo_against_log_likelihood(np.array([-3.0]), np.array([-2.0]), tmp_path / "one.png")
     assert "ELBO: -3.00\n" in texts(drawn[0])
+
+
+def test_inference_gap_stacks_the_bounds_in_the_order_of_their_sum(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    rng = np.random.default_rng(0)
+    guide = rng.normal(-100, 25, 9)
+    normal = guide + rng.gamma(3, 1, 9)
+    best = normal + rng.gamma(2, 1, 9)
+    bounds = {"elbo_guide": guide, "elbo_normal": normal, "log_likelihood_best": best}
+    plots.inference_gap(bounds, tmp_path / "inference_gap.png")
+    axes = drawn[0].axes[0]
+    said = [axes.get_title(loc="left"), *(t.get_text() for t in axes.get_legend().get_texts())]
+    for name, values in (
+        ("inference gap", best - guide),
+        ("elbo_guide to elbo_normal", normal - guide),
+        ("elbo_normal to log_likelihood_best", best - normal),
+    ):
+        expected = (values.mean(), stats.sem(values))
+        assert annotated("\n".join(said), name) == pytest.approx(expected, abs=0.0051)
+    order = np.argsort(best - guide)
+    for area, upper in zip(axes.collections, (normal, best), strict=True):
+        corners = {tuple(corner) for corner in area.get_paths()[0].vertices.round(9)}
+        for i, height in enumerate((upper - guide)[order]):
+            assert {(i, round(height, 9)), (i + 1, round(height, 9))} <= corners
+
+
+def test_latent_kl_is_sorted_and_tells_what_has_collapsed(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.gamma(2, 1, (30, 4)) * [0.5, 1e-4, 2.0, 1e-3]
+    y = rng.gamma(2, 1, (30, 2))
+    plots.latent_kl({"z": z, "y$": y}, 0.01, tmp_path / "latent_kl.png")
+    first, second = drawn[0].axes
+    order = np.argsort(-z.mean(0))
+    assert list(order[:2]) == [2, 0]
+    assert [label.get_text() for label in first.get_xticklabels()] == [str(i) for i in order]
+    np.testing.assert_allclose([bar.get_height() for bar in first.patches], z.mean(0)[order])
+    colors = [bar.get_facecolor() for bar in first.patches]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
+    title = first.get_title(loc="left")
+    assert title == f"z: {z.mean(0).sum():.2f} nats, 2 of 4 above 0.01"
+    assert second.get_title(loc="left").startswith(r"y\$: ")
+    (bars,) = second.collections
+    lengths = [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()]
+    np.testing.assert_allclose(lengths, stats.sem(y)[np.argsort(-y.mean(0))])
 
 
 def test_comparison_places_runs_and_errors(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -33,6 +33,7 @@ class Floor:
         layers = [(rows, a, b) for a, b in pairwise(encoder)]
         layers += [(rows * network.particles, a, b) for a, b in pairwise(decoder)]
         self.products: list[Product] = []
+        self.operations = 0
         parameters = []
         for i, (n, a, b) in enumerate(layers):
             x, g = torch.randn(n, a, device=device), torch.randn(n, b, device=device)
@@ -40,7 +41,8 @@ class Floor:
             pairs = [(x, w.t()), (g.t(), x)]
             if i > 0:  # the data need no gradient
                 pairs.append((g, w))
-            self.products += [_product(p, q, fastest and device == "cpu") for p, q in pairs]
+            self.products += [product(p, q, fastest and device == "cpu") for p, q in pairs]
+            self.operations += 2 * n * a * b * len(pairs)
             parameters += [w.requires_grad_(), torch.randn(b, device=device).requires_grad_()]
         for p in parameters:
             p.grad = torch.randn_like(p)
@@ -51,9 +53,12 @@ class Floor:
 
     @torch.no_grad()
     def _step(self) -> None:
-        for product in self.products:
-            product()
+        self.multiply()
         self.adam.step()
+
+    def multiply(self) -> None:
+        for multiplied in self.products:
+            multiplied()
 
     def epoch(self) -> None:
         for _ in range(self.steps):
@@ -61,22 +66,24 @@ class Floor:
 
 
 @torch.no_grad()
-def _product(p: Tensor, q: Tensor, fastest: bool) -> Product:
+def product(p: Tensor, q: Tensor, fastest: bool) -> Product:
+    r"""A product to be called again: ``mm``, or the fastest that torch has on this CPU."""
     p, q = p.detach(), q.detach()
     candidates: list[Product] = [lambda: torch.mm(p, q)]
     if fastest:
         linear = torch.ops.mkldnn._linear_pointwise
         candidates.append(lambda: linear(p, q.t(), None, "none", [], ""))
-    return min(candidates, key=_seconds) if fastest else candidates[0]
+    return min(candidates, key=seconds) if fastest else candidates[0]
 
 
-def _seconds(product: Product, repeats: int = 30) -> float:
+def seconds(work: Product, repeats: int = 30) -> float:
+    r"""How long one call takes on a CPU, after as many that do not count."""
     for _ in range(repeats):
-        product()
+        work()
     start = time.perf_counter()
     for _ in range(repeats):
-        product()
-    return time.perf_counter() - start
+        work()
+    return (time.perf_counter() - start) / repeats
 
 
 def _captured(step: Product) -> Product:

@@ -18,6 +18,7 @@ from pyro_aevb.models import VAE
 from pyro_aevb.objectives import make_objective
 from pyro_aevb.preparation import prepare
 from pyro_aevb.training.loop import Trainer
+from pyro_aevb.training.svi import SVI
 
 
 class Project(nets.TorchParameters):
@@ -46,12 +47,11 @@ class Project(nets.TorchParameters):
             self.pair,
             prepared.train,
             prepared.valid,
-            self.objective,
+            SVI(self.pair, self.objective, weight_noise),
             epochs=0,
             batch_size=network.batch,
             lr=1e-3,
             compile=compile,
-            weight_noise=weight_noise,
         )
 
     def epoch(self) -> None:

@@ -40,7 +40,8 @@ def load(name: str, root: str | Path | None = None) -> DataSet:
 
     Arguments:
         name: One of :func:`names`, or the path of an ``.npy`` or ``.npz`` file or of a folder of
-            images, see :func:`pyro_aevb.data.own.read`.
+            images, see :func:`pyro_aevb.data.own.read`; with ``:n`` after it, the first n of its
+            training data alone, as in ``"mnist:1000"``.
         root: The folder that data sets are looked for in, and downloaded to. By default the
             environment variable ``PYRO_AEVB_DATA``, or else ``~/.cache/pyro_aevb``.
 
@@ -48,8 +49,12 @@ def load(name: str, root: str | Path | None = None) -> DataSet:
         The data set, its splits the same wherever and whenever it is loaded.
 
     Raises:
-        UsageError: If there is no such set, it cannot be had, or its files are damaged.
+        UsageError: If there is no such set, it cannot be had, its files are damaged, or it has
+            fewer than n training data.
     """
+    whole, colon, count = name.rpartition(":")
+    if colon and count.isdecimal() and not os.path.exists(os.path.expanduser(name)):
+        return load(whole, root).first(int(count))
     folder = root or os.environ.get("PYRO_AEVB_DATA") or "~/.cache/pyro_aevb"
     try:
         if name in _SETS:

@@ -2,7 +2,7 @@ r"""What a data set is: three splits, and the one way in which they are cut."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -74,6 +74,23 @@ class DataSet:
     def event_shape(self) -> tuple[int, ...]:
         r"""The shape of one datum, (C, H, W) for images."""
         return tuple(self.train.images.shape[1:])
+
+    def first(self, n: int) -> DataSet:
+        r"""The data set with the first training data alone; validation and test stay.
+
+        Arguments:
+            n: How many.
+
+        Raises:
+            UsageError: There are fewer, or n is below 1.
+        """
+        if not 1 <= n <= len(self.train):
+            raise UsageError(
+                f"{self.name}:{n} asks for {n} training data; {self.name} has {len(self.train)}"
+            )
+        what = f"{self.description}; OF THESE TRAINING DATA THE FIRST {n:,} ALONE"
+        few = self.train.subset(slice(n))
+        return replace(self, name=f"{self.name}:{n}", train=few, description=what)
 
     @cached_property
     def mean(self) -> Tensor:

@@ -14,54 +14,60 @@ class GraphedUpdate:
     r"""An update that is recorded once and from then on launched by a single call.
 
     The first updates run as they are and count like all others; then one is recorded. The index of
-    the batch and the learning rate are copied into tensors that the record reads, so neither a new
-    batch nor a new rate needs another capture. A batch of another length runs as it is.
+    the batch, the batch if it is given, and the learning rate are copied into tensors that the
+    record reads, so neither a new batch nor a new rate needs another capture. A batch of another
+    length runs as it is.
 
     Valid where the update synchronizes nothing with the host, as a compiled step does, and with an
-    optimizer that has a capturable form; see :func:`graphable`.
+    optimizer that has a capturable form; see :func:`graphable`. Each phase of an algorithm has a
+    graph of its own: what happens between two of them on the same stream, another graph or work
+    that is not recorded, comes in its turn.
 
     Arguments:
-        update: From the index of a batch to the loss, having changed the parameters.
+        update: From the index of a batch, and the batch, to the loss, having changed the
+            parameters.
         optimizer: The one that `update` steps.
         size: The length of the batches to record.
     """
 
-    def __init__(self, update: Callable[[Tensor], Tensor], optimizer: Optimizer, size: int) -> None:
+    def __init__(self, update: Callable[..., Tensor], optimizer: Optimizer, size: int) -> None:
         self.update, self.optimizer, self.size = update, optimizer, size
         self.done = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._side = torch.cuda.Stream()
 
-    def __call__(self, index: Tensor) -> Tensor:
-        if len(index) != self.size:
-            return self.update(index)
+    def __call__(self, *batch: Tensor) -> Tensor:
+        if len(batch[0]) != self.size:
+            return self.update(*batch)
         if self.done < WARM_UP:
             self.done += 1
             self._side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._side):
-                loss = self.update(index)
+                loss = self.update(*batch)
             torch.cuda.current_stream().wait_stream(self._side)
             return loss
         if self._graph is None:
-            self._record(index)
+            self._record(batch)
         assert self._graph is not None
-        self._index.copy_(index)
+        for held, value in zip(self._batch, batch, strict=True):
+            held.copy_(value)
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         self._graph.replay()
         return self._loss.clone()
 
-    def _record(self, index: Tensor) -> None:
+    def _record(self, batch: tuple[Tensor, ...]) -> None:
         groups = self.optimizer.param_groups
-        self._index = index.clone()
-        self._rates = [torch.tensor(group["lr"], device=index.device) for group in groups]
+        self._batch = [value.clone() for value in batch]
+        device = batch[0].device
+        self._rates = [torch.tensor(group["lr"], device=device) for group in groups]
         before = [(group["lr"], group["capturable"]) for group in groups]
         graph = torch.cuda.CUDAGraph()
         try:
             for group, rate in zip(groups, self._rates, strict=True):
                 group["lr"], group["capturable"] = rate, True
             with torch.cuda.graph(graph):
-                self._loss = self.update(self._index)
+                self._loss = self.update(*self._batch)
         finally:
             for group, (lr, capturable) in zip(groups, before, strict=True):
                 group["lr"], group["capturable"] = lr, capturable

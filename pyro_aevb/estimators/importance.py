@@ -28,9 +28,9 @@ from torch.overrides import TorchFunctionMode
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.streaming import LogWeights
-from pyro_aevb.estimators.terms import Terms, weight_draw
-from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.estimators.streaming import LogWeights, milestones
+from pyro_aevb.estimators.terms import Terms, model_terms, weight_draw
+from pyro_aevb.handlers import InTurn, WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import latents
 
@@ -70,6 +70,10 @@ class Scores:
     r"""(S, N): effective sample size of the weights."""
     pareto_k: np.ndarray | None = None
     r"""(S, N): shape of the weights' tail, by Pareto-smoothed importance sampling."""
+    looks: tuple[int, ...] = ()
+    r"""L numbers of draws, the last being K."""
+    curve: np.ndarray | None = None
+    r"""(S, L, N): ``log_weight`` from the first so many draws alone."""
     codes: dict[str, np.ndarray] = field(default_factory=dict)
     r"""Local site by name, (N, d): E_q[z|x] at the mean weights."""
 
@@ -113,12 +117,17 @@ class Scorer:
         seed: Of the draws; every call makes the same ones.
         memory: Bytes that evaluating the model may take at once; by default 32 MiB on a CPU and
             4 GiB on a GPU. Changes speed only.
-        details: Compute ``ess``, ``pareto_k``, ``reconstruction_mean`` and the codes too.
+        details: Compute ``ess``, ``pareto_k``, ``curve``, ``reconstruction_mean`` and the codes
+            too.
         compile: ``on`` captures and compiles what is run over and over; ``off`` runs the pair's
             handlers every time; ``auto`` decides by the work ahead, and where a pair cannot be
             captured runs it eagerly. All from the same draws, so the values differ by rounding.
         say: Told once why the pair is run eagerly, where it cannot be captured.
         calls: How many calls on so many data are to be expected, for ``auto``.
+        corruption: From a batch x to what the guide sees in its place, with torch's generators, in
+            calls that number a draw of it; the model still scores x. The values are then those of
+            :math:`q(z|\tilde x)` as a guide for x: ``elbo`` stays a bound on :math:`\log p(x)`,
+            ``log_weight`` an estimate of it.
 
     Raises:
         UsageError: The seed is out of range; or, when called, compiling was asked for and fails.
@@ -135,6 +144,7 @@ class Scorer:
         compile: Compile = "auto",
         say: Callable[[str], None] | None = None,
         calls: int = 1,
+        corruption: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         assert pair.description is not None, "inspect the pair first"
         check_seed(seed)
@@ -148,6 +158,7 @@ class Scorer:
         self.weight_samples = weight_samples if self.description.global_sites else 1
         self.seed, self.memory, self.details = seed, memory, details
         self.compile, self.say, self.calls = compile, say, calls
+        self.corruption = corruption
         self._plans: dict[int, _Plan] = {}
 
     @torch.no_grad()
@@ -156,6 +167,7 @@ class Scorer:
         batches: Batches,
         progress: Callable[[int], None] | None = None,
         blocks: range | None = None,
+        noise: int | None = None,
     ) -> Scores:
         r"""Importance-sample every datum.
 
@@ -164,6 +176,8 @@ class Scorer:
             progress: Called with the number of data done.
             blocks: Score the data of these blocks alone; their values are those that they have
                 in the whole.
+            noise: The number of the corruption's draw, which all draws of the latents share; None
+                leaves the data clean.
         """
         chosen = range(-(-len(batches) // DATA_BLOCK)) if blocks is None else blocks
         training = self.pair.training
@@ -175,20 +189,29 @@ class Scorer:
                 captured = plan.draw.way is not Way.EAGER
                 with pyro.validation_enabled(False) if captured else nullcontext():
                     draws = [
-                        self._weight_draw(plan, batches, chosen, s, progress)
+                        self._weight_draw(plan, batches, chosen, s, noise, progress)
                         for s in range(self.weight_samples)
                     ]
                 means: dict[str, Any] = {}
                 if self.details:
-                    means = _joined(self._at_means(plan, x) for _, x in _blocks(batches, chosen))
+                    means = _joined(
+                        self._at_means(plan, x, self._seen(x, noise, block))
+                        for block, x in blocks_of(batches, chosen)
+                    )
         finally:
             self.pair.train(training)
+        values: dict[str, Any] = {
+            name: np.stack([draw[name] for draw in draws]) for name in draws[0]
+        }
+        if "curve" in values:
+            values["curve"] = values["curve"].swapaxes(1, 2)
+            values["looks"] = milestones(self.num_samples)
         return Scores(
             num_samples=self.num_samples,
             weight_samples=self.weight_samples,
             reconstruction_mean=means.pop("reconstruction_mean", None),
             codes=means,
-            **{name: np.stack([draw[name] for draw in draws]) for name in draws[0]},
+            **values,
         )
 
     def _weight_draw(
@@ -197,38 +220,47 @@ class Scorer:
         batches: Batches,
         blocks: range,
         s: int,
+        noise: int | None,
         progress: Callable[[int], None] | None,
     ) -> dict[str, np.ndarray]:
         weights = [value.contiguous() for value in self._weights(batches, s).values()]
         return _joined(
-            self._block(plan, x, weights, (self.seed, s, 1 + block), progress)
-            for block, x in _blocks(batches, blocks)
+            self._block(plan, x, self._seen(x, noise, block), weights, (s, 1 + block), progress)
+            for block, x in blocks_of(batches, blocks)
         )
+
+    def _seen(self, x: Tensor, noise: int | None, block: int) -> Tensor:
+        r"""What the guide sees of a block of data, the same for every draw of the weights."""
+        if self.corruption is None or noise is None:
+            return x
+        with seeded(x.device, self.seed, 0, 1 + block, 1 + noise):
+            return self.corruption(x).contiguous()
 
     def _weights(self, batches: Batches, s: int) -> dict[str, Tensor]:
         if not self.description.global_sites:
             return {}
         x = batches.take(torch.zeros(1, dtype=torch.int64))
-        with seeded(x.device, self.seed, s):
+        with seeded(x.device, self.seed, s), InTurn(s, self.seed):
             return weight_draw(self.pair, x, self.description.plate)[0]
 
     def _block(
         self,
         plan: "_Plan",
         x: Tensor,
+        seen: Tensor,
         weights: list[Tensor],
-        key: tuple[int, ...],
+        key: tuple[int, int],
         progress: Callable[[int], None] | None,
     ) -> dict[str, Tensor]:
         r"""Score one block of data under one draw of the weights."""
         K, n = self.num_samples, len(x)
         health = self.details and K > 1
-        log_weights = LogWeights(K, tail=health)
+        log_weights = LogWeights(K, health, milestones(K) if health else ())
         likelihood, difference = x.new_zeros(2, n, dtype=torch.float64)
         kl = None
-        with seeded(x.device, *key):
+        with seeded(x.device, self.seed, *key):
             for start in range(0, K, plan.draws):
-                log_q, *values = plan.draw(x, *weights)
+                log_q, *values = plan.draw(seen, *weights)
                 if plan.terms.closed_form:
                     kl, *values = values
                 terms = plan.model_terms(x, weights, values)
@@ -249,29 +281,33 @@ class Scorer:
             if health:
                 result["ess"] = log_weights.effective_sample_size()
                 result["pareto_k"] = log_weights.pareto_k()
+                result["curve"] = torch.stack(log_weights.curve, 1)
         return result
 
-    def _at_means(self, plan: "_Plan", x: Tensor) -> dict[str, Tensor]:
-        values = latents(self.pair, x)
+    def _at_means(self, plan: "_Plan", x: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        values = latents(self.pair, seen)
         local = {site.name: values[site.name] for site in self.description.local_sites}
         parts = []
         for start in range(0, len(x), plan.rows):
             rows = slice(start, start + plan.rows)
             few = values | {name: value[rows] for name, value in local.items()}
-            parts.append(plan.terms.model_terms(x[rows], few)[self.description.observed])
+            parts.append(model_terms(self.pair, x[rows], few)[self.description.observed])
         codes = {name: value.reshape(len(x), -1) for name, value in local.items()}
         return {"reconstruction_mean": torch.cat(parts).double(), **codes}
 
     def _plan(self, batches: Batches) -> "_Plan":
         n = min(len(batches), DATA_BLOCK)
         if n not in self._plans:
-            _, x = next(_blocks(batches, range(1)))
+            _, x = next(blocks_of(batches, range(1)))
             with seeded(x.device, self.seed):
                 weights = self._weights(batches, 0)
                 terms = Terms(self.pair, x, weights)
-                rows = _rows(terms, x, weights, self.memory)
+                few = x[:2]
+                drawn = terms.draw(1, few, *weights.values())[terms.closed_form + 1 :]
+                values = [*weights.values(), *(value[0] for value in drawn)]
+                rows = few_rows(self.memory, few, partial(terms.evaluate, few, *values))
             numbers = terms.numbers if terms.independent else terms.numbers + x[0].numel()
-            draws = _even(self.num_samples, DRAW_BLOCK // (n * numbers))
+            draws = even(self.num_samples, DRAW_BLOCK // (n * numbers))
             self._plans[n] = _Plan(terms, n, draws, rows, self._way(batches), self._eagerly)
         return self._plans[n]
 
@@ -314,8 +350,8 @@ class _Plan:
         fallback: Callable[[str], None],
     ) -> None:
         self.terms, self.draws, self.rows = terms, draws, rows
-        self.times = _even(draws, rows // min(n, FEW_DATA))
-        self.few = _even(n, rows // self.times)
+        self.times = even(draws, rows // min(n, FEW_DATA))
+        self.few = even(n, rows // self.times)
         self.draw = Replay(partial(terms.draw, draws), way, fallback)
         self.evaluate = Replay(terms.evaluate, way, fallback)
 
@@ -335,23 +371,22 @@ class _Plan:
         return result
 
 
-def _even(total: int, most: int) -> int:
+def even(total: int, most: int) -> int:
     r"""The length, at most `most` and more than half of it, of parts that cover `total` best."""
     most = max(1, min(total, most))
     return min(range(most, most // 2, -1), key=lambda length: -(-total // length) * length)
 
 
-def _rows(terms: Terms, x: Tensor, weights: dict[str, Tensor], memory: int | None) -> int:
-    r"""How many rows the model may see at once."""
-    few = x[:2]
-    drawn = terms.draw(1, few, *weights.values())[terms.closed_form + 1 :]
+def few_rows(memory: int | None, x: Tensor, run: Callable[[], Any]) -> int:
+    r"""How many rows the pair may see at once, by the memory that a run on those of x takes."""
     with _Allocated() as allocated:
-        terms.evaluate(few, *weights.values(), *(value[0] for value in drawn))
+        run()
     budget = memory or (CUDA_BUDGET if x.is_cuda else CPU_BUDGET)
-    return max(1, budget // max(1, allocated.total // len(few)))
+    return max(1, budget // max(1, allocated.total // len(x)))
 
 
-def _blocks(batches: Batches, blocks: range) -> Iterator[tuple[int, Tensor]]:
+def blocks_of(batches: Batches, blocks: range) -> Iterator[tuple[int, Tensor]]:
+    r"""The data of some blocks of :data:`DATA_BLOCK`, with the number of each."""
     for block in blocks:
         start = block * DATA_BLOCK
         yield block, batches.take(torch.arange(start, min(start + DATA_BLOCK, len(batches))))

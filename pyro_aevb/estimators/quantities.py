@@ -6,13 +6,16 @@ Averages over the global latents w are over q(w).
 ===========================  =================================================================
 ``reconstruction``           :math:`\mathrm{E}_{q(w)q(z|x)}[\log p(x|z,w)]`, sampled codes
 ``reconstruction_mean``      :math:`\log p(x|z,w)` at the means of z and w; never compare the two
+``reconstruction_mixture``   :math:`\log \mathrm{E}_{q(w)q(z|x)}[p(x|z,w)]`, codes without a density
 ``kl``                       :math:`\mathrm{E}_{q(w)} \mathrm{KL}(q(z|x) \| p(z))`
 ``weight_kl``                :math:`\mathrm{KL}(q(w) \| p(w)) / N`
 ``elbo``                     :math:`\mathrm{E}_{q(w)}[` ``reconstruction`` - ``kl`` :math:`]`
 ``training_elbo``            training-set ``elbo`` - ``weight_kl``, bounds :math:`\log p(D) / N`
 ``log_likelihood``           :math:`\log \mathrm{E}_{q(w)}[p(x|w)]`, importance samples
 ``expected_log_likelihood``  :math:`\mathrm{E}_{q(w)}[\log p(x|w)]`, the same draws
+``log_likelihood_variance``  :math:`\mathrm{Var}_{q(w)}[\log p(x|w)]`, the same draws
 ``gap``                      ``log_likelihood`` - ``elbo``
+``rise``, ``weight_rise``    what the last doubling of K, or of S, added to ``log_likelihood``
 ``active_units``             latent dimensions with :math:`\mathrm{Var}_x(\mathrm{E}_q[z|x]) > 0.01`
 ``ess``, ``pareto_k``        health of the importance weights, mean over data
 ===========================  =================================================================
@@ -27,6 +30,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from pyro_aevb.description import Description
+from pyro_aevb.estimators.convergence import Curve, against_samples, against_weights
 from pyro_aevb.estimators.diagnostics import active_units
 from pyro_aevb.estimators.importance import Scores, seeded
 from pyro_aevb.estimators.terms import weight_draw
@@ -35,6 +39,7 @@ from pyro_aevb.pairs import Pair
 from pyro_aevb.sites import closed_form_kl, log_prob, sample_sites
 
 Metric = dict[str, Any]
+FEW = "needs more than one importance sample (--num-samples)"
 UNRELIABLE = 0.7
 r"""Above this Pareto k-hat an importance-sampling estimate should not be relied on."""
 
@@ -60,7 +65,12 @@ def undefined(reason: str) -> Metric:
 def log_likelihood(scores: Scores) -> np.ndarray:
     r"""Per-datum :math:`\log \frac{1}{S} \sum_s p(x_n|w_s)`, ``(N,)``."""
     assert scores.log_weight is not None
-    mixture: np.ndarray = logsumexp(scores.log_weight, axis=0) - math.log(scores.weight_samples)
+    return _log_mean(scores.log_weight)
+
+
+def _log_mean(values: np.ndarray) -> np.ndarray:
+    r"""The logarithm of the mean over weight draws of densities given by their logarithms."""
+    mixture: np.ndarray = logsumexp(values, axis=0) - math.log(len(values))
     return mixture
 
 
@@ -128,6 +138,8 @@ def summarize(
     metrics = {"reconstruction": measured(test.reconstruction, **counts)}
     if test.reconstruction_mean is not None:
         metrics["reconstruction_mean"] = measured(test.reconstruction_mean)
+    if description.global_sites and test.log_weight is None and test.num_samples == 1:
+        metrics["reconstruction_mixture"] = measured(_log_mean(test.reconstruction), **counts)
     if description.enumerated:  # drawn from the prior, not from what the data say of it
         metrics = {name: undefined(reason or "enumerated") for name in metrics}
     no_local = None if description.local_sites else "the pair has no local latent sites"
@@ -145,8 +157,9 @@ def summarize(
     else:
         metrics["weight_kl"] = undefined(description.weights_undefined() or "not computed")
     bounds = ("elbo", "training_elbo", "log_likelihood", "expected_log_likelihood", "gap")
+    moves = ("log_likelihood_variance", "rise", "weight_rise")
     if test.elbo is None or test.log_weight is None or train.elbo is None:
-        metrics |= {name: undefined(reason or "not computed") for name in bounds}
+        metrics |= {name: undefined(reason or "not computed") for name in (*bounds, *moves)}
     else:
         per_datum = log_likelihood(test)
         metrics["elbo"] = measured(test.elbo, **counts)
@@ -158,6 +171,15 @@ def summarize(
             else undefined("the weights are points, so it equals log_likelihood")
         )
         metrics["gap"] = measured(per_datum - test.elbo.mean(0), **counts)
+        no_draws = description.weights_undefined() if not description.global_sites else None
+        no_draws = no_draws or "needs more than one draw of the weights (--weight-samples)"
+        metrics["log_likelihood_variance"] = (
+            measured(test.log_weight.var(0, ddof=1), **counts)
+            if test.weight_samples > 1
+            else undefined(no_draws)
+        )
+        metrics["rise"] = _rise(against_samples(test), no_local or FEW, "num_samples")
+        metrics["weight_rise"] = _rise(against_weights(test.log_weight), no_draws, "weight_samples")
     if test.codes:
         units = {"value": sum(active_units(codes) for codes in test.codes.values())}
         units["latent_dim"] = sum(codes.shape[1] for codes in test.codes.values())
@@ -166,6 +188,21 @@ def summarize(
         metrics["active_units"] = undefined(no_local or "not computed")
     metrics |= _health(test, reason or no_local, counts)
     return metrics
+
+
+def _rise(curve: Curve | None, reason: str, count: str) -> Metric:
+    if curve is None:
+        return undefined(reason)
+    points = [measured(values) for values in curve.values]
+    return {
+        **measured(curve.rise()),
+        count: curve.counts[-1],
+        "curve": {
+            count: list(curve.counts),
+            "value": [point["value"] for point in points],
+            "standard_error": [point["standard_error"] for point in points],
+        },
+    }
 
 
 def _training_elbo(train: Scores, description: Description, kl: Metric) -> Metric:
@@ -183,7 +220,7 @@ def _training_elbo(train: Scores, description: Description, kl: Metric) -> Metri
 
 def _health(test: Scores, reason: str | None, counts: dict[str, int]) -> dict[str, Metric]:
     if test.ess is None or test.pareto_k is None:
-        why = reason or "needs more than one importance sample (--num-samples)"
+        why = reason or FEW
         return {"ess": undefined(why), "pareto_k": undefined(why)}
     worst = np.nan_to_num(test.pareto_k, nan=-np.inf).max(0)
     known = worst[np.isfinite(worst)]

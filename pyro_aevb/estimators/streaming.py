@@ -1,6 +1,7 @@
 r"""Sums over importance weights that arrive in blocks, without keeping the weights."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +15,16 @@ def tail_length(num_samples: int) -> int:
     return math.ceil(min(num_samples / 5, 3 * num_samples**0.5))
 
 
+def milestones(num_samples: int) -> tuple[int, ...]:
+    r"""Numbers of draws at which a curve against K looks: 1, 2, 5, 10, 20, ..., then K/2 and K.
+
+    The last two are there for what the last doubling adds; K/2 is rounded down.
+    """
+    decades = (10**d for d in range(len(str(num_samples))))
+    looks = {m * decade for decade in decades for m in (1, 2, 5)} | {num_samples // 2}
+    return (*sorted(k for k in looks if 0 < k < num_samples), num_samples)
+
+
 class LogWeights:
     r"""Running sums over the K log-weights of each of N data, :math:`\log \omega_{nk}`, in float64.
 
@@ -25,10 +36,15 @@ class LogWeights:
     Arguments:
         num_samples: K, how many are going to be added.
         tail: Keep the largest, for :meth:`pareto_k`.
+        looks: Numbers of draws, rising, at which :attr:`curve` takes the mean of those so far.
     """
 
-    def __init__(self, num_samples: int, tail: bool = False) -> None:
-        self.num_samples = num_samples
+    def __init__(self, num_samples: int, tail: bool = False, looks: Sequence[int] = ()) -> None:
+        self.count = 0
+        r"""How many have been added."""
+        self.curve: list[Tensor] = []
+        r""":meth:`log_mean` of the first k draws, ``(N,)``, for each k of `looks` so far."""
+        self.looks = looks
         # ArviZ fits no tail of less than five.
         self.kept = tail_length(num_samples) + 1 if tail and num_samples >= 25 else 0
         self._largest: Tensor | None = None
@@ -37,6 +53,13 @@ class LogWeights:
     def add(self, log_weights: Tensor) -> None:
         r"""Take in a block of shape ``(k, N)``, any k."""
         block = log_weights.double()
+        for k in self.looks:
+            if 0 < k - self.count <= len(block):
+                total = block[: k - self.count].logsumexp(0)
+                if self.count:
+                    total = total.logaddexp(self.log_mean() + math.log(self.count))
+                self.curve.append(total - math.log(k))
+        self.count += len(block)
         low, high = block.aminmax(dim=0)
         if self._largest is None:
             self._largest, self._smallest = high, low
@@ -58,9 +81,9 @@ class LogWeights:
         self._tail = [joined.topk(min(self.kept, joined.shape[1]), dim=1).values]
 
     def log_mean(self) -> Tensor:
-        r""":math:`\log \frac{1}{K} \sum_k \omega_{nk}`, ``(N,)``."""
+        r""":math:`\log \frac{1}{k} \sum_{i \le k} \omega_{ni}` of all draws so far, ``(N,)``."""
         assert self._largest is not None
-        return self._sum.log() + _finite(self._largest) - math.log(self.num_samples)
+        return self._sum.log() + _finite(self._largest) - math.log(self.count)
 
     def effective_sample_size(self) -> Tensor:
         r"""Kish's, :math:`(\sum_k \omega_{nk})^2 / \sum_k \omega_{nk}^2 \in [1, K]`, ``(N,)``."""

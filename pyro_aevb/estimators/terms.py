@@ -1,5 +1,6 @@
 r"""What scoring evaluates of a pair, as functions of tensors that can be captured."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from pyro_aevb.handlers import Fix
 from pyro_aevb.pairs import Pair
-from pyro_aevb.sites import closed_form_kl, in_plate, log_prob, sample_sites
+from pyro_aevb.sites import closed_form_kl, component_kl, in_plate, log_prob, sample_sites
 
 
 class Terms:
@@ -60,15 +61,71 @@ class Terms:
         else:
             rows = x.expand(k, *x.shape).flatten(0, 1)
             sites = self._guide(rows, named)
-            log_q = x.new_zeros(len(rows))
-            for site in sites.values():
-                log_q = log_q + log_prob(site, 1.0).reshape(-1, len(rows)).sum(0)
+            log_q = _log_prob(sites, x.new_zeros(len(rows)))
             values = [site["value"].unflatten(0, (k, len(x))) for site in sites.values()]
         if not self.closed_form:
             return [log_q.view(k, -1), *values]
         if not self.independent:
             sites = self._guide(x, named)
         return [log_q.view(k, -1), self._kl(x, named, sites), *values]
+
+    def log_q(self, x: Tensor, *values: Tensor, most: int = 1 << 21) -> Tensor:
+        r"""The guide's density at given codes, for every datum.
+
+        Arguments:
+            x: ``(n, *event_shape)``.
+            values: Of the global sites, then of :attr:`sites`, these ``(k, *shape)``.
+            most: About how many numbers are made at once.
+
+        Returns:
+            :math:`\log q(z_k|x_n, w)`, ``(k, n)``.
+        """
+        weights = dict(zip(self.weights, values[: len(self.weights)], strict=True))
+        codes = values[len(self.weights) :]
+        n, numbers = len(x), sum(code[0].numel() for code in codes)
+        if self.independent:
+            ((_, site),) = self._guide(x, weights).items()
+            parts = codes[0].unsqueeze(1).split(max(1, most // (n * numbers)))
+            return torch.cat([log_prob({**site, "value": part}, 1.0) for part in parts])
+        blocks = (code.split(max(1, most // (n * (numbers + x[0].numel())))) for code in codes)
+        parts = [self._log_q(x, weights, part) for part in zip(*blocks, strict=True)]
+        return torch.cat(parts)
+
+    def _log_q(self, x: Tensor, weights: dict[str, Tensor], codes: tuple[Tensor, ...]) -> Tensor:
+        k, n = len(codes[0]), len(x)
+        each = (code.repeat_interleave(n, 0) for code in codes)
+        fixed = weights | dict(zip(self.sites, each, strict=True))
+        sites = self._guide(x.expand(k, *x.shape).flatten(0, 1), fixed)
+        return _log_prob(sites, x.new_zeros(k * n)).view(k, n)
+
+    def kl_by_dimension(
+        self, x: Tensor, weights: list[Tensor], values: list[Tensor]
+    ) -> dict[str, Tensor]:
+        r"""What each dimension of each local site adds to KL(q(z|x, w) || p(z|w)).
+
+        In closed form given what was drawn before, where there is one and the model draws its sites
+        in the guide's order; else :math:`\log q - \log p` at the draw.
+
+        Arguments:
+            x: ``(n, *event_shape)``.
+            weights: Values of the global sites.
+            values: Of :attr:`sites`, ``(n, *shape)``, drawn from the guide at `x`.
+
+        Returns:
+            ``(n, d)`` by site; nothing where the dimensions of a site are not independent.
+        """
+        fixed = dict(zip([*self.weights, *self.sites], [*weights, *values], strict=True))
+        posterior = self._guide(x, fixed)
+        with Fix(fixed):
+            model = sample_sites(poutine.trace(self.pair.model).get_trace(x))
+        prior = {name: site for name, site in model.items() if name in posterior}
+        try:
+            return {
+                name: component_kl(site, prior[name], exact=list(prior) == list(posterior))
+                for name, site in posterior.items()
+            }
+        except NotImplementedError:
+            return {}
 
     def evaluate(self, x: Tensor, *values: Tensor) -> list[Tensor]:
         r"""The model's terms of n data at k draws each.
@@ -83,23 +140,14 @@ class Terms:
         globals_ = len(self.weights)
         rows = len(values[globals_]) if self.sites else len(x)
         k = rows // len(x)
-        terms = self.model_terms(
+        terms = model_terms(
+            self.pair,
             x.expand(k, *x.shape).flatten(0, 1),
             dict(zip([*self.weights, *self.sites], values, strict=True)),
         )
         likelihood = terms.pop(self.description.observed)
         prior = sum(terms.values(), torch.zeros_like(likelihood))
         return [torch.stack([likelihood, prior]).view(2, k, len(x))]
-
-    def model_terms(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        r"""Log-probabilities of the model's sites inside the data plate, ``(len(x),)`` each."""
-        with Fix(values):
-            sites = sample_sites(poutine.trace(self.pair.model).get_trace(x))
-        return {
-            name: log_prob(site, 1.0).reshape(-1, len(x)).sum(0)
-            for name, site in sites.items()
-            if in_plate(site, self.description.plate)
-        }
 
     def _guide(self, x: Tensor, weights: dict[str, Tensor]) -> dict[str, Any]:
         with Fix(weights):
@@ -120,6 +168,32 @@ class Terms:
         except NotImplementedError:
             return False
         return True
+
+
+def model_terms(pair: Pair, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""Log-probabilities of the model's sites inside the data plate, ``(len(x),)`` each."""
+    return _terms(pair, pair.model, x, values)
+
+
+def guide_terms(pair: Pair, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""Those of the guide's sites, at given values."""
+    return _terms(pair, pair.guide, x, values)
+
+
+def _terms(pair: Pair, side: Any, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    assert pair.description is not None, "inspect the pair first"
+    with Fix(values):
+        sites = sample_sites(poutine.trace(side).get_trace(x))
+    return {
+        name: log_prob(site, 1.0).reshape(-1, len(x)).sum(0)
+        for name, site in sites.items()
+        if in_plate(site, pair.description.plate)
+    }
+
+
+def _log_prob(sites: dict[str, Any], zero: Tensor) -> Tensor:
+    rows = len(zero)
+    return sum((log_prob(s, 1.0).reshape(-1, rows).sum(0) for s in sites.values()), zero)
 
 
 def weight_draw(pair: Pair, x: Tensor, plate: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

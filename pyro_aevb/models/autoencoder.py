@@ -48,12 +48,12 @@ class Autoencoder(EncoderDecoder):
 
     def model(self, x: Tensor) -> None:
         r"""The decoder, with `x` of shape `(batch, *event_shape)` observed."""
-        with pyro.plate("data", len(x), dim=-1):
+        with self.plate(x):
             z = pyro.sample("z", self.prior(x).to_event(1).mask(False))
             pyro.sample("x", self.decode(z), obs=x)
 
     def guide(self, x: Tensor) -> None:
         r"""The code of `x`, as a point mass."""
         (code,) = self.encode(x)
-        with pyro.plate("data", len(x), dim=-1):
+        with self.plate(x):
             pyro.sample("z", dist.Delta(code, validate_args=False).to_event(1))

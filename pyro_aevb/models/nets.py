@@ -2,12 +2,14 @@ r"""The nets that the families share: an encoder, a decoder, and a likelihood on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .. import likelihoods, networks
 
@@ -42,6 +44,8 @@ class EncoderDecoder(nn.Module):
 
     heads: ClassVar[int]
     r"""How many vectors of the code's size the encoder returns."""
+    num_data: int | None = None
+    r"""N, the number of training data, which only a pair with uncertain weights has to know."""
 
     def __init__(
         self,
@@ -65,21 +69,42 @@ class EncoderDecoder(nn.Module):
         self.likelihood = likelihoods.build(likelihood, self.decoder, min_scale)
         networks.initialize(self, init)
         likelihoods.set_output_bias(self.likelihood, output_bias, data_mean)
+        self._drawn: Mapping[str, Mapping[str, Tensor]] = {}
 
     def prior(self, x: Tensor) -> dist.Normal:
         r"""The standard normal over the codes of a batch, made from it to be on its device."""
         zero, one = x.new_zeros(self.latent_dim), x.new_ones(self.latent_dim)
         return dist.Normal(zero, one, validate_args=False).expand([len(x), self.latent_dim])
 
+    def plate(self, x: Tensor) -> pyro.plate:
+        r"""The plate over the data of a batch, which knows N if the pair does."""
+        size = len(x) if self.num_data is None else self.num_data
+        few = None if self.num_data is None else len(x)
+        return pyro.plate("data", size, subsample_size=few, dim=-1)
+
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         r"""The distribution of data given codes, ``(batch, *event_shape)``."""
-        pyro.module("decoder", self.decoder)
-        pyro.module("likelihood", self.likelihood)
-        distribution: dist.TorchDistribution = self.likelihood(self.decoder(z))
+        distribution: dist.TorchDistribution = self.run("likelihood", self.run("decoder", z))
         return distribution
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
         r"""The heads of the encoder, ``(batch, latent_dim)`` each."""
-        pyro.module("encoder", self.encoder)
-        heads: tuple[Tensor, ...] = self.encoder(x)
+        heads: tuple[Tensor, ...] = self.run("encoder", x)
         return heads
+
+    def run(self, name: str, input: Tensor) -> Any:
+        r"""What one of the nets makes of an input, with its parameters known to Pyro."""
+        net = self.get_submodule(name)
+        pyro.module(name, net)
+        if name in self._drawn:
+            return functional_call(net, dict(self._drawn[name]), (input,))
+        return net(input)
+
+    @contextmanager
+    def drawn(self, weights: Mapping[str, Mapping[str, Tensor]]) -> Iterator[None]:
+        r"""Inside, nets run with other weights than their own, given by net and parameter."""
+        self._drawn = weights
+        try:
+            yield
+        finally:
+            self._drawn = {}

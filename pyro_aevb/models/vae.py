@@ -51,7 +51,7 @@ class VAE(EncoderDecoder):
 
     def model(self, x: Tensor) -> None:
         r"""The generative process, with `x` of shape `(batch, *event_shape)` observed."""
-        with pyro.plate("data", len(x), dim=-1):
+        with self.plate(x):
             z = pyro.sample("z", self.prior(x).to_event(1))
             pyro.sample("x", self.decode(z), obs=x)
 
@@ -59,5 +59,5 @@ class VAE(EncoderDecoder):
         r"""The approximate posterior of the codes of `x`."""
         loc, log_variance = self.encode(x)
         posterior = dist.Normal(loc, (0.5 * log_variance).exp(), validate_args=False)
-        with pyro.plate("data", len(x), dim=-1):
+        with self.plate(x):
             pyro.sample("z", posterior.to_event(1))

@@ -10,8 +10,9 @@ def make_objective(name: Any, num_particles: int = 1) -> Any:
     r"""An objective from its name, or any stock or custom ``pyro.infer.ELBO``.
 
     Arguments:
-        name: ``"elbo"`` (analytic KL where Pyro knows it), ``"sampled_elbo"``, ``"iwae"``, an
-            import path such as ``"pyro.infer.TraceGraph_ELBO"``, or an ``ELBO`` instance.
+        name: ``"elbo"`` (analytic KL where Pyro knows it), ``"sampled_elbo"``, ``"iwae"``,
+            ``"dreg"``, an import path such as ``"pyro.infer.TraceGraph_ELBO"``, or an ``ELBO``
+            instance.
         num_particles: Draws per datum in a training step.
 
     Raises:
@@ -19,6 +20,7 @@ def make_objective(name: Any, num_particles: int = 1) -> Any:
     """
     from pyro.infer.elbo import ELBO
 
+    from pyro_aevb.objectives.dreg import DReG
     from pyro_aevb.objectives.elbo import TraceELBO
     from pyro_aevb.objectives.iwae import IWAE
 
@@ -32,12 +34,14 @@ def make_objective(name: Any, num_particles: int = 1) -> Any:
         return TraceELBO(num_particles=num_particles, analytic_kl=False)
     if name == "iwae":
         return IWAE(num_particles=num_particles)
+    if name == "dreg":
+        return DReG(num_particles=num_particles)
     module, _, attribute = str(name).replace(":", ".").rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
-            f"no objective {name!r}: use elbo, sampled_elbo, iwae, or the import path of a "
+            f"no objective {name!r}: use elbo, sampled_elbo, iwae, dreg, or the import path of a "
             "pyro.infer.ELBO subclass such as pyro.infer.Trace_ELBO"
         ) from error
     if not (isinstance(found, type) and issubclass(found, ELBO)):

@@ -27,7 +27,9 @@ class TraceELBO(ELBO):
     :meth:`differentiable_loss` is :math:`-\mathcal{L}` in nats (a sum over data, as in
     ``pyro.infer.Trace_ELBO``), with exact pathwise gradients.
 
-    Valid when every guide site is reparameterized. A closed form replaces the sampled term of a
+    Valid when every guide site is reparameterized, or is drawn from a fixed distribution, of which
+    no parameter is trained (the choice of a dropout mask): then the score-function term of the
+    gradient is 0. A closed form replaces the sampled term of a
     site only if guide and model sample their latent sites in the same order, which is sufficient
     for the term to be the conditional expectation of the sampled one.
 
@@ -70,10 +72,10 @@ class TraceELBO(ELBO):
 
 
 def importance_traces(model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    r"""A trace of the guide, and of the model run on its values; every latent reparameterized.
+    r"""A trace of the guide, and of the model run on its values.
 
     Raises:
-        UsageError: A guide site has no pathwise gradient.
+        UsageError: See :func:`require_reparameterized` and :func:`require_guided`.
     """
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
@@ -97,16 +99,21 @@ def require_guided(model_trace: Any, guide_trace: Any) -> None:
 
 
 def require_reparameterized(sites: dict[str, Any]) -> None:
-    r"""Every site has a pathwise gradient.
+    r"""The pathwise gradient of every site is the whole of it.
+
+    It is where the value is reparameterized, and where the log-probability depends on no parameter
+    and on no value that does: of :math:`\nabla \mathrm{E}_q[f] = \mathrm{E}_q[\nabla f + f \nabla
+    \log q]` the second term is then 0.
 
     Raises:
-        UsageError: One has none.
+        UsageError: A site has another gradient.
     """
     for name, site in sites.items():
-        if not site["fn"].has_rsample:
+        fn = site["fn"]
+        if not fn.has_rsample and fn.log_prob(site["value"]).requires_grad:
             raise UsageError(
-                f"guide site {name!r} is not reparameterized (its distribution has no rsample); "
-                "use --objective pyro.infer.TraceGraph_ELBO"
+                f"guide site {name!r} is not reparameterized (its distribution has no rsample, and "
+                "parameters that are trained); use --objective pyro.infer.TraceGraph_ELBO"
             )
 
 

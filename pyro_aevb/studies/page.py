@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyro_aevb
-from pyro_aevb.report import markdown_table
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declarations import Key, Table, slug
 from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
+from pyro_aevb.tables import markdown_table
 
 LEGEND = (
     "Each entry is the mean over seeds ± the standard deviation over seeds. What was published "

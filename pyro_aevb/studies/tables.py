@@ -4,9 +4,9 @@ import csv
 import io
 import re
 
-from pyro_aevb.report import markdown_table
 from pyro_aevb.studies.collect import Collected, Entry
 from pyro_aevb.studies.declarations import Key, Table
+from pyro_aevb.tables import markdown_table
 
 BETTER, WORSE = "▲", "▼"
 

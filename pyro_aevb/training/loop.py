@@ -1,11 +1,14 @@
-r"""The training loop: epochs, validation, early stopping, schedules, progress, checkpoints."""
+r"""The training loop, one for all algorithms.
+
+Epochs, validation, early stopping, schedules, progress, checkpoints.
+"""
 
 import math
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,15 +29,23 @@ from pyro_aevb.estimators.importance import Scorer, check_seed
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.sites import log_prob, sample_sites
+from pyro_aevb.training.algorithm import Algorithm, Phase
 from pyro_aevb.training.checkpoint import (
     load_checkpoint,
     random_state,
     restore_random_state,
     save_checkpoint,
 )
-from pyro_aevb.training.optimizers import kl_scale, make_optimizer, make_schedule
+from pyro_aevb.training.optimizers import (
+    kl_scale,
+    latent_weight,
+    make_optimizer,
+    make_schedule,
+    map_options,
+)
 from pyro_aevb.training.parallel import Alone
 from pyro_aevb.training.step import Step
+from pyro_aevb.training.svi import SVI
 
 COMPILE_FROM = 5000
 r"""Steps from which on compiling, which takes about 10 s, pays."""
@@ -44,7 +55,7 @@ Row = dict[str, float | None]
 
 @dataclass
 class Trainer:
-    r"""Fit a pair by stochastic gradient ascent on an objective.
+    r"""Fit a pair by a learning algorithm, by default gradient ascent on an objective.
 
     The order of the data in epoch e is a function of the seed and e alone; all other random
     numbers come from the global generators, whose states every checkpoint holds. So a run that was
@@ -54,15 +65,20 @@ class Trainer:
         pair: An inspected pair, on the device of the batches.
         train: Training data, as presented.
         valid: Validation data, as presented; fixed, not drawn anew.
-        objective: Any ``pyro.infer.ELBO``.
+        algorithm: What is done with each batch; a ``pyro.infer.ELBO`` stands for
+            :class:`~.svi.SVI` on it.
         checkpoint: Where to keep the state; None keeps it nowhere.
         epochs: How many passes over the training data.
         batch_size: B, of all processes together; the last batch of an epoch is smaller where B
             does not divide N.
-        optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`.
-        schedule, schedule_options: See :func:`~.optimizers.make_schedule`.
-        weight_noise: ``shared``, ``local`` or ``flipout``; see :class:`~.step.Step`.
-        kl_warm_up: Epochs over which the weight of the latent KL rises to 1; 0 is none.
+        optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`; each phase has
+            one of its own.
+        schedule, schedule_options: See :func:`~.optimizers.make_schedule`; likewise.
+        beta: The weight of the latent KL in the objective, not in the validation; default that of
+            the pair, else 1: :func:`~.optimizers.latent_weight`.
+        kl_warm_up: Epochs over which the weight of the latent KL rises to beta; 0 is none.
+        map_prior: The standard deviation of a normal prior on all parameters, which makes them
+            maximum a posteriori: :func:`~.optimizers.map_options`. None is no prior.
         patience: Stop after this many epochs without a better validation value and return to
             the best; 0 never stops.
         seed: Of the order of the data, and of all generators at the start.
@@ -77,7 +93,7 @@ class Trainer:
     pair: Pair
     train: Batches
     valid: Batches
-    objective: ELBO
+    algorithm: Algorithm | ELBO
     checkpoint: Path | None = None
     epochs: int = 100
     batch_size: int = 100
@@ -86,8 +102,9 @@ class Trainer:
     optimizer_options: dict[str, Any] = field(default_factory=dict)
     schedule: str = "constant"
     schedule_options: dict[str, Any] = field(default_factory=dict)
-    weight_noise: str = "shared"
+    beta: float | None = None
     kl_warm_up: int = 0
+    map_prior: float | None = None
     patience: int = 0
     seed: int = 0
     compile: str = "auto"
@@ -118,55 +135,86 @@ class Trainer:
         # Decided once, from the size of the whole run, so that a resumed one does the same.
         steps = self.epochs * (len(self.train) // self.batch_size)
         self.compiled = self.compile == "on" or (self.compile == "auto" and steps >= COMPILE_FROM)
-        self._step = Step(self.pair, self.objective, self.train, self.weight_noise, self.group)
-        self._update: Callable[[Tensor], Tensor] = self._one_update
+        given = self.algorithm
+        self._algorithm = SVI(self.pair, given) if isinstance(given, ELBO) else given
+        self._beta = latent_weight(self.pair, self.beta)
+        if self._algorithm.name != "svi" and (self.kl_warm_up or self._beta != 1):
+            flag, remedy = f"--beta {self._beta:g}", "use --beta 1"
+            if self.kl_warm_up:
+                flag, remedy = f"--kl-warm-up {self.kl_warm_up}", "leave the flag out"
+            name = self._algorithm.name
+            raise UsageError(f"{flag} is for --algorithm svi; {name} has no KL to scale: {remedy}")
+        if self.map_prior is not None:
+            names = [name for phase in self._algorithm.phases for name in phase.parameters]
+            if repeated := [name for name in names if names.count(name) > 1]:
+                raise UsageError(
+                    f"--map-prior: {self._algorithm.name} trains {repeated[0]!r} in several "
+                    "phases, each with a loss of its own, so that it would have several priors"
+                )
         self._scorer = Scorer(self.pair, 1, 1, self.seed, details=False, calls=self.epochs)
         if self.compile == "off":
             self._scorer.compile = "off"
-        self._named = self.pair.trainable()
-        self._optimizer: Any = None
-        self._schedule: Any = None
-        if self._named:
-            self._optimizer = make_optimizer(
-                self.optimizer, self._named.values(), self.lr, self.optimizer_options
-            )
-            self._schedule = make_schedule(
-                self.schedule, self._optimizer, self.epochs, self.schedule_options
-            )
+        self._learners = [self._learner(p) for p in self._algorithm.phases if p.parameters]
+
+    def _learner(self, phase: Phase) -> "_Learner":
+        options: Mapping[str, Any] = {
+            **phase.optimizer_options.get(self.optimizer, {}),
+            **self.optimizer_options,
+        }
+        options = map_options(self.pair, self.optimizer, options, self.map_prior, len(self.train))
+        parameters = phase.parameters.values()
+        optimizer = make_optimizer(self.optimizer, parameters, phase.rate * self.lr, options)
+        schedule = make_schedule(self.schedule, optimizer, self.epochs, self.schedule_options)
+        return _Learner(Step(self.pair, phase, self.train, self.group), optimizer, schedule)
 
     def try_objective(self) -> None:
-        r"""Evaluate the objective once on a few data, changing nothing, to fail before any work."""
-        few = torch.arange(min(len(self.train), self.batch_size, 5))
+        r"""Evaluate every loss once on a few data, changing nothing, to fail before any work."""
         device = self.train.images.device
+        few = torch.arange(min(len(self.train), self.batch_size, 5), device=device)
         devices = [device] if device.type == "cuda" else []
+        before = {name: value.clone() for name, value in self._algorithm.state.items()}
         with self.pair.active(), WholeBatch(), torch.random.fork_rng(devices):
             try:
-                self._step.rehearse()
-                self._step(few)
+                given = self._begin(few)
+                for learner in self._learners:
+                    learner.step.rehearse()
+                    learner.step(few, *given)
             except (NotImplementedError, ValueError, RuntimeError) as error:
                 if isinstance(error, UsageError):
                     raise
                 raise UsageError(
-                    f"{type(self.objective).__name__} cannot train {self.pair.name}: "
+                    f"{self._algorithm.title} cannot train {self.pair.name}: "
                     f"{' '.join(str(error).split())[:300]}"
                 ) from error
-        for parameter in self._named.values():
+        for parameter in self.pair.trainable().values():
             parameter.grad = None
+        for name, value in before.items():
+            self._algorithm.state[name].copy_(value)
 
     def resume(self) -> None:
-        r"""Take up the checkpoint: tensors, optimizer, schedule, history, generators, position."""
+        r"""Take up the checkpoint: tensors, optimizers, history, generators, position."""
         assert self.checkpoint is not None
         path = self.checkpoint
         state = self.group.agree(lambda: load_checkpoint(path))
         self.pair.load_tensors(state["tensors"], str(self.checkpoint))
-        try:
-            if self._optimizer is not None:
-                self._optimizer.load_state_dict(state["optimizer"])
-                self._schedule.load_state_dict(state["schedule"])
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        algorithm, name = self._algorithm, state.get("algorithm", "svi")
+        if name != algorithm.name:
             raise UsageError(
-                f"{self.checkpoint} was written with another optimizer or schedule; resume with "
-                "the settings of the run"
+                f"{self.checkpoint} was written by --algorithm {name}, this is {algorithm.name}; "
+                "resume with the settings of the run"
+            )
+        try:
+            for saved, key in ((state["optimizer"], "optimizer"), (state["schedule"], "schedule")):
+                held = [getattr(learner, key) for learner in self._learners]
+                saved = saved if isinstance(saved, list) else [saved]
+                for one, values in zip(held, saved, strict=bool(held)):
+                    one.load_state_dict(values)
+            for name, value in algorithm.state.items():
+                value.copy_(state["state"][name])
+        except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+            raise UsageError(
+                f"{self.checkpoint} was written with another optimizer, schedule or option; resume "
+                "with the settings of the run"
             ) from error
         self.history, self.best = state["history"], state["best"]
         self.epoch, self.step = state["epoch"], state["step"]
@@ -186,7 +234,7 @@ class Trainer:
 
         steps = math.ceil(len(self.train) / self.batch_size)
         self.pair.train()
-        self.group.align(self.pair.tensors().values())
+        self.group.align([*self.pair.tensors().values(), *self._algorithm.state.values()])
         bar = tqdm(
             total=self.epochs * steps,
             initial=self.epoch * steps + self.step,
@@ -199,8 +247,9 @@ class Trainer:
             self.save()
         fast = pyro.validation_enabled(False)
         with self.pair.active(), WholeBatch(), fast, bar, _sigint() as stop:
-            self._step.rehearse()
-            if self.compiled and not self._step.compiled and self.epoch < self.epochs:
+            for learner in self._learners:
+                learner.step.rehearse()
+            if self.compiled and not self._is_compiled() and self.epoch < self.epochs:
                 self._compile(bar)
             while self.epoch < self.epochs and not self._out_of_patience():
                 self._run_epoch(bar, stop)
@@ -219,23 +268,33 @@ class Trainer:
                 "pair": self.pair.name,
                 "source": self.pair.source,
                 "tensors": _detached(self.pair.tensors()),
-                "optimizer": self._optimizer and self._optimizer.state_dict(),
-                "schedule": self._schedule and self._schedule.state_dict(),
+                "optimizer": _of_phases([learner.optimizer for learner in self._learners]),
+                "schedule": _of_phases([learner.schedule for learner in self._learners]),
+                "algorithm": self._algorithm.name,
+                "state": _detached(self._algorithm.state),
                 "history": self.history,
                 "best": self.best,
                 "epoch": self.epoch,
                 "step": self.step,
                 "compiled": self.compiled,
+                "notes": list(self._algorithm.notes),
                 "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
                 "random": random_state(),
             },
         )
 
+    def _is_compiled(self) -> bool:
+        return all(learner.step.compiled for learner in self._learners)
+
     def _compile(self, bar: Any) -> None:
         index = order(len(self.train), self.seed, 0)[: self.batch_size]
+        index = index.to(self.train.images.device)
         bar.set_postfix_str("compiling the step")
+        with torch.random.fork_rng([index.device] if index.is_cuda else []):
+            given = () if self._algorithm.once else (self.train.take(index),)
         try:
-            self._step.compile(index)
+            for learner in self._learners:
+                learner.step.compile(index, *given)
         except NotCapturable as reason:
             if self.compile == "on":
                 raise UsageError(
@@ -243,25 +302,43 @@ class Trainer:
                     "--compile auto"
                 ) from reason
             self.compiled = False
+            for learner in self._learners:  # all or none, as a resumed run decides it anew
+                learner.step.forget()
             if self.show:
                 bar.write(f"{self.pair.name} trains eagerly: {reason}")
             return
-        if self.group.size == 1 and graphable(self._optimizer):
-            self._update = GraphedUpdate(self._one_update, self._optimizer, self.batch_size)
+        self._algorithm.compile(lambda reason: bar.write(reason) if self.show else None)
+        for learner in self._learners:
+            if self.group.size == 1 and graphable(learner.optimizer):
+                learner.graph = GraphedUpdate(learner.update, learner.optimizer, self.batch_size)
 
-    def _one_update(self, index: Tensor) -> Tensor:
-        loss = self._step(index)
-        # On a CPU a look at the loss is free; on a GPU it would wait for the device.
-        if not loss.is_cuda and not math.isfinite(float(loss)):
-            raise self._not_finite(index)
-        self._optimizer.step()
-        return loss
+    def _begin(self, index: Tensor) -> tuple[Tensor, ...]:
+        r"""The batch that all phases get, or nothing where the one step makes it."""
+        if self._algorithm.once:
+            return ()
+        x = self.train.take(index)
+        self._algorithm.before(x, index)
+        return (x,)
+
+    def _update(self, index: Tensor) -> Tensor:
+        r"""All phases on one batch; their losses, ``(phases,)``, or of a single one ``()``."""
+        given = self._begin(index)
+        losses = []
+        for learner in self._learners:
+            update = learner.graph or learner.update
+            try:
+                taken = [update(index, *given) for _ in range(learner.step.phase.repeat)]
+            except FloatingPointError as error:
+                raise self._not_finite(index) from error
+            losses.append(torch.stack(taken).mean() if len(taken) > 1 else taken[0])
+        return torch.stack(losses) if len(losses) > 1 else losses[0]
 
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
         began, first_step = time.perf_counter(), self.step
-        scale = kl_scale(self.epoch, self.kl_warm_up)
+        scale = self._beta * kl_scale(self.epoch, self.kl_warm_up)
         index = order(len(self.train), self.seed, self.epoch).to(self.train.images.device)
-        self._step.kl_scale = scale
+        for learner in self._learners:
+            learner.step.kl_scale = scale
         for chosen in index.split(self.batch_size)[self.step :]:
             if self.group.stops(stop.is_set()):
                 self.group.agree(self.save)
@@ -280,15 +357,21 @@ class Trainer:
             self.losses.append(loss * (len(chosen) / len(index)))
             self.step += 1
             bar.update()
-        objective = -float(torch.stack(self.losses).sum())
+        loss, *others = torch.stack(self.losses).sum(0).reshape(-1).tolist()
+        objective = -loss
         seen = len(index) - first_step * self.batch_size
         rate = seen / (time.perf_counter() - began)
         row: Row = {
             "epoch": self.epoch + 1,
-            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "learning_rate": self._learners[0].optimizer.param_groups[0]["lr"],
             "kl_scale": scale,
             "objective": objective,
+            **{
+                f"{learner.step.phase.name}_loss": value
+                for learner, value in zip(self._learners[1:], others, strict=True)
+            },
             **self.group.agree(self._validate),
+            **self._algorithm.report(),
             "images_per_second": rate,
         }
         value, name = self.watched(row)
@@ -296,10 +379,11 @@ class Trainer:
         if not (math.isfinite(objective) and math.isfinite(value)):
             raise self._not_finite(chosen)
         self.history.append(row)
-        if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            self._schedule.step(-value)
-        else:
-            self._schedule.step()
+        for learner in self._learners:
+            if isinstance(learner.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                learner.schedule.step(-value)
+            else:
+                learner.schedule.step()
         self.epoch, self.step, self.losses = self.epoch + 1, 0, []
         if self.patience and value > self.best["value"]:
             tensors = {k: v.clone() for k, v in _detached(self.pair.tensors()).items()}
@@ -351,6 +435,29 @@ class Trainer:
         )
 
 
+@dataclass
+class _Learner:
+    r"""A phase as it is trained."""
+
+    step: Step
+    optimizer: Any
+    schedule: Any
+    graph: GraphedUpdate | None = None
+
+    def update(self, *batch: Tensor) -> Tensor:
+        r"""One update of the phase's parameters; its loss.
+
+        Raises:
+            FloatingPointError: The loss is not finite; the parameters are as they were.
+        """
+        loss = self.step(*batch)
+        # On a CPU a look at the loss is free; on a GPU it would wait for the device.
+        if not loss.is_cuda and not math.isfinite(float(loss)):
+            raise FloatingPointError
+        self.optimizer.step()
+        return loss
+
+
 @contextmanager
 def _sigint() -> Iterator[threading.Event]:
     r"""Turn Ctrl-C into a flag that is read between steps; a second one stops at once."""
@@ -383,5 +490,11 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _of_phases(held: Sequence[Any]) -> Any:
+    r"""What the optimizers or schedules of all phases hold; of a single one without a list."""
+    states = [one.state_dict() for one in held]
+    return states if len(states) > 1 else next(iter(states), None)
+
+
+def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in tensors.items()}

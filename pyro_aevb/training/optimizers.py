@@ -10,6 +10,10 @@ from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs import Pair
+
+L2 = ("adadelta", "adagrad", "adam", "adamax", "asgd", "nadam", "radam", "rmsprop", "sgd")
+r"""Optimizers that add ``weight_decay`` times the parameter to its gradient, before all else."""
 
 
 def make_optimizer(
@@ -21,8 +25,7 @@ def make_optimizer(
         name: The class in ``torch.optim``, in any case: ``adam``, ``adagrad``, ``sgd``, …
         parameters: The tensors to update.
         lr: The learning rate.
-        options: Further arguments, such as ``{"weight_decay": 1e-4}``. Losses are per datum, so
-            the AEVB paper's N(0, I) prior on the weights is a ``weight_decay`` of 1/N.
+        options: Further arguments, such as ``{"weight_decay": 1e-4}``.
 
     Raises:
         UsageError: No such optimizer, or options it does not take.
@@ -49,6 +52,55 @@ def make_optimizer(
         return make(held, lr=lr, **options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"--optimizer-options for {name}: {error}") from error
+
+
+def map_options(
+    pair: Pair,
+    optimizer: str,
+    options: Mapping[str, Any],
+    map_prior: float | None,
+    num_data: int,
+) -> Mapping[str, Any]:
+    r"""Options with which an optimizer maximizes the bound plus a log-prior of the parameters.
+
+    Per datum the objective becomes, up to a constant,
+
+    .. math::
+        \frac{1}{N} \mathcal{L}(\theta) + \frac{1}{N} \log \mathcal{N}(\theta; 0, s^2 I),
+        \qquad \text{whose gradient is that of the first term} - \frac{\theta}{N s^2},
+
+    for N training data: a ``weight_decay`` of :math:`1 / (N s^2)` where an optimizer adds it to
+    the gradient. :math:`\theta` is every trainable parameter of model and guide; one that gets no
+    gradient stays where it is. The AEVB paper has s = 1. What is reported leaves the prior out.
+
+    Arguments:
+        pair: An inspected pair.
+        optimizer: Its name.
+        options: Its options.
+        map_prior: s; None leaves the options as they are.
+        num_data: N.
+
+    Raises:
+        UsageError: s is not above 0; the pair has a distribution over weights, which has a prior
+            of its own; or the optimizer has no ``weight_decay`` of this kind, or one already.
+    """
+    if map_prior is None:
+        return options
+    if not (math.isfinite(map_prior) and map_prior > 0):
+        raise UsageError(f"--map-prior is {map_prior}; it is a standard deviation, above 0")
+    if pair.description is not None and pair.description.global_sites:
+        raise UsageError(
+            f"--map-prior is for weights that are points; {pair.name} has a distribution over "
+            f"{pair.description.global_sites[0].name!r}, whose prior is in the model"
+        )
+    if optimizer.lower() not in L2:
+        raise UsageError(
+            f"--map-prior needs an optimizer that adds weight decay to the gradient, which "
+            f"{optimizer} does not; use one of {', '.join(L2)}"
+        )
+    if "weight_decay" in options or options.get("decoupled_weight_decay"):
+        raise UsageError("--map-prior sets weight_decay; leave it out of --optimizer-options")
+    return {**options, "weight_decay": 1 / (num_data * map_prior**2)}
 
 
 def make_schedule(
@@ -120,3 +172,32 @@ def kl_scale(epoch: int, warm_up: int) -> float:
     .. math:: \min(1, (\mathrm{epoch} + 1) / (\mathrm{warm\_up} + 1))
     """
     return min(1.0, (epoch + 1) / (warm_up + 1))
+
+
+def latent_weight(pair: Pair, beta: float | None = None) -> float:
+    r"""Weight :math:`\beta` of the latent KL in the objective.
+
+    .. math:: \mathrm{E}_{q(z|x)}[\log p(x|z)] - \beta\, \mathrm{KL}(q(z|x) \,\|\, p(z))
+
+    It multiplies the KL of the codes; in a pair whose codes have no density, that of the weights
+    (:meth:`~pyro_aevb.description.Description.kl_sites`).
+
+    Arguments:
+        pair: An inspected pair.
+        beta: The weight; None is the pair's attribute ``beta`` where that is a number, else 1.
+
+    Raises:
+        UsageError: It is negative or not finite, or not 1 in a pair without a KL.
+    """
+    if beta is None:
+        own = pair.attribute("beta")
+        beta = own if isinstance(own, (int, float)) else 1.0
+    if not (math.isfinite(beta) and beta >= 0):
+        raise UsageError(f"--beta is {beta}; it must be 0 or more")
+    description = pair.description
+    assert description is not None, "inspect the pair first"
+    latent = description.local_sites + description.global_sites
+    if beta != 1 and not any(site.density for site in latent):
+        reason = description.undefined() or "it has no latent site"
+        raise UsageError(f"--beta {beta:g}: {pair.name} has no KL to weigh: {reason}")
+    return float(beta)

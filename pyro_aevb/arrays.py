@@ -1,0 +1,74 @@
+r"""``results.nc``: an ArviZ file of per-datum values.
+
+Group ``log_likelihood`` holds ``x``, log p(x_n|w_s), a draw for each draw of the weights;
+``sample_stats`` the ELBO, its parts and the health of the importance weights; ``posterior`` the
+codes E_q[z|x]; ``predictive`` the per-datum log-likelihood, averaged over draws of the weights;
+``convergence`` the same from the first of the draws alone. Every other estimator has a group of its
+name, which may hold fewer data, the first ones.
+"""
+
+import os
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xarray
+
+from pyro_aevb.estimators.convergence import against_samples
+from pyro_aevb.estimators.importance import Scores
+
+Groups = dict[str, dict[str, Any]]
+
+
+def groups_of(scores: Scores, log_likelihood: np.ndarray | None) -> Groups:
+    r"""What importance sampling leaves, by group and variable: dimensions and values."""
+    draws = ("chain", "draw", "datum")
+    groups: Groups = {"posterior": {}, "sample_stats": {}}
+    for name in ("reconstruction", "kl", "elbo", "ess", "pareto_k"):
+        values = getattr(scores, name)
+        if values is not None:
+            groups["sample_stats"][name] = (draws, values[None])
+    for site, codes in scores.codes.items():
+        groups["posterior"][site] = (("chain", "draw", "datum", f"{site}_dim"), codes[None, None])
+    if scores.log_weight is not None:
+        groups["log_likelihood"] = {"x": (draws, scores.log_weight[None])}
+    if log_likelihood is not None:
+        groups["predictive"] = {"log_likelihood": (("datum",), log_likelihood)}
+    curve = against_samples(scores)
+    if curve is not None:
+        groups["convergence"] = {
+            "num_samples": (("num_samples",), np.array(curve.counts)),
+            "log_likelihood": (("num_samples", "datum"), curve.values),
+        }
+    return groups
+
+
+def write_groups(path: Path, groups: Mapping[str, Any], kept: Container[str] | None = None) -> None:
+    r"""Write groups of variables into a file beside those that it holds, all or none.
+
+    Arguments:
+        path: The file, which may not be there yet.
+        groups: By group and variable, dimensions and values; one that is there is replaced.
+        kept: The other groups to keep; None keeps all.
+    """
+    data = {name: xarray.Dataset(variables) for name, variables in groups.items()}
+    for name in _present(path):
+        if name not in data and (kept is None or name in kept):
+            with xarray.open_dataset(path, group=name, engine="h5netcdf") as stored:
+                data[name] = stored.load()
+    beside = path.with_suffix(".nc.part")
+    beside.unlink(missing_ok=True)
+    for name, dataset in data.items():
+        how: Any = "a" if beside.exists() else "w"
+        dataset.to_netcdf(beside, mode=how, group=name, engine="h5netcdf")
+    os.replace(beside, path)
+
+
+def _present(path: Path) -> list[str]:
+    try:
+        with h5py.File(path) as file:
+            return list(file)
+    except OSError:  # there is none, or a damaged one, which is then written anew
+        return []

@@ -1,0 +1,181 @@
+r"""Corruption of data as denoising autoencoders use it: from a clean batch to a corrupted one.
+
+A corruption is any callable that maps a batch :math:`x` of shape ``(B, *event_shape)`` to
+:math:`\tilde x \sim c(\tilde x \mid x)` of the same shape, on the same device. The guide then sees
+:math:`\tilde x`, and the model still observes :math:`x`. Those here draw from torch's generators,
+anew at each call, and read nothing back from a tensor, so that a training step that uses them can
+be captured.
+
+References:
+    | Extracting and Composing Robust Features with Denoising Autoencoders (Vincent et al., 2008)
+    | https://doi.org/10.1145/1390156.1390294
+    | Stacked Denoising Autoencoders (Vincent et al., 2010)
+    | https://www.jmlr.org/papers/v11/vincent10a.html
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_aevb.errors import UsageError
+
+Corruption = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Masking:
+    r"""Set components to 0.
+
+    Each component of each datum (a channel of a pixel is one) with probability `rate`,
+    independently of all others; or, with `exact`, the same number of them in every datum,
+    ``round(rate * D)`` of its D components, chosen at random for each datum. The latter is the
+    masking noise of Vincent et al., who destroy a fixed fraction :math:`\nu` of the components.
+
+    Arguments:
+        rate: The probability, or the fraction, from 0 to 1.
+        exact: Whether it is the fraction.
+
+    Raises:
+        UsageError: A rate outside [0, 1].
+    """
+
+    rate: float = 0.25
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        _check_rate(self)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x * ~_chosen(x, self.rate, self.exact)
+
+
+@dataclass(frozen=True)
+class SaltAndPepper:
+    r"""Set components to their lowest or highest value, by a fair coin for each.
+
+    Which components is chosen as in :class:`Masking`; Vincent et al. (2010) choose a fixed
+    fraction of each datum's, which is `exact`.
+
+    Arguments:
+        rate: The probability, or the fraction, from 0 to 1, of both kinds together.
+        exact: Whether it is the fraction.
+        low: The lowest value.
+        high: The highest value.
+
+    Raises:
+        UsageError: A rate outside [0, 1].
+    """
+
+    rate: float = 0.25
+    exact: bool = False
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_rate(self)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        salt = torch.rand_like(x) < 0.5
+        noise = torch.where(salt, self.high, self.low).to(x.dtype)
+        return torch.where(_chosen(x, self.rate, self.exact), noise, x)
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    r"""Add independent :math:`\mathcal{N}(0, \mathrm{std}^2)` to every component.
+
+    Arguments:
+        std: The standard deviation.
+        clip: Whether to clip what comes out to [0, 1], the range of pixels; the noise is then
+            no longer Gaussian, nor of mean 0.
+
+    Raises:
+        UsageError: A standard deviation that is negative or not finite.
+    """
+
+    std: float = 0.1
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.std < math.inf:
+            raise UsageError(f"a corruption with std {self.std}; it must be 0 or more")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        noisy = x + self.std * torch.randn_like(x)
+        return noisy.clamp(0, 1) if self.clip else noisy
+
+
+KINDS: dict[str, Callable[..., Corruption]] = {
+    "masking": Masking,
+    "salt_and_pepper": SaltAndPepper,
+    "gaussian": GaussianNoise,
+}
+
+
+def make_corruption(
+    name: Any, options: Mapping[str, Any] | None = None, default: Any = None
+) -> Corruption | None:
+    r"""A corruption from its name.
+
+    Arguments:
+        name: ``"masking"``, ``"salt_and_pepper"``, ``"gaussian"``, ``"none"``, any callable from
+            batch to batch, or None for the default.
+        options: Arguments of the named class, such as ``{"rate": 0.25}``.
+        default: What a pair brings with it; none if it is not callable.
+
+    Returns:
+        The corruption, or None for none.
+
+    Raises:
+        UsageError: No such corruption, or options that it does not take.
+    """
+    options = dict(options or {})
+    if name in KINDS:
+        make = KINDS[name]
+        taken = [field.name for field in fields(make)]  # type: ignore[arg-type]
+        for option, value in options.items():
+            if option not in taken:
+                raise UsageError(
+                    f"--corruption-options: {name} has no option {option!r}; it takes "
+                    f"{', '.join(taken)}"
+                )
+            if not isinstance(value, (int, float)):
+                raise UsageError(f"--corruption-options: {option} is {value!r}, not a number")
+        return make(**options)
+    if options:
+        raise UsageError(
+            "--corruption-options are those of a corruption that is named: add --corruption "
+            f"{' or '.join(KINDS)}"
+        )
+    if name is None:
+        name = default if callable(default) else "none"
+    if name == "none":
+        return None
+    if not callable(name):
+        near = difflib.get_close_matches(str(name), KINDS, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UsageError(f"no corruption {name!r}{hint}; use {', '.join(KINDS)} or none")
+    found: Corruption = name
+    return found
+
+
+def _check_rate(corruption: Masking | SaltAndPepper) -> None:
+    if not 0 <= corruption.rate <= 1:
+        raise UsageError(f"a corruption with rate {corruption.rate}; it must lie in [0, 1]")
+
+
+def _chosen(x: Tensor, rate: float, exact: bool) -> Tensor:
+    r"""Which components of a batch are hit, a boolean tensor of its shape."""
+    uniform = torch.rand_like(x)
+    if not exact:
+        return uniform < rate
+    flat = uniform.flatten(1)
+    lowest = flat.topk(round(rate * flat.shape[1]), dim=1, largest=False, sorted=False).indices
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, lowest, True).view_as(x)

@@ -1,0 +1,152 @@
+r"""Estimators beside importance sampling, by the names that ``evaluate`` knows them by.
+
+Each is a function of a prepared pair, the data to score, a progress callback and options that have
+defaults; it returns metrics (a value, its standard error, counts, and what a reader should know)
+and per-datum values by the same names. To add one: write the function here, around an estimator in
+a module of its own, and name it in :data:`ESTIMATORS`.
+"""
+
+import difflib
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from pyro_aevb import plots
+from pyro_aevb.assessment import BOUNDS, draw_convergence, environment
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.gap import inference_gap
+from pyro_aevb.estimators.parzen import parzen
+from pyro_aevb.estimators.quantities import Metric, measured
+from pyro_aevb.preparation import Prepared
+from pyro_aevb.runs import IMPORTANCE, Run
+from pyro_aevb.sharing import Work
+
+Found = tuple[dict[str, Metric], dict[str, np.ndarray]]
+VALID = 1000
+r"""Validation data by which the Parzen window's bandwidth is chosen."""
+
+
+def _parzen(
+    prepared: Prepared, test: Batches, work: Work, seed: int = 0, num_kernels: int = 10_000
+) -> Found:
+    device, data = test.images.device, prepared.data
+    grey = Batches(data.test, "none", device).first(len(test))
+    valid = Batches(data.valid, "none", device)
+    valid = valid.first(min(VALID, len(valid)))
+    with work.progress("parzen window", 3 * num_kernels, "sample") as step:
+        metric, per_datum = parzen(prepared.pair, grey, valid, num_kernels, seed, step)
+    return {"parzen": metric}, {"parzen": per_datum}
+
+
+def _gap(
+    prepared: Prepared, test: Batches, work: Work, seed: int = 0, num_samples: int = 5000
+) -> Found:
+    with work.progress("optimizing q", 2 * len(test), "datum") as step:
+        gap = inference_gap(prepared.pair, test, num_samples, seed, progress=step)
+    return gap.metrics(), gap.per_datum()
+
+
+ESTIMATORS: dict[str, Callable[..., Found]] = {"parzen": _parzen, "gap": _gap}
+FIRST = {"gap": 100}
+r"""How many data an estimator that takes long looks at, unless ``--num-data`` says."""
+
+
+def _draw_gap(run: Run) -> None:
+    family = run.results["metrics"]["amortization_gap"]["family"]
+    names = [f"elbo_{name}" for name in dict.fromkeys(("guide", family, "flow"))]
+    names.append("log_likelihood_best")
+    bounds = {name: run.per_datum("gap", name) for name in names}
+    plots.inference_gap(bounds, run.figures / "inference_gap.png")
+
+
+def _above_log_likelihood(run: Run, values: np.ndarray) -> dict[str, Metric]:
+    before = run.results["metrics"]["log_likelihood"]
+    if before["value"] is None:
+        return {}
+    log_likelihood = run.per_datum("predictive", "log_likelihood")
+    n = min(len(values), len(log_likelihood))
+    counts = {"num_data": n, "num_samples": before["num_samples"]}
+    return {"above_log_likelihood": measured(values[:n] - log_likelihood[:n], **counts)}
+
+
+def choose(name: str, options: Mapping[str, Any] | None, **flags: Any) -> dict[str, Any]:
+    r"""The settings of an estimator: its defaults, and what is given in their place.
+
+    Arguments:
+        name: ``importance``, or one of :data:`ESTIMATORS`.
+        options: Given for this estimator; it must take them.
+        flags: Given for any, None where not; left out where the estimator does not take them.
+
+    Raises:
+        UsageError: No such estimator, an option that it does not take, or of another type.
+    """
+    settings: dict[str, Any] = {"num_samples": 5000, "seed": 0}
+    if name in ESTIMATORS:
+        parameters = list(inspect.signature(ESTIMATORS[name]).parameters.values())[3:]
+        settings = {parameter.name: parameter.default for parameter in parameters}
+    elif name != IMPORTANCE:
+        known = [IMPORTANCE, *ESTIMATORS]
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UsageError(f"no estimator {name!r}{hint}; use {', '.join(known)}")
+    for option, value in (options or {}).items():
+        if option not in settings:
+            raise UsageError(
+                f"--estimator {name} takes no {option!r}; it takes {', '.join(settings)}"
+            )
+        kind = type(settings[option])
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise UsageError(
+                f"--estimator {name}: {option} is {value!r}; its default is {settings[option]!r}"
+            )
+        if kind is int and option != "seed" and value < 1:
+            raise UsageError(f"--estimator {name}: {option} is {value}; it must be at least 1")
+    given = {flag: v for flag, v in flags.items() if v is not None and flag in settings}
+    return settings | given | dict(options or {})
+
+
+def estimate(
+    run: Run, prepared: Prepared, test: Batches, name: str, settings: Mapping[str, Any], work: Work
+) -> dict[str, Any]:
+    r"""Run an estimator and add what it finds to a run's results.
+
+    A metric of :data:`~pyro_aevb.assessment.BOUNDS` is also compared with ``log_likelihood`` datum
+    by datum:
+    its ``above_log_likelihood`` is the mean of the differences with their standard error.
+
+    Arguments:
+        run: The run, which has results.
+        prepared: Its pair and data.
+        test: The data to score, the first of the test split.
+        name: One of :data:`ESTIMATORS`.
+        settings: See :func:`choose`.
+        work: Who does it: one process.
+
+    Returns:
+        What ``results.json`` holds now.
+
+    Raises:
+        UsageError: There are several processes, or the estimator is not defined for the pair.
+    """
+    if work.group.size > 1:
+        raise UsageError(f"--estimator {name} runs in one process; start it without torchrun")
+    run.current_results()
+    began = time.perf_counter()
+    metrics, per_datum = ESTIMATORS[name](prepared, test, work, **settings)
+    for bound in BOUNDS & per_datum.keys():
+        metrics[bound] |= _above_log_likelihood(run, per_datum[bound])
+    stated = {
+        **settings,
+        "num_data": len(test),
+        "seconds": round(time.perf_counter() - began, 3),
+        "environment": environment(test.images.device),
+    }
+    results = run.add(name, stated, metrics, per_datum)
+    draw_convergence(run)
+    if name == "gap":
+        _draw_gap(run)
+    return results

@@ -1,0 +1,343 @@
+r"""Annealed importance sampling and bidirectional Monte Carlo: log p(x) from below and from above.
+
+For one datum, with the global latents w held fixed, a path of densities leads from one that can be
+drawn from to the joint density with x,
+
+.. math:: f_b(z) = f_0(z)^{1-b} \, p(x, z|w)^b, \qquad 0 = b_0 < b_1 < \dots < b_T = 1,
+
+where :math:`f_0` is the prior :math:`p(z|w)` or the guide :math:`q(z|x, w)`. A chain starts at
+:math:`z_0 \sim f_0` and is moved by one trajectory of Hamiltonian Monte Carlo at each of
+:math:`b_1, \dots, b_{T-1}`, and its weight is
+
+.. math:: \log \omega = \sum_{t=1}^T (b_t - b_{t-1})
+    \bigl[\log p(x, z_{t-1}|w) - \log f_0(z_{t-1})\bigr], \qquad \mathrm{E}[\omega] = p(x|w).
+
+So :math:`\log \frac{1}{K} \sum_k \omega_k` over K chains is a *stochastic lower bound* on
+:math:`\log p(x|w)`: below it in expectation (Jensen), and above it by more than c nats with
+probability less than :math:`e^{-c}` (Markov). It rises to :math:`\log p(x|w)` with T and with K,
+however far the guide is from the posterior.
+
+A datum that was simulated, :math:`z^* \sim p(z|w), x \sim p(x|z^*, w)`, comes with one exact draw
+from its posterior. From there the same chains backwards give weights of which
+:math:`\mathrm{E}[1/\omega] = 1/p(x|w)`, so that :math:`-\log \frac{1}{K} \sum_k 1/\omega_k` is a
+*stochastic upper bound*. How far apart the two are on simulated data says how well the chains mix,
+and bounds the error of both.
+
+The step size has to be tuned on the way, yet the expectations above hold only if it does not
+depend on the chains that it moves. So it is tuned by the acceptance of further chains, the
+*pilots*, whose weights are not used, and the way back takes the step sizes of the way there.
+
+References:
+    | Annealed importance sampling (Neal, 2001)
+    | https://arxiv.org/abs/physics/9803008
+    | Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse, Ghahramani and
+      Adams, 2015)
+    | https://arxiv.org/abs/1511.02543
+    | On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017)
+    | https://arxiv.org/abs/1611.04273
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.replay import Replay, Way
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import (
+    DATA_BLOCK,
+    Compile,
+    blocks_of,
+    check_seed,
+    even,
+    few_rows,
+    seeded,
+)
+from pyro_aevb.estimators.joint import Joint
+from pyro_aevb.estimators.terms import weight_draw
+from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.hmc import Move, Point, adapt, evaluate, transition
+from pyro_aevb.pairs import Pair
+
+START = 0.1
+r"""The first step size."""
+PILOTS = 32
+r"""Chains, of all data of a block together, that tune the step size: at least one for each."""
+COMPILE_FROM = 1e12
+r"""Multiplications for 100 data from which on compiling, which takes about 7 s, pays."""
+
+Progress = Callable[[int], None] | None
+
+
+@dataclass
+class Annealed:
+    r"""What annealing found of N data under one draw of the global latents."""
+
+    log_weights: np.ndarray
+    r"""``(K, N)``, float64, in nats: of every chain."""
+    acceptance: np.ndarray
+    r"""``(T - 1,)``: of their proposals, at each temperature."""
+
+    def lower(self) -> np.ndarray:
+        r"""The stochastic lower bound on log p(x|w), ``(N,)``."""
+        return np.logaddexp.reduce(self.log_weights, 0) - math.log(len(self.log_weights))
+
+    def upper(self) -> np.ndarray:
+        r"""The upper one, of chains that came from exact draws from the posterior, ``(N,)``."""
+        return math.log(len(self.log_weights)) - np.logaddexp.reduce(-self.log_weights, 0)
+
+
+class Bracket(NamedTuple):
+    r"""Both ways along the path for data that the model simulated."""
+
+    x: Tensor
+    r"""The data."""
+    there: Annealed
+    r"""Whose :meth:`Annealed.lower` bounds their log p(x|w) from below."""
+    back: Annealed
+    r"""Whose :meth:`Annealed.upper` bounds it from above."""
+
+
+def temperatures(count: int, schedule: str = "sigmoid") -> Tensor:
+    r"""The path's :math:`b_0, \dots, b_T`, float64.
+
+    ``linear`` is :math:`b_t = t / T`; ``sigmoid`` that of Wu et al., which spends more of them at
+    both ends,
+
+    .. math::
+        b_t = \frac{\sigma(4 (2t/T - 1)) - \sigma(-4)}{\sigma(4) - \sigma(-4)}.
+
+    Arguments:
+        count: T.
+        schedule: ``sigmoid`` or ``linear``.
+
+    Raises:
+        UsageError: No such schedule, or T is below 1.
+    """
+    if count < 1:
+        raise UsageError(f"--temperatures is {count}; it must be at least 1")
+    b = torch.linspace(0, 1, count + 1, dtype=torch.float64)
+    if schedule == "linear":
+        return b
+    if schedule != "sigmoid":
+        raise UsageError(f"--schedule is {schedule!r}; it must be sigmoid or linear")
+    low, high = torch.sigmoid(torch.tensor([-4.0, 4.0], dtype=torch.float64))
+    return ((4 * (2 * b - 1)).sigmoid() - low) / (high - low)
+
+
+class Annealer:
+    r"""Anneals a pair with local latents, as its parameters are at each call.
+
+    Arguments:
+        pair: An inspected pair.
+        x: Some data, to look at the pair with.
+        num_chains: K, chains per datum whose weights count; pilots come on top.
+        num_temperatures: T.
+        leapfrog_steps: L, of each of the T - 1 trajectories of a chain.
+        acceptance: To which the pilots tune the step size.
+        schedule: See :func:`temperatures`.
+        start: ``prior`` or ``guide``: :math:`f_0`. From a guide that is near the posterior the way
+            is shorter; from one that is too narrow some of the posterior may never be reached.
+        seed: Of all draws; every call makes the same ones.
+        memory: Bytes that evaluating the pair may take at once, see
+            :class:`~.importance.Scorer`. Changes speed only.
+        compile: ``on`` captures and compiles the log-density and its gradient, ``off`` runs the
+            pair's handlers every time; ``auto`` decides by the work, and where a pair cannot be
+            captured runs it eagerly.
+        say: Told why the pair is run eagerly, where it cannot be captured.
+
+    Raises:
+        UsageError: A number or a name that cannot be; a pair without real-valued local latents
+            with a prior density, or a guide without one.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        x: Tensor,
+        num_chains: int = 16,
+        num_temperatures: int = 1000,
+        leapfrog_steps: int = 10,
+        acceptance: float = 0.65,
+        schedule: str = "sigmoid",
+        start: Literal["prior", "guide"] = "prior",
+        seed: int = 0,
+        memory: int | None = None,
+        compile: Compile = "auto",
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        assert pair.description is not None, "inspect the pair first"
+        check_seed(seed)
+        for name, value in (("num-chains", num_chains), ("leapfrog-steps", leapfrog_steps)):
+            if value < 1:
+                raise UsageError(f"--{name} is {value}; it must be at least 1")
+        if not 0 < acceptance < 1:
+            raise UsageError(f"--acceptance is {acceptance}; it must lie between 0 and 1")
+        if start not in ("prior", "guide"):
+            raise UsageError(f"--start is {start!r}; it must be prior or guide")
+        self.pair, self.seed, self.from_guide = pair, seed, start == "guide"
+        self.num_chains, self.leapfrog_steps, self.target = num_chains, leapfrog_steps, acceptance
+        self.path = temperatures(num_temperatures, schedule)
+        # Of the terms log p(x|z), log p(z), or log p(x, z), log q(z|x), log f_b takes c + b d.
+        self.c = torch.tensor([0.0, 1.0]).to(x)
+        self.d = torch.tensor([1.0, -1.0] if self.from_guide else [1.0, 0.0]).to(x)
+        with self._running():
+            weights = self._weights(x, 0)
+            self.joint = Joint(pair, x, weights, self.from_guide)
+            few, q = x[:2], x.new_zeros(2, self.joint.dim)
+            self._rows = few_rows(memory, few, partial(self._terms, few, q, *weights.values()))
+        # A gradient is worth two evaluations, a transcendental function 100 multiplications.
+        each = 3 * (pair.description.num_parameters + 100 * x[0].numel())
+        work = 100 * num_chains * num_temperatures * leapfrog_steps * each
+        wanted = compile == "on" or (compile == "auto" and work >= COMPILE_FROM)
+        way = Way.EAGER if compile == "off" else Way.COMPILED if wanted else Way.GRAPH
+        self._evaluate = Replay(self._gradients, way, say or (lambda reason: None))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batches: Batches,
+        s: int = 0,
+        progress: Progress = None,
+        blocks: range | None = None,
+    ) -> Annealed:
+        r"""Anneal every datum: :meth:`Annealed.lower` bounds its log p(x|w) from below.
+
+        Arguments:
+            batches: The data as they are presented; fixed ones, not dynamic binarization.
+            s: The number of the draw of the global latents, the one that a
+                :class:`~.importance.Scorer` of the same seed scores with.
+            progress: Called at each of the T temperatures of a block of data with its length.
+            blocks: Anneal the data of these blocks of :data:`~.importance.DATA_BLOCK` alone.
+        """
+        chosen = range(-(-len(batches) // DATA_BLOCK)) if blocks is None else blocks
+        parts = []
+        with self._running():
+            weights = [*self._weights(batches.take(torch.zeros(1, dtype=torch.int64)), s).values()]
+            for block, x in blocks_of(batches, chosen):
+                with seeded(x.device, self.seed, s, 1 + block):
+                    parts.append(self._there(x, weights, [], progress))
+        return Annealed(
+            np.concatenate([part.log_weights for part in parts], 1),
+            np.mean([part.acceptance for part in parts], 0),
+        )
+
+    @torch.no_grad()
+    def bracket(self, x: Tensor, s: int = 0, progress: Progress = None) -> Bracket:
+        r"""Bidirectional Monte Carlo on data that the model simulates.
+
+        Arguments:
+            x: As many data as are to be simulated; only their shape is used.
+            s, progress: As above, for two ways.
+
+        """
+        step_sizes: list[Tensor] = []
+        with self._running(), seeded(x.device, self.seed, s, 0):
+            weights = [*self._weights(x[:1], s).values()]
+            x, exact = self.joint.simulate(x, *weights)
+            there = self._there(x, weights, step_sizes, progress)
+            chains = exact.expand(self.num_chains, *exact.shape)
+            path = self.path.flip(0)
+            back = self._along(path, x, weights, chains, lambda move: step_sizes.pop(), 0, progress)
+        return Bracket(x, there, back)
+
+    def _there(
+        self, x: Tensor, weights: list[Tensor], step_sizes: list[Tensor], progress: Progress
+    ) -> Annealed:
+        r"""Along the path from :math:`f_0`; fills the list of step sizes."""
+        pilots = -(-PILOTS // len(x))
+        side = self.pair.guide if self.from_guide else self.pair.model
+        draws = [self.joint.draw(side, x, *weights) for _ in range(pilots + self.num_chains)]
+        state = x.new_tensor(START), x.new_tensor(self.target)
+
+        def tuned(move: Move | None) -> Tensor:
+            nonlocal state
+            if move is not None:
+                state = adapt(*state, move.probability[:pilots], self.target)
+            step_sizes.append(state[0])
+            return state[0]
+
+        return self._along(self.path, x, weights, torch.stack(draws), tuned, pilots, progress)
+
+    def _along(
+        self,
+        path: Tensor,
+        x: Tensor,
+        weights: list[Tensor],
+        chains: Tensor,
+        step_size: Callable[[Move | None], Tensor],
+        pilots: int,
+        progress: Progress,
+    ) -> Annealed:
+        r"""Move chains along a path, each step of the size that the last move leads to, and weigh
+        all but the first few."""
+        at = self._at(x, weights, len(chains))
+        gaps = path.diff().abs().to(x.device)
+        coefficients = self.c + path[:, None].to(x) * self.d
+        point, move, accepted = at(chains), None, []
+        log_weights = x.new_zeros(chains.shape[:2], dtype=torch.float64)
+        for t in range(len(gaps)):
+            log_weights += gaps[t] * torch.tensordot(self.d, point.terms, 1).double()
+            if t + 1 < len(gaps):
+                size = step_size(move)
+                point, move = transition(at, point, coefficients[t + 1], size, self.leapfrog_steps)
+                accepted.append(move.probability[pilots:].mean())
+            if progress is not None:
+                progress(len(x))
+        acceptance = torch.stack(accepted) if accepted else x.new_empty(0)
+        return Annealed(log_weights[pilots:].cpu().numpy(), acceptance.cpu().numpy())
+
+    def _at(self, x: Tensor, weights: list[Tensor], count: int) -> Callable[[Tensor], Point]:
+        r"""The log-densities of a block of data, of a few data at a time.
+
+        All parts have the same shape; the last is filled up with the block's last datum.
+        """
+        n, few = len(x), even(len(x), self._rows // count)
+        index = torch.arange(-(-n // few) * few, device=x.device).clamp(max=n - 1)
+        parts = [(x[i], i) for i in index.split(few)]
+
+        def at(q: Tensor) -> Point:
+            found = [self._evaluate(rows, q[:, i].contiguous(), *weights) for rows, i in parts]
+            terms = torch.cat([terms for terms, _ in found], -1)[..., :n]
+            gradients = torch.cat([gradients for _, gradients in found], -2)[..., :n, :]
+            return Point(q, terms, gradients)
+
+        return at
+
+    def _terms(self, x: Tensor, q: Tensor, *weights: Tensor) -> Tensor:
+        both = self.joint.terms(x, q, *weights)
+        if not self.from_guide:
+            return both
+        return torch.stack([both.sum(0), self.joint.log_guide(x, q, *weights)])
+
+    def _gradients(self, x: Tensor, q: Tensor, *weights: Tensor) -> list[Tensor]:
+        return list(evaluate(lambda q: self._terms(x, q, *weights), q)[1:])
+
+    def _weights(self, x: Tensor, s: int) -> dict[str, Tensor]:
+        r"""A draw of the global latents."""
+        description = self.pair.description
+        assert description is not None
+        if not description.global_sites:
+            return {}
+        with seeded(x.device, self.seed, s):
+            drawn, _ = weight_draw(self.pair, x[:1], description.plate)
+        return {name: value.contiguous() for name, value in drawn.items()}
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        training = self.pair.training
+        self.pair.eval()
+        try:
+            # Checks of distributions' arguments read values back from tensors.
+            with self.pair.active(), WholeBatch(), pyro.validation_enabled(False):
+                yield
+        finally:
+            self.pair.train(training)

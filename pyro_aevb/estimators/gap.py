@@ -1,0 +1,284 @@
+r"""The gap between log p(x) and the ELBO, explained by optimizing q for each datum.
+
+With :math:`\mathcal{L}[q] = \mathrm{E}_q[\log p(x, z) - \log q(z)]` for a datum x, one draw of the
+global latents held fixed throughout, and :math:`q^*` the best member of the guide's family,
+
+.. math::
+    \underbrace{\log p(x) - \mathcal{L}[q]}_{\text{inference gap}} =
+    \underbrace{\log p(x) - \mathcal{L}[q^*]}_{\text{approximation gap}} +
+    \underbrace{\mathcal{L}[q^*] - \mathcal{L}[q]}_{\text{amortization gap}}.
+
+The first says what the family costs, the second what computing q from x by a net costs. Two
+families are optimized: normals with a diagonal covariance, and flows
+(:class:`~pyro_aevb.estimators.families.Flow`). In place of :math:`\log p(x)` stands the highest of
+several stochastic lower bounds on it, so an approximation gap is, in expectation, too small.
+
+References:
+    | Inference Suboptimality in Variational Autoencoders (Cremer, Li and Duvenaud, 2018)
+    | https://arxiv.org/abs/1801.03558
+    | Sticking the Landing (Roeder, Wu and Duvenaud, 2017)
+    | https://arxiv.org/abs/1703.09194
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.replay import Way
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.ascent import DRAWS, Ascent
+from pyro_aevb.estimators.families import Flow, normal
+from pyro_aevb.estimators.importance import COMPILE_FROM, Compile, check_seed, score, seeded
+from pyro_aevb.estimators.joint import Joint
+from pyro_aevb.estimators.quantities import UNRELIABLE, Metric, measured
+from pyro_aevb.estimators.streaming import LogWeights
+from pyro_aevb.estimators.terms import Terms, weight_draw
+from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.pairs import Pair
+
+DATA = 100
+r"""Data that are optimized together."""
+START, PARTS = 25, 8
+r"""Draws that tell the guide's moments, and in how many parts."""
+USUAL_STEPS = 5000
+r"""About how many steps a family takes."""
+
+
+@dataclass
+class InferenceGap:
+    r"""Per-datum values in nats, float64, ``(N,)`` each, under one draw of the global latents.
+
+    By name of a q: ``guide``; ``normal`` and ``flow``, optimized for each datum.
+    """
+
+    num_samples: int
+    family: str
+    r"""The family that the guide belongs to: ``normal``, or ``flow`` for any other."""
+    elbo: dict[str, np.ndarray] = field(default_factory=dict)
+    r""":math:`\mathcal{L}[q]`, the mean of K log-weights."""
+    log_likelihood: dict[str, np.ndarray] = field(default_factory=dict)
+    r""":math:`\log p(x)` by K importance samples from q; and by other estimators."""
+    pareto_k: dict[str, np.ndarray] = field(default_factory=dict)
+    steps: dict[str, np.ndarray] = field(default_factory=dict)
+    r"""How many steps of the optimizer q took, with all data of its block."""
+
+    @property
+    def best(self) -> str:
+        r"""The name of the highest estimate of log p(x), which all bound from below in expectation.
+
+        The flow's, as the least noisy, unless another's mean exceeds it by two standard errors.
+        """
+        best = "flow"
+        for name, values in self.log_likelihood.items():
+            excess = measured(values - self.log_likelihood[best])
+            if excess["value"] > 2 * (excess["standard_error"] or 0.0):
+                best = name
+        return best
+
+    def inference(self) -> np.ndarray:
+        r""":math:`\log \hat p(x) - \mathcal{L}[q]`."""
+        return self.approximation("guide")
+
+    def approximation(self, family: str | None = None) -> np.ndarray:
+        r""":math:`\log \hat p(x) - \mathcal{L}[q^*]`, by default in the guide's family."""
+        gap: np.ndarray = self.log_likelihood[self.best] - self.elbo[family or self.family]
+        return gap
+
+    def amortization(self, family: str | None = None) -> np.ndarray:
+        r""":math:`\mathcal{L}[q^*] - \mathcal{L}[q]`, by default in the guide's family."""
+        gap: np.ndarray = self.elbo[family or self.family] - self.elbo["guide"]
+        return gap
+
+    def bounds(self) -> dict[str, np.ndarray]:
+        r"""The bounds by the names that they have in results, from the guide's to log p(x)."""
+        names = ["guide", *dict.fromkeys((self.family, "flow"))]
+        return {f"elbo_{name}": self.elbo[name] for name in names} | {
+            "log_likelihood_best": self.log_likelihood[self.best]
+        }
+
+    def per_datum(self) -> dict[str, np.ndarray]:
+        r"""Every quantity by its name, see ``docs/definitions.md``."""
+        return {f"elbo_{name}": values for name, values in self.elbo.items()} | {
+            "log_likelihood_best": self.log_likelihood[self.best],
+            "inference_gap": self.inference(),
+            "approximation_gap": self.approximation(),
+            "amortization_gap": self.amortization(),
+            "flow_gain": self.elbo["flow"] - self.elbo["normal"],
+        }
+
+    def metrics(self) -> dict[str, Metric]:
+        r"""Means over data with their standard errors."""
+        found = {
+            name: measured(values, num_samples=self.num_samples, num_data=len(values))
+            for name, values in self.per_datum().items()
+        }
+        found["log_likelihood_best"]["by"] = self.best
+        if self.best in self.pareto_k:
+            unreliable = np.nan_to_num(self.pareto_k[self.best], nan=0.0) > UNRELIABLE
+            found["log_likelihood_best"]["share_above_0.7"] = float(unreliable.mean())
+        for name in ("approximation_gap", "amortization_gap"):
+            found[name]["family"] = self.family
+        return found
+
+
+@torch.no_grad()
+def inference_gap(
+    pair: Pair,
+    batches: Batches,
+    num_samples: int = 5000,
+    seed: int = 0,
+    others: Mapping[str, np.ndarray] | None = None,
+    flow: Flow | None = None,
+    compile: Compile = "auto",
+    say: Callable[[str], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> InferenceGap:
+    r"""Optimize q for each datum, and compare the bounds.
+
+    All data of a block at once, by Adam on the bound's pathwise gradient with ten draws. A q lives
+    in the units of the guide's mean and standard deviation, starts there (the flow from the best
+    normal), and is left when the mean bound of 100 steps has not risen for a while at the last of
+    a falling sequence of rates; what is kept is the mean of the parameters over the last 100 steps.
+
+    Arguments:
+        pair: An inspected pair, with real-valued local latents that have densities.
+        batches: The data, such as ``prepared.test.first(100)``.
+        num_samples: K, draws per datum from each q for its bound and its importance weights.
+        seed: Of all draws; the global latents are those of
+            :class:`~pyro_aevb.estimators.importance.Scorer`'s first draw under this seed.
+        others: Further stochastic lower bounds on log p(x) of these data under the same draw of
+            the global latents, such as annealed importance sampling's, ``(N,)`` by name.
+        flow: The second family; by default two layers.
+        compile: See :class:`~pyro_aevb.estimators.importance.Scorer`.
+        say: Told once why the pair is run eagerly, where it cannot be captured.
+        progress: Called with the number of data done, of :math:`2N` in all.
+
+    Raises:
+        UsageError: There are no local latents; or one has no density, or is not real-valued.
+    """
+    description = pair.description
+    assert description is not None, "inspect the pair first"
+    check_seed(seed)
+    reason = description.undefined()
+    if reason is not None:
+        raise UsageError(f"{pair.name} has no bound to optimize: {reason}")
+
+    reasons: list[str] = []
+
+    def eagerly(reason: str) -> None:
+        if compile == "on":
+            raise UsageError(
+                f"--compile on: q has to be optimized eagerly for {pair.name}: {reason}; use "
+                "--compile auto"
+            )
+        if say is not None and not reasons:
+            say(f"q is optimized eagerly for {pair.name}: {reason}")
+        reasons.append(reason)
+
+    n, block = len(batches), min(len(batches), DATA)
+    parts: dict[str, list[dict[str, Tensor]]] = {"normal": [], "flow": []}
+    training = pair.training
+    pair.eval()
+    try:
+        with pair.active(), WholeBatch(), pyro.validation_enabled(False):
+            x = batches.take(torch.arange(block))
+            with seeded(x.device, seed, 0):
+                weights = weight_draw(pair, x[:1], description.plate)[0]
+                way = _way(pair, x, n, compile)
+                search = _Search(pair, x, weights, flow or Flow(), way, eagerly)
+            for start in range(0, n, block):
+                # A block of fewer data is filled up with its last one.
+                x = batches.take(torch.arange(start, start + block).clamp(max=n - 1))
+                with seeded(x.device, seed, 0, 0, start):
+                    for name, found in search(x, num_samples):
+                        parts[name].append(
+                            {key: value[: n - start] for key, value in found.items()}
+                        )
+                        if progress is not None:
+                            progress(min(block, n - start))
+    finally:
+        pair.train(training)
+    amortized = score(pair, batches, num_samples, 1, seed, compile=compile)
+    assert amortized.elbo is not None and amortized.log_weight is not None
+    guide = {"elbo": amortized.elbo[0], "log_likelihood": amortized.log_weight[0]}
+    if amortized.pareto_k is not None:
+        guide["pareto_k"] = amortized.pareto_k[0]
+    result = InferenceGap(num_samples, search.family)
+    for name, values in {"guide": guide, **{k: _joined(v) for k, v in parts.items()}}.items():
+        for key, array in values.items():
+            getattr(result, key)[name] = array
+    result.log_likelihood.update(others or {})
+    return result
+
+
+class _Search:
+    r"""Optimizes both families, for one block of data after the other from the same graphs."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        x: Tensor,
+        weights: dict[str, Tensor],
+        flow: Flow,
+        way: Way,
+        fallback: Callable[[str], None],
+    ) -> None:
+        self.joint, self.terms = Joint(pair, x, weights), Terms(pair, x, weights)
+        self.weights = [value.contiguous() for value in weights.values()]
+        self.flow = flow
+        self.normals = Ascent(self.joint, normal, way, fallback)
+        self.flows = Ascent(self.joint, flow, way, fallback)
+        site = self.terms.description.local_sites[0]
+        plain = self.terms.independent and site.posterior == "Normal"
+        self.family = "normal" if plain else "flow"
+
+    def __call__(self, x: Tensor, num_samples: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        drawn = torch.cat([self._draw(x) for _ in range(PARTS)])
+        fixed = [x, drawn.mean(0), drawn.std(0), *self.weights]
+        zero = torch.zeros_like(fixed[1])
+        best, steps = self.normals.maximize(fixed, [zero, zero])
+        yield "normal", _weighed(self.normals, fixed, best, num_samples, steps)
+        best, steps = self.flows.maximize(fixed, self.flow.start(*best))
+        yield "flow", _weighed(self.flows, fixed, best, num_samples, steps)
+
+    def _draw(self, x: Tensor) -> Tensor:
+        r"""Local latents from the guide, ``(START, n, d)``."""
+        _, *values = self.terms.draw(START, x, *self.weights)
+        named = dict(zip(self.terms.sites, values[self.terms.closed_form :], strict=True))
+        return self.joint.vector(named, 2)
+
+
+def _weighed(
+    ascent: Ascent, fixed: list[Tensor], best: list[Tensor], num_samples: int, steps: int
+) -> dict[str, Tensor]:
+    r"""The values of :class:`InferenceGap` for members of a family."""
+    weights = LogWeights(num_samples, tail=True)
+    total = fixed[0].new_zeros((), dtype=torch.float64)
+    for block in ascent.log_weights(fixed, best, num_samples):
+        weights.add(block)
+        total = total + block.double().sum(0)
+    elbo = total / num_samples
+    return {
+        "elbo": elbo,
+        "log_likelihood": weights.log_mean(),
+        "pareto_k": weights.pareto_k(),
+        "steps": torch.full_like(elbo, steps),
+    }
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+
+def _way(pair: Pair, x: Tensor, n: int, compile: Compile) -> Way:
+    if compile != "auto":
+        return Way.COMPILED if compile == "on" else Way.EAGER
+    assert pair.description is not None
+    per_row = pair.description.num_parameters + 100 * x[0].numel()
+    work = 2 * USUAL_STEPS * DRAWS * n * per_row
+    return Way.COMPILED if work >= COMPILE_FROM else Way.GRAPH

@@ -1,0 +1,114 @@
+r"""Uncertain weights for the families: the same nets and sites, and a guide over the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar, Literal
+
+import pyro
+from torch import Tensor, nn
+
+from .. import guides, likelihoods, networks, priors
+from .nets import EncoderDecoder
+
+
+class Bayesian(nn.Module):
+    r"""A family's pair with weights that are drawn; a subclass says of which family.
+
+    The model draws the weights from a prior and the guide from a posterior, once, outside the data
+    plate, which declares N; then the family's own model or guide runs with what was drawn. All
+    tensors of a net are drawn, biases and the output layer included. The nets' own parameters are
+    the means of the posterior, and start as the family's do.
+
+    Arguments:
+        event_shape, latent_dim, hidden, network, likelihood, activation, init, output_bias:
+            See :class:`~pyro_aevb.models.nets.EncoderDecoder`.
+        num_data: N, the number of training data.
+        data_mean, min_scale: As `event_shape`.
+        bayesian: Whose weights are uncertain: those of ``"both"`` nets, or of the ``"decoder"``
+            alone; the encoder's are then points. Default the family's: `uncertain`.
+        prior: ``"fan_in"``, ``"learned"`` or ``"mixture"``, see
+            :class:`~pyro_aevb.priors.WeightPrior`.
+        prior_scale: The prior's scale, in units of one over the root of the fan-in.
+        posterior: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``, see
+            :mod:`pyro_aevb.guides`.
+        init_scale: Of ``"normal"`` and ``"low_rank"``: the standard deviation at the start, in
+            units of the prior's; default 0.1.
+        rank: Of ``"low_rank"``: the number of directions for each tensor; default 4.
+        dropout: Of ``"dropout"``: the probability that an input is dropped; default 0.1.
+        members: Of ``"ensemble"``: the number of members; default 5.
+
+    Raises:
+        UsageError: When a value is not possible, or a setting is that of another posterior.
+    """
+
+    nets: EncoderDecoder
+    weights: guides.WeightGuide
+    family: ClassVar[type[EncoderDecoder]]
+    r"""The pair whose weights are points."""
+    uncertain: ClassVar[Literal["both", "decoder"]] = "both"
+    r"""Whose weights are uncertain by default."""
+    weight_noise = "local"
+    r"""How ``fit`` lets the draws of the weights reach the data, unless it is told otherwise."""
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        num_data: int,
+        latent_dim: int = 20,
+        hidden: Sequence[int] | None = None,
+        network: networks.Network = "mlp",
+        likelihood: likelihoods.Likelihood = "bernoulli",
+        activation: str = "tanh",
+        init: networks.Init = "torch",
+        output_bias: likelihoods.OutputBias = "data_mean",
+        data_mean: Tensor | None = None,
+        min_scale: float = 1e-3,
+        bayesian: Literal["both", "decoder"] | None = None,
+        prior: priors.Kind = "learned",
+        prior_scale: float = 1.0,
+        posterior: guides.Family = "normal",
+        init_scale: float | None = None,
+        rank: int | None = None,
+        dropout: float | None = None,
+        members: int | None = None,
+    ) -> None:
+        super().__init__()
+        bayesian = self.uncertain if bayesian is None else bayesian
+        networks.check_choice("bayesian", bayesian, ("both", "decoder"))
+        points = partial(
+            self.family,
+            *(event_shape, latent_dim, hidden, network, likelihood, activation),
+            *(init, output_bias, data_mean, min_scale),
+        )
+
+        def uncertain(nets: EncoderDecoder) -> dict[str, nn.Module]:
+            parts: dict[str, nn.Module] = {"decoder": nets.decoder, "likelihood": nets.likelihood}
+            return parts if bayesian == "decoder" else {"encoder": nets.encoder, **parts}
+
+        self.nets = points()
+        self.nets.num_data = num_data
+        lifted = uncertain(self.nets)
+        self.weights = guides.build(
+            posterior,
+            lifted,
+            priors.WeightPrior(prior, lifted, prior_scale),
+            lambda: uncertain(points()),
+            init_scale=init_scale,
+            rank=rank,
+            dropout=dropout,
+            members=members,
+        )
+
+    def model(self, x: Tensor) -> None:
+        r"""The weights, then the family's generative process with them."""
+        pyro.module("weights", self.weights)
+        with self.nets.drawn(self.weights.model()):
+            self.nets.model(x)  # type: ignore[operator]
+
+    def guide(self, x: Tensor) -> None:
+        r"""The approximate posterior of the weights, then the family's guide with them."""
+        pyro.module("weights", self.weights)
+        with self.nets.drawn(self.weights.guide()):
+            self.nets.guide(x)  # type: ignore[operator]

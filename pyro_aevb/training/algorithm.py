@@ -1,0 +1,203 @@
+r"""What a learning algorithm is: the phases of its updates, which one loop takes in turn."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.corruption import make_corruption
+from pyro_aevb.errors import UsageError
+from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.objectives import make_objective
+from pyro_aevb.pairs import Pair
+
+ALGORITHMS = {
+    "svi": "SVI",
+    "wake_sleep": "WakeSleep",
+    "monte_carlo_em": "MonteCarloEM",
+    "adversarial": "Adversarial",
+}
+r"""The class of each algorithm; its file is ``training/NAME.py``."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    r"""One kind of update: a loss, and the parameters that its gradient may change.
+
+    Each phase has an optimizer and a schedule of its own, of the kinds that the run states.
+
+    Arguments:
+        name: Of the phase; its loss is column ``NAME_loss`` of ``history.csv``.
+        loss: From a batch ``(B, *event_shape)`` and its index in the training data, ``(B,)``, to
+            the loss in nats per datum, a scalar. It is captured: it depends on nothing but shapes
+            and reads no value back. A loss that comes back without a gradient has left it in the
+            parameters' ``.grad`` itself.
+        parameters: The tensors that this phase trains, by name. Others that the loss depends on
+            get no gradient from it.
+        repeat: How often each batch takes this phase in a row.
+        rate: The learning rate, as a multiple of the run's.
+        optimizer_options: By the name of an optimizer, what it takes in place of torch's defaults
+            where the run leaves them: ``{"adam": {"betas": (0.5, 0.999)}}``.
+        eager: Why the loss cannot be captured; None where it may be tried.
+    """
+
+    name: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    parameters: Mapping[str, Tensor]
+    repeat: int = 1
+    rate: float = 1.0
+    optimizer_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    eager: str | None = None
+
+
+class Algorithm:
+    r"""A learning algorithm: all that the :class:`~pyro_aevb.training.loop.Trainer` asks of one.
+
+    Epochs, validation, early stopping, schedules, progress, checkpoints, compilation and several
+    processes are the trainer's, the same for all algorithms.
+
+    Each is a class in a file of its own, made with the pair, the training data, and its options:
+    further parameters of the constructor, which ``--algorithm-options`` sets.
+    """
+
+    name: ClassVar[str]
+    r"""As ``--algorithm`` knows it."""
+    phases: Sequence[Phase]
+    r"""Taken in this order on each batch. The first one's loss is, with the other sign, the run's
+    ``objective``."""
+    state: Mapping[str, Tensor] = {}
+    r"""Tensors beside the pair's that a resumed run needs, changed in place alone: persistent
+    chains, an adapted step size. Checkpoints hold them."""
+    notes: Sequence[str] = ()
+    r"""What a reader of the results should know."""
+    once: bool = True
+    r"""Whether each batch is looked at once, so that the step may make it too."""
+
+    def before(self, x: Tensor, index: Tensor) -> None:
+        r"""Called with each batch before its phases, eagerly, for what is not a gradient step.
+
+        Several processes all do this alike for the whole batch, from the same random numbers.
+
+        Arguments:
+            x: The batch that the phases get, ``(B, *event_shape)``.
+            index: Of its data in the training data, ``(B,)``.
+        """
+
+    def compile(self, fallback: Callable[[str], None]) -> None:
+        r"""Called before the first batch of a compiled run: compile what :meth:`before` runs.
+
+        Arguments:
+            fallback: Told why something has to run eagerly.
+        """
+
+    def report(self) -> dict[str, float]:
+        r"""Further columns of ``history.csv``, asked for after each epoch."""
+        return {}
+
+    @property
+    def title(self) -> str:
+        r"""What messages call it."""
+        return self.name
+
+
+def reached(
+    pair: Pair, data: Batches, loss: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    r"""The trainable tensors of a pair that the gradient of a loss reaches, by name.
+
+    Found from a few data, so that no algorithm has to know how a pair calls its nets. Leaves
+    everything as it was.
+
+    Arguments:
+        pair: An inspected pair.
+        data: The training data.
+        loss: Of a batch and its index, as in :class:`Phase`.
+    """
+    named, device, training = pair.trainable(), data.images.device, pair.training
+    index = torch.arange(min(len(data), 5), device=device)
+    pair.eval()  # running averages stay as they are
+    with (
+        pair.active(),
+        WholeBatch(),
+        pyro.validation_enabled(False),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+    ):
+        value = loss(data.take(index), index)
+    pair.train(training)
+    if not value.requires_grad:
+        return {}
+    gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+    found = zip(named.items(), gradients, strict=True)
+    return {name: parameter for (name, parameter), gradient in found if gradient is not None}
+
+
+def make_algorithm(
+    name: str | None,
+    pair: Pair,
+    data: Batches,
+    options: Mapping[str, Any] | None = None,
+    objective: Any = "elbo",
+    num_particles: int = 1,
+    weight_noise: str | None = None,
+    corruption: Any = None,
+    corruption_options: Mapping[str, Any] | None = None,
+) -> Algorithm:
+    r"""A learning algorithm from its name.
+
+    Arguments:
+        name: A key of ``ALGORITHMS``; None takes the one that the pair's attribute ``algorithm``
+            names, else ``svi``.
+        pair: An inspected pair.
+        data: The training data.
+        options: Of the algorithm.
+        objective, num_particles, weight_noise: Of ``svi``, see :class:`~.svi.SVI`; others have
+            losses of their own.
+        corruption, corruption_options: Of ``svi`` too, see
+            :func:`~pyro_aevb.data.corruption.make_corruption`; default the pair's attribute
+            ``corruption``.
+
+    Raises:
+        UsageError: No such algorithm, or none for this pair; a setting or option that it does not
+            take.
+    """
+    name = name or pair.algorithm or "svi"
+    if name not in ALGORITHMS:
+        near = difflib.get_close_matches(str(name), ALGORITHMS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"no algorithm {name!r}: {hint}there are {', '.join(ALGORITHMS)}")
+    make = getattr(importlib.import_module(f"pyro_aevb.training.{name}"), ALGORITHMS[name])
+    options = dict(options or {})
+    takes = [] if name == "svi" else list(inspect.signature(make).parameters)[2:]
+    for option in options:
+        if option not in takes:
+            near = difflib.get_close_matches(option, takes, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UsageError(
+                f"--algorithm-options: {name} has no option {option!r}{hint}; it takes "
+                f"{', '.join(takes) or 'none'}"
+            )
+    corrupt = make_corruption(corruption, corruption_options, pair.attribute("corruption"))
+    made: Algorithm
+    if name == "svi":
+        made = make(pair, make_objective(objective, num_particles), weight_noise, corrupt)
+        return made
+    for flag, given, default in (
+        ("objective", objective, "elbo"),
+        ("num-particles", num_particles, 1),
+        ("weight-noise", weight_noise, None),
+        ("corruption", corrupt, None),
+    ):
+        if given != default:
+            raise UsageError(
+                f"--{flag} {given} is for --algorithm svi; {name} has losses of its own: leave "
+                "the flag out"
+            )
+    made = make(pair, data, **options)
+    return made

@@ -1,0 +1,121 @@
+r"""Stochastic variational inference: gradient ascent on an objective."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.elbo import ELBO
+from torch import Tensor
+
+from pyro_aevb.data.corruption import Corruption
+from pyro_aevb.errors import UsageError
+from pyro_aevb.objectives.elbo import TraceELBO
+from pyro_aevb.pairs import Pair
+from pyro_aevb.training.algorithm import Algorithm, Phase
+from pyro_aevb.weight_noise import Flipout, LocalReparameterization
+
+WEIGHT_NOISE: dict[str, Callable[[], Any]] = {
+    "shared": nullcontext,
+    "local": LocalReparameterization,
+    "flipout": Flipout,
+}
+
+
+class SVI(Algorithm):
+    r"""One phase: every parameter follows the gradient of the objective.
+
+    The loss is :math:`-\mathcal{L}/N` in nats per datum: a pair that declares the N of its data
+    plate has its objective divided by N, any other by the length of the batch.
+
+    Arguments:
+        pair: An inspected pair.
+        objective: Any ``pyro.infer.ELBO``.
+        weight_noise: How the draws of weight sites reach the data: ``shared`` is one for the
+            batch; ``local`` and ``flipout`` are the handlers of :mod:`~pyro_aevb.weight_noise`.
+            None is the pair's attribute `weight_noise` where the objective allows it, else
+            ``shared``.
+        corruption: What the guide sees of a batch, drawn once in a step; the model observes the
+            batch itself. None is the batch.
+
+    Raises:
+        UsageError: Weight noise for a pair without weight sites, or not for this objective.
+    """
+
+    name = "svi"
+
+    def __init__(
+        self,
+        pair: Pair,
+        objective: ELBO,
+        weight_noise: str | None = None,
+        corruption: Corruption | None = None,
+    ) -> None:
+        description = pair.description
+        assert description is not None, "inspect the pair first"
+        if weight_noise is None:
+            own = pair.attribute("weight_noise") or "shared"
+            weight_noise = own if _sums_expectations(objective) else "shared"
+        if weight_noise not in WEIGHT_NOISE:
+            known = ", ".join(WEIGHT_NOISE)
+            raise UsageError(f"--weight-noise is {weight_noise!r}; it must be one of {known}")
+        if weight_noise != "shared" and not description.global_sites:
+            raise UsageError(
+                f"--weight-noise {weight_noise}: {pair.name} has no uncertain weights, "
+                "as it has no latent site outside the data plate; leave the flag out"
+            )
+        # A sum over data of expectations is what independent weights for the data leave unbiased.
+        if weight_noise != "shared" and not _sums_expectations(objective):
+            raise UsageError(
+                f"--weight-noise {weight_noise} is for the ELBO; "
+                f"{type(objective).__name__} needs the weights that its particles share: "
+                "use --weight-noise shared"
+            )
+        self.pair, self.weight_noise, self.corruption = pair, weight_noise, corruption
+        self.objective: Any = objective
+        self.num_data = description.plate_size
+        self.parameters = pair.trainable()
+        loss, eager = self._loss, None
+        if not hasattr(objective, "differentiable_loss"):
+            loss = self._loss_with_gradients
+            eager = f"{self.title} has no differentiable_loss, only loss_and_grads"
+        self.phases = [Phase("svi", loss, self.parameters, eager=eager)]
+
+    @property
+    def title(self) -> str:
+        return type(self.objective).__name__
+
+    def _loss(self, x: Tensor, index: Tensor) -> Tensor:
+        guide = self._guide(x)
+        with WEIGHT_NOISE[self.weight_noise]():
+            value: Tensor = self.objective.differentiable_loss(self.pair.model, guide, x)
+        return value / (self.num_data or len(x))
+
+    def _guide(self, x: Tensor) -> Callable[[Tensor], Any]:
+        r"""The guide, which sees corrupted data in place of those of a batch."""
+        if self.corruption is None:
+            return self.pair.guide
+        seen = self.corruption(x)
+        # An objective may call it several times, and with the batch repeated for its particles.
+        return lambda rows: self.pair.guide(seen.repeat(len(rows) // len(x), *[1] * (x.dim() - 1)))
+
+    def _loss_with_gradients(self, x: Tensor, index: Tensor) -> Tensor:
+        # Some of Pyro's objectives only back-propagate by themselves, and only if they see a
+        # parameter in the trace; those of a plain module would silently not be trained.
+        def model(batch: Tensor) -> Any:
+            name, parameter = next(iter(self.parameters.items()))
+            pyro.param(f"trained:{name}", parameter)
+            return self.pair.model(batch)
+
+        num_data = self.num_data or len(x)
+        value = self.objective.loss_and_grads(model, self._guide(x), x)
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                parameter.grad /= num_data
+        return torch.as_tensor(float(value) / num_data)
+
+
+def _sums_expectations(objective: ELBO) -> bool:
+    return type(objective) in (TraceELBO, Trace_ELBO, TraceMeanField_ELBO)

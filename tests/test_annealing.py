@@ -1,0 +1,195 @@
+"""Annealed importance sampling and bidirectional Monte Carlo against exact log-likelihoods."""
+
+import numpy as np
+import pytest
+import torch
+from linear_gaussian import (
+    PPCA,
+    BayesianPPCA,
+    GaussianMean,
+    Hierarchy,
+    batches,
+    posterior,
+    ready,
+)
+from scipy.special import logsumexp
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.annealing import Annealer, temperatures
+from pyro_aevb.estimators.importance import score
+from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.models import VAE
+
+
+def ppca(latent, features, scale=1.0):
+    """A pair whose guide is near its posteriors."""
+    source = PPCA(latent=latent, features=features)
+    source.W.data *= scale
+    gain, covariance = (value.detach() for value in posterior(source.W, source.noise))
+    source.A.data, source.c.data = 0.9 * gain, 0.1 - gain @ source.mu.detach()
+    source.log_s.data = 0.5 * covariance.diagonal().log() + 0.2
+    return source
+
+
+@pytest.mark.parametrize("start", ["prior", "guide"])
+def test_weights_are_unbiased_both_ways(start):
+    """E[w] = p(x) and E[1/w] = 1/p(x), on a path so short that no single weight is right.
+
+    On the way back the mean is over simulated data too, as all chains of one start alike. The
+    relative error of a mean of n weights is their relative spread over the root of n.
+    """
+    source = ppca(2, 3, 0.25)
+    x = source.data(2)
+    pair = ready(source, x)
+    settings = {"num_temperatures": 5, "leapfrog_steps": 2, "schedule": "linear", "start": start}
+    there = Annealer(pair, x, 10000, **settings)(batches(x))
+    many = torch.zeros(1000, 3).double()
+    bracket = Annealer(pair, x, 10, **settings).bracket(many)
+    for annealed, data, sign in (
+        (there, x, 1),
+        (bracket.there, bracket.x, 1),
+        (bracket.back, bracket.x, -1),
+    ):
+        ratios = np.exp(sign * (annealed.log_weights - source.log_likelihood(data))).mean(0)
+        if data is x:
+            spread = annealed.log_weights.std(0)
+            assert (spread > 0.1).all() and (spread < 2).all()
+            np.testing.assert_allclose(ratios, 1, atol=0.06)
+        else:
+            assert ratios.mean() == pytest.approx(1, abs=3 * ratios.std() / 1000**0.5)
+
+
+@pytest.mark.parametrize(
+    "latent, features, scale, num_temperatures, start",
+    [(2, 4, 1.0, 100, "prior"), (10, 15, 0.4, 300, "prior"), (50, 60, 0.1, 150, "guide")],
+)
+def test_the_bounds_meet_around_the_exact_log_likelihood(
+    latent, features, scale, num_temperatures, start
+):
+    """On 50 simulated data, from below and from above."""
+    source = ppca(latent, features, scale)
+    x = torch.zeros(50, features).double()
+    pair = ready(source, source.data(5))
+    bracket = Annealer(pair, x, 16, num_temperatures, 5, start=start).bracket(x)
+    exact = source.log_likelihood(bracket.x)
+    below, above = bracket.there.lower() - exact, bracket.back.upper() - exact
+    errors = [3 * bound.std() / 50**0.5 for bound in (below, above)]
+    assert max(errors) < 0.1
+    assert below.mean() < errors[0] and above.mean() > -errors[1]
+    assert abs(below.mean()) < 0.05 and abs(above.mean()) < 0.05
+    assert abs(above.mean() - below.mean()) < 0.05
+    if latent > 2:  # there the step size has reached its largest
+        late = bracket.there.acceptance[num_temperatures // 2 :]
+        assert late.mean() == pytest.approx(0.65, abs=0.05)
+
+
+def test_a_spoiled_guide_moves_importance_sampling_and_not_annealing():
+    source = ppca(4, 8, 0.7)
+    x = source.data(40)
+    exact = source.log_likelihood(x)
+    shifts = {"importance": [], "prior": [], "guide": []}
+    for change in (
+        lambda: None,
+        lambda: source.log_s.data.sub_(np.log(2)),
+        lambda: source.log_s.data.add_(np.log(2)),
+        lambda: source.c.data.add_(0.7),
+    ):
+        source.log_s.data = 0.5 * posterior(source.W, source.noise)[1].diagonal().log().detach()
+        change()
+        pair = ready(source, x[:5])
+        shifts["importance"].append((score(pair, batches(x), 20).log_weight - exact).mean())
+        for start in ("prior", "guide"):
+            found = Annealer(pair, x[:5], 10, 120, 5, start=start)(batches(x))
+            shifts[start].append((found.lower() - exact).mean())
+    assert min(shifts["importance"]) < -0.3
+    assert np.ptp(shifts["prior"]) == 0
+    for start in ("prior", "guide"):
+        np.testing.assert_allclose(shifts[start], 0, atol=0.08)
+
+
+def test_a_bernoulli_decoder_agrees_with_quadrature():
+    torch.manual_seed(2)
+    source = VAE((30,), latent_dim=2, hidden=[16], init="torch")
+    for parameter in source.decoder.parameters():
+        parameter.data *= 3.0
+    x = (torch.rand(12, 30) < 0.5).float()
+    pair = ready(source, x)
+    grid = torch.linspace(-7, 7, 281)
+    z = torch.stack(torch.meshgrid(grid, grid, indexing="ij"), -1).view(-1, 1, 2)
+    annealer = Annealer(pair, x, 50, 200, 5)
+    with torch.no_grad(), pair.active(), WholeBatch():
+        log_joint = annealer.joint.terms(x, z.expand(-1, 12, 2)).sum(0).double().numpy()
+    exact = logsumexp(log_joint, 0) + 2 * np.log(14 / 280)
+    found = annealer(batches(x))
+    assert np.ptp(exact) > 2
+    np.testing.assert_allclose(found.lower(), exact, atol=0.15)
+    assert (found.lower() - exact).mean() == pytest.approx(0, abs=0.03)
+
+
+def test_two_layers_of_codes_and_weights():
+    hierarchy = Hierarchy(widen=1.3)
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 4)))
+    pair = ready(hierarchy, x)
+    for start in ("prior", "guide"):
+        error = Annealer(pair, x, 10, 120, 4, start=start)(batches(x)).lower()
+        error -= hierarchy.log_likelihood(x)
+        assert error.mean() == pytest.approx(0, abs=0.05)
+    # Each draw of the weights is the one that importance sampling scores with.
+    weighted = BayesianPPCA(num_data=900, spread=0.4)
+    x = x[:, :3]
+    pair = ready(weighted, x)
+    annealer = Annealer(pair, x, 10, 120, 4, seed=4)
+    sampled = score(pair, batches(x), 3000, 3, seed=4).log_weight
+    for s in range(3):
+        error = annealer(batches(x), s).lower() - sampled[s]
+        assert error.mean() == pytest.approx(0, abs=0.05)
+        assert np.abs(sampled[s] - sampled[s - 1]).mean() > 0.5
+
+
+def test_values_do_not_depend_on_memory_or_on_how_they_are_computed():
+    source = ppca(2, 4)
+    x = source.data(23)
+    pair = ready(source, x)
+    values, done = [], []
+    for settings in (
+        {"compile": "off"},
+        {"compile": "off", "memory": 4096},
+        {"compile": "auto"},
+        {"compile": "auto", "memory": 20000},
+    ):
+        annealer = Annealer(pair, x, 3, 12, 4, seed=5, **settings)
+        done.append([])
+        values.append(annealer(batches(x), progress=done[-1].append).log_weights)
+    for other in values[1:]:
+        np.testing.assert_allclose(other, values[0], rtol=1e-9)
+    assert values[0].shape == (3, 23) and done == [[23] * 12] * 4
+    # Another seed and another call: other draws, and the same ones.
+    again = Annealer(pair, x, 3, 12, 4, seed=6)
+    np.testing.assert_array_equal(again(batches(x)).log_weights, again(batches(x)).log_weights)
+    assert np.abs(again(batches(x)).log_weights - values[0]).min() > 0
+
+
+def test_schedules_follow_their_formulas():
+    np.testing.assert_allclose(temperatures(4, "linear"), [0, 0.25, 0.5, 0.75, 1])
+    logistic = 1 / (1 + np.exp(-4 * (2 * np.arange(11) / 10 - 1)))
+    expected = (logistic - logistic[0]) / (logistic[-1] - logistic[0])
+    np.testing.assert_allclose(temperatures(10), expected, atol=1e-12)
+
+
+def test_what_cannot_be_annealed_says_why():
+    source = ppca(2, 3)
+    x = source.data(4)
+    pair = ready(source, x)
+    for settings, said in (
+        ({"num_chains": 0}, "--num-chains is 0"),
+        ({"leapfrog_steps": 0}, "--leapfrog-steps is 0"),
+        ({"num_temperatures": 0}, "--temperatures is 0"),
+        ({"acceptance": 1.5}, "--acceptance is 1.5"),
+        ({"schedule": "cubic"}, "--schedule is 'cubic'; it must be sigmoid or linear"),
+        ({"start": "encoder"}, "--start is 'encoder'"),
+        ({"seed": -1}, "--seed is -1"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            Annealer(pair, x, **settings)
+    with pytest.raises(UsageError, match="no latent site inside the data plate"):
+        Annealer(ready(GaussianMean(x), x), x)

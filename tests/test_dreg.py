@@ -1,0 +1,316 @@
+"""The doubly reparameterized gradient against IWAE's, closed forms, and itself written out."""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from linear_gaussian import PPCA, BayesianPPCA, batches, matrix, ready
+from torch import nn
+from torch.distributions import Normal
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+import pyro_aevb.training.step
+from pyro_aevb.handlers import ScaleSites, WholeBatch
+from pyro_aevb.models import Autoencoder
+from pyro_aevb.objectives import make_objective
+from pyro_aevb.objectives.dreg import DReG
+from pyro_aevb.objectives.iwae import IWAE
+from pyro_aevb.training.step import Step
+from pyro_aevb.training.svi import SVI
+
+
+def bound(objective, pair, x, seed=0):
+    pyro.set_rng_seed(seed)
+    with pair.active(), WholeBatch():
+        return -objective.differentiable_loss(pair.model, pair.guide, x)
+
+
+def gradient(objective, pair, x, seed=0):
+    """By the parameter's name; zero where there is none."""
+    parameters = pair.trainable()
+    value = bound(objective, pair, x, seed)
+    grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    return {
+        name.removeprefix("pair."): torch.zeros_like(p) if g is None else g
+        for (name, p), g in zip(parameters.items(), grads, strict=True)
+    }
+
+
+def flat(gradients, names):
+    return torch.cat([gradients[name].flatten() for name in names])
+
+
+class Chain(nn.Module):
+    r"""z1 ~ N(0, 1), z2 ~ N(b z1, 1), x ~ N(W z2, 0.6^2), the guide q(z1|x) q(z2|z1, x).
+
+    With N declared, a global shift w ~ N(0, 1) moves x too, and the guide's codes with it.
+    """
+
+    def __init__(self, num_data=None):
+        super().__init__()
+        self.num_data = num_data
+        self.b = nn.Parameter(torch.tensor(0.8).double())
+        self.W = nn.Parameter(matrix(3, 2, seed=1))
+        self.A1 = nn.Parameter(0.3 * matrix(2, 3, seed=2))
+        self.A2 = nn.Parameter(0.3 * matrix(2, 3, seed=3))
+        self.c = nn.Parameter(torch.tensor(0.4).double())
+        self.log_s = nn.Parameter(torch.tensor([-0.5, -0.8]).double())
+        self.loc = nn.Parameter(torch.tensor(0.2).double())
+
+    def plate(self, x):
+        if self.num_data is None:
+            return pyro.plate("data", len(x))
+        return pyro.plate("data", size=self.num_data, subsample_size=len(x))
+
+    def model(self, x):
+        one = x.new_ones(2)
+        w = pyro.sample("w", dist.Normal(x.new_zeros(()), 1.0)) if self.num_data else 0.0
+        with self.plate(x):
+            z1 = pyro.sample("z1", dist.Normal(0 * one, one).to_event(1))
+            z2 = pyro.sample("z2", dist.Normal(self.b * z1, one).to_event(1))
+            pyro.sample("x", dist.Normal(z2 @ self.W.T + w, 0.6).to_event(1), obs=x)
+
+    def guide(self, x):
+        s1, s2 = self.log_s.exp()
+        w = pyro.sample("w", dist.Normal(self.loc, 0.3)) if self.num_data else 0.0
+        with self.plate(x):
+            z1 = pyro.sample("z1", dist.Normal((x - w) @ self.A1.T, s1).to_event(1))
+            z2 = pyro.sample("z2", dist.Normal(x @ self.A2.T + self.c * z1, s2).to_event(1))
+        self.drawn = w, z1, z2
+
+
+CODE = ["A", "c", "log_s"]
+CHAIN = ["A1", "A2", "c", "log_s"]
+
+
+@pytest.mark.parametrize("K", [1, 4])
+def test_the_value_is_iwaes_with_the_same_draws(K):
+    for source, x in (
+        (PPCA(num_data=9), matrix(4, 4)),
+        (BayesianPPCA(9), matrix(4, 3)),
+        (Chain(9), matrix(4, 3)),
+    ):
+        pair = ready(source, x)
+        torch.testing.assert_close(
+            bound(DReG(K), pair, x), bound(IWAE(K), pair, x), rtol=1e-12, atol=0
+        )
+    with torch.no_grad():
+        assert bound(DReG(K), pair, x) == bound(IWAE(K), pair, x)
+    assert isinstance(make_objective("dreg", K), DReG)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_it_equals_the_estimator_written_out_with_the_same_noise(beta):
+    source, K = PPCA(num_data=30), 5
+    x = source.data(4)
+    pair = ready(source, x)
+    with ScaleSites(beta, {"z"}):
+        found = gradient(DReG(K), pair, x)
+
+    names = ["W", "mu", "A", "c", "log_s"]
+    W, mu, A, c, log_s = (getattr(source, name) for name in names)
+    rows = x.repeat(K, 1)
+    eps = ((source.z - rows @ A.T - c) / log_s.exp()).detach()
+    # log w(z, theta) with the guide's own parameters held: d/dz alone carries the gradient of phi.
+    z = rows @ A.T + c + eps * log_s.exp()
+
+    def log_w(z, W, mu):
+        q = Normal(rows @ A.detach().T + c.detach(), log_s.detach().exp())
+        likelihood = Normal(z @ W.T + mu, source.noise).log_prob(rows).sum(1)
+        kl = (Normal(0, 1).log_prob(z) - q.log_prob(z)).sum(1)
+        return (likelihood + beta * kl).view(K, 4)
+
+    w = log_w(z, W, mu).detach().softmax(0)
+    model = (w * log_w(z.detach(), W, mu)).sum() * 30 / 4
+    factor = (1 - beta) * w + beta * w**2
+    guide = (factor * log_w(z, W.detach(), mu.detach())).sum() * 30 / 4
+    expected = torch.autograd.grad(model, [W, mu]) + torch.autograd.grad(guide, [A, c, log_s])
+    for name, value in zip(names, expected, strict=True):
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_data", [None, 30])
+def test_a_chain_of_codes_and_global_latents_written_out(num_data):
+    source, K = Chain(num_data), 3
+    x = matrix(4, 3, seed=9)
+    pair = ready(source, x)
+    found = gradient(DReG(K), pair, x)
+    w, z1, z2 = (torch.as_tensor(v).detach() for v in source.drawn)  # of the last run
+
+    rows, copy = x.repeat(K, 1), Chain(num_data)
+    s1, s2 = copy.log_s.exp()
+    shift = (copy.loc + (w - source.loc.detach())) if num_data else 0.0  # reparameterized
+    eps1 = (z1 - (rows - w) @ source.A1.detach().T) / source.log_s.detach().exp()[0]
+    loc2 = rows @ source.A2.detach().T + source.c.detach() * z1
+    eps2 = (z2 - loc2) / source.log_s.detach().exp()[1]
+
+    def paths(p, w):
+        s1, s2 = p["log_s"].exp()
+        z1 = (rows - w) @ p["A1"].T + s1 * eps1
+        return z1, rows @ p["A2"].T + p["c"] * z1 + s2 * eps2
+
+    def log_w(z1, z2, p, w, w_of_q):
+        s1, s2 = p["log_s"].detach().exp()
+        q1 = Normal((rows - w_of_q) @ p["A1"].detach().T, s1)
+        q2 = Normal(rows @ p["A2"].detach().T + p["c"].detach() * z1, s2)
+        total = Normal(0, 1).log_prob(z1) + Normal(p["b"] * z1, 1).log_prob(z2)
+        total = (total - q1.log_prob(z1) - q2.log_prob(z2)).sum(1)
+        return (total + Normal(z2 @ p["W"].T + w, 0.6).log_prob(rows).sum(1)).view(K, 4)
+
+    p = dict(copy.named_parameters())
+    held = {name: value.detach() for name, value in p.items()}
+    fixed = shift.detach() if num_data else 0.0
+    z = paths(p, shift)
+    weights = log_w(*z, p, shift, fixed).detach().softmax(0)
+    model = (weights * log_w(*(v.detach() for v in z), p, shift, fixed)).sum()
+    guide = (weights**2 * log_w(*z, held, fixed, fixed)).sum()
+    value = (model + guide) * ((num_data or 4) / 4)
+    if num_data:
+        value = value + Normal(0, 1).log_prob(shift) - Normal(copy.loc, 0.3).log_prob(shift)
+    names = [name for name in p if num_data or name != "loc"]
+    expected = torch.autograd.grad(value, [p[name] for name in names])
+    for name, grad in zip(names, expected, strict=True):
+        torch.testing.assert_close(found[name], grad, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.4])
+@pytest.mark.parametrize("kind, guide", [(PPCA, CODE), (Chain, CHAIN)])
+def test_it_is_unbiased_for_both_sides(kind, guide, beta):
+    r"""The mean over draws is IWAE's, and for the model the two are equal draw by draw."""
+    source, K, repeats = kind(num_data=30), 3, 400
+    x = matrix(50, 4 if kind is PPCA else 3, seed=6)
+    pair = ready(source, x)
+    others = [n.removeprefix("pair.") for n in pair.trainable() if n[5:] not in guide]
+    differences, means = [], []
+    with ScaleSites(beta, {"z", "z1", "z2"}):
+        for seed in range(repeats):
+            one, two = (gradient(o, pair, x, seed) for o in (IWAE(K), DReG(K)))
+            if kind is PPCA:
+                torch.testing.assert_close(flat(one, others), flat(two, others))
+            differences.append(flat(one, guide) - flat(two, guide))
+            means.append(flat(one, guide))
+    differences, scale = torch.stack(differences), torch.stack(means).mean(0).norm()
+    error = differences.std(0) / repeats**0.5
+    assert error.norm() < 0.1 * scale  # so that a wrong factor would show
+    assert (differences.mean(0).abs() < 4.5 * error).all()
+
+
+def test_the_signal_to_noise_of_the_guides_gradient_grows_with_k_where_iwaes_falls():
+    source = PPCA()
+    x = source.data(2, seed=8)
+    pair = ready(source, x)
+
+    def ratio(objective):
+        draws = torch.stack([flat(gradient(objective, pair, x, s), CODE) for s in range(250)])
+        return float((draws.mean(0).abs() / draws.std(0)).mean())
+
+    few, many = 4, 256
+    iwae, dreg = ([ratio(kind(K)) for K in (few, many)] for kind in (IWAE, DReG))
+    # K^-1/2 and K^1/2 would be factors of 1/8 and 8, if 250 draws could resolve a ratio below 0.1.
+    assert iwae[1] < 0.5 * iwae[0]
+    assert dreg[1] == pytest.approx(8 * dreg[0], rel=0.2)
+    assert dreg[1] > 100 * iwae[1]
+
+
+def test_with_one_particle_it_is_the_path_derivative():
+    r"""d/dz log p(x, z)/q(z|x) is linear in z here, and zero where the guide is exact."""
+    source = PPCA()
+    x = source.data(4)
+    found = gradient(DReG(1), ready(source, x), x)
+    W, mu, A, c, log_s = (
+        p.detach() for p in (source.W, source.mu, source.A, source.c, source.log_s)
+    )
+    z, loc, s = source.z.detach(), x @ A.T + c, log_s.exp()
+    slope = (x - mu - z @ W.T) @ W / source.noise**2 - z + (z - loc) / s**2
+    torch.testing.assert_close(found["c"], slope.sum(0))
+    torch.testing.assert_close(found["A"], slope.T @ x)
+    torch.testing.assert_close(found["log_s"], (slope * (z - loc)).sum(0))
+
+    # With the posterior's own mean and a diagonal covariance that is its own, the slope is zero.
+    exact = PPCA(latent=1)
+    gain = exact.W.T / (exact.noise**2 + (exact.W**2).sum())
+    exact.A.data, exact.c.data = gain.detach(), -(gain @ exact.mu).detach()
+    exact.log_s.data = 0.5 * (1 / (1 + (exact.W**2).sum() / exact.noise**2)).log().detach()[None]
+    x = exact.data(4)
+    pair = ready(exact, x)
+    for K in (1, 7):
+        assert flat(gradient(DReG(K), pair, x), CODE).abs().max() < 1e-12
+        assert flat(gradient(IWAE(K), pair, x), CODE).abs().max() > 1e-3
+
+
+class Warped(nn.Module):
+    r"""z = exp(u), u ~ N(m(x), s), by an auxiliary site, under z ~ Gamma(3, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.m = nn.Parameter(torch.tensor([0.3, -0.2]).double())
+        self.t = nn.Parameter(torch.tensor(1.3).double())
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(x.new_tensor(3.0), 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(self, x):
+        m, s = self.m
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(m * x, s.exp()), infer={"is_auxiliary": True})
+            z = (self.t * u).exp()  # the transform has a parameter of its own
+            pyro.sample("z", dist.Delta(z, log_density=-(self.t * u + self.t.log())))
+
+
+def test_a_code_made_of_an_auxiliary_one_is_unbiased():
+    source, repeats = Warped(), 250
+    x = matrix(40, seed=2).exp()
+    pair = ready(source, x)
+    assert pair.description.kl_sites() == {"z", "u"}
+    for beta in (1.0, 0.5):
+        with ScaleSites(beta, pair.description.kl_sites()):
+            rows = [
+                [flat(gradient(o, pair, x, s), ["m", "t"]) for s in range(repeats)]
+                for o in (IWAE(3), DReG(3))
+            ]
+        one, two = (torch.stack(r) for r in rows)
+        error = (one - two).std(0) / repeats**0.5
+        assert error.norm() < 0.1 * one.mean(0).norm()
+        assert ((one - two).mean(0).abs() < 4.5 * error).all()
+
+
+def test_a_masked_prior_leaves_the_reconstruction():
+    source = Autoencoder((5,), latent_dim=2, hidden=[4])
+    x = (torch.rand(6, 5) > 0.5).float()
+    found = gradient(DReG(3), ready(source, x), x)
+    logits = source.likelihood(source.decoder(source.encoder(x)[0])).base_dist.logits
+    value = -binary_cross_entropy_with_logits(logits, x, reduction="sum")
+    parameters = dict(source.named_parameters())
+    expected = torch.autograd.grad(value, list(parameters.values()))
+    for name, grad in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(found[name], grad)
+
+
+@pytest.mark.parametrize("kind, compiled", [(Chain, False), (PPCA, False), (PPCA, True)])
+def test_a_captured_or_compiled_step_is_the_eager_one(kind, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(
+            pyro_aevb.training.step, "compile_captured", lambda graph, *_, **__: graph
+        )
+    x = matrix(60, 4 if kind is PPCA else 3)
+    pair = ready(kind(num_data=60), x)
+    step = Step(pair, SVI(pair, DReG(3)).phases[0], batches(x))
+    index = torch.from_numpy(np.random.RandomState(0).permutation(60)[:20])
+
+    def run(kl_scale):
+        torch.manual_seed(3)
+        step.kl_scale = kl_scale
+        with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
+            loss = step(index)
+        return loss, {k: v.grad.clone() for k, v in step.parameters.items()}
+
+    eager = [run(1.0), run(0.3)]
+    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
+        step.compile(index)
+    for (loss, gradients), (loss_too, found) in zip(eager, [run(1.0), run(0.3)], strict=True):
+        torch.testing.assert_close(loss, loss_too, rtol=1e-6, atol=0)
+        for name, value in gradients.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-8)

@@ -1,0 +1,301 @@
+"""Evaluations of a run: what each adds to its results, what it leaves, what it refuses."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+import yaml
+from linear_gaussian import PPCA
+from sklearn.neighbors import KernelDensity
+
+import pyro_aevb
+from pyro_aevb.cli import run_command
+from pyro_aevb.data import Batches, DataSet, Split
+from pyro_aevb.data.corruption import GaussianNoise
+from pyro_aevb.estimation import ESTIMATORS
+from pyro_aevb.estimators.importance import Scorer
+from pyro_aevb.estimators.ood import auroc, scores_of
+from pyro_aevb.preparation import restore
+from pyro_aevb.report import show_results
+from pyro_aevb.rescoring import other_data
+
+SMALL = {"num_samples": 30, "num_data": 20, "show": False}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "vae"
+    pyro_aevb.fit("VAE", "digits", {"latent_dim": 2}, epochs=2, out=str(out), **SMALL)
+    return out
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    return pyro_aevb.Run.open(tmp_path / "run")
+
+
+def command(*words):
+    run_command(pyro_aevb.evaluate, list(words), positional="run", hidden=("pair", "data"))
+
+
+def test_estimators_add_to_results_and_leave_one_another(run):
+    before = run.results
+    stored = {name: run.per_datum("sample_stats", name) for name in ("elbo", "ess")}
+    results = pyro_aevb.evaluate(run, "parzen", {"num_kernels": 300}, num_data=15, show=False)
+    assert results == run.results
+    parzen = results["metrics"].pop("parzen")
+    settings = results["settings"].pop("parzen")
+    assert results == before
+    assert parzen["estimator"] == "parzen" and parzen["num_data"] == 15
+    assert (settings["num_kernels"], settings["seed"], settings["num_data"]) == (300, 0, 15)
+    assert settings["seconds"] > 0 and "torch" in settings["environment"]
+    per_datum = run.per_datum("parzen", "parzen")
+    assert per_datum.shape == (15,) and parzen["value"] == pytest.approx(per_datum.mean())
+    for name, values in stored.items():
+        np.testing.assert_array_equal(run.per_datum("sample_stats", name), values)
+
+    # Importance sampling again: its own numbers are replaced, the other's stay.
+    again = pyro_aevb.evaluate(run, num_samples=60, num_data=20, show=False)
+    assert again["metrics"]["parzen"] == parzen and again["settings"]["parzen"] == settings
+    assert again["metrics"]["log_likelihood"]["num_samples"] == 60
+    assert again["settings"]["importance"]["num_samples"] == 60
+    np.testing.assert_array_equal(run.per_datum("parzen", "parzen"), per_datum)
+    assert run.per_datum("sample_stats", "ess").max() > stored["ess"].max()
+    assert list(again["metrics"])[-1] == "parzen"
+
+    # The same estimator again replaces what it found before.
+    other = pyro_aevb.evaluate(run, "parzen", {"num_kernels": 200}, num_data=10, show=False)
+    assert other["metrics"]["parzen"]["num_kernels"] == 200
+    assert run.per_datum("parzen", "parzen").shape == (10,)
+
+
+def test_the_parzen_window_is_around_grey_mean_images(run):
+    prepared = restore(run)
+    options = {"num_kernels": 400}
+    metric = pyro_aevb.evaluate(run, "parzen", options, seed=5, show=False)["metrics"]["parzen"]
+    with torch.random.fork_rng():
+        from pyro_aevb.estimators.importance import seeded
+
+        like = prepared.test.take(torch.zeros(400, dtype=torch.int64))
+        with seeded(like.device, 5, 1):
+            samples = pyro_aevb.generate(prepared.pair, like).flatten(1).double()
+    grey = prepared.data.test.images.flatten(1) / 16
+    density = KernelDensity(bandwidth=metric["bandwidth"], leaf_size=1000).fit(samples)
+    values = density.score_samples(grey.double())
+    assert metric["num_data"] == len(grey) == 250
+    assert metric["value"] == pytest.approx(values.mean(), rel=1e-4)
+    assert metric["standard_error"] == pytest.approx(scipy.stats.sem(values), rel=1e-3)
+
+
+def test_what_was_found_before_further_training_goes(run):
+    pyro_aevb.evaluate(run, "parzen", {"num_kernels": 100}, num_data=15, show=False)
+    pyro_aevb.evaluate(run, corruption="masking", num_noise=1, **SMALL)
+    settings = yaml.safe_load((run.path / "settings.yaml").read_text())
+    options = {k: settings[k] for k in ("pair", "data", "pair_parameters")}
+    pyro_aevb.fit(**options, **SMALL, epochs=3, out=str(run.path), resume=True)
+    assert "parzen" not in run.results["metrics"] and "corrupted" not in run.results
+    assert set(run.results["settings"]) == {"importance"}
+    with pytest.raises(pyro_aevb.UsageError, match="holds no per-datum parzen"):
+        run.per_datum("parzen", "parzen")
+
+
+def test_results_older_than_the_checkpoint_are_not_added_to(run):
+    results = run.results
+    run.write_results({**results, "epochs": 1})
+    for options in ({"estimator": "parzen"}, {"corruption": "masking"}, {"against": "noise"}):
+        with pytest.raises(pyro_aevb.UsageError, match="trained further after its results"):
+            pyro_aevb.evaluate(run, show=False, **options)
+    assert pyro_aevb.evaluate(run, **SMALL)["epochs"] == 2
+    (run.path / "results.json").unlink()
+    with pytest.raises(pyro_aevb.UsageError, match="no results yet"):
+        pyro_aevb.evaluate(run, "parzen", show=False)
+
+
+def test_a_failure_leaves_the_results_as_they_were(run, monkeypatch):
+    before = (run.path / "results.json").read_bytes(), run.arrays.read_bytes()
+
+    def fails(*arguments, **options):
+        raise RuntimeError("lost")
+
+    monkeypatch.setitem(ESTIMATORS, "parzen", fails)
+    with pytest.raises(RuntimeError):
+        pyro_aevb.evaluate(run, "parzen", show=False)
+    monkeypatch.setattr("os.replace", fails)
+    with pytest.raises(RuntimeError):
+        run.add("other", {}, {"other": {"value": 1.0}}, {"other": np.zeros(3)})
+    assert ((run.path / "results.json").read_bytes(), run.arrays.read_bytes()) == before
+
+
+def test_an_estimate_of_the_log_likelihood_is_compared_datum_by_datum(run, monkeypatch, capsys):
+    log_likelihood = run.per_datum("predictive", "log_likelihood")
+    values = log_likelihood[:12] + np.linspace(0.5, 1.7, 12)
+
+    def ais(prepared, test, work, seed=0, num_chains=4):
+        assert len(test) == 12
+        metric = {"value": float(values.mean()), "standard_error": 1.0, "num_data": 12}
+        return {"ais_lower": metric}, {"ais_lower": values}
+
+    monkeypatch.setitem(ESTIMATORS, "ais", ais)
+    results = pyro_aevb.evaluate(run, "ais", num_data=12, show=False)
+    above = results["metrics"]["ais_lower"]["above_log_likelihood"]
+    assert above["value"] == pytest.approx(1.1)
+    error = scipy.stats.sem(values - log_likelihood[:12])
+    assert above["standard_error"] == pytest.approx(error)
+    assert (above["num_data"], above["num_samples"]) == (12, 30)
+    show_results(results)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"ais_lower is 1.10 ± {error:.2f} above log_likelihood (K = 30, n = 12)" in said
+
+
+def test_parzen_is_printed_with_the_warning_it_earned(run, monkeypatch, capsys):
+    def text():
+        show_results(run.results)
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "parzen" not in text()
+    pyro_aevb.evaluate(run, "parzen", {"num_kernels": 100}, show=False)
+    assert "it orders models wrongly (Wu et al., 2017); ais_lower has not been computed" in text()
+    run.add("ais", {}, {"ais_lower": {"value": -20.0, "standard_error": 0.1}}, {})
+    assert "wrongly (Wu et al., 2017); ais_lower says what the model is worth" in text()
+
+
+def test_corrupted_scores_are_those_of_a_corrupted_scorer(run, capsys):
+    options = ["--corruption=gaussian", "--corruption-options={std: 0.5, clip: true}"]
+    command(str(run.path), *options, "--num-noise=3", "--num-samples=10", "--num-data=20")
+    text = " ".join(capsys.readouterr().out.split())
+    name = "GaussianNoise(std=0.5, clip=True)"
+    entry = run.results["corrupted"][name]
+    assert f"seen as {name}, 3 draws, K = 10, S = 1, n = 20" in text
+    assert (entry["num_noise"], entry["num_data"], entry["seed"]) == (3, 20, 0)
+    prepared = restore(run)
+    scorer = Scorer(prepared.pair, 10, corruption=GaussianNoise(0.5, clip=True))
+    draws = [scorer(prepared.test.first(20), noise=i) for i in range(3)]
+    means = [scores.elbo.mean() for scores in draws]
+    metric = entry["metrics"]["elbo"]
+    assert metric["value"] == pytest.approx(np.mean(means), rel=1e-6)
+    assert metric["spread"] == pytest.approx(np.std(means, ddof=1), rel=1e-5)
+    assert metric["clean"]["value"] == pytest.approx(
+        Scorer(prepared.pair, 10)(prepared.test.first(20)).elbo.mean(), rel=1e-6
+    )
+    assert metric["change"]["value"] < -0.3  # half a pixel's range of noise does harm
+    pyro_aevb.evaluate(run, corruption="masking", num_noise=1, **SMALL)
+    assert set(run.results["corrupted"]) == {name, "Masking(rate=0.25, exact=False)"}
+    pyro_aevb.evaluate(run, corruption=torch.zeros_like, num_noise=1, **SMALL)
+    assert "zeros_like" in run.results["corrupted"]
+    # Scoring the clean data anew leaves them.
+    assert set(pyro_aevb.evaluate(run, **SMALL)["corrupted"]) == set(run.results["corrupted"])
+
+
+def test_other_data_are_scored_as_the_own_are(run, capsys):
+    command(str(run.path), "--against=noise", "--num-samples=10", "--num-data=50")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "test data against noise, K = 10, S = 1, n = 50, 50 others" in text
+    prepared = restore(run)
+    noise = other_data(prepared, "noise")
+    assert len(noise) == 250 and noise.binarize == "fixed"
+    bits = noise.take(torch.arange(250))
+    assert set(bits.unique().tolist()) == {0.0, 1.0}
+    scorer = Scorer(prepared.pair, 10)
+    ours, theirs = (scores_of(scorer(b.first(50))) for b in (prepared.test, noise))
+    for name, metric in run.results["against"]["noise"]["metrics"].items():
+        if metric["value"] is not None:
+            area, error = auroc(-ours[name], -theirs[name])
+            assert metric["value"] == pytest.approx(area)
+            assert metric["standard_error"] == pytest.approx(error, abs=1e-6)
+    assert (run.figures / "against-noise.png").is_file()
+
+
+def test_noise_is_uniform_over_the_range_of_the_training_data():
+    rng = np.random.default_rng(0)
+    vectors = Split(torch.from_numpy(rng.normal(size=(400, 6))).float(), None, 1)
+    data = DataSet("vectors", vectors, vectors, vectors, "", "none")
+    prepared = SimpleNamespace(data=data, test=Batches(vectors, "none"))
+    noise = other_data(prepared, "noise").take(torch.arange(400)).numpy()
+    low, high = vectors.images.min().item(), vectors.images.max().item()
+    uniform = scipy.stats.uniform(low, high - low)
+    assert scipy.stats.kstest(noise.ravel(), uniform.cdf).pvalue > 0.01
+    assert np.abs(np.corrcoef(noise.T) - np.eye(6)).max() < 0.2
+    whole = Split((16 * torch.rand(300, 4)).to(torch.uint8), None, 16)
+    data = DataSet("levels", whole, whole, whole, "", "none")
+    prepared = SimpleNamespace(data=data, test=Batches(whole, "none"))
+    levels = (16 * other_data(prepared, "noise").take(torch.arange(300))).numpy()
+    counts = np.bincount(levels.ravel().round().astype(int))
+    assert len(counts) == 16 and scipy.stats.chisquare(counts).pvalue > 0.01
+
+
+def test_a_pair_from_python_is_evaluated_in_every_way(tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        source = PPCA()
+        x = source.data(90).float()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    source = source.float()
+    split = Split(x, None, 1)
+    data = DataSet("gaussian", split, split, split, "drawn", "none")
+    given = {"pair": source, "data": data}
+    out = str(tmp_path / "r")
+    run = pyro_aevb.fit(source, data, epochs=0, out=out, num_samples=200, show=False)
+    exact = PPCA().log_likelihood(x.double())
+    metrics = pyro_aevb.evaluate(run, "parzen", {"num_kernels": 4000}, show=False, **given)[
+        "metrics"
+    ]
+    assert metrics["log_likelihood"]["value"] == pytest.approx(exact.mean(), abs=0.05)
+    assert metrics["parzen"]["value"] == pytest.approx(exact.mean(), abs=0.25)
+    results = pyro_aevb.evaluate(
+        run, corruption="gaussian", corruption_options={"std": 1.0}, show=False, **given
+    )
+    (entry,) = results["corrupted"].values()
+    assert entry["num_noise"] == 5 and entry["metrics"]["reconstruction"]["change"]["value"] < -0.1
+
+
+MISTAKES = [
+    (["--estimator=parsen"], "no estimator 'parsen' (did you mean 'parzen'?); use importance"),
+    (["--estimator=parzen", "--estimator-options={kernels: 3}"], "takes no 'kernels'; it takes"),
+    (["--estimator=parzen", "--estimator-options={num_kernels: 0}"], "num_kernels is 0"),
+    (["--estimator=parzen", "--estimator-options={num_kernels: many}"], "num_kernels is 'many'"),
+    (["--estimator=parzen", "--against=noise"], "run evaluate once for each"),
+    (["--corruption=masking", "--against=noise"], "run evaluate once for each"),
+    (["--corruption=maskin"], "did you mean 'masking'"),
+    (["--corruption=none"], "leave it out"),
+    (["--corruption-options={rate: 0.5}"], "add --corruption"),
+    (["--corruption=masking", "--num-noise=0"], "--num-noise is 0"),
+    (["--corruption=masking", "--corruption-options={rate: 7}"], "rate 7"),
+    (["--against=mnist5k"], "its data have shape (1, 28, 28), those of digits (1, 8, 8)"),
+    (["--against=nowhere"], "no data set"),
+    (["--num-samples=0"], "--num-samples is 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words, said", MISTAKES, ids=[" ".join(w) for w, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_changes_nothing(words, said, trained, capsys):
+    before = (trained / "results.json").read_bytes()
+    with pytest.raises(SystemExit) as exit:
+        command(str(trained), "--show=false", *words)
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1 and said in error, error
+    assert (trained / "results.json").read_bytes() == before
+
+
+def test_estimators_of_one_process_refuse_several(run):
+    from pyro_aevb.estimation import estimate
+    from pyro_aevb.sharing import Work
+
+    class Two:
+        rank, size = 0, 2
+
+    with pytest.raises(pyro_aevb.UsageError, match="runs in one process"):
+        estimate(run, None, None, "parzen", {}, Work(Two()))
+
+
+def test_results_are_plain_json(run):
+    pyro_aevb.evaluate(run, corruption="masking", num_noise=2, **SMALL)
+    pyro_aevb.evaluate(run, against="noise", **SMALL)
+    text = (run.path / "results.json").read_text()
+    assert json.loads(text) == run.results
+    assert "NaN" not in text and "Infinity" not in text
