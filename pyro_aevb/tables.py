@@ -2,6 +2,7 @@ r"""Tables of runs: their cells, and files: CSV with every digit, Markdown and L
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,10 +156,11 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
 _ESCAPED = str.maketrans(
     {c: "\\" + c for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "▲": r"$\triangle$", "▼": r"$\triangledown$"}
 )
 
 
 def _latex(cell: str) -> str:
-    if cell.startswith("-") and cell[1:2].isdigit():
+    if re.fullmatch(r"-[\d.,]+( ± [\d.,]+)?", cell):
         return "$" + cell.replace(" ± ", r" \pm ") + "$"
-    return cell.translate(_ESCAPED).replace("±", r"$\pm$")
+    return cell.translate(_ESCAPED)

@@ -1,12 +1,8 @@
 r"""A study's tables as Markdown, CSV and LaTeX."""
 
-import csv
-import io
-import re
-
 from pyro_aevb.studies.collect import Collected, Entry
 from pyro_aevb.studies.declarations import Key, Table
-from pyro_aevb.tables import markdown_table
+from pyro_aevb.tables import csv_table, latex_table, markdown_table
 
 BETTER, WORSE = "▲", "▼"
 
@@ -19,58 +15,52 @@ def mark(entry: Entry) -> str:
 
 
 def markdown(collected: Collected, table: Table, notes: list[str]) -> str:
-    r"""The table with its title and notes."""
-    rows, columns, entries = _arranged(collected, table)
-    cells = [
-        [row, *(_text(collected, table, entries.get((row, c)), (row, c)) for c in columns)]
-        for row in rows
-    ]
-    corner = collected.study.grid(table.grid).row_title
-    return markdown_table(table.text, [corner, *columns], cells, notes)
+    r"""The table with its text and notes."""
+    return markdown_table(table.text, *_printed(collected, table), notes)
 
 
 def latex(collected: Collected, table: Table) -> str:
     r"""The table as a ``tabular``."""
-    rows, columns, entries = _arranged(collected, table)
-    corner = collected.study.grid(table.grid).row_title
-
-    def line(words: list[str]) -> str:
-        return " & ".join(map(_escaped, words)) + r" \\"
-
-    lines = [r"\begin{tabular}{l" + "r" * len(columns) + "}", r"\hline", line([corner, *columns])]
-    lines.append(r"\hline")
-    for row in rows:
-        texts = [_text(collected, table, entries.get((row, c)), (row, c)) for c in columns]
-        lines.append(line([row, *texts]))
-    return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"
+    return latex_table(table.title, *_printed(collected, table))
 
 
 def as_csv(collected: Collected, table: Table) -> str:
-    r"""A line for each entry, at full precision, with the value of every seed."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow("row column quantity mean spread seeds values published gain remark".split())
+    r"""A line for each entry, with every digit and the value of every seed."""
     remarks = table.published.remarks if table.published else {}
-    for (row, column), entry in _arranged(collected, table)[2].items():
-        values = ";".join(repr(float(value)) for value in entry.values)
-        numbers = [entry.mean, entry.spread, len(entry.values), values, entry.published, entry.gain]
-        shown = ["" if number is None else number for number in numbers]
-        writer.writerow([row, column, table.quantity, *shown, remarks.get((row, column), "")])
-    return text.getvalue()
+    rows = []
+    for key in collected.keys(table.grid):
+        entry = collected.entry(table, key)
+        rows.append(
+            {
+                "row": key[0],
+                "column": key[1],
+                "quantity": table.quantity,
+                "mean": entry.mean,
+                "spread": entry.spread,
+                "seeds": len(entry.values),
+                "values": ";".join(repr(float(value)) for value in entry.values),
+                "published": entry.published,
+                "gain": entry.gain,
+                "remark": remarks.get(key),
+            }
+        )
+    return csv_table(rows)
 
 
-def _arranged(collected: Collected, table: Table) -> tuple[list[str], list[str], dict[Key, Entry]]:
-    r"""Rows and columns in the order of their declaration, and what is where."""
+def _printed(collected: Collected, table: Table) -> tuple[list[str], list[list[str]]]:
+    r"""The head of the table and its rows, in the order of their declaration."""
     keys = collected.keys(table.grid)
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*keys, strict=True))
-    return rows, columns, {key: collected.entry(table, key) for key in keys}
+    cells = [
+        [row, *(_text(collected, table, (row, c)) if (row, c) in keys else "" for c in columns)]
+        for row in rows
+    ]
+    return [collected.study.grid(table.grid).row_title, *columns], cells
 
 
-def _text(collected: Collected, table: Table, entry: Entry | None, key: Key) -> str:
+def _text(collected: Collected, table: Table, key: Key) -> str:
     r"""``mean ± spread [seeds] (mark published)``, as far as there is any of it."""
-    if entry is None:
-        return ""
-    parts = []
+    entry, parts = collected.entry(table, key), []
     if entry.undefined:
         parts.append("not defined")
     if entry.mean is not None:
@@ -87,13 +77,3 @@ def _text(collected: Collected, table: Table, entry: Entry | None, key: Key) -> 
         elif key in published.aside:
             parts.append(f"({published.aside[key]}{star})")
     return " ".join(parts)
-
-
-def _escaped(text: str) -> str:
-    for character, command in (
-        (BETTER, r"$\triangle$"),
-        (WORSE, r"$\triangledown$"),
-        ("±", r"$\pm$"),
-    ):
-        text = text.replace(character, command)
-    return re.sub(r"(?<!\\)([&%#_])", r"\\\1", text)
