@@ -8,16 +8,20 @@ a module of its own, and name it in :data:`ESTIMATORS`.
 
 import difflib
 import inspect
+import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from pyro_aevb import plots
 from pyro_aevb.assessment import BOUNDS, draw_convergence, environment
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.gap import inference_gap
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.estimators.quantities import Metric, measured
@@ -50,8 +54,71 @@ def _gap(
     return gap.metrics(), gap.per_datum()
 
 
-ESTIMATORS: dict[str, Callable[..., Found]] = {"parzen": _parzen, "gap": _gap}
-FIRST = {"gap": 100}
+def _ais(
+    prepared: Prepared,
+    test: Batches,
+    work: Work,
+    seed: int = 0,
+    num_chains: int = 16,
+    num_temperatures: int = 1000,
+    leapfrog_steps: int = 10,
+    acceptance: float = 0.65,
+    schedule: str = "sigmoid",
+    start: str = "prior",
+    weight_samples: int = 1,
+) -> Found:
+    draws = weight_samples if prepared.description.global_sites else 1
+    anneal = _annealer(prepared, test)(
+        num_chains, num_temperatures, leapfrog_steps, acceptance, schedule, start, seed
+    )
+    with work.progress("annealing", draws * num_temperatures * len(test), "step") as step:
+        bounds = np.stack([anneal(test, s, step).lower() for s in range(draws)])
+    lower = np.logaddexp.reduce(bounds, 0) - math.log(draws)
+    counts = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+    if prepared.description.global_sites:
+        counts["weight_samples"] = draws
+    return {"ais_lower": measured(lower, **counts)}, {"ais_lower": lower}
+
+
+def _bdmc(
+    prepared: Prepared,
+    test: Batches,
+    work: Work,
+    seed: int = 0,
+    num_chains: int = 16,
+    num_temperatures: int = 1000,
+    leapfrog_steps: int = 10,
+    acceptance: float = 0.65,
+    schedule: str = "sigmoid",
+    start: str = "prior",
+) -> Found:
+    anneal = _annealer(prepared, test)(
+        num_chains, num_temperatures, leapfrog_steps, acceptance, schedule, start, seed
+    )
+    with work.progress("annealing", 2 * num_temperatures * len(test), "step") as step:
+        bracket = anneal.bracket(test.take(torch.arange(len(test))), progress=step)
+    found = {"bdmc_lower": bracket.there.lower(), "bdmc_upper": bracket.back.upper()}
+    counts = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+    metrics = {name: measured(values, **counts) for name, values in found.items()}
+    metrics["bdmc_gap"] = measured(found["bdmc_upper"] - found["bdmc_lower"], **counts)
+    metrics["bdmc_gap"]["note"] = (
+        "between bounds on log p(x) of data that the model simulated: about how far ais_lower may "
+        "be too low at these settings, as far as the test data are like them"
+    )
+    return metrics, found
+
+
+def _annealer(prepared: Prepared, test: Batches) -> Callable[..., Annealer]:
+    return partial(Annealer, prepared.pair, test.take(torch.arange(min(5, len(test)))))
+
+
+ESTIMATORS: dict[str, Callable[..., Found]] = {
+    "parzen": _parzen,
+    "gap": _gap,
+    "ais": _ais,
+    "bdmc": _bdmc,
+}
+FIRST = {"gap": 100, "ais": 100, "bdmc": 100}
 r"""How many data an estimator that takes long looks at, unless ``--num-data`` says."""
 
 

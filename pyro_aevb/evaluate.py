@@ -33,7 +33,7 @@ def evaluate(
     Arguments:
         run: The run's directory.
         estimator: importance, which makes results and figures anew, or one that adds to them:
-            parzen.
+            ais, bdmc, gap or parzen.
         estimator_options: Its further settings, such as {num_samples: 1000}.
         num_samples: K, importance samples per datum; default 5,000. Samples of other estimators
             that draw some; default their own.

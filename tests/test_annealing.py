@@ -16,11 +16,13 @@ from linear_gaussian import (
 )
 from scipy.special import logsumexp
 
+import pyro_aevb
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import Annealer, temperatures
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.models import VAE
+from pyro_aevb.preparation import restore
 
 
 def ppca(latent, features, scale=1.0):
@@ -183,12 +185,12 @@ def test_what_cannot_be_annealed_says_why():
     x = source.data(4)
     pair = ready(source, x)
     for settings, said in (
-        ({"num_chains": 0}, "--num-chains is 0"),
-        ({"leapfrog_steps": 0}, "--leapfrog-steps is 0"),
-        ({"num_temperatures": 0}, "--temperatures is 0"),
-        ({"acceptance": 1.5}, "--acceptance is 1.5"),
-        ({"schedule": "cubic"}, "--schedule is 'cubic'; it must be sigmoid or linear"),
-        ({"start": "encoder"}, "--start is 'encoder'"),
+        ({"num_chains": 0}, "num_chains is 0"),
+        ({"leapfrog_steps": 0}, "leapfrog_steps is 0"),
+        ({"num_temperatures": 0}, "num_temperatures is 0"),
+        ({"acceptance": 1.5}, "acceptance is 1.5"),
+        ({"schedule": "cubic"}, "schedule is 'cubic'; it must be sigmoid or linear"),
+        ({"start": "encoder"}, "start is 'encoder'"),
         ({"seed": -1}, "--seed is -1"),
         ({"compile": "yes"}, "--compile is 'yes'"),
     ):
@@ -217,3 +219,37 @@ def test_what_cannot_be_annealed_says_why():
     found = Annealer(pair, x, 2, 2, 2, compile="auto", say=said.append)(batches(x))
     assert found.log_weights.shape == (2, 4)
     assert len(said) == 1 and "is annealed eagerly: it reads a value back" in said[0]
+
+
+def test_evaluate_adds_both_bounds_to_the_results(tmp_path):
+    settings = {"data": "digits", "device": "cpu", "show": False, "num_samples": 30, "epochs": 2}
+    run = pyro_aevb.fit("VAE", pair_parameters={"hidden": [8]}, out=str(tmp_path / "r"), **settings)
+    few = {"num_chains": 4, "num_temperatures": 30, "leapfrog_steps": 3}
+    results = pyro_aevb.evaluate(run, "ais", few, num_data=12, show=False, device="cpu")
+    metric, prepared = results["metrics"]["ais_lower"], restore(run, "cpu")
+    first = prepared.test.first(12)
+    direct = Annealer(prepared.pair, first.take(torch.arange(5)), **few)(first).lower()
+    np.testing.assert_array_equal(run.per_datum("ais", "ais_lower"), direct)
+    assert metric["value"] == pytest.approx(direct.mean())
+    assert (metric["num_chains"], metric["num_temperatures"], metric["num_data"]) == (4, 30, 12)
+    assert metric["above_log_likelihood"]["value"] == pytest.approx(
+        (direct - run.per_datum("predictive", "log_likelihood")[:12]).mean()
+    )
+    results = pyro_aevb.evaluate(run, "bdmc", few, num_data=12, show=False, device="cpu")
+    values = {
+        name: results["metrics"][f"bdmc_{name}"]["value"] for name in ("lower", "upper", "gap")
+    }
+    assert values["gap"] == pytest.approx(values["upper"] - values["lower"])
+    assert 0 < values["gap"] < 5 and "ais_lower" in results["metrics"]
+    # With uncertain weights, of each draw of which there is one bound.
+    run = pyro_aevb.fit(
+        "BayesianVAE", pair_parameters={"hidden": [8]}, out=str(tmp_path / "w"), **settings
+    )
+    few |= {"weight_samples": 2}
+    metric = pyro_aevb.evaluate(run, "ais", few, num_data=12, show=False)["metrics"]["ais_lower"]
+    assert metric["weight_samples"] == 2
+    prepared = restore(run, "cpu")
+    first, _ = prepared.test.first(12), few.pop("weight_samples")
+    annealer = Annealer(prepared.pair, first.take(torch.arange(5)), **few)
+    draws = np.stack([annealer(first, s).lower() for s in range(2)])
+    assert metric["value"] == pytest.approx((logsumexp(draws, 0) - np.log(2)).mean())

@@ -9,6 +9,7 @@ from torch import nn
 import pyro_aevb
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.sets import load
+from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.predict import draw_prior
 from pyro_aevb.preparation import prepare
@@ -128,3 +129,29 @@ def test_a_given_prior_moves_with_the_data():
     z = draw_prior(prepared.pair, prepared.train.take(torch.arange(400)))
     assert z.is_cuda
     torch.testing.assert_close(z.mean(0).cpu(), torch.tensor([3.0, -3.0]), rtol=0, atol=0.03)
+
+
+def test_annealing_agrees_with_the_cpu():
+    """Other random numbers, the same bound, whose Monte Carlo error is about 0.05."""
+    values = {}
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        prepared = prepare("VAE", "digits", {"hidden": [16], "latent_dim": 3}, device="cpu")
+        pair = prepared.pair.move(device)
+        data = Batches(load("digits").test, "fixed", device).first(50)
+        annealer = Annealer(pair, data.take(torch.arange(5)), 16, 100, 5)
+        values[device] = annealer(data).lower().mean()
+        bracket = annealer.bracket(data.take(torch.arange(50)))
+        assert abs((bracket.back.upper() - bracket.there.lower()).mean()) < 0.1
+    assert values["cuda"] == pytest.approx(values["cpu"], abs=0.1)
+
+
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_monte_carlo_em_on_cuda(tmp_path, compile):
+    settings = {"data": "digits", "binarize": "fixed", "num_samples": 50, "device": "cuda"}
+    settings |= {"algorithm": "monte_carlo_em", "compile": compile, "show": False}
+    run = pyro_aevb.fit(epochs=4, out=str(tmp_path / "r"), **settings)
+    assert run.history[-1]["objective"] > run.history[0]["objective"] + 1
+    assert 0.7 < run.history[-1]["acceptance"] < 1
+    again = pyro_aevb.fit(epochs=6, out=str(tmp_path / "r"), resume=True, **settings)
+    assert len(again.history) == 6

@@ -123,12 +123,12 @@ def temperatures(count: int, schedule: str = "sigmoid") -> Tensor:
         UsageError: No such schedule, or T is below 1.
     """
     if count < 1:
-        raise UsageError(f"--temperatures is {count}; it must be at least 1")
+        raise UsageError(f"num_temperatures is {count}; it must be at least 1")
     b = torch.linspace(0, 1, count + 1, dtype=torch.float64)
     if schedule == "linear":
         return b
     if schedule != "sigmoid":
-        raise UsageError(f"--schedule is {schedule!r}; it must be sigmoid or linear")
+        raise UsageError(f"schedule is {schedule!r}; it must be sigmoid or linear")
     low, high = torch.sigmoid(torch.tensor([-4.0, 4.0], dtype=torch.float64))
     return ((4 * (2 * b - 1)).sigmoid() - low) / (high - low)
 
@@ -178,13 +178,13 @@ class Annealer:
         check_seed(seed)
         if compile not in ("auto", "on", "off"):
             raise UsageError(f"--compile is {compile!r}; it must be auto, on or off")
-        for name, value in (("num-chains", num_chains), ("leapfrog-steps", leapfrog_steps)):
+        for name, value in (("num_chains", num_chains), ("leapfrog_steps", leapfrog_steps)):
             if value < 1:
-                raise UsageError(f"--{name} is {value}; it must be at least 1")
+                raise UsageError(f"{name} is {value}; it must be at least 1")
         if not 0 < acceptance < 1:
-            raise UsageError(f"--acceptance is {acceptance}; it must lie between 0 and 1")
+            raise UsageError(f"acceptance is {acceptance}; it must lie between 0 and 1")
         if start not in ("prior", "guide"):
-            raise UsageError(f"--start is {start!r}; it must be prior or guide")
+            raise UsageError(f"start is {start!r}; it must be prior or guide")
         self.pair, self.seed, self.from_guide = pair, seed, start == "guide"
         self.num_chains, self.leapfrog_steps, self.target = num_chains, leapfrog_steps, acceptance
         self.path = temperatures(num_temperatures, schedule)
