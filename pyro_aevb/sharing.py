@@ -9,16 +9,20 @@ from functools import partial
 import numpy as np
 
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.estimators.importance import DATA_BLOCK, Scorer, Scores
+from pyro_aevb.estimators.importance import DATA_BLOCK, Compile, Scorer, Scores
 from pyro_aevb.training.parallel import Alone
 
 
 @dataclass(frozen=True)
 class Work:
-    r"""Who does a long computation, and whether its progress is shown."""
+    r"""Who does a long computation and how, and whether its progress is shown."""
 
     group: Alone
     show: bool = False
+    memory: int | None = None
+    r"""Bytes that evaluating the pair may take at once; changes speed only."""
+    compile: Compile = "auto"
+    r"""See :class:`~pyro_aevb.estimators.importance.Scorer`; changes rounding only."""
 
     def score(
         self, what: str, scorer: Scorer, batches: Batches, noise: int | None = None
