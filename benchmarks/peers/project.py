@@ -67,7 +67,7 @@ class Project(nets.TorchParameters):
         with self.pair.active(), WholeBatch(), FixedNoise(sign):
             loss = self.objective.differentiable_loss(self.pair.model, self.pair.guide, batch)
         # A pair that declares the number of its data has the objective of all of them.
-        return float(loss) / getattr(self.net, "num_data", len(batch))
+        return float(loss) / (getattr(self.net, "num_data", None) or len(batch))
 
     def score(self, x: np.ndarray, num_samples: int) -> tuple[float, float | None]:
         batches = Batches(Split(torch.from_numpy(x), None, 1), "none", self.device)

@@ -76,4 +76,4 @@ class Example(nets.TorchParameters):
         with FixedNoise(sign):
             loss = self.svi.evaluate_loss(torch.from_numpy(x).to(self.device))
         # A pair that declares the number of its data has the objective of all of them.
-        return loss / getattr(self.pair, "num_data", len(x))
+        return loss / (getattr(self.pair, "num_data", None) or len(x))
