@@ -239,13 +239,19 @@ def draw_convergence(run: Run) -> None:
         of_weights = against_weights(run.per_datum("log_likelihood", "x")[0])
         assert of_weights is not None
         curves["draws of the weights S"] = of_weights
+    if not curves:
+        return
     bounds = {
-        name: metric["value"]
+        name: run.per_datum(metric["estimator"], name)
         for name, metric in results["metrics"].items()
-        if name in BOUNDS and metric.get("num_data") == results["num_data"]
+        if name in BOUNDS and metric["value"] is not None
     }
-    if curves:
-        plots.convergence(curves, run.figures / "convergence.png", bounds)
+    # All of the same data: the first that every one of them has seen.
+    n = min(len(values) for values in (*bounds.values(), *(c.values[0] for c in curves.values())))
+    curves = {name: Curve(curve.counts, curve.values[:, :n]) for name, curve in curves.items()}
+    levels = {name: float(values[:n].mean()) for name, values in bounds.items()}
+    gap = results["metrics"].get("bdmc_gap", {"value": None})["value"]
+    plots.convergence(curves, run.figures / "convergence.png", levels, gap)
 
 
 def _trained_corruption(run: Run, pair: Pair) -> Corruption | None:

@@ -25,6 +25,7 @@ from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.gap import inference_gap
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.estimators.quantities import Metric, measured
+from pyro_aevb.estimators.reciprocal import RELIABLE, Reciprocal
 from pyro_aevb.preparation import Prepared
 from pyro_aevb.runs import IMPORTANCE, Run
 from pyro_aevb.sharing import Work
@@ -67,17 +68,54 @@ def _ais(
     start: str = "prior",
     weight_samples: int = 1,
 ) -> Found:
-    draws = weight_samples if prepared.description.global_sites else 1
-    anneal = _annealer(prepared, test)(
+    anneal = _annealer(prepared, test, work)(
         num_chains, num_temperatures, leapfrog_steps, acceptance, schedule, start, seed
     )
+    draws = weight_samples if prepared.description.global_sites else 1
     with work.progress("annealing", draws * num_temperatures * len(test), "step") as step:
-        bounds = np.stack([anneal(test, s, step).lower() for s in range(draws)])
-    lower = np.logaddexp.reduce(bounds, 0) - math.log(draws)
+        lower = _mixture([anneal(test, s, step).lower() for s in range(draws)])
     counts = {"num_chains": num_chains, "num_temperatures": num_temperatures}
-    if prepared.description.global_sites:
-        counts["weight_samples"] = draws
-    return {"ais_lower": measured(lower, **counts)}, {"ais_lower": lower}
+    return _measured(prepared, "ais_lower", lower, draws, counts)
+
+
+def _reciprocal(
+    prepared: Prepared,
+    test: Batches,
+    work: Work,
+    seed: int = 0,
+    num_samples: int = 50,
+    num_chains: int = 10,
+    num_temperatures: int = 200,
+    burn_in: int = 50,
+    between: int = 5,
+    leapfrog_steps: int = 4,
+    acceptance: float = 0.65,
+    weight_samples: int = 1,
+) -> Found:
+    drawn = _annealer(prepared, test, work, Reciprocal)(
+        num_samples,
+        num_chains,
+        num_temperatures,
+        burn_in,
+        between,
+        leapfrog_steps,
+        acceptance=acceptance,
+        seed=seed,
+    )
+    draws = weight_samples if prepared.description.global_sites else 1
+    total = draws * (num_temperatures + drawn.steps) * len(test)
+    with work.progress("posterior draws", total, "step") as step:
+        values = _mixture([drawn.estimate(test, s, step) for s in range(draws)])
+    counts = {"num_samples": num_samples, "num_chains": num_chains}
+    metrics, found = _measured(prepared, "reciprocal", values, draws, counts)
+    note = "errs upwards in expectation, log_likelihood and ais_lower downwards"
+    if drawn.joint.dim > RELIABLE:
+        note += (
+            f"; the codes have {drawn.joint.dim} dimensions, and in more than {RELIABLE} it is not "
+            "reliable (Kingma and Welling, 2014, appendix D)"
+        )
+    metrics["reciprocal"]["note"] = note
+    return metrics, found
 
 
 def _bdmc(
@@ -92,13 +130,13 @@ def _bdmc(
     schedule: str = "sigmoid",
     start: str = "prior",
 ) -> Found:
-    anneal = _annealer(prepared, test)(
+    anneal = _annealer(prepared, test, work)(
         num_chains, num_temperatures, leapfrog_steps, acceptance, schedule, start, seed
     )
     with work.progress("annealing", 2 * num_temperatures * len(test), "step") as step:
         bracket = anneal.bracket(test.take(torch.arange(len(test))), progress=step)
     found = {"bdmc_lower": bracket.there.lower(), "bdmc_upper": bracket.back.upper()}
-    counts = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+    counts = {"num_chains": num_chains, "num_temperatures": num_temperatures, "num_data": len(test)}
     metrics = {name: measured(values, **counts) for name, values in found.items()}
     metrics["bdmc_gap"] = measured(found["bdmc_upper"] - found["bdmc_lower"], **counts)
     metrics["bdmc_gap"]["note"] = (
@@ -108,8 +146,25 @@ def _bdmc(
     return metrics, found
 
 
-def _annealer(prepared: Prepared, test: Batches) -> Callable[..., Annealer]:
-    return partial(Annealer, prepared.pair, test.take(torch.arange(min(5, len(test)))))
+def _annealer(
+    prepared: Prepared, test: Batches, work: Work, kind: Callable[..., Any] = Annealer
+) -> Callable[..., Any]:
+    few = test.take(torch.arange(min(5, len(test))))
+    return partial(kind, prepared.pair, few, memory=work.memory, compile=work.compile)
+
+
+def _mixture(values: list[np.ndarray]) -> np.ndarray:
+    r"""log of the mean of p(x|w) over draws of the weights, each given by its logarithm."""
+    mixture: np.ndarray = np.logaddexp.reduce(np.stack(values), 0) - math.log(len(values))
+    return mixture
+
+
+def _measured(
+    prepared: Prepared, name: str, values: np.ndarray, draws: int, counts: dict[str, int]
+) -> Found:
+    if prepared.description.global_sites:
+        counts = counts | {"weight_samples": draws}
+    return {name: measured(values, **counts, num_data=len(values))}, {name: values}
 
 
 ESTIMATORS: dict[str, Callable[..., Found]] = {
@@ -117,8 +172,9 @@ ESTIMATORS: dict[str, Callable[..., Found]] = {
     "gap": _gap,
     "ais": _ais,
     "bdmc": _bdmc,
+    "reciprocal": _reciprocal,
 }
-FIRST = {"gap": 100, "ais": 100, "bdmc": 100}
+FIRST = {"gap": 100, "ais": 100, "bdmc": 100, "reciprocal": 1000}
 r"""How many data an estimator that takes long looks at, unless ``--num-data`` says."""
 
 

@@ -34,7 +34,7 @@ def evaluate(
     Arguments:
         run: The run's directory.
         estimator: importance, which makes results and figures anew, or one that adds to them:
-            ais, bdmc, gap or parzen.
+            ais, bdmc, reciprocal, gap or parzen.
         estimator_options: Its further settings, such as {num_samples: 1000}.
         num_samples: K, importance samples per datum; default 5,000. Samples of other estimators
             that draw some; default their own.
@@ -79,12 +79,12 @@ def evaluate(
     with products.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)
         prepared = restore(opened, group.device, data_root, pair, data)
-        work = Work(group, show and group.rank == 0)
+        budget = memory and memory << 20
+        work = Work(group, show and group.rank == 0, budget, compile)
         k = settings.get("num_samples", 1)
         if num_data is None and estimator in FIRST:
             num_data = min(FIRST[estimator], len(prepared.test))
         test = to_score(prepared.test, k, weight_samples, num_data, memory)
-        budget = memory and memory << 20
         make = partial(Scorer, prepared.pair, k, weight_samples, seed, budget, compile=compile)
         if estimator != IMPORTANCE:
             results = estimate(opened, prepared, test, estimator, settings, work)

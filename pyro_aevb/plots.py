@@ -329,6 +329,7 @@ def convergence(
     curves: Mapping[str, Curve],
     path: str | Path,
     bounds: Mapping[str, float] | None = None,
+    gap: float | None = None,
 ) -> Path:
     r"""Draws log-likelihoods against the numbers of draws they are estimated from.
 
@@ -340,6 +341,8 @@ def convergence(
         curves: For each kind of draw the numbers and the per-datum estimates.
         path: Where to write.
         bounds: Values of other estimators on the same data, drawn as horizontal lines.
+        gap: The `bdmc_gap` of data that the model simulated, drawn as a band above `ais_lower`:
+            about where log p(x) lies, as far as the data are like simulated ones.
     """
     figure = _figure(6.4 * len(curves), 4.2)
     panels = figure.subplots(1, len(curves), squeeze=False).flat
@@ -356,10 +359,14 @@ def convergence(
         text = f"from {half:,} to {counts[-1]:,}: {rise.mean():+.2f}"
         text += f" ± {rise.std(ddof=1) / sqrt(n):.2f}" if n > 1 else ""
         axes.set_title(f"last doubling, {text} nats", loc="left", fontsize="medium")
-        axes.set(xscale="log", xlabel=f"number of {name}", ylabel="log-likelihood, nats per datum")
+        ylabel = f"log-likelihood of {n:,} data, nats per datum"
+        axes.set(xscale="log", xlabel=f"number of {name}", ylabel=ylabel)
         for i, (bound, value) in enumerate((bounds or {}).items()):
-            label = f"{_plain(bound)} {value:.2f}"
-            axes.axhline(value, color=f"C{i + 1}", lw=1.2, ls="-.", label=label)
+            label, color = f"{_plain(bound)} {value:.2f}", f"C{i + 1}"
+            axes.axhline(value, color=color, lw=1.2, ls="-.", label=label)
+            if bound == "ais_lower" and gap is not None:
+                label = f"and up by the bdmc_gap of simulated data, {gap:.2f}"
+                axes.axhspan(value, value + gap, color=color, alpha=0.2, lw=0, label=_plain(label))
         if bounds:
             axes.legend(frameon=False, loc="lower right")
     return _save(figure, path)

@@ -30,10 +30,14 @@ def matrix(*shape, seed=1):
 
 
 def posterior(weight, noise):
-    """The matrix and the covariance of p(z|x) = N(gain (x - mu), covariance) for z ~ N(0, I)."""
-    precision = torch.eye(weight.shape[1], dtype=weight.dtype) + weight.T @ weight / noise**2
+    """The matrix and the covariance of p(z|x) = N(gain (x - mu), covariance) for z ~ N(0, I).
+
+    The noise is of all features or of each.
+    """
+    weighted = weight.T / noise**2
+    precision = torch.eye(weight.shape[1], dtype=weight.dtype) + weighted @ weight
     covariance = torch.linalg.inv(precision)
-    return covariance @ weight.T / noise**2, covariance
+    return covariance @ weighted, covariance
 
 
 def marginal(weight, mu, noise):

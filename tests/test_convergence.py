@@ -154,7 +154,7 @@ def test_the_figure_shows_means_and_what_has_moved(tmp_path, monkeypatch):
     source = PPCA()
     x = source.data(50)
     curve = against_samples(score(ready(source, x), batches(x), 100))
-    plots.convergence({"samples": curve}, tmp_path / "c.png", {"ais_lower": -3.0})
+    plots.convergence({"samples": curve}, tmp_path / "c.png", {"ais_lower": -3.0}, 0.25)
     (axes,) = figures[0].axes
     points, _, (bars,) = axes.containers[0]
     np.testing.assert_allclose(points.get_xdata(), curve.counts)
@@ -165,4 +165,8 @@ def test_the_figure_shows_means_and_what_has_moved(tmp_path, monkeypatch):
     rise = curve.rise()
     text = f"from 50 to 100: {rise.mean():+.2f} ± {scipy.stats.sem(rise):.2f} nats"
     assert text in axes.get_title(loc="left")
-    assert "ais_lower -3.00" in [t.get_text() for t in axes.get_legend().get_texts()]
+    legend = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert legend == ["ais_lower -3.00", "and up by the bdmc_gap of simulated data, 0.25"]
+    band = axes.patches[-1].get_extents().transformed(axes.transData.inverted())
+    np.testing.assert_allclose([band.y0, band.y1], [-3.0, -2.75])
+    assert axes.get_ylabel() == "log-likelihood of 50 data, nats per datum"

@@ -451,10 +451,6 @@ def test_the_command_exits_with_1_when_a_cell_failed(
     assert "5 of 5 cells failed" in said.out
 
 
-# Estimators that shipped studies use and this version does not have. Remove one when it comes.
-AWAITED = {"reciprocal"}
-
-
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_declared_setting_is_one(name: str) -> None:
     from pyro_aevb.data.sets import load, names
@@ -473,7 +469,7 @@ def test_every_declared_setting_is_one(name: str) -> None:
                 unknown |= {score.get("estimator", "parzen")} - set(ESTIMATORS)
             assert cell.settings["data"].partition(":")[0] in names()
             load_pair(cell.settings["pair"], cell.settings["pair_parameters"], digits)
-    assert unknown == (AWAITED if name == "aevb" else set())
+    assert unknown == set()
     assert {(c.grid, c.column) for c in found.cells("smoke", 1)} == {
         (c.grid, c.column) for c in found.cells("full", 1)
     }

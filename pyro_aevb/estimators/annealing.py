@@ -236,7 +236,7 @@ class Annealer:
             weights = [*self._weights(batches.take(torch.zeros(1, dtype=torch.int64)), s).values()]
             for block, x in blocks_of(batches, chosen):
                 with seeded(x.device, self.seed, s, 1 + block):
-                    parts.append(self._there(x, weights, [], progress))
+                    parts.append(self._there(x, weights, [], progress)[0])
         return Annealed(
             np.concatenate([part.log_weights for part in parts], 1),
             np.mean([part.acceptance for part in parts], 0),
@@ -255,16 +255,18 @@ class Annealer:
         with self._running(), seeded(x.device, self.seed, s, 0):
             weights = [*self._weights(x[:1], s).values()]
             x, exact = self.joint.simulate(x, *weights)
-            there = self._there(x, weights, step_sizes, progress)
+            there, _ = self._there(x, weights, step_sizes, progress)
             chains = exact.expand(self.num_chains, *exact.shape)
             path = self.path.flip(0)
-            back = self._along(path, x, weights, chains, lambda move: step_sizes.pop(), 0, progress)
+            back, _ = self._along(
+                path, x, weights, chains, lambda move: step_sizes.pop(), 0, progress
+            )
         return Bracket(x, there, back)
 
     def _there(
         self, x: Tensor, weights: list[Tensor], step_sizes: list[Tensor], progress: Progress
-    ) -> Annealed:
-        r"""Along the path from :math:`f_0`; fills the list of step sizes."""
+    ) -> tuple[Annealed, Point]:
+        r"""Along the path from :math:`f_0`, and where it ends; fills the list of step sizes."""
         pilots = -(-PILOTS // len(x))
         side = self.pair.guide if self.from_guide else self.pair.model
         draws = [self.joint.draw(side, x, *weights) for _ in range(pilots + self.num_chains)]
@@ -288,9 +290,9 @@ class Annealer:
         step_size: Callable[[Move | None], Tensor],
         pilots: int,
         progress: Progress,
-    ) -> Annealed:
+    ) -> tuple[Annealed, Point]:
         r"""Move chains along a path, each step of the size that the last move leads to, and weigh
-        all but the first few."""
+        all but the first few; with where these are in the end."""
         at = self._at(x, weights, len(chains))
         gaps = path.diff().abs().to(x.device)
         coefficients = self.c + path[:, None].to(x) * self.d
@@ -305,7 +307,8 @@ class Annealer:
             if progress is not None:
                 progress(len(x))
         acceptance = torch.stack(accepted) if accepted else x.new_empty(0)
-        return Annealed(log_weights[pilots:].cpu().numpy(), acceptance.cpu().numpy())
+        end = Point(point.q[pilots:], point.terms[:, pilots:], point.gradients[:, pilots:])
+        return Annealed(log_weights[pilots:].cpu().numpy(), acceptance.cpu().numpy()), end
 
     def _at(self, x: Tensor, weights: list[Tensor], count: int) -> Callable[[Tensor], Point]:
         r"""The log-densities of a block of data, of a few data at a time.
