@@ -67,7 +67,7 @@ size, random numbers, activations, the likelihood of {pixels} pixels and the lea
 themselves come on top of it. *Relative* is the time in units of that of `pyro_aevb`. An untimed
 call of the same work comes first, which also compiles.
 
-![Seconds](annealing-{device}.png)
+![Minutes](annealing-{device}.png)
 
 ## Targets
 
@@ -139,12 +139,12 @@ def main() -> None:
     )
     panels = {
         result["title"].partition(", batch")[0]: {
-            name: statistics.median(values) * factor(result)
+            name: statistics.median(values) * factor(result) / 60
             for name, values in result["seconds"].items()
         }
         for result in results.values()
     }
-    unit = f"seconds for {WHOLE:,} images and {TEMPERATURES:,} temperatures"
+    unit = f"minutes for {WHOLE:,} images and {TEMPERATURES:,} temperatures"
     report.bars(path.with_suffix(".png"), panels, unit, TITLES)
     print(path.with_suffix(".md").read_text())
 
