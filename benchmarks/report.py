@@ -74,7 +74,7 @@ def collect(
     path: Path, networks: Sequence[str], measure: Callable[[str], Any], page: Callable[[Any], str]
 ) -> dict[str, Any]:
     r"""Measure networks one by one, each kept as soon as it is done; then write the page of all."""
-    results: dict[str, Any] = {}
+    results = merge(path, {})
     for name in networks:
         results = merge(path, {name: measure(name)})
     path.with_suffix(".md").write_text(page(results))

@@ -147,7 +147,13 @@ def epochs(args: Namespace) -> None:
 def main() -> None:
     parser = ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--what", choices=("epochs", "startup", "profile"), default="epochs")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument(
+        "--networks",
+        nargs="*",
+        choices=NETWORKS,
+        default=list(NETWORKS),
+        help="without a name: none, the page is written from what was measured before",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="20 steps in place of an epoch")

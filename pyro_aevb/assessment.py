@@ -154,12 +154,16 @@ def processor() -> str:
 
 
 def environment(device: torch.device) -> str:
-    r"""The device and the versions that a figure was computed with."""
+    r"""The device, the versions and the precision that a figure was computed with."""
     versions = [f"{name} {version(name)}" for name in ("pyro-ppl", "torch", "arviz")]
     where = f"{torch.get_num_threads()} CPU threads"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
-    return ", ".join([where, f"Python {platform.python_version()}", *versions])
+    parts = [where, f"Python {platform.python_version()}", *versions]
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        parts.append(f"float32 products at {precision} precision")
+    return ", ".join(parts)
 
 
 def to_score(

@@ -37,6 +37,7 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     Returns:
         By run: its ``metrics``; ``paired``, by metric the mean difference to the best run in nats
         per datum and the paired standard error of it; ``corrupted``, its scores under corruptions;
+        ``parameters``, how many are trained, and ``seconds_per_epoch``, of training, the median;
         where log-likelihoods are defined, by ArviZ, ``difference`` to the best, its
         ``standard_error`` and the stacking ``weight``; and for repetitions of one training
         ``over_seeds``.
@@ -64,6 +65,8 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
                 if name != order[0] and metric in values[order[0]]
             },
             "corrupted": results[name].get("corrupted", {}),
+            "parameters": results[name]["parameters"],
+            "seconds_per_epoch": runs[name].seconds_per_epoch(),
         }
     if len(likely) > 1:
         for name, row in compare_pointwise(likely).items():

@@ -21,6 +21,7 @@ def evaluate(
     against: str | None = None,
     memory: int | None = None,
     compile: Literal["auto", "on", "off"] = "auto",
+    matmul_precision: Literal["highest", "high", "medium"] = "highest",
     seed: int = 0,
     device: str = "auto",
     data_root: str | None = None,
@@ -48,6 +49,7 @@ def evaluate(
         memory: Budget of scoring in MiB; changes speed only.
         compile: Capture what is run over and over and compile it: on, off, or auto, which decides
             by the work ahead and notes it if it cannot.
+        matmul_precision: As for fit; the mean over data hardly moves, single data do.
         seed: Of the draws.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         data_root: Where data sets lie; default the run's.
@@ -61,6 +63,7 @@ def evaluate(
     from functools import partial
 
     from pyro_aevb.assessment import assess, to_score
+    from pyro_aevb.engine import products
     from pyro_aevb.estimation import FIRST, choose, estimate
     from pyro_aevb.estimators.importance import Scorer
     from pyro_aevb.preparation import restore
@@ -73,7 +76,7 @@ def evaluate(
     _one_at_a_time(estimator != IMPORTANCE, corruption is not None, against is not None)
     corrupt = choose_corruption(corruption, corruption_options, num_noise)
     settings = choose(estimator, estimator_options, num_samples=num_samples, seed=seed)
-    with processes(device) as group:
+    with products.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)
         prepared = restore(opened, group.device, data_root, pair, data)
         budget = memory and memory << 20

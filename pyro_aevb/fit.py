@@ -98,9 +98,8 @@ def fit(
     settings = {name: value for name, value in locals().items() if name not in ("resume", "show")}
     from dataclasses import replace
 
-    import torch
-
     from pyro_aevb.assessment import assess, to_score
+    from pyro_aevb.engine import products
     from pyro_aevb.preparation import prepare
     from pyro_aevb.report import show_results
     from pyro_aevb.runs import Run
@@ -108,8 +107,7 @@ def fit(
     from pyro_aevb.training.loop import Trainer, seed_everything
     from pyro_aevb.training.parallel import processes
 
-    torch.set_float32_matmul_precision(matmul_precision)
-    with processes(device) as group:
+    with products.matmul_precision(matmul_precision), processes(device) as group:
         seed_everything(seed)
         prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device)
         to_score(prepared.test, num_samples, weight_samples, num_data, memory)

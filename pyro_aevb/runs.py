@@ -135,6 +135,20 @@ class Run:
                 for row in csv.DictReader(file)
             ]
 
+    def clock(self) -> "np.ndarray":
+        r"""Seconds of training, without validation, up to the end of each epoch."""
+        import numpy as np
+
+        rates = [row["images_per_second"] or np.nan for row in self.history]
+        return np.cumsum(self.results["num_train"] / np.array(rates, dtype=float))
+
+    def seconds_per_epoch(self) -> float | None:
+        r"""The median over epochs; None if there are none."""
+        import numpy as np
+
+        seconds = np.diff(self.clock(), prepend=0.0)
+        return float(np.median(seconds)) if len(seconds) else None
+
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         self._write(SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))

@@ -33,6 +33,9 @@ def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
             cells = [_cell(metric, entry["metrics"]) for entry in entries]
             if set(cells) - {"", "not defined"}:
                 rows.append([f"{metric}, {label}", *cells])
+    rows.append(["parameters", *(f"{row['parameters']:,}" for row in table.values())])
+    seconds = [row["seconds_per_epoch"] for row in table.values()]
+    rows.append(["seconds per epoch", *("" if s is None else f"{s:.3g}" for s in seconds)])
     rows.append(["samples", *(counts(row["metrics"]["log_likelihood"]) for row in table.values())])
     return rows
 
@@ -97,6 +100,7 @@ def numbers_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
         for metric, entry in row["paired"].items():
             numbers[f"{metric} difference"] = entry["value"]
             numbers[f"{metric} difference standard_error"] = entry["standard_error"]
+        numbers |= {name: row[name] for name in ("parameters", "seconds_per_epoch")}
         if "weight" in row:
             numbers["weight"] = row["weight"]
         rows.append(numbers)

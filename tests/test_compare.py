@@ -77,6 +77,22 @@ def test_the_best_run_stands_first_and_arviz_agrees(folder):
     assert sum(row["weight"] for row in table.values()) == pytest.approx(1, abs=1e-6)
 
 
+def test_parameters_and_seconds_of_training_are_shown(folder, tmp_path):
+    table, _ = compared(folder, "small", "wide", export=str(tmp_path / "t.csv"))
+    lines = {
+        line["run"]: line for line in csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    }
+    for name, d in (("small", 2), ("wide", 5)):
+        run = pyro_aevb.Run.open(folder / name)
+        counted = (64 + 1) * 500 + (500 + 1) * 2 * d + (d + 1) * 500 + (500 + 1) * 64
+        assert table[name]["parameters"] == counted == int(lines[name]["parameters"])
+        seconds = run.results["num_train"] / run.history[0]["images_per_second"]
+        assert table[name]["seconds_per_epoch"] == pytest.approx(seconds)
+        assert float(lines[name]["seconds_per_epoch"]) == pytest.approx(seconds)
+    labels = {row[0]: row[1:] for row in rows_of(table)}
+    assert labels["parameters"] == [f"{row['parameters']:,}" for row in table.values()]
+
+
 def test_fewer_data_are_compared_with_the_same_ones():
     a, b = np.random.default_rng(0).normal(size=(2, 30))
     found = paired(a, b[:20])

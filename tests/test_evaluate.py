@@ -170,6 +170,21 @@ def test_parzen_is_printed_with_the_warning_it_earned(run, monkeypatch, capsys):
     assert "wrongly (Wu et al., 2017); ais_lower says what the model is worth" in text()
 
 
+def test_the_precision_of_products_is_named_and_given_back(run):
+    before = run.results
+    results = pyro_aevb.evaluate(run, matmul_precision="medium", **SMALL)
+    assert results["environment"] == before["environment"] + (
+        ", float32 products at medium precision"
+    )
+    for name in ("elbo", "log_likelihood"):
+        assert results["metrics"][name]["value"] == pytest.approx(
+            before["metrics"][name]["value"], abs=0.05
+        )
+    with pytest.raises(pyro_aevb.UsageError):
+        pyro_aevb.evaluate(run, matmul_precision="medium", num_samples=0)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_corrupted_scores_are_those_of_a_corrupted_scorer(run, capsys):
     options = ["--corruption=gaussian", "--corruption-options={std: 0.5, clip: true}"]
     command(str(run.path), *options, "--num-noise=3", "--num-samples=10", "--num-data=20")

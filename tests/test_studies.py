@@ -238,7 +238,7 @@ def test_cells_are_ordinary_runs(done: Path) -> None:
     assert short.results["metrics"]["elbo"]["value"] == collected.number(vae, "test/elbo", 1)
     # Training time: images over images per second.
     seconds = [1297 / row["images_per_second"] for row in run.history]
-    np.testing.assert_allclose(collected.clock(vae), np.cumsum(seconds))
+    np.testing.assert_allclose(collected.run(vae).clock(), np.cumsum(seconds))
     assert collected.number(vae, "seconds_per_epoch") == pytest.approx(np.median(seconds))
 
 
@@ -257,6 +257,8 @@ def test_done_cells_are_skipped_and_new_seeds_and_scorings_are_added(
         monkeypatch.setattr(pyro_aevb, name, counted)
     file = declared(tmp_path / "tiny.py", "tiny(looks=())")
     options = {"out": str(tmp_path / "out"), "show": False}
+    study(file, seeds=1, only="*/A?", **options)
+    assert calls == ["fit"] and (tmp_path / "out/cells/sizes/2/AE/seed0.json").is_file()
     study(file, seeds=1, **options)
     assert calls == ["fit"] * 2
     study(file, seeds=1, **options)
@@ -418,6 +420,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         (["page"], "there are aevb, bayesian_autoencoders"),
         (["aevb", "--seeds=0"], "--seeds is 0"),
         (["aevb", "--jobs=0"], "--jobs is 0"),
+        (["aevb", f"--out={tmp_path / 'a'}", "--only=latent/*"], "such as latent-dimensions/2/AE"),
         (["aevb", "--scale=small"], "smoke"),
         (["aevb", "--scale=smoke", f"--out={tmp_path / 'full'}"], "at the scale full"),
         (["aevb", f"--out={tmp_path / 'taken'}"], "is not a study"),

@@ -8,6 +8,8 @@ or fails the graph keeps its ``mm``.
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,6 +54,17 @@ def bfloat16_units() -> bool:
 def reduced_products() -> bool:
     r"""Whether products are to round to bfloat16: it was asked for, and makes them faster."""
     return torch.get_float32_matmul_precision() == "medium" and bfloat16_units()
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    r"""``torch.set_float32_matmul_precision`` within a block, and what it was before after it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def use_onednn(graph: GraphModule, reduced: bool) -> None:

@@ -46,7 +46,12 @@ FAMILIES: dict[str, Settings] = {
     "AE": {"pair": "Autoencoder"},
     "Bayesian NN": {"pair": "BayesianAutoencoder", "weight_noise": "shared", "num_particles": 10},
     "VAE": {"pair": "VAE"},
-    "Hybrid": {"pair": "BayesianVAE", "weight_noise": "shared", "num_particles": 10},
+    "Hybrid": {
+        "pair": "BayesianVAE",
+        "weight_noise": "shared",
+        "num_particles": 10,
+        "pair_parameters": {"bayesian": "both"},
+    },
     "AAE": {"pair": "AdversarialAutoencoder"},
 }
 
@@ -100,13 +105,23 @@ protocol = Grid(
 # The best training found for each cell on the 5,000 validation images (`reconstruction` of
 # history.csv). Cells that are not named have these settings; further ones go into REACHABLE.
 BEST: Settings = {
-    "epochs": 200,
+    "lr": 2e-3,
     "schedule": "cosine",
     "pair_parameters": {"output_bias": "data_mean"},
 }
-LOCAL: Settings = {"weight_noise": "local", "num_particles": 1}
+# Weights drawn anew for each datum by local reparameterization. The hybrid as its authors weigh
+# it: the codes' KL, a mean over the batch, beside a likelihood summed over 55,000 images.
+BAYESIAN: dict[str, Settings] = {
+    "Bayesian NN": {"weight_noise": "local", "num_particles": 1},
+    "Hybrid": {
+        "weight_noise": "local",
+        "num_particles": 1,
+        "beta": 1 / 55_000,
+        "pair_parameters": {"bayesian": "decoder"},
+    },
+}
 REACHABLE: dict[Key, Settings] = {
-    (row, family): LOCAL for row in ARCHITECTURES for family in ("Bayesian NN", "Hybrid")
+    (row, family): settings for row in ARCHITECTURES for family, settings in BAYESIAN.items()
 }
 
 reachable = Grid(
@@ -118,7 +133,9 @@ reachable = Grid(
     smoke=SMOKE,
     smoke_rows=("128-64-2",),
     row_title="architecture",
-    chosen="by the reconstruction of the validation images after the last epoch.",
+    chosen="by the reconstruction of the validation images after the last epoch. The hybrid has "
+    "the codes' KL at the weight of the published runs, 1/55,000, and draws decoder weights alone; "
+    "with the bound as it is derived it stands in the first table.",
 )
 denoising = Grid(
     "denoising",

@@ -124,7 +124,8 @@ class Collected:
         if quantity == "parameters":
             return float(found[FIT]["parameters"]) if FIT in found else None
         if quantity == "seconds_per_epoch":
-            return self._seconds_per_epoch(cell) if FIT in found else None
+            seconds = self.run(cell).seconds_per_epoch()
+            return None if FIT not in found else np.nan if seconds is None else seconds
         source, _, name = quantity.partition("/")
         if source == "history":
             rows = self.run(cell).history
@@ -134,16 +135,6 @@ class Collected:
             return None
         metric = _metrics(found[source]).get(name, {"value": None})
         return np.nan if metric["value"] is None else float(metric["value"])
-
-    def _seconds_per_epoch(self, cell: Cell) -> float:
-        r"""The median over epochs, training alone."""
-        seconds = np.diff(self.clock(cell), prepend=0.0)
-        return float(np.median(seconds)) if len(seconds) else np.nan
-
-    def clock(self, cell: Cell) -> np.ndarray:
-        r"""Seconds of training up to the end of each epoch."""
-        rates = [row["images_per_second"] or np.nan for row in self.run(cell).history]
-        return np.cumsum(self.num_train(cell) / np.array(rates, dtype=float))
 
     def num_train(self, cell: Cell) -> int:
         r"""How many data a run is trained on."""

@@ -183,7 +183,7 @@ def _title(collected: Collected, grid: str, row: str) -> str:
 def _curve(collected: Collected, cell: Cell, quantity: str, x: str) -> np.ndarray:
     r"""Abscissa and ordinate of each point, shape :math:`(n, 2)`."""
     history = collected.run(cell).history
-    seconds, images = collected.clock(cell), collected.num_train(cell)
+    seconds, images = collected.run(cell).clock(), collected.num_train(cell)
     source, _, name = quantity.partition("/")
     if source == "history":
         points = [(int(row["epoch"] or 0), row.get(name)) for row in history]

@@ -4,13 +4,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyro_aevb.errors import UsageError
 
 if TYPE_CHECKING:
-    from pyro_aevb.studies.declarations import Study
+    from pyro_aevb.studies.declarations import Cell, Study
 
 SHIPPED = ("aevb", "bayesian_autoencoders")
 
@@ -32,6 +33,7 @@ def study(
     name: str | Sequence[str],
     scale: Literal["smoke", "full"] = "full",
     seeds: int | None = None,
+    only: str | None = None,
     jobs: int = 1,
     backend: Literal["loky", "dask", "ray"] = "loky",
     device: str = "auto",
@@ -46,6 +48,8 @@ def study(
         name: aevb, bayesian_autoencoders, or a file that defines STUDY.
         scale: full, or smoke, which runs every kind of cell for seconds, on tiny data.
         seeds: Runs of each cell; default 5, and 1 at the smoke scale.
+        only: A pattern of the cells to run now, GRID/ROW/COLUMN as in their paths, such as
+            'protocol/*/VAE'; default all. The page has whatever there is.
         jobs: Cells at a time, each with its part of the cores; -1 is one for each core.
         backend: joblib's: loky (this machine), or dask or ray (a cluster).
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
@@ -78,11 +82,18 @@ def study(
         return Collected(declared, scale, seeds, folder, root)
 
     before = collected()
-    todo = [cell for cell, _ in before.unfinished]
+    chosen = [cell for cell in before.cells if only is None or fnmatchcase(_name(cell), only)]
+    if not chosen:
+        raise UsageError(
+            f"--only {only} matches no cell; they have names such as {_name(before.cells[0])}, "
+            f"and the grids are {', '.join(grid.name for grid in declared.grids)}"
+        )
+    unfinished = {cell.path for cell, _ in before.unfinished}
+    todo = [cell for cell in chosen if cell.path in unfinished]
     failed: list[str] = []
     with tqdm(
-        total=len(before.cells),
-        initial=len(before.cells) - len(todo),
+        total=len(chosen),
+        initial=len(chosen) - len(todo),
         disable=not show,
         unit="cell",
         desc=title,
@@ -101,7 +112,7 @@ def study(
     if show:
         print(f"page {written}")
         if failed:
-            print(f"{len(failed)} of {len(before.cells)} cells failed; the page names them")
+            print(f"{len(failed)} of {len(chosen)} cells failed; the page names them")
     return Outcome(written, failed)
 
 
@@ -132,6 +143,10 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
     if not isinstance(found, Study):
         raise UsageError(f"STUDY in {name} is a {type(found).__name__}, not a Study")
     return Path(name).stem, found
+
+
+def _name(cell: "Cell") -> str:
+    return cell.path.parent.relative_to("cells").as_posix()
 
 
 def _claim(folder: Path, name: str, scale: str) -> None:
