@@ -92,3 +92,11 @@ SCORING = [
         {"cpu": 8},
     ),
 ]
+
+ANNEALING = [
+    Target(f"share of the {what}", "deep1", name, "project", {"cpu": 0.5, "cuda": 0.5}, unit="%")
+    for name, what in (
+        ("floor", "floor (torch.mm)"),
+        ("floor-fastest", "floor with this torch's fastest products"),
+    )
+]

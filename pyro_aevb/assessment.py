@@ -22,7 +22,7 @@ from pyro_aevb.estimators.latents import (
     no_density,
     summarize_latents,
 )
-from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
+from pyro_aevb.estimators.quantities import log_likelihood, measured, summarize, weight_kl
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import (
     decode_grid,
@@ -139,6 +139,7 @@ def assess(
     draw_figures(run, prepared, scores)
     if health is not None and health.by_dimension:
         plots.latent_kl(health.by_dimension, COLLAPSED, run.figures / "latent_kl.png")
+    results = compare_bounds(run)
     draw_convergence(run)
     return results
 
@@ -223,6 +224,30 @@ def draw_figures(run: Run, prepared: Prepared, scores: Scores | None) -> None:
         plots.elbo_against_log_likelihood(
             scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
         )
+
+
+def compare_bounds(run: Run) -> dict[str, Any]:
+    r"""Compare every metric of :data:`BOUNDS` with ``log_likelihood``, datum by datum.
+
+    Its ``above_log_likelihood`` is the mean of the differences with their standard error, on the
+    data that both have seen.
+
+    Returns:
+        What ``results.json`` holds now.
+    """
+    results = run.results
+    reference = results["metrics"]["log_likelihood"]
+    if reference["value"] is None:
+        return results
+    importance = run.per_datum("predictive", "log_likelihood")
+    for name in BOUNDS & results["metrics"].keys():
+        metric = results["metrics"][name]
+        values = run.per_datum(metric["estimator"], name)
+        n = min(len(values), len(importance))
+        counts = {"num_data": n, "num_samples": reference["num_samples"]}
+        metric["above_log_likelihood"] = measured(values[:n] - importance[:n], **counts)
+    run.write_results(results)
+    return results
 
 
 def draw_convergence(run: Run) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pyro_aevb import plots
-from pyro_aevb.assessment import BOUNDS, draw_convergence, environment
+from pyro_aevb.assessment import compare_bounds, draw_convergence, environment
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import Annealer
@@ -186,16 +186,6 @@ def _draw_gap(run: Run) -> None:
     plots.inference_gap(bounds, run.figures / "inference_gap.png")
 
 
-def _above_log_likelihood(run: Run, values: np.ndarray) -> dict[str, Metric]:
-    before = run.results["metrics"]["log_likelihood"]
-    if before["value"] is None:
-        return {}
-    log_likelihood = run.per_datum("predictive", "log_likelihood")
-    n = min(len(values), len(log_likelihood))
-    counts = {"num_data": n, "num_samples": before["num_samples"]}
-    return {"above_log_likelihood": measured(values[:n] - log_likelihood[:n], **counts)}
-
-
 def choose(name: str, options: Mapping[str, Any] | None, **flags: Any) -> dict[str, Any]:
     r"""The settings of an estimator: its defaults, and what is given in their place.
 
@@ -237,10 +227,6 @@ def estimate(
 ) -> dict[str, Any]:
     r"""Run an estimator and add what it finds to a run's results.
 
-    A metric of :data:`~pyro_aevb.assessment.BOUNDS` is also compared with ``log_likelihood`` datum
-    by datum:
-    its ``above_log_likelihood`` is the mean of the differences with their standard error.
-
     Arguments:
         run: The run, which has results.
         prepared: Its pair and data.
@@ -260,15 +246,14 @@ def estimate(
     run.current_results()
     began = time.perf_counter()
     metrics, per_datum = ESTIMATORS[name](prepared, test, work, **settings)
-    for bound in BOUNDS & per_datum.keys():
-        metrics[bound] |= _above_log_likelihood(run, per_datum[bound])
     stated = {
         **settings,
         "num_data": len(test),
         "seconds": round(time.perf_counter() - began, 3),
         "environment": environment(test.images.device),
     }
-    results = run.add(name, stated, metrics, per_datum)
+    run.add(name, stated, metrics, per_datum)
+    results = compare_bounds(run)
     draw_convergence(run)
     if name == "gap":
         _draw_gap(run)

@@ -365,7 +365,7 @@ def convergence(
             label, color = f"{_plain(bound)} {value:.2f}", f"C{i + 1}"
             axes.axhline(value, color=color, lw=1.2, ls="-.", label=label)
             if bound == "ais_lower" and gap is not None:
-                label = f"and up by the bdmc_gap of simulated data, {gap:.2f}"
+                label = f"plus the bdmc_gap of simulated data, {gap:.2f}"
                 axes.axhspan(value, value + gap, color=color, alpha=0.2, lw=0, label=_plain(label))
         if bounds:
             axes.legend(frameon=False, loc="lower right")

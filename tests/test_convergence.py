@@ -166,7 +166,7 @@ def test_the_figure_shows_means_and_what_has_moved(tmp_path, monkeypatch):
     text = f"from 50 to 100: {rise.mean():+.2f} ± {scipy.stats.sem(rise):.2f} nats"
     assert text in axes.get_title(loc="left")
     legend = [t.get_text() for t in axes.get_legend().get_texts()]
-    assert legend == ["ais_lower -3.00", "and up by the bdmc_gap of simulated data, 0.25"]
+    assert legend == ["ais_lower -3.00", "plus the bdmc_gap of simulated data, 0.25"]
     band = axes.patches[-1].get_extents().transformed(axes.transData.inverted())
     np.testing.assert_allclose([band.y0, band.y1], [-3.0, -2.75])
     assert axes.get_ylabel() == "log-likelihood of 50 data, nats per datum"

@@ -150,6 +150,12 @@ def test_an_estimate_of_the_log_likelihood_is_compared_datum_by_datum(run, monke
     show_results(results)
     said = " ".join(capsys.readouterr().out.split())
     assert f"ais_lower is 1.10 ± {error:.2f} above log_likelihood (K = 30, n = 12)" in said
+    # And again, when it is the other that has changed.
+    results = pyro_aevb.evaluate(run, num_samples=60, num_data=9, show=False)
+    above = results["metrics"]["ais_lower"]["above_log_likelihood"]
+    difference = values[:9] - run.per_datum("predictive", "log_likelihood")
+    assert above["value"] == pytest.approx(difference.mean()) != pytest.approx(0.9)
+    assert (above["num_data"], above["num_samples"]) == (9, 60) and results == run.results
 
 
 def test_parzen_is_printed_with_the_warning_it_earned(run, monkeypatch, capsys):

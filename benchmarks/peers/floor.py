@@ -27,11 +27,14 @@ class Floor:
         self, network: Network, images: np.ndarray, device: str, fastest: bool = False
     ) -> None:
         self.steps = len(images) // network.batch
+        self.device, self.fastest = device, fastest and device == "cpu"
+        self._gradients: dict[int, Product] = {}
         rows = network.batch
         encoder = [PIXELS, *network.hidden, 2 * network.latent]
         decoder = [network.latent, *reversed(network.hidden), PIXELS]
+        self.decoder = list(pairwise(decoder))
         layers = [(rows, a, b) for a, b in pairwise(encoder)]
-        layers += [(rows * network.particles, a, b) for a, b in pairwise(decoder)]
+        layers += [(rows * network.particles, a, b) for a, b in self.decoder]
         self.products: list[Product] = []
         self.operations = 0
         parameters = []
@@ -41,7 +44,7 @@ class Floor:
             pairs = [(x, w.t()), (g.t(), x)]
             if i > 0:  # the data need no gradient
                 pairs.append((g, w))
-            self.products += [product(p, q, fastest and device == "cpu") for p, q in pairs]
+            self.products += [product(p, q, self.fastest) for p, q in pairs]
             self.operations += 2 * n * a * b * len(pairs)
             parameters += [w.requires_grad_(), torch.randn(b, device=device).requires_grad_()]
         for p in parameters:
@@ -63,6 +66,27 @@ class Floor:
     def epoch(self) -> None:
         for _ in range(self.steps):
             self.step()
+
+    def anneal(self, x: np.ndarray, chains: int, temperatures: int, leapfrog_steps: int) -> None:
+        r"""The products of the gradients of log p(x|z) with respect to the codes of all chains."""
+        rows = len(x) * chains
+        if rows not in self._gradients:
+            self._gradients[rows] = self._gradient(rows)
+        for _ in range(1 + (temperatures - 1) * leapfrog_steps):
+            self._gradients[rows]()
+
+    def _gradient(self, rows: int) -> Product:
+        products: list[Product] = []
+        for a, b in self.decoder:
+            z, g = (torch.randn(rows, size, device=self.device) for size in (a, b))
+            w = torch.randn(b, a, device=self.device)
+            products += [product(p, q, self.fastest) for p, q in ((z, w.t()), (g, w))]
+
+        def multiply() -> None:
+            for multiplied in products:
+                multiplied()
+
+        return multiply if self.device == "cpu" else _captured(multiply)
 
 
 @torch.no_grad()

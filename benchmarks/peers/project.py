@@ -12,6 +12,7 @@ from benchmarks.peers import nets
 from benchmarks.peers.weights import BayesianAutoencoder, PointAutoencoder
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.models import VAE
@@ -40,6 +41,7 @@ class Project(nets.TorchParameters):
         prepared = prepare(self.net, data, device=device)
         self.pair, self.device = prepared.pair, device
         self.scorer: Scorer | None = None
+        self.annealers: dict[tuple[int, int, int], Annealer] = {}
         self.objective = make_objective(
             "iwae" if network.particles > 1 else "elbo", network.particles
         )
@@ -77,6 +79,14 @@ class Project(nets.TorchParameters):
         scores = self.scorer(batches)
         assert scores.log_weight is not None
         return float(scores.log_weight.mean()), None
+
+    def anneal(self, x: np.ndarray, chains: int, temperatures: int, leapfrog_steps: int) -> float:
+        data = torch.from_numpy(x).to(self.device)
+        settings = (chains, temperatures, leapfrog_steps)
+        if settings not in self.annealers:
+            self.annealers[settings] = Annealer(self.pair, data[:2], *settings, compile="on")
+        annealed = self.annealers[settings](Batches(Split(data, None, 1), "none", self.device))
+        return float(annealed.lower().mean())
 
 
 def _pair(network: Network, num_data: int, point: bool) -> nn.Module:
