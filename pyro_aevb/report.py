@@ -2,7 +2,7 @@ r"""Results as a person reads them: one table, printed the same way by every com
 
 from collections.abc import Mapping, Sequence
 from math import log
-from typing import Any
+from typing import Any, Literal
 
 UNITS = {
     "active_units": "",
@@ -205,15 +205,35 @@ def _print(
     rows: Sequence[Sequence[str]],
     notes: Sequence[str],
 ) -> None:
+    r"""A table; where the terminal is too narrow for all columns of numbers, in several parts."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", show_edge=False)
-    for column, side in zip(columns, sides, strict=True):
-        left = side == "l"
-        table.add_column(column, justify="left" if left else "right", overflow="fold", no_wrap=left)
-    for row in rows:
-        table.add_row(*row)
     console.print()
-    console.print(table)
+    for part in _parts(console.width, columns, sides, rows):
+        table = Table(title=title or None, title_justify="left", show_edge=False)
+        for i in part:
+            # Only a last column of words may wrap: a number broken in two is no number.
+            justify: Literal["left", "right"] = "left" if sides[i] == "l" else "right"
+            words = sides[i] == "l" and i == len(columns) - 1
+            table.add_column(columns[i], justify=justify, overflow="fold", no_wrap=not words)
+        for row in rows:
+            table.add_row(*(row[i] for i in part))
+        console.print(table)
+        title = ""
     for note in notes:
         console.print(f"  {note}", highlight=False)
+
+
+def _parts(
+    width: int, columns: Sequence[str], sides: str, rows: Sequence[Sequence[str]]
+) -> list[list[int]]:
+    r"""The columns of each part: the first, and as many of the others as fit beside it."""
+    if sides.endswith("l"):
+        return [list(range(len(columns)))]
+    widths = [3 + max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    parts: list[list[int]] = [[0]]
+    for i in range(1, len(columns)):
+        if len(parts[-1]) > 1 and sum(widths[j] for j in (*parts[-1], i)) > width:
+            parts.append([0])
+        parts[-1].append(i)
+    return parts

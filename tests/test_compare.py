@@ -10,6 +10,7 @@ import scipy.stats
 import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.comparison import over_seeds, paired
+from pyro_aevb.report import show_comparison, show_results
 from pyro_aevb.tables import csv_table, latex_table, markdown_table, rows_of
 
 SMALL = {"num_samples": 40, "num_data": 25, "show": False}
@@ -186,6 +187,26 @@ def test_an_exported_table_read_back_equals_the_results(suffix, folder, tmp_path
     value, error = map(float, re.findall(r"-?\d+\.\d+", found["elbo difference"][1]))
     assert value == pytest.approx(difference["value"], abs=0.00501)
     assert error == pytest.approx(difference["standard_error"], abs=0.00501)
+
+
+def test_no_number_is_broken_on_a_narrow_terminal(folder, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "70")
+    names = [f"run-{i}-{'x' * i}" for i in range(9)]
+    cells = [f"-{100 + i}.25 ± 0.{i}5" for i in range(9)]
+    show_comparison("Many", ["", *names], [["elbo", *cells], ["kl", *cells]], ["a note"])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 70
+    for i in range(9):
+        assert said.count(f" {names[i]} ") == 1 and said.count(f" {cells[i]} ") == 2
+    assert said.count("Many") == said.count("a note") == 1
+    # A long remark on a value goes into further lines; the value does not.
+    results = pyro_aevb.Run.open(folder / "small").results
+    long = {"num_chains": 16, "num_temperatures": 1_000, "num_data": 100, "estimator": "ais"}
+    ais = {"value": -1086.7234, "standard_error": 12.25, **long}
+    show_results({**results, "metrics": {**results["metrics"], "ais_lower": ais}})
+    said = capsys.readouterr().out
+    assert " -1086.7 │ " in said and "T = 1,000" in said
+    assert max(map(len, said.splitlines())) <= 70
 
 
 def test_latex_survives_the_names_of_runs():
