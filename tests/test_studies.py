@@ -89,7 +89,9 @@ def test_settings_are_merged_cell_over_column_over_row_over_grid() -> None:
         settings={"lr": 1, "epochs": 5, "pair_parameters": {"hidden": [0], "latent_dim": 1}},
         special={("b", "c"): {"lr": 4}, ("b", "d"): None},
         looks=(9, 6, 2),
+        scores={"s": {"estimator": "gap", "estimator_options": {"x": 9}}, "t": {"num_data": 5}},
         smoke={"epochs": 2, "pair_parameters": {"hidden": [9]}},
+        smoke_scores={"s": {"estimator_options": {"x": 1}}},
         smoke_rows=("a",),
         chosen="",
     )
@@ -109,6 +111,11 @@ def test_settings_are_merged_cell_over_column_over_row_over_grid() -> None:
     smoke = grid.cells("smoke", 1)
     assert [(c.row, c.column, c.looks) for c in smoke] == [("a", "c", (2,)), ("a", "d", (2,))]
     assert smoke[0].settings == {"lr": 3, "pair_parameters": {"hidden": [9], "latent_dim": 3}}
+    assert grid.cells("full", 1)[0].scores == grid.scores
+    assert smoke[0].scores == {
+        "s": {"estimator": "gap", "estimator_options": {"x": 1}},
+        "t": {"num_data": 5},
+    }
 
 
 def test_declarations_that_do_not_fit_are_refused() -> None:

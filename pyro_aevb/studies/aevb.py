@@ -109,11 +109,19 @@ marginal = Grid(
     columns={**ALGORITHMS, "Monte Carlo EM": {"algorithm": "monte_carlo_em"}},
     settings=merged(PAPER, {"num_data": 1000, "pair_parameters": {"hidden": [100]}}, size(3)),
     scores={
-        "ais": {"estimator": "ais", "num_samples": None},
+        "ais": {
+            "estimator": "ais",
+            "num_samples": None,
+            "estimator_options": {"num_temperatures": 100},  # three dimensions are easily annealed
+        },
         "reciprocal": {"estimator": "reciprocal", "num_samples": None},
     },
     looks=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
     smoke={**SMOKE, "data": "digits:500"},
+    smoke_scores={
+        "ais": {"estimator_options": {"num_chains": 2, "num_temperatures": 10}},
+        "reciprocal": {"estimator_options": {"num_temperatures": 10, "burn_in": 5}},
+    },
     chosen=STEP,
 )
 

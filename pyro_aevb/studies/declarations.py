@@ -62,6 +62,7 @@ class Grid:
             :func:`pyro_aevb.evaluate`, beyond the samples and the seed of the run.
         looks: Epochs after which ``fit`` scores a run besides the last; later ones are left out.
         smoke: Settings that make a cell a matter of seconds.
+        smoke_scores: The same for the further scorings, by name.
         smoke_rows: The rows that the smoke scale has; None is all.
         row_title: What the rows are, for tables.
     """
@@ -75,6 +76,7 @@ class Grid:
     scores: Mapping[str, Settings] = field(default_factory=dict)
     looks: Sequence[int] = ()
     smoke: Settings = field(default_factory=dict)
+    smoke_scores: Mapping[str, Settings] = field(default_factory=dict)
     smoke_rows: Sequence[str] | None = None
     row_title: str = ""
 
@@ -99,6 +101,8 @@ class Grid:
     def cells(self, scale: Scale, seeds: int) -> list[Cell]:
         r"""The cells, seed by seed, so that a study cut short has whole tables of fewer seeds."""
         cells = []
+        short = self.smoke_scores if scale == "smoke" else {}
+        scores = {name: merged(given, short.get(name, {})) for name, given in self.scores.items()}
         for seed in range(seeds):
             for row, column in self.keys(scale):
                 own = self.special.get((row, column)) or {}
@@ -107,7 +111,7 @@ class Grid:
                     settings = merged(settings, self.smoke)
                 epochs = settings.pop("epochs", 100)
                 looks = (*sorted(e for e in set(self.looks) if e < epochs), epochs)
-                cells.append(Cell(self.name, row, column, seed, settings, looks, self.scores))
+                cells.append(Cell(self.name, row, column, seed, settings, looks, scores))
         return cells
 
 
