@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.images import mnist
-from benchmarks.measure import alternate, epoch, ratio, say, workers
+from benchmarks.measure import alternate, epoch, parameters, ratio, say, workers
 from benchmarks.networks import NETWORKS, Network
 from benchmarks.peers import PEERS
 from benchmarks.targets import ANNEALING
@@ -37,12 +37,11 @@ def measure(network: Network, args: Namespace) -> dict[str, Any]:
     contenders = {name: PEERS[name] for name in TITLES}
     images = train[: 6_000 if args.quick else len(train)]
     with workers(contenders, network, images, args.device) as (started, absent):
-        bounds = {}
-        for name, worker in started.items():
-            if name.startswith("project"):
-                worker.run(epoch)
-            # Compiles, and finds the fastest products.
-            bounds[name] = worker.run(work).value
+        started["project"].run(epoch)
+        trained = started["project"].run(parameters).value
+        started["project-medium"].run(methodcaller("load", trained))
+        # Compiles, and finds the fastest products.
+        bounds = {name: worker.run(work).value for name, worker in started.items()}
         seconds = alternate(started, work, args.rounds)
     return {
         "title": network.title,

@@ -49,7 +49,7 @@ def study(
         scale: full, or smoke, which runs every kind of cell for seconds, on tiny data.
         seeds: Runs of each cell; default 5, and 1 at the smoke scale.
         only: A pattern of the cells to run now, GRID/ROW/COLUMN as in their paths, such as
-            'protocol/*/VAE'; default all. The page has whatever there is.
+            ``protocol/*/VAE``; default all. The page has whatever there is.
         jobs: Cells at a time, each with its part of the cores; -1 is one for each core.
         backend: joblib's: loky (this machine), or dask or ray (a cluster).
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
