@@ -53,7 +53,7 @@ def _print(source: Any, prepared: Any) -> None:
     console.print(f"data plate {description.plate!r} of size {size}")
     table = Table(show_edge=False)
     for column in ("site", "kind", "shape", "model", "guide"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     rows = [(s, "local latent") for s in description.local_sites]
     rows += [(s, "global latent") for s in description.global_sites]
     for site, kind in rows:

@@ -16,7 +16,7 @@ PAIR_FLAG = "--pair."
 POSITIONAL = {
     "run": ("RUN", "name a run's directory"),
     "runs": ("RUN RUN ...", "name a run's directory"),
-    "name": ("NAME", "name a study"),
+    "name": ("NAME", "name a study, such as bayesian_autoencoders or aevb"),
 }
 r"""How the usage shows what is given without a flag, and what is said if it is not there."""
 

@@ -17,7 +17,7 @@ def evaluate(
     num_data: int | None = None,
     corruption: Any = None,
     corruption_options: dict[str, Any] | None = None,
-    num_noise: int = 5,
+    num_noise: int | None = None,
     against: str | None = None,
     memory: int | None = None,
     compile: Literal["auto", "on", "off"] = "auto",
@@ -43,7 +43,7 @@ def evaluate(
         corruption: Score through a guide that sees the data corrupted, beside the clean data:
             masking, salt_and_pepper or gaussian. In Python also a function of a batch.
         corruption_options: Its arguments: {rate: 0.25, exact: true}, {std: 0.1, clip: true}.
-        num_noise: Draws of the corruption.
+        num_noise: Draws of the corruption; default 5.
         against: Score the test split of another data set too, and say how well scores tell it
             from the run's own; or noise.
         memory: Budget of scoring in MiB; changes speed only.
@@ -75,6 +75,7 @@ def evaluate(
 
     _one_at_a_time(estimator != IMPORTANCE, corruption is not None, against is not None)
     corrupt = choose_corruption(corruption, corruption_options, num_noise)
+    num_noise = 5 if num_noise is None else num_noise
     settings = choose(estimator, estimator_options, num_samples=num_samples, seed=seed)
     with products.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)

@@ -22,7 +22,7 @@ NOISE = "noise"
 
 
 def choose_corruption(
-    corruption: Any, options: Mapping[str, Any] | None, num_noise: int
+    corruption: Any, options: Mapping[str, Any] | None, num_noise: int | None
 ) -> Corruption | None:
     r"""The corruption to score under, or None if none is asked for.
 
@@ -32,7 +32,9 @@ def choose_corruption(
     corrupt = make_corruption(corruption, options)
     if corruption is not None and corrupt is None:
         raise UsageError("--corruption none is what evaluate does without it; leave it out")
-    if num_noise < 1:
+    if num_noise is not None and corrupt is None:
+        raise UsageError("--num-noise counts draws of a corruption: give --corruption too")
+    if num_noise is not None and num_noise < 1:
         raise UsageError(f"--num-noise is {num_noise}; it must be at least 1")
     return corrupt
 

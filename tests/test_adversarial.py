@@ -417,3 +417,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(compile, tmp_path, monkeypatc
     rows = [[{**r, "images_per_second": 0} for r in t.history] for t in (whole, resumed)]
     assert rows[0] == rows[1]
     assert {"discriminator_loss", "generator_loss"} <= set(rows[0][0])
+
+
+def test_codes_that_were_not_matched_are_told_of(tmp_path):
+    settings = {"data": "digits", "epochs": 1, "num_samples": 5, "device": "cpu", "show": False}
+    settings |= {"pair_parameters": {"hidden": [8]}}
+    notes = []
+    for name in ("adversarial", "svi"):
+        out = str(tmp_path / name)
+        run = pyro_aevb.fit("AdversarialAutoencoder", algorithm=name, out=out, **settings)
+        notes.append([note for note in run.results["notes"] if "were not matched" in note])
+    assert [len(said) for said in notes] == [0, 1]

@@ -123,6 +123,39 @@ def test_a_spoiled_guide_moves_importance_sampling_and_not_annealing():
         np.testing.assert_allclose(shifts[start], 0, atol=0.08)
 
 
+class MixtureOfCodes(torch.nn.Module):
+    """A code from two normals, and a datum around it."""
+
+    weight, loc, scale = torch.tensor([0.3, 0.7]), torch.tensor([-2.0, 1.0]), torch.tensor([0.5, 1])
+
+    def __init__(self):
+        super().__init__()
+        self.shift = torch.nn.Parameter(torch.zeros(()))
+
+    def model(self, x):
+        parts = dist.Normal(self.loc, self.scale).expand([1, 2]).to_event(0)
+        prior = dist.MixtureSameFamily(
+            dist.Categorical(self.weight.expand(1, 2)),
+            torch.distributions.Independent(torch.distributions.Normal(parts.loc, parts.scale), 0),
+        )
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior.expand([1]).to_event(1))
+            pyro.sample("x", dist.Normal(z + self.shift, 0.5).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
+
+
+def test_a_mixture_is_a_real_valued_prior():
+    """Its p(x) is a mixture too; the mean of 40 bounds has an error of about 0.01."""
+    source, x = MixtureOfCodes(), torch.linspace(-4, 4, 40)[:, None]
+    found = Annealer(ready(source, x), x[:5], 16, 100, 5)(batches(x)).lower()
+    spread = (source.scale**2 + 0.25).sqrt()
+    parts = source.weight.log() + torch.distributions.Normal(source.loc, spread).log_prob(x)
+    np.testing.assert_allclose((found - parts.logsumexp(1).numpy()).mean(), 0, atol=0.04)
+
+
 def test_every_estimator_agrees_with_quadrature_on_a_bernoulli_decoder():
     torch.manual_seed(2)
     source = VAE((30,), latent_dim=2, hidden=[16], init="torch")

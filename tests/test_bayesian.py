@@ -24,6 +24,7 @@ from pyro_aevb.handlers import Fix, WholeBatch
 from pyro_aevb.models import VAE, Autoencoder, BayesianAutoencoder, BayesianVAE
 from pyro_aevb.objectives import make_objective
 from pyro_aevb.objectives.elbo import TraceELBO
+from pyro_aevb.preparation import prepare
 from pyro_aevb.sites import sample_sites
 from pyro_aevb.training.loop import Trainer, seed_everything
 from pyro_aevb.training.step import Step
@@ -463,6 +464,15 @@ def test_weights_are_drawn_for_each_datum_unless_something_else_is_asked_for():
     assert noise(pair, "iwae") == "shared"  # it would not be a bound
     assert noise(pair, chosen="shared") == "shared" and noise(pair, chosen="flipout") == "flipout"
     assert noise(points) == "shared"
+
+
+@pytest.mark.parametrize("posterior", ["low_rank", "dropout", "ensemble"])
+def test_weight_noise_that_cannot_reach_the_weights_is_refused_where_it_is_asked_for(posterior):
+    parameters = {"posterior": posterior, "hidden": [5]}
+    pair = prepare("BayesianVAE", "digits", parameters, device="cpu").pair
+    assert learning.SVI(pair, TraceELBO()).weight_noise == "local"  # the family's, and harmless
+    with pytest.raises(UsageError, match="--weight-noise flipout is for .*: use --weight-noise sh"):
+        learning.SVI(pair, TraceELBO(), "flipout")
 
 
 def test_settings_are_flags_and_wrong_ones_are_refused():

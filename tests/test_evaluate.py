@@ -281,6 +281,7 @@ MISTAKES = [
     (["--estimator=parzen", "--estimator-options={num_kernels: 0}"], "num_kernels is 0"),
     (["--estimator=parzen", "--estimator-options={num_kernels: many}"], "num_kernels is 'many'"),
     (["--estimator=parzen", "--against=noise"], "run evaluate once for each"),
+    (["--num-noise=3"], "--num-noise counts draws of a corruption: give --corruption too"),
     (["--corruption=masking", "--against=noise"], "run evaluate once for each"),
     (["--corruption=maskin"], "did you mean 'masking'"),
     (["--corruption=none"], "leave it out"),

@@ -27,6 +27,7 @@ from pyro_aevb.objectives import make_objective
 from pyro_aevb.objectives.elbo import TraceELBO
 from pyro_aevb.preparation import prepare
 from pyro_aevb.sharing import score_together
+from pyro_aevb.training.algorithm import make_algorithm
 from pyro_aevb.training.draws import Draws
 from pyro_aevb.training.loop import Trainer, seed_everything
 from pyro_aevb.training.parallel import Alone, Processes, processes
@@ -78,6 +79,7 @@ CASES = {
     ),
     "graph": (Noisy, {}, {"objective": "pyro.infer.TraceGraph_ELBO"}),
     "compiled": (BAYESIAN, SMALL, {"objective": "iwae", "particles": 3, "compile": "on"}),
+    "adversarial": ("AdversarialAutoencoder", {"latent_dim": 4, "hidden": [30]}, {}),
     "interrupted": ("VAE", {"latent_dim": 4, "hidden": [30]}, {}),
 }
 
@@ -89,7 +91,10 @@ def trainer(case, group, path=None):
     objective = settings.get("objective", "elbo")
     objective = make_objective(objective, settings.get("particles", 1))
     noise, corruption = settings.get("weight_noise", "shared"), settings.get("corruption")
-    algorithm = SVI(prepared.pair, objective, noise, corruption)
+    if prepared.pair.algorithm is None:
+        algorithm = SVI(prepared.pair, objective, noise, corruption)
+    else:
+        algorithm = make_algorithm(None, prepared.pair, prepared.train)
     of_svi = ("objective", "particles", "weight_noise", "corruption")
     options = {k: v for k, v in settings.items() if k not in of_svi}
     options = {"compile": "off", "batch_size": 101, "epochs": 2, "seed": 3, **options}
@@ -99,7 +104,11 @@ def trainer(case, group, path=None):
 
 
 def outcome(t):
-    history = [{k: v for k, v in row.items() if k != "images_per_second"} for row in t.history]
+    # An autoencoder has no ELBO, and nothing repeats the speed.
+    history = [
+        {k: v for k, v in row.items() if k != "images_per_second" and v is not None}
+        for row in t.history
+    ]
     tensors = {name: value.detach().clone() for name, value in t.pair.tensors().items()}
     return {"history": history, "tensors": tensors, "draw": torch.rand(3)}
 

@@ -151,6 +151,6 @@ class Joint:
 
 
 def _is_real(support: constraints.Constraint) -> bool:
-    while isinstance(support, constraints.independent):
+    while hasattr(support, "base_constraint"):  # of an independent or a mixture
         support = support.base_constraint
     return support is constraints.real

@@ -143,7 +143,9 @@ class Adversarial(Algorithm):
 
     def _discriminator(self, x: Tensor, index: Tensor) -> Tensor:
         with torch.no_grad():
-            code, drawn = self.encode(x), self.prior(x).sample()
+            code, prior = self.encode(x), self.prior(x)
+            # Of the same numbers in any number of processes, where they can be told apart.
+            drawn = prior.rsample() if prior.has_rsample else prior.sample()
         return (softplus(self.discriminator(code)) + softplus(-self.discriminator(drawn))).mean()
 
     def _generator(self, x: Tensor, index: Tensor) -> Tensor:

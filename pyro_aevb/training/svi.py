@@ -23,6 +23,9 @@ WEIGHT_NOISE: dict[str, Callable[[], Any]] = {
     "flipout": Flipout,
 }
 
+NORMAL = {"Normal", "LogScaleNormal", "auxiliary"}
+r"""Kinds of guide sites that weight noise other than ``shared`` can reach."""
+
 
 class SVI(Algorithm):
     r"""One phase: every parameter follows the gradient of the objective.
@@ -55,6 +58,7 @@ class SVI(Algorithm):
     ) -> None:
         description = pair.description
         assert description is not None, "inspect the pair first"
+        asked = weight_noise is not None
         if weight_noise is None:
             own = pair.attribute("weight_noise") or "shared"
             weight_noise = own if _sums_expectations(objective) else "shared"
@@ -66,6 +70,12 @@ class SVI(Algorithm):
                 f"--weight-noise {weight_noise}: {pair.name} has no uncertain weights, "
                 "as it has no latent site outside the data plate; leave the flag out"
             )
+        kinds = {site.posterior for site in description.global_sites}
+        if asked and weight_noise != "shared" and not kinds & NORMAL:
+            raise UsageError(
+                f"--weight-noise {weight_noise} is for weights that a normal of their own draws; "
+                f"{pair.name} has {', '.join(sorted(kinds))}: use --weight-noise shared"
+            )
         # A sum over data of expectations is what independent weights for the data leave unbiased.
         if weight_noise != "shared" and not _sums_expectations(objective):
             raise UsageError(
@@ -74,6 +84,11 @@ class SVI(Algorithm):
                 "use --weight-noise shared"
             )
         self.pair, self.weight_noise, self.corruption = pair, weight_noise, corruption
+        if matched := [site.name for site in description.local_sites if site.matched]:
+            self.notes = (
+                f"codes {matched[0]!r} were not matched to their prior, as --algorithm adversarial "
+                "does: draws from it are no draws from the codes",
+            )
         self.objective: Any = objective
         self.num_data = description.plate_size
         self.parameters = pair.trainable()
