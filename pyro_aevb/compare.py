@@ -92,7 +92,7 @@ def _title(result: Mapping[str, Any]) -> str:
 
 
 def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
-    from pyro_aevb.report import converged, counts
+    from pyro_aevb.report import converged
     from pyro_aevb.tables import with_error
 
     notes = []
@@ -101,7 +101,10 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
         if name not in known:
             reason = table[name]["metrics"]["log_likelihood"]["reason"]
             notes.append(f"{name}: log-likelihood not defined, {reason}")
-    if len({counts(table[name]["metrics"]["log_likelihood"]) for name in known}) > 1:
+    likely = [table[name]["metrics"]["log_likelihood"] for name in known]
+    # Weights that are points take no draws, and lose nothing by it.
+    drawn = [{m[kind] for m in likely if kind in m} for kind in ("num_samples", "weight_samples")]
+    if any(len(numbers) > 1 for numbers in drawn):
         notes.append(
             "warning: scored with different numbers of samples, and log_likelihood rises with "
             "them; evaluate the runs with the same --num-samples"
