@@ -1,5 +1,10 @@
 """What every test starts from."""
 
+import os
+
+# Of the commands that tests start, too: several tests run at a time.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pyro
 import pytest
 import torch
