@@ -423,7 +423,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     (tmp_path / "taken" / "thesis.tex").write_text("")
     (tmp_path / "not.py").write_text("STUDY = 1")
     for words, said in (
-        ([], "name a study, such as bayesian_autoencoders or aevb: python -m pyro_aevb.studies NAME"),
+        ([], "name a study, such as bayesian_autoencoders or aevb: python -m"),
         (["page"], "there are aevb, bayesian_autoencoders"),
         (["aevb", "--seeds=0"], "--seeds is 0"),
         (["aevb", "--jobs=0"], "--jobs is 0"),
