@@ -33,6 +33,7 @@ from pyro_aevb.predict import (
     traverse,
 )
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
+from pyro_aevb.report import alike
 from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
 from pyro_aevb.training.parallel import Alone
@@ -133,7 +134,12 @@ def assess(
     }
     per_datum = None if scores.log_weight is None else log_likelihood(scores)
     # The numbers first: whatever happens to the rest, they are kept.
-    results = results if trained else run.with_others(results)
+    if trained:  # what other evaluations drew is of other weights
+        for stale in ("inference_gap.png", "against-*.png"):
+            for path in run.figures.glob(stale):
+                path.unlink()
+    else:
+        results = run.with_others(results)
     run.write_results(results)
     run.write_per_datum(scores, per_datum)
     draw_figures(run, prepared, scores)
@@ -230,7 +236,7 @@ def compare_bounds(run: Run) -> dict[str, Any]:
     r"""Compare every metric of :data:`BOUNDS` with ``log_likelihood``, datum by datum.
 
     Its ``above_log_likelihood`` is the mean of the differences with their standard error, on the
-    data that both have seen.
+    data that both have seen; not there where they have another number of draws of the weights.
 
     Returns:
         What ``results.json`` holds now.
@@ -242,6 +248,9 @@ def compare_bounds(run: Run) -> dict[str, Any]:
     importance = run.per_datum("predictive", "log_likelihood")
     for name in BOUNDS & results["metrics"].keys():
         metric = results["metrics"][name]
+        metric.pop("above_log_likelihood", None)
+        if metric.get("weight_samples", 1) != reference.get("weight_samples", 1):
+            continue  # p(x|w) of other draws of the weights
         values = run.per_datum(metric["estimator"], name)
         n = min(len(values), len(importance))
         counts = {"num_data": n, "num_samples": reference["num_samples"]}
@@ -275,7 +284,7 @@ def draw_convergence(run: Run) -> None:
     n = min(len(values) for values in (*bounds.values(), *(c.values[0] for c in curves.values())))
     curves = {name: Curve(curve.counts, curve.values[:, :n]) for name, curve in curves.items()}
     levels = {name: float(values[:n].mean()) for name, values in bounds.items()}
-    gap = results["metrics"].get("bdmc_gap", {"value": None})["value"]
+    gap = results["metrics"]["bdmc_gap"]["value"] if alike(results["metrics"]) else None
     plots.convergence(curves, run.figures / "convergence.png", levels, gap)
 
 

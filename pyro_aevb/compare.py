@@ -92,7 +92,7 @@ def _title(result: Mapping[str, Any]) -> str:
 
 
 def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
-    from pyro_aevb.report import converged
+    from pyro_aevb.report import converged, counts
     from pyro_aevb.tables import with_error
 
     notes = []
@@ -109,6 +109,10 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
             "warning: scored with different numbers of samples, and log_likelihood rises with "
             "them; evaluate the runs with the same --num-samples"
         )
+    for bound in DRAWN[2:]:
+        found = {counts(row["metrics"][bound]) for row in table.values() if bound in row["metrics"]}
+        if len(found) > 1:
+            notes.append(f"warning: {bound} is of different settings or data: {'; '.join(found)}")
     for name in known:
         for rise, flag in (("rise", "--num-samples"), ("weight_rise", "--weight-samples")):
             metric = table[name]["metrics"].get(rise, {"value": None})

@@ -43,9 +43,9 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
         ``over_seeds``.
 
     Raises:
-        UsageError: They were scored on different data.
+        UsageError: They were scored on different data, or trained further after they were scored.
     """
-    results = {name: run.results for name, run in runs.items()}
+    results = {name: run.current_results() for name, run in runs.items()}
     _same_data(results)
     values = {name: _per_datum(run, results[name]) for name, run in runs.items()}
     likely = {n: v["log_likelihood"] for n, v in values.items() if "log_likelihood" in v}
@@ -134,7 +134,8 @@ def _per_datum(run: Run, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
     values = {}
     for name, metric in results["metrics"].items():
         place = PAIRED.get(name, (metric.get("estimator"), name))
-        if metric["value"] is None or place[0] is None:
+        # Each model simulates data of its own for BDMC, of which there are no pairs.
+        if metric["value"] is None or place[0] in (None, "bdmc"):
             continue
         with suppress(UsageError):  # not every metric is a mean over the test data
             stored = run.per_datum(*place)

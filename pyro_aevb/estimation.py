@@ -23,6 +23,7 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.gap import inference_gap
+from pyro_aevb.estimators.importance import check_seed
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.estimators.quantities import Metric, measured
 from pyro_aevb.estimators.reciprocal import RELIABLE, Reciprocal
@@ -192,12 +193,12 @@ def choose(name: str, options: Mapping[str, Any] | None, **flags: Any) -> dict[s
     Arguments:
         name: ``importance``, or one of :data:`ESTIMATORS`.
         options: Given for this estimator; it must take them.
-        flags: Given for any, None where not; left out where the estimator does not take them.
+        flags: Given for any, None where not.
 
     Raises:
         UsageError: No such estimator, an option that it does not take, or of another type.
     """
-    settings: dict[str, Any] = {"num_samples": 5000, "seed": 0}
+    settings: dict[str, Any] = {"num_samples": 5000, "weight_samples": 10, "seed": 0}
     if name in ESTIMATORS:
         parameters = list(inspect.signature(ESTIMATORS[name]).parameters.values())[3:]
         settings = {parameter.name: parameter.default for parameter in parameters}
@@ -212,14 +213,20 @@ def choose(name: str, options: Mapping[str, Any] | None, **flags: Any) -> dict[s
                 f"--estimator {name} takes no {option!r}; it takes {', '.join(settings)}"
             )
         kind = type(settings[option])
-        if not isinstance(value, (int, float) if kind is float else kind):
+        if isinstance(value, bool) or not isinstance(
+            value, (int, float) if kind is float else kind
+        ):
             raise UsageError(
                 f"--estimator {name}: {option} is {value!r}; its default is {settings[option]!r}"
             )
         if kind is int and option != "seed" and value < 1:
             raise UsageError(f"--estimator {name}: {option} is {value}; it must be at least 1")
-    given = {flag: v for flag, v in flags.items() if v is not None and flag in settings}
-    return settings | given | dict(options or {})
+    given = {flag: value for flag, value in flags.items() if value is not None}
+    for flag in given.keys() - settings.keys() - {"seed"}:
+        raise UsageError(f"--estimator {name} has no use for --{flag.replace('_', '-')}")
+    chosen = settings | {k: v for k, v in given.items() if k in settings} | dict(options or {})
+    check_seed(chosen.get("seed", 0))
+    return chosen
 
 
 def estimate(

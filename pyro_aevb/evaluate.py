@@ -13,7 +13,7 @@ def evaluate(
     estimator: str = "importance",
     estimator_options: dict[str, Any] | None = None,
     num_samples: int | None = None,
-    weight_samples: int = 10,
+    weight_samples: int | None = None,
     num_data: int | None = None,
     corruption: Any = None,
     corruption_options: dict[str, Any] | None = None,
@@ -38,7 +38,7 @@ def evaluate(
         estimator_options: Its further settings, such as {num_samples: 1000}.
         num_samples: K, importance samples per datum; default 5,000. Samples of other estimators
             that draw some; default their own.
-        weight_samples: S, draws of global latents.
+        weight_samples: S, draws of global latents; default 10, for ais and reciprocal 1.
         num_data: Score only the first n test data.
         corruption: Score through a guide that sees the data corrupted, beside the clean data:
             masking, salt_and_pepper or gaussian. In Python also a function of a batch.
@@ -76,17 +76,19 @@ def evaluate(
     _one_at_a_time(estimator != IMPORTANCE, corruption is not None, against is not None)
     corrupt = choose_corruption(corruption, corruption_options, num_noise)
     num_noise = 5 if num_noise is None else num_noise
-    settings = choose(estimator, estimator_options, num_samples=num_samples, seed=seed)
+    drawn = {"num_samples": num_samples, "weight_samples": weight_samples}
+    settings = choose(estimator, estimator_options, seed=seed, **drawn)
     with products.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)
         prepared = restore(opened, group.device, data_root, pair, data)
         budget = memory and memory << 20
         work = Work(group, show and group.rank == 0, budget, compile)
-        k = settings.get("num_samples", 1)
+        k, s = (settings.get(name, 1) for name in drawn)
+        seed = settings.get("seed", seed)
         if num_data is None and estimator in FIRST:
             num_data = min(FIRST[estimator], len(prepared.test))
-        test = to_score(prepared.test, k, weight_samples, num_data, memory)
-        make = partial(Scorer, prepared.pair, k, weight_samples, seed, budget, compile=compile)
+        test = to_score(prepared.test, k, s, num_data, memory)
+        make = partial(Scorer, prepared.pair, k, s, seed, budget, compile=compile)
         if estimator != IMPORTANCE:
             results = estimate(opened, prepared, test, estimator, settings, work)
         elif corrupt is not None:
@@ -94,8 +96,8 @@ def evaluate(
         elif against is not None:
             results = score_against(opened, prepared, make, test, against, data_root, work)
         else:
-            drawn = (k, weight_samples, num_data, seed, memory)
-            results = assess(opened, prepared, *drawn, work.show, compile, group)
+            counts = (k, s, num_data, seed, memory)
+            results = assess(opened, prepared, *counts, work.show, compile, group)
         if work.show:
             show_results(results)
         return results

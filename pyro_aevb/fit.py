@@ -166,10 +166,12 @@ def fit(
         trainer.on_epoch = None if group.rank else _logger(run, tensorboard)
         if show:
             _announce(prepared, run)
+        before = len(run.history) if resume else -1
         trainer.run()
         try:
             drawn = (num_samples, weight_samples, num_data, seed, memory)
-            results = assess(run, prepared, *drawn, show, compile, group, trained=True)
+            trained = len(run.history) > before
+            results = assess(run, prepared, *drawn, show, compile, group, trained)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"

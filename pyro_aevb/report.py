@@ -24,6 +24,8 @@ UNINFORMATIVE = 0.1
 r"""Nats of information on its datum below which a code is taken to say nothing."""
 TRUSTED = 0.05
 r"""The share of data with an unreliable estimate above which the table warns."""
+ANNEALED = ("ais_lower", "reciprocal")
+r"""Estimates from annealed chains."""
 CONVERGED = 0.05
 r"""Nats per datum by which the last doubling of K or S may raise ``log_likelihood`` unremarked."""
 
@@ -133,8 +135,18 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
                 f"note: {name} is {_number(above['value'])} ± {_number(above['standard_error'])} "
                 f"above log_likelihood ({counts(above)}), datum by datum"
             )
+            if name in ANNEALED and above["value"] < -max(CONVERGED, 2 * above["standard_error"]):
+                said.append(
+                    f"warning: {name} is below log_likelihood, which errs downwards: its chains "
+                    "have not arrived, and say nothing; raise num_temperatures"
+                )
         if "note" in metric:
             said.append(f"note: {name}: {metric['note']}")
+        if name == "bdmc_gap" and "ais_lower" in metrics and not alike(metrics):
+            said.append(
+                "warning: bdmc_gap is of other settings than ais_lower, and says nothing of it; "
+                "evaluate both with the same --estimator-options"
+            )
     parzen = metrics.get("parzen", {"value": None})
     if parzen["value"] is not None:
         beside = "ais_lower says what the model is worth"
@@ -147,6 +159,14 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
     return said + _latents(metrics)
 
 
+def alike(metrics: Mapping[str, Any]) -> bool:
+    r"""Whether there is a ``bdmc_gap`` of as many chains and temperatures as ``ais_lower``."""
+    if not {"ais_lower", "bdmc_gap"} <= metrics.keys():
+        return False
+    numbers = ("num_chains", "num_temperatures")
+    return all(metrics["ais_lower"].get(n) == metrics["bdmc_gap"].get(n) for n in numbers)
+
+
 def _latents(metrics: Mapping[str, Any]) -> list[str]:
     r"""Whether the code says anything of the data, and how much is known of that."""
     nothing: dict[str, Any] = {"value": None}
@@ -157,8 +177,9 @@ def _latents(metrics: Mapping[str, Any]) -> list[str]:
         return []
     if value < UNINFORMATIVE:
         return [
-            f"warning: posterior collapse: the code holds {value:.2f} nats of information on its "
-            "datum, so the model does without it; try --kl-warm-up, or a weaker decoder"
+            f"warning: posterior collapse: the code holds {max(0.0, value):.2f} nats of "
+            "information on its datum, so the model does without it; try --kl-warm-up, or a weaker "
+            "decoder"
         ]
     said = []
     if collapsed is not None and 2 * collapsed >= units["latent_dim"]:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -187,6 +188,24 @@ def test_an_exported_table_read_back_equals_the_results(suffix, folder, tmp_path
     value, error = map(float, re.findall(r"-?\d+\.\d+", found["elbo difference"][1]))
     assert value == pytest.approx(difference["value"], abs=0.00501)
     assert error == pytest.approx(difference["standard_error"], abs=0.00501)
+
+
+def test_data_that_each_model_simulated_are_not_paired(folder, tmp_path):
+    runs = []
+    for i, name in enumerate(("small", "wide")):
+        runs.append(tmp_path / name)
+        shutil.copytree(folder / name, runs[-1])
+        few = {"num_chains": 2 + i, "num_temperatures": 3, "leapfrog_steps": 1}
+        for estimator in ("ais", "bdmc"):
+            pyro_aevb.evaluate(runs[-1], estimator, few, num_data=10, show=False)
+    table = pyro_aevb.compare(runs, out=str(tmp_path / "c"), show=False)
+    last = list(table.values())[-1]["paired"]
+    assert "ais_lower" in last and not last.keys() & {"bdmc_lower", "bdmc_upper", "bdmc_gap"}
+    assert "ais_lower is of different settings" in (tmp_path / "c" / "comparison.md").read_text()
+    with (runs[0] / "history.csv").open("a") as history:
+        history.write((runs[0] / "history.csv").read_text().splitlines()[-1] + "\n")
+    with pytest.raises(pyro_aevb.UsageError, match="was trained further after its results"):
+        pyro_aevb.compare(runs, out=str(tmp_path / "c"), show=False)
 
 
 def test_no_number_is_broken_on_a_narrow_terminal(folder, monkeypatch, capsys):

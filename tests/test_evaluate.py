@@ -104,6 +104,43 @@ def test_what_was_found_before_further_training_goes(run):
         run.per_datum("parzen", "parzen")
 
 
+def test_a_resumed_run_with_nothing_left_to_train_keeps_what_was_found(run):
+    pyro_aevb.evaluate(run, "parzen", {"num_kernels": 50}, num_data=15, show=False)
+    (run.figures / "against-noise.png").touch()
+    before = run.results["metrics"]["parzen"]
+    settings = {"num_samples": 30, "num_data": 20, "show": False, "out": str(run.path)}
+    settings |= {"data": "digits", "pair_parameters": {"latent_dim": 2}, "resume": True}
+    pyro_aevb.fit("VAE", epochs=2, **settings)
+    assert run.results["metrics"]["parzen"] == before
+    assert (run.figures / "against-noise.png").exists()
+    pyro_aevb.fit("VAE", epochs=3, **settings)
+    assert "parzen" not in run.results["metrics"]
+    assert not (run.figures / "against-noise.png").exists()
+
+
+def test_draws_of_the_weights_reach_the_estimator_and_only_equal_ones_are_compared(tmp_path):
+    settings = {"num_samples": 20, "num_data": 12, "weight_samples": 3, "show": False}
+    settings |= {"pair_parameters": {"hidden": [8]}, "epochs": 1, "out": str(tmp_path / "r")}
+    run = pyro_aevb.fit("BayesianVAE", "digits", **settings)
+    few = {"num_chains": 2, "num_temperatures": 4, "leapfrog_steps": 1}
+    for draws, compared in ((None, False), (3, True)):
+        results = pyro_aevb.evaluate(run, "ais", few, num_data=12, weight_samples=draws, show=False)
+        metric = results["metrics"]["ais_lower"]
+        assert metric["weight_samples"] == (draws or 1)
+        assert ("above_log_likelihood" in metric) is compared
+
+
+def test_annealing_that_has_not_arrived_is_warned_of(run, capsys):
+    pyro_aevb.evaluate(run, "bdmc", {"num_chains": 2, "num_temperatures": 5}, num_data=10)
+    few = {"num_chains": 1, "num_temperatures": 1, "leapfrog_steps": 1}
+    pyro_aevb.evaluate(run, "ais", few, num_data=20)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "ais_lower is below log_likelihood, which errs downwards" in said
+    assert "bdmc_gap is of other settings than ais_lower" in said
+    pyro_aevb.evaluate(run, "ais", {"num_chains": 2, "num_temperatures": 5}, num_data=20)
+    assert "of other settings" not in capsys.readouterr().out
+
+
 def test_results_older_than_the_checkpoint_are_not_added_to(run):
     results = run.results
     run.write_results({**results, "epochs": 1})
@@ -281,6 +318,9 @@ MISTAKES = [
     (["--estimator=parzen", "--estimator-options={num_kernels: 0}"], "num_kernels is 0"),
     (["--estimator=parzen", "--estimator-options={num_kernels: many}"], "num_kernels is 'many'"),
     (["--estimator=parzen", "--against=noise"], "run evaluate once for each"),
+    (["--estimator=parzen", "--seed=-1"], "--seed is -1"),
+    (["--estimator=ais", "--num-samples=9"], "--estimator ais has no use for --num-samples"),
+    (["--estimator=ais", "--estimator-options={num_chains: true}"], "num_chains is True"),
     (["--num-noise=3"], "--num-noise counts draws of a corruption: give --corruption too"),
     (["--corruption=masking", "--against=noise"], "run evaluate once for each"),
     (["--corruption=maskin"], "did you mean 'masking'"),
