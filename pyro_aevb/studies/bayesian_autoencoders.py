@@ -102,8 +102,8 @@ protocol = Grid(
     chosen="the published protocol; nothing was chosen.",
 )
 
-# The best training found for each cell on the 5,000 validation images (`reconstruction` of
-# history.csv). Cells that are not named have these settings; further ones go into REACHABLE.
+# What training beyond the protocol is tried: to be chosen for each cell on the 5,000 validation
+# images (`reconstruction` of history.csv), so far without a search. Single cells go into REACHABLE.
 BEST: Settings = {
     "lr": 2e-3,
     "schedule": "cosine",
@@ -137,7 +137,7 @@ reachable = Grid(
     smoke=SMOKE,
     smoke_rows=("128-64-2",),
     row_title="architecture",
-    chosen="by the reconstruction of the validation images after the last epoch. The Bayesian net "
+    chosen="no search was made yet: the first settings that were tried. The Bayesian net "
     "has the weights' KL times 0.01, the hybrid the codes' KL times 1/55,000, about as in the "
     "published runs, and draws decoder weights alone; with the bounds as they are derived both "
     "stand in the first table.",
