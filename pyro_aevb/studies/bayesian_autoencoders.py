@@ -52,8 +52,16 @@ FAMILIES: dict[str, Settings] = {
         "num_particles": 10,
         "pair_parameters": {"bayesian": "both"},
     },
-    "AAE": {"pair": "AdversarialAutoencoder"},
+    "AAE": {"pair": "AdversarialAutoencoder", "algorithm_options": {"momentum": 0.9}},
 }
+
+
+def mirrored(row: Settings) -> Settings:
+    r"""An adversarial net of the decoder's widths, as theirs; without hidden layers, a logit."""
+    return {"pair_parameters": {"discriminator_hidden": row["pair_parameters"]["hidden"][::-1]}}
+
+
+ADVERSARIAL: dict[Key, Settings] = {(row, "AAE"): mirrored(MLPS[row]) for row in MLPS}
 
 # TF1's MNIST has the first 5,000 training images as validation, as has `mnist` here: 55,000 are
 # left. Adam with its defaults, batches of 128, tanh, no warm-up; biases start at zero.
@@ -94,7 +102,7 @@ protocol = Grid(
     rows=ARCHITECTURES,
     columns=FAMILIES,
     settings=COMMON,
-    special=EPOCHS,
+    special={**EPOCHS, **ADVERSARIAL},
     scores=NOISY,
     smoke=SMOKE,
     smoke_rows=SMOKE_ROWS,
@@ -139,6 +147,7 @@ search = Grid(
     columns=TRAINED,
     # Of test data a few are scored, since `fit` does, and looked at by nobody.
     settings=merged(COMMON, MLPS["128-64-32"], {"num_samples": 1, "num_data": 100}),
+    special={(row, "AAE"): mirrored(MLPS["128-64-32"]) for row in TRAINING},
     smoke=SMOKE,
     smoke_rows=("cosine 2e-3",),
     row_title="training",
@@ -152,7 +161,8 @@ CHOSEN = {
     "AAE": "cosine 2e-3, output bias",
 }
 BEST = {family: merged(settings, TRAINING[CHOSEN[family]]) for family, settings in TRAINED.items()}
-LONGER: dict[Key, Settings] = {
+SPECIAL: dict[Key, Settings] = {
+    **ADVERSARIAL,
     **{key: settings for key, settings in EPOCHS.items() if key[1] == "VAE"},
     **{(row, "Hybrid"): {"epochs": 100} for row in ARCHITECTURES},
 }
@@ -162,7 +172,7 @@ reachable = Grid(
     rows=ARCHITECTURES,
     columns=BEST,
     settings=COMMON,
-    special=LONGER,
+    special=SPECIAL,
     smoke=SMOKE,
     smoke_rows=("128-64-2",),
     row_title="architecture",
@@ -178,7 +188,7 @@ denoising = Grid(
     columns=BEST,
     settings=merged(COMMON, NOISE),
     # Adversarial training has no corrupted input.
-    special={**LONGER, **{(row, "AAE"): None for row in ARCHITECTURES}},
+    special={**SPECIAL, **{(row, "AAE"): None for row in ARCHITECTURES}},
     scores=NOISY,
     smoke=SMOKE,
     smoke_rows=("128-64-2",),
