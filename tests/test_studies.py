@@ -440,6 +440,26 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         assert line.startswith("error: ") and said in line, line
 
 
+def test_one_command_at_a_time_runs_the_cells_of_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = sys.modules["pyro_aevb.studies.study"]
+    monkeypatch.setattr(command, "find", lambda name: (name, tiny()))
+    out = str(tmp_path / "o")
+    refused = []
+
+    def second(*args: object) -> list:
+        with pytest.raises(UsageError, match="another command is running cells in .*o; wait"):
+            study("tiny", seeds=1, out=out, show=False)
+        refused.append(True)
+        return []
+
+    monkeypatch.setattr("pyro_aevb.studies.work.run_cells", second)
+    study("tiny", seeds=1, out=out, show=False)
+    study("tiny", seeds=1, out=out, show=False)  # and the first one's end gives it back
+    assert len(refused) == 2
+
+
 def test_the_command_exits_with_1_when_a_cell_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

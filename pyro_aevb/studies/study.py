@@ -2,7 +2,8 @@ r"""Regenerate a comparison: ``python -m pyro_aevb.studies NAME``."""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -91,13 +92,16 @@ def study(
     unfinished = {cell.path for cell, _ in before.unfinished}
     todo = [cell for cell in chosen if cell.path in unfinished]
     failed: list[str] = []
-    with tqdm(
-        total=len(chosen),
-        initial=len(chosen) - len(todo),
-        disable=not show,
-        unit="cell",
-        desc=title,
-    ) as bar:
+    with (
+        _alone(folder) if todo else nullcontext(),
+        tqdm(
+            total=len(chosen),
+            initial=len(chosen) - len(todo),
+            disable=not show,
+            unit="cell",
+            desc=title,
+        ) as bar,
+    ):
         try:
             for cell, why in run_cells(todo, folder, device, root, jobs, backend):
                 bar.update()
@@ -147,6 +151,20 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
 
 def _name(cell: "Cell") -> str:
     return cell.path.parent.relative_to("cells").as_posix()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    r"""See to it that no other command runs cells of a study; the lock goes with the process."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / "study.lock", timeout=0):
+            yield
+    except Timeout:
+        raise UsageError(
+            f"another command is running cells in {folder}; wait for it or choose another --out"
+        ) from None
 
 
 def _claim(folder: Path, name: str, scale: str) -> None:
