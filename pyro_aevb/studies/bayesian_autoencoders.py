@@ -114,7 +114,8 @@ protocol = Grid(
 # at about the weight that the published runs give them. With trained means and variances in the
 # prior of every weight and without the output layer, theirs is 3,255 nats (256-128-32), 0.06 for
 # each image, where that of the bound is 10; and the hybrid's codes have a mean over the batch
-# beside a likelihood summed over 55,000 images.
+# beside a likelihood summed over 55,000 images. Adversarial training has Adam's lower momentum,
+# without which it runs away.
 TRAINED: dict[str, Settings] = {
     **FAMILIES,
     "Bayesian NN": {
@@ -130,6 +131,7 @@ TRAINED: dict[str, Settings] = {
         "beta": 1 / 55_000,
         "pair_parameters": {"bayesian": "decoder"},
     },
+    "AAE": {"pair": "AdversarialAutoencoder", "algorithm_options": {"momentum": 0.5}},
 }
 COSINE: Settings = {"schedule": "cosine"}
 DATA_MEAN: Settings = {"pair_parameters": {"output_bias": "data_mean"}}
