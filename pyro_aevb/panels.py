@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyro_aevb.plots import _figure, _grid, _plain, _save
+from pyro_aevb.plots import canvas
 from pyro_aevb.tiles import displayable, tile
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def curves(
     figure, drawn = _panels(len(panels), 3.4, 2.6)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     for axes, (title, lines) in zip(drawn, panels.items(), strict=True):
-        axes.set_title(_plain(title), fontsize="medium")
+        axes.set_title(canvas.plain(title), fontsize="medium")
         for name, (x, seeds) in lines.items():
             style: dict[str, Any] = {"color": f"C{names.index(name)}"}
             axes.plot(x, seeds.mean(0), marker="o" if len(x) <= 20 else "", ms=3, **style)
@@ -60,9 +60,9 @@ def curves(
     figure.supxlabel(xlabel)
     figure.supylabel(ylabel)
     for name in names:
-        drawn[0].plot([], [], color=f"C{names.index(name)}", label=_plain(name))
+        drawn[0].plot([], [], color=f"C{names.index(name)}", label=canvas.plain(name))
     figure.legend(loc="outside upper center", ncols=min(len(names), 6), frameon=False)
-    return _save(figure, path)
+    return canvas.save(figure, path)
 
 
 def image_rows(rows: Mapping[str, np.ndarray], path: str | Path) -> Path:
@@ -74,9 +74,9 @@ def image_rows(rows: Mapping[str, np.ndarray], path: str | Path) -> Path:
     """
     events = displayable(np.concatenate(list(rows.values())))
     count = len(next(iter(rows.values())))
-    figure, axes = _grid(events, len(rows), count, gap=True, cell=0.7)
-    axes.set_yticks(np.arange(len(rows)) + 0.5, [_plain(name) for name in rows])
-    return _save(figure, path)
+    figure, axes = canvas.grid(events, len(rows), count, gap=True, cell=0.7)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [canvas.plain(name) for name in rows])
+    return canvas.save(figure, path)
 
 
 def mosaics(panels: Mapping[str, np.ndarray], path: str | Path) -> Path:
@@ -90,9 +90,9 @@ def mosaics(panels: Mapping[str, np.ndarray], path: str | Path) -> Path:
     for axes, (title, images) in zip(drawn, panels.items(), strict=True):
         side = ceil(len(images) ** 0.5)
         axes.imshow(tile(displayable(images), side, side), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(_plain(title), fontsize="medium")
+        axes.set_title(canvas.plain(title), fontsize="medium")
         axes.set_axis_off()
-    return _save(figure, path)
+    return canvas.save(figure, path)
 
 
 def scatters(panels: Mapping[str, np.ndarray], labels: np.ndarray | None, path: str | Path) -> Path:
@@ -112,20 +112,20 @@ def scatters(panels: Mapping[str, np.ndarray], labels: np.ndarray | None, path: 
         colors = [f"C{i}" for i in index[order]]
         x, y = codes[order].T
         axes.scatter(x, y, c=colors, s=4, lw=0, alpha=0.7)
-        axes.set_title(_plain(title), fontsize="medium")
+        axes.set_title(canvas.plain(title), fontsize="medium")
         axes.set_aspect("equal", adjustable="datalim")
     if labels is not None:
         for i, name in enumerate(names):
             drawn[0].scatter([], [], color=f"C{i}", s=30, label=str(name))
         figure.legend(loc="outside right center", title="label", frameon=False)
-    return _save(figure, path)
+    return canvas.save(figure, path)
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
     r"""A figure of so many panels, at most three in a row."""
     columns = min(count, 3)
     rows = ceil(count / columns)
-    figure = _figure(0.5 + width * columns, 0.6 + height * rows)
+    figure = canvas.blank(0.5 + width * columns, 0.6 + height * rows)
     drawn = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in drawn[count:]:
         axes.set_visible(False)

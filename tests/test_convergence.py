@@ -15,6 +15,7 @@ from pyro_aevb.estimators.convergence import against_samples, against_weights
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.quantities import log_likelihood, summarize
 from pyro_aevb.estimators.streaming import LogWeights, milestones
+from pyro_aevb.plots import canvas
 from pyro_aevb.report import CONVERGED, converged, warnings
 
 
@@ -149,8 +150,8 @@ def test_an_estimate_has_converged_within_the_limit_or_its_error():
 
 
 def test_the_figure_shows_means_and_what_has_moved(tmp_path, monkeypatch):
-    figures, save = [], plots._save
-    monkeypatch.setattr(plots, "_save", lambda f, path: figures.append(f) or save(f, path))
+    figures, save = [], canvas.save
+    monkeypatch.setattr(canvas, "save", lambda f, path: figures.append(f) or save(f, path))
     source = PPCA()
     x = source.data(50)
     curve = against_samples(score(ready(source, x), batches(x), 100))

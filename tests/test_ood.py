@@ -13,6 +13,7 @@ from pyro_aevb import plots
 from pyro_aevb.estimators.importance import Scores, score
 from pyro_aevb.estimators.ood import auroc, scores_of, separation
 from pyro_aevb.models import Autoencoder
+from pyro_aevb.plots import canvas
 
 
 def of(log_p):
@@ -126,8 +127,8 @@ def test_foreign_data_are_found_by_every_score():
 
 
 def test_the_figure_shows_both_sets(tmp_path, monkeypatch):
-    figures, save = [], plots._save
-    monkeypatch.setattr(plots, "_save", lambda f, path: figures.append(f) or save(f, path))
+    figures, save = [], canvas.save
+    monkeypatch.setattr(canvas, "save", lambda f, path: figures.append(f) or save(f, path))
     a, b = np.random.default_rng(0).normal(size=(2, 500)) * 3 + [[-90], [-120]]
     plots.against(("mnist", "other"), (a, b), "log_likelihood", 0.987, tmp_path / "a.png")
     axes = figures[0].axes[0]

@@ -14,19 +14,20 @@ from matplotlib.image import imread
 from scipy import stats
 
 from pyro_aevb import plots, tiles
+from pyro_aevb.plots import canvas
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that were saved, in order."""
     figures: list[Figure] = []
-    save = plots._save
+    save = canvas.save
 
     def record(figure: Figure, path: str | Path) -> Path:
         figures.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", record)
+    monkeypatch.setattr(canvas, "save", record)
     return figures
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb import panels
-from pyro_aevb.plots import NATS
+from pyro_aevb.plots.canvas import NATS
 from pyro_aevb.predict import decode_grid, encode, generate, reconstruct
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declarations import Cell
