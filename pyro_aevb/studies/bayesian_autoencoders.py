@@ -167,7 +167,7 @@ search = Grid(
     smoke=SMOKE,
     smoke_rows=("128-64-2, cosine 2e-3, output bias",),
     row_title="training",
-    chosen="rates, schedules and output biases, for one small and one large code.",
+    chosen="nothing: these are the candidates, for one small and one large code.",
 )
 BEST = {"2": "cosine 2e-3, output bias", "32": "cosine 4e-3, output bias"}
 
