@@ -246,9 +246,10 @@ CLEAN = Published(
         ("32", "Bayesian NN"): "-71.49 in the stored notebook",
     },
     tried={
-        ("256-128-2", "AAE"): "rates and schedules; a generator at full strength. In the published "
-        "code its steps also change the discriminator, whose losses stay at chance, so that it "
-        "hardly regularizes",
+        (row, "AAE"): "rates and schedules; a generator at full strength. In the published code "
+        "its steps also change the discriminator, whose losses stay at chance, so that it hardly "
+        "regularizes"
+        for row in ("256-128-2", "128-64-3")
     },
 )
 NOISY_PUBLISHED = Published(
