@@ -297,12 +297,11 @@ One seed so far, so differences of a nat between neighbours mean little, and tho
 
 - Training separates these figures more than what is random does. An output bias that starts at the
   logit of the data's mean instead of zero is worth 15 nats to a VAE with a code of 32 dimensions at
-  a rate of 2e-3: without it, many more of the decoder's hidden units saturate.
+  a rate of 2e-3 (the table of what was tried).
 - With the KL terms at about their published weights, an autoencoder whose weights are random
-  reconstructs as well as one whose weights are not, and not better. What separates the Bayesian net
-  from the VAE in the published figures is that nothing regularizes its codes.
-- The VAE's reconstructions are the worst at 32 dimensions, where its KL is largest; it is the one
-  family here, with the hybrid, that has a bound on the log-likelihood at all.
+  reconstructs as well as one whose weights are not, and not better.
+- The VAE's reconstructions are the worst at 32 dimensions, where its KL is largest; it and
+  the hybrid are the families here that have a bound on the log-likelihood at all.
 """
 
 
