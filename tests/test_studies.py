@@ -22,9 +22,9 @@ from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
 from pyro_aevb.studies.page import write_page
-from pyro_aevb.studies.records import Record
+from pyro_aevb.studies.records import Record, note_failure
 from pyro_aevb.studies.study import SHIPPED, find
-from pyro_aevb.studies.work import run_cells, work
+from pyro_aevb.studies.work import DIED, STARTED, run_cells, work
 
 DOCS = Path(__file__).parents[1] / "docs" / "studies.md"
 QUICK = {"data": "digits", "num_samples": 5, "num_data": 40, "epochs": 2}
@@ -304,6 +304,24 @@ def test_a_failed_cell_is_reported_and_does_not_stop_the_others(
     changed = declared(tmp_path / "tiny.py", "tiny((), special={('2', 'AE'): {'lr': 0.5}})")
     (line,) = study(changed, seeds=1, out=str(tmp_path / "out"), show=False).failed
     assert "lr was None and is now 0.5" in line
+
+
+def test_a_cell_whose_process_dies_is_told_from_one_that_runs(tmp_path: Path) -> None:
+    (tmp_path / "dying.py").write_text("import os\n\nos._exit(1)\n")
+    deadly = {"pair": str(tmp_path / "dying.py") + ":Pair"}
+    file = declared(tmp_path / "tiny.py", f"tiny((), special={{('2', 'AE'): {deadly}}})")
+    out = tmp_path / "out"
+    # A cell that runs beside it goes with it, and both are named.
+    lines = study(file, seeds=1, jobs=2, out=str(out), show=False).failed
+    assert lines[0] == f"sizes / 2 / AE / seed 0: {DIED}"
+    assert f"2 / AE: {DIED}" in (out / "page/tiny.md").read_text().replace("; 2 / VAE", "")
+    mended = declared(tmp_path / "tiny.py", "tiny(())")
+    assert not study(mended, seeds=1, out=str(out), show=False).failed
+    # What stands there while a cell runs, and after a kill of the whole command.
+    cell = tiny(()).cells("full", 1)[1]
+    note_failure(cell, tmp_path, STARTED)
+    write_page(Collected(tiny(()), "full", 1, tmp_path), "page", tmp_path)
+    assert f"2 / VAE: {STARTED}" in (tmp_path / "page.md").read_text()
 
 
 def test_misspelt_settings_fail_before_any_training(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ Backend = Literal["loky", "dask", "ray"]
 SHARED = ("num_samples", "weight_samples", "num_data", "memory", "compile", "seed")
 r"""Settings of ``fit`` that a further scoring takes over."""
 
-DIED = "its process died while it ran (out of memory?)"
+STARTED = "started and not finished: it is running now, or was stopped"
 r"""Stands in a cell's file of failure from its start to its end."""
+
+DIED = "its process died while it ran (out of memory?)"
 
 _TURN = threading.Lock()
 r"""Pyro's state is the process's, and a worker of a cluster may have several threads."""
@@ -53,7 +55,7 @@ def work(
         # tqdm's own is shared among processes, and left behind if this one is killed
         tqdm.set_lock(threading.RLock())
     with _TURN:
-        note_failure(cell, out, DIED)
+        note_failure(cell, out, STARTED)
         try:
             _work(cell, out, device, data_root)
         except Exception as error:  # whatever it is, other cells go on
@@ -164,10 +166,11 @@ def run_cells(
                     rest.remove(cell)
                     yield cell, failed
             except BrokenProcessPool:
-                died = [cell for cell in rest if failure(cell, out) == DIED]
+                died = [cell for cell in rest if failure(cell, out) == STARTED]
                 if not died:
                     raise
                 for cell in died:  # it resumes with the next start
+                    note_failure(cell, out, DIED)
                     rest.remove(cell)
                     yield cell, DIED
 
