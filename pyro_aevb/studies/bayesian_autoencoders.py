@@ -149,21 +149,14 @@ TRIED = {
     "128-64-2": [f"cosine {rate}, output bias" for rate in ("1e-3", "2e-3", "4e-3")],
 }
 
+CANDIDATES = {f"{row}, {name}": (row, name) for row, names in TRIED.items() for name in names}
 search = Grid(
     "search",
-    rows={
-        f"{row}, {name}": merged(MLPS[row], TRAINING[name])
-        for row, names in TRIED.items()
-        for name in names
-    },
+    rows={title: merged(MLPS[row], TRAINING[name]) for title, (row, name) in CANDIDATES.items()},
     columns=TRAINED,
     # Of test data a few are scored, since `fit` does, and looked at by nobody.
     settings=merged(COMMON, {"num_samples": 1, "num_data": 100}),
-    special={
-        (f"{row}, {name}", "AAE"): mirrored(MLPS[row])
-        for row, names in TRIED.items()
-        for name in names
-    },
+    special={(title, "AAE"): mirrored(MLPS[row]) for title, (row, _) in CANDIDATES.items()},
     smoke=SMOKE,
     smoke_rows=("128-64-2, cosine 2e-3, output bias",),
     row_title="training",
