@@ -5,11 +5,13 @@ https://arxiv.org/abs/1312.6114), figures 2 and 3, which give no numbers, and of
 "Auto-encoding Variational Bayes" (course project), which gives none either.
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 from pyro_aevb.studies.declarations import (
     Figure,
     Grid,
+    Key,
     Settings,
     Study,
     Table,
@@ -64,7 +66,6 @@ PAPER: Settings = {
     "binarize": "none",
     "batch_size": 100,
     "optimizer": "adagrad",
-    "lr": 0.02,
     "map_prior": 1.0,
     "num_samples": 1000,
     "pair_parameters": {"init": "aevb", "output_bias": "init"},
@@ -111,15 +112,43 @@ steps = Grid(
     row_title="data and step",
     chosen="nothing: these are the candidates.",
 )
+# What `steps` finds, by data set and algorithm.
+FOUND: dict[Key, float] = {
+    ("MNIST", "AEVB"): 0.02,
+    ("MNIST", "wake-sleep"): 0.01,
+    ("Frey Face", "AEVB"): 0.01,
+    ("Frey Face", "wake-sleep"): 0.01,
+    ("1,000 images", "AEVB"): 0.1,
+    ("1,000 images", "wake-sleep"): 0.1,
+    ("1,000 images", "Monte Carlo EM"): 0.02,
+    ("50,000 images", "AEVB"): 0.1,
+    ("50,000 images", "wake-sleep"): 0.02,
+    ("50,000 images", "Monte Carlo EM"): 0.02,
+}
+
+
+def found(rows: Iterable[str], columns: Iterable[str]) -> dict[Key, Settings]:
+    r"""The step of each cell, by the data set that a row's title starts with."""
+    titles = [(row, column) for row in rows for column in columns]
+    return {
+        (row, column): {"lr": lr}
+        for row, column in titles
+        for (data, algorithm), lr in FOUND.items()
+        if row.startswith(data) and column == algorithm
+    }
+
+
 STEP = "the published protocol, with the step of Adagrad that `steps` finds for these data."
 
+CODES: dict[str, Settings] = {
+    **{f"MNIST, N_z = {n}": merged(MNIST, size(n)) for n in SIZES},
+    **{f"Frey Face, N_z = {n}": merged(FREY, size(n)) for n in (2, 5, 10, 20)},
+}
 bounds = Grid(
     "wake-sleep",
-    rows={
-        **{f"MNIST, N_z = {n}": merged(MNIST, size(n)) for n in SIZES},
-        **{f"Frey Face, N_z = {n}": merged(FREY, size(n)) for n in (2, 5, 10, 20)},
-    },
+    rows=CODES,
     columns=ALGORITHMS,
+    special=found(CODES, ALGORITHMS),
     settings=merged(PAPER, {"num_samples": 100}),
     looks=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
     smoke=SMOKE,
@@ -136,6 +165,7 @@ marginal = Grid(
     "marginal-likelihood",
     rows={"1,000 images": THOUSAND, "50,000 images": FIFTY_THOUSAND},
     columns=MARGINAL_ALGORITHMS,
+    special=found(("1,000 images", "50,000 images"), MARGINAL_ALGORITHMS),
     settings=merged(PAPER, {"num_data": 1000}),
     scores={
         "ais": {
@@ -155,7 +185,7 @@ marginal = Grid(
 )
 
 LATENT = "latent-dimensions"
-FOUND = (
+CHOICE = (
     "The lower bound on validation data in the first epochs, by which the steps were chosen; "
     "N_z = 10 stands for the other sizes."
 )
@@ -176,7 +206,7 @@ STUDY = Study(
         Table("Log-likelihood by size of the code", LATENT, "test/log_likelihood", text=GREY),
         Table("Reconstruction by size of the code", LATENT, "test/reconstruction", text=GREY),
         Table("Active units by size of the code", LATENT, "test/active_units", places=1),
-        Table("Steps of Adagrad, on validation data", steps.name, "history/elbo", text=FOUND),
+        Table("Steps of Adagrad, on validation data", steps.name, "history/elbo", text=CHOICE),
         Table("Lower bound, AEVB and wake-sleep", bounds.name, "test/elbo"),
         Table("Marginal likelihood, importance sampling", marginal.name, "test/log_likelihood"),
         Table("Marginal likelihood, annealed", marginal.name, "ais/ais_lower"),
