@@ -320,8 +320,10 @@ One seed so far, so differences of a nat between neighbours mean little, and tho
 """
 
 
-def picture(name: str, caption: str, draw: Callable[..., bool]) -> Figure:
-    return Figure(name, caption, partial(draw, grid="protocol", rows=["128-64-2"]))
+def picture(
+    name: str, caption: str, draw: Callable[..., bool], grid: str = protocol.name
+) -> Figure:
+    return Figure(name, caption, partial(draw, grid=grid, rows=["128-64-2"]))
 
 
 STUDY = Study(
@@ -379,6 +381,12 @@ STUDY = Study(
             "reconstructions-noisy",
             "Reconstructions of images with noise of standard deviation 0.1, 128-64-2.",
             partial(reconstructions, noise=0.1),
+        ),
+        picture(
+            "reconstructions-noisy-trained",
+            "The same by nets that were trained on images with such noise, 128-64-2.",
+            partial(reconstructions, noise=0.1),
+            denoising.name,
         ),
         picture("codes", "Test images encoded into two dimensions, 128-64-2.", codes),
         picture(
