@@ -191,6 +191,19 @@ CHOICE = (
 )
 GREY = "Grey pixels: a cross-entropy, comparable only within its columns."
 
+FINDINGS = """\
+One seed so far.
+
+- Two hundred latent dimensions are not "very poor". The lower bound is 1.1 nats below that of 20
+  dimensions and 1.4 above that of 10; with binarized pixels 0.4 below that of 20, and the
+  log-likelihood is the highest of all sizes. 25 of the 200 dimensions are active, 35 with
+  binarized pixels. Superfluous ones do little harm, as Kingma and Welling say.
+- The autoencoder reconstructs better than the VAE from three dimensions on, by 2 nats there and
+  by 27 at 200; at two dimensions they are level.
+- Draws from a normal fitted to the autoencoder's codes decode to fragments from 20 dimensions on,
+  and so do codes that are moved by two standard deviations; those of the VAE mostly to digits.
+"""
+
 STUDY = Study(
     title="Auto-encoding variational Bayes",
     text="An autoencoder without noise against a VAE at growing sizes of the code, as Ravaux and "
@@ -213,6 +226,7 @@ STUDY = Study(
         Table("Marginal likelihood, appendix D", marginal.name, "reciprocal/reciprocal"),
         Table("Seconds per epoch", marginal.name, "seconds_per_epoch", lower_is_better=True),
     ),
+    findings=FINDINGS,
     figures=(
         Figure(
             "reconstruction-by-epoch",
