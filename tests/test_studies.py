@@ -125,6 +125,17 @@ def test_declarations_that_do_not_fit_are_refused() -> None:
         Study("", "", tiny().grids, [Table("", "g", "parameters")])
     with pytest.raises(UsageError, match="no column 'GAN'"):
         Study("", "", tiny().grids, [Table("", "sizes", "parameters", relative_to="GAN")])
+    with pytest.raises(UsageError, match="no quantity 'tst/elbo'; there are .* test/METRIC"):
+        Study("", "", tiny().grids, [Table("", "sizes", "tst/elbo")])
+    for key in ((2, "VAE"), ("2", "GAN")):
+        said = Published("Theirs", {key: 1.0})
+        with pytest.raises(UsageError, match="Theirs: .* is no cell of its tables"):
+            Study("", "", tiny().grids, [Table("", "sizes", "parameters", said)])
+    twice = [Table("A", "sizes", "parameters"), Table("A", "sizes", "test/elbo")]
+    with pytest.raises(UsageError, match="two tables of a study are called 'A'"):
+        Study("", "", tiny().grids, twice)
+    with pytest.raises(UsageError, match="two grids of a study are called 'sizes'"):
+        Study("", "", tiny().grids * 2, [])
     clash = replace(tiny().grids[0], rows={"a b": {}, "a-b": {}})
     with pytest.raises(UsageError, match="have one path"):
         Study("", "", (clash,), ())
@@ -226,6 +237,21 @@ def test_ratios_are_taken_seed_by_seed(tmp_path: Path) -> None:
 
 
 # What is run
+
+
+def test_a_number_is_of_its_own_scoring_or_refused(tmp_path: Path) -> None:
+    study = tiny((), scores={"noisy": {"corruption": "gaussian"}})
+    collected = fake(study, tmp_path, {("2", "VAE"): [-1.0]})
+    cell = collected.of("sizes", "2", "VAE")[0]
+    # Under noise there are other metrics than without; those of clean data are no stand-in.
+    look = collected.records[cell.path].looks[str(cell.looks[-1])]
+    clean = {"reconstruction": {"value": -1.0}, "gap": {"value": 3.0}}
+    noisy = {"std 0.1": {"metrics": {"reconstruction": {"value": -2.0}}}}
+    look["noisy"] = {"metrics": clean, "corrupted": noisy}
+    assert collected.number(cell, "test/reconstruction") == -1.0
+    assert collected.number(cell, "noisy/reconstruction") == -2.0
+    with pytest.raises(UsageError, match="no metric 'noisy/gap': .* has reconstruction"):
+        collected.number(cell, "noisy/gap")
 
 
 def test_cells_are_ordinary_runs(done: Path) -> None:

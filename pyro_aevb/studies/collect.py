@@ -119,6 +119,9 @@ class Collected:
 
         Returns:
             None if it is not there yet, NaN if it is not defined.
+
+        Raises:
+            UsageError: The scoring has no metric of this name.
         """
         found = self.records[cell.path].looks.get(str(epochs or cell.looks[-1]), {})
         if quantity == "parameters":
@@ -133,8 +136,11 @@ class Collected:
             return None if FIT not in found else np.nan if value is None else value
         if source not in found:
             return None
-        metric = _metrics(found[source]).get(name, {"value": None})
-        return np.nan if metric["value"] is None else float(metric["value"])
+        metrics = _metrics(found[source])
+        if name not in metrics:
+            raise UsageError(f"no metric {quantity!r}: {cell} has {', '.join(metrics)}")
+        value = metrics[name]["value"]
+        return np.nan if value is None else float(value)
 
     def num_train(self, cell: Cell) -> int:
         r"""How many data a run is trained on."""
@@ -166,6 +172,6 @@ class Collected:
 
 
 def _metrics(results: Mapping[str, Any]) -> dict[str, Any]:
-    r"""The metrics of a scoring; where it has a section of its own, those win."""
+    r"""The metrics of a scoring: of its sections alone, if it has any."""
     sections = [entry for name in SECTIONS for entry in results.get(name, {}).values()]
-    return {name: m for part in (results, *sections) for name, m in part["metrics"].items()}
+    return {name: m for part in sections or [results] for name, m in part["metrics"].items()}

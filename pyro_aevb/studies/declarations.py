@@ -17,6 +17,9 @@ r"""Settings of :func:`pyro_aevb.fit`, or of :func:`pyro_aevb.evaluate`, by name
 Key = tuple[str, str]
 r"""A row and a column."""
 
+OF_RUNS = ("parameters", "seconds_per_epoch")
+r"""Quantities of a run that no scoring has."""
+
 Scale = Literal["smoke", "full"]
 
 
@@ -134,6 +137,10 @@ class Published:
     remarks: Mapping[Key, str] = field(default_factory=dict)
     tried: Mapping[Key, str] = field(default_factory=dict)
 
+    def keys(self) -> set[Key]:
+        r"""All cells of which something is said."""
+        return {*self.values, *self.aside, *self.remarks, *self.tried}
+
     def __post_init__(self) -> None:
         for key in self.aside:
             if key not in self.remarks or key in self.values:
@@ -205,10 +212,28 @@ class Study:
     findings: str = ""
 
     def __post_init__(self) -> None:
+        _check_once("grids", [slug(grid.name) for grid in self.grids])
+        _check_once("tables", [slug(table.title) for table in self.tables])
+        _check_once("figures", [figure.name for figure in self.figures])
+        shown: dict[int, set[Key]] = {}
         for table in self.tables:
-            columns = self.grid(table.grid).columns
-            if table.relative_to is not None and table.relative_to not in columns:
+            grid = self.grid(table.grid)
+            if table.relative_to is not None and table.relative_to not in grid.columns:
                 raise UsageError(f"{table.title}: grid has no column {table.relative_to!r}")
+            source, slash, _ = table.quantity.partition("/")
+            sources = ("test", "history", *grid.scores) if slash else OF_RUNS
+            if source not in sources:
+                raise UsageError(
+                    f"{table.title}: no quantity {table.quantity!r}; there are "
+                    f"{', '.join(OF_RUNS)}, test/METRIC, history/COLUMN"
+                    + "".join(f", {name}/METRIC" for name in grid.scores)
+                )
+            if table.published is not None:
+                shown.setdefault(id(table.published), set()).update(grid.keys("full"))
+        for table in self.tables:
+            if table.published is not None:
+                for key in table.published.keys() - shown[id(table.published)]:
+                    raise UsageError(f"{table.published.title}: {key} is no cell of its tables")
         paths: dict[Path, Cell] = {}
         for cell in self.cells("full", 1):
             if paths.setdefault(cell.path, cell) is not cell:
@@ -235,6 +260,14 @@ def merged(*parts: Settings) -> dict[str, Any]:
             both = isinstance(before, Mapping) and isinstance(value, Mapping)
             whole[name] = {**before, **value} if both else value  # type: ignore[dict-item]
     return whole
+
+
+def _check_once(what: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"two {what} of a study are called {name!r}; they need different names"
+            )
 
 
 def slug(name: str) -> str:

@@ -121,8 +121,7 @@ def _figures(collected: Collected, beside: Path) -> Iterator[str]:
 
 
 def _choices(collected: Collected) -> str:
-    grids = "\n".join(f"- {grid.name}: {grid.chosen}" for grid in collected.study.grids)
-    return f"Test data are for the tables alone; nothing was chosen by a look at them.\n\n{grids}"
+    return "\n".join(f"- {grid.name}: {grid.chosen}" for grid in collected.study.grids)
 
 
 def _unfinished(collected: Collected) -> str:
