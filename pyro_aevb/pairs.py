@@ -20,6 +20,7 @@ import importlib.util
 import inspect as python_inspect
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -303,17 +304,19 @@ def _import_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's file does while it is imported
-        raise UsageError(_import_failure(path.name, error)) from error
+        raise UsageError(_import_failure(path.name, error, str(path))) from error
     finally:
         sys.path.remove(str(path.parent))
     return module
 
 
-def _import_failure(name: str, error: Exception) -> str:
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    line = getattr(error, "lineno", None) or (frame.tb_lineno if frame else "?")
+def _import_failure(name: str, error: Exception, file: str | None = None) -> str:
+    r"""What went wrong, and at which line: the last one that ran of a file, or else of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if file in (None, frame.filename)]
+    line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+    if isinstance(error, UsageError):
+        return f"{name}, line {line}: {error}"
     return f"importing {name} failed at line {line}: {type(error).__name__}: {_first_line(error)}"
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from functools import partial, wraps
@@ -18,6 +19,7 @@ import torch
 
 import pyro_aevb
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs import Run
 from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
@@ -49,18 +51,18 @@ def tiny(looks: tuple[int, ...] = (1,), **changes) -> Study:
 
 
 FIGURES = (
-    Figure("bound", "B", partial(curves, grid="sizes", quantities={"b": "history/elbo"})),
-    Figure("looks", "L", partial(curves, grid="sizes", quantities={"l": "test/elbo"})),
-    Figure("pictures", "P", partial(reconstructions, grid="sizes", noise=0.1)),
-    Figure("codes", "C", partial(codes, grid="sizes")),
-    Figure("grids", "G", partial(decoded_grids, grid="sizes")),
-    Figure("generated", "S", partial(generated, grid="sizes")),
+    Figure("bound", "B", partial(curves, quantities={"b": "history/elbo"}), "sizes"),
+    Figure("looks", "L", partial(curves, quantities={"l": "test/elbo"}), "sizes"),
+    Figure("pictures", "P", partial(reconstructions, noise=0.1), "sizes"),
+    Figure("codes", "C", codes, "sizes"),
+    Figure("grids", "G", decoded_grids, "sizes"),
+    Figure("generated", "S", generated, "sizes"),
 )
 
 
 def declared(path: Path, source: str) -> str:
     """A file with a study, as a user has it."""
-    path.write_text(f"from test_studies import tiny\n\nSTUDY = {source}\n")
+    path.write_text(f"from test_studies import *\n\nSTUDY = {source}\n")
     return str(path)
 
 
@@ -123,8 +125,15 @@ def test_declarations_that_do_not_fit_are_refused() -> None:
         tiny(special={("2", "GAN"): {}})
     with pytest.raises(UsageError, match="no grid 'g'"):
         Study("", "", tiny().grids, [Table("", "g", "parameters")])
-    with pytest.raises(UsageError, match="no column 'GAN'"):
-        Study("", "", tiny().grids, [Table("", "sizes", "parameters", relative_to="GAN")])
+    with pytest.raises(UsageError, match="table 'T': its grid has no column 'GAN'"):
+        Study("", "", tiny().grids, [Table("T", "sizes", "parameters", relative_to="GAN")])
+    for wrong, said in (
+        ({"grid": "size"}, "figure 'F': there is no grid 'size'"),
+        ({"grid": "sizes", "rows": ["3"]}, "figure 'F': its grid has no row '3'"),
+        ({"grid": "sizes", "columns": ["GAN"]}, "figure 'F': its grid has no column 'GAN'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            Study("", "", tiny().grids, [], [Figure("F", "", codes, **wrong)])
     with pytest.raises(UsageError, match="no quantity 'tst/elbo'; there are .* test/METRIC"):
         Study("", "", tiny().grids, [Table("", "sizes", "tst/elbo")])
     for key in ((2, "VAE"), ("2", "GAN")):
@@ -141,6 +150,28 @@ def test_declarations_that_do_not_fit_are_refused() -> None:
         Study("", "", (clash,), ())
     with pytest.raises(UsageError, match="aside"):
         Published("", {}, aside={("2", "AE"): 1.0})
+    for changes, said in (
+        ({"smoke_rows": ()}, "has no cells"),
+        ({"scores": {"test": {}}}, "a scoring called 'test' hides"),
+        ({"smoke_scores": {"noisy": {}}}, "smoke_scores has 'noisy', which is none"),
+        ({"scores": {"β": {}}}, "'β' names no path"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tiny(**changes)
+
+
+def test_settings_that_are_none_are_refused_before_any_training() -> None:
+    for changes, said in (
+        (
+            {"special": {("2", "AE"): {"epoch": 1}}},
+            r"cell sizes / 2 / AE: pyro_aevb.fit has no setting 'epoch'; did you mean 'epochs'\?",
+        ),
+        ({"scores": {"more": {"num_sample": 1}}}, "evaluate has no setting 'num_sample'"),
+        ({"smoke": {"bach_size": 1}}, "no setting 'bach_size'; did you mean 'batch_size'"),
+        ({"special": {("2", "VAE"): {"seed": 1}}}, "VAE: 'seed' is not a cell's: the study sets"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tiny(**changes)
 
 
 # What is put into tables
@@ -157,6 +188,7 @@ def fake(study: Study, out: Path, values: dict[tuple[str, str], list[float | Non
             record = Record.of(cell, out)
             record.looks = {str(cell.looks[-1]): {"test": {**found, "parameters": 10}}}
             record.write(cell, out)
+            Run(out / cell.path).write_settings({})
     return Collected(study, "full", seeds, out)
 
 
@@ -222,8 +254,9 @@ def test_the_page_says_what_is_met_by_any_table_and_what_is_not(tmp_path: Path) 
     second = {("a", "x"): [-11.0] * 3, ("a", "y"): [-20.5] * 3, ("b", "x"): [-29.0] * 3}
     fake(replace(study, grids=study.grids[1:], tables=study.tables[1:]), tmp_path, second)
     collected = Collected(study, "full", 3, tmp_path)
-    page = write_page(collected, "t", tmp_path / "page").read_text()
-    assert "of 3 values, 2 are met or beaten by a mean here, 1 are not, 0 are not measured" in page
+    page = write_page(collected, "t", tmp_path / "page")[0].read_text()
+    assert "of 3 values: met or beaten by a mean here 2, not met 1, not measured yet 0." in page
+    assert "1 of 3 measured in the table *First*; 1 of 3 measured in the table *Second*." in page
     assert "| a | y | -20.0 | -20.50 | 0.50 | Second | everything |" in page
     assert "- one: b / x (seed 2): not run yet" in page
     assert "- two: b / y: not run yet" in page
@@ -252,6 +285,54 @@ def test_a_number_is_of_its_own_scoring_or_refused(tmp_path: Path) -> None:
     assert collected.number(cell, "noisy/reconstruction") == -2.0
     with pytest.raises(UsageError, match="no metric 'noisy/gap': .* has reconstruction"):
         collected.number(cell, "noisy/gap")
+    with pytest.raises(UsageError, match="no quantity 'noise/gap'; there are"):
+        collected.number(cell, "noise/gap")
+    collected.run(cell).write_history([{"epoch": 1, "elbo": -3.0}])
+    assert collected.number(cell, "history/elbo") == -3.0
+    with pytest.raises(UsageError, match="no column history/elbow: .* has epoch, elbo"):
+        collected.number(cell, "history/elbow")
+
+
+def test_what_cannot_be_shown_costs_itself_alone(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(done / "cells", tmp_path / "out" / "cells")
+    (tmp_path / "out/study.json").write_text('{"study": "tiny.py", "scale": "full"}')
+    (tmp_path / "out/cells/sizes/2/VAE/seed3.json").write_text("{}")
+    source = """replace(
+        tiny(),
+        tables=[Table("Spelt", "sizes", "test/elbow"), *tiny().tables],
+        figures=[
+            Figure("wrong", "W", partial(curves, quantities={"b": "history/elbow"}), "sizes"),
+            Figure("own", "O", lambda *args, **which: 1 / 0, "sizes"),
+            *FIGURES[-1:],
+        ],
+    )"""
+    file = declared(tmp_path / "tiny.py", source)
+    outcome = study(file, seeds=1, out=str(tmp_path / "out"), page_only=True)
+    page, said = outcome.page.read_text(), capsys.readouterr()
+    assert [line.partition(":")[0] for line in outcome.missing] == [
+        "table 'Spelt'",
+        "figure 'wrong'",
+        "figure 'own'",
+    ]
+    assert "*Not shown: ZeroDivisionError: division by zero*" in page
+    assert all(f"not shown: {line}" in said.err for line in outcome.missing)
+    assert "![S](tiny/generated.png)" in page and "### Reconstruction\n\n| " in page
+    assert "python -m pyro_aevb.studies tiny.py --scale full --seeds 1" in page
+    assert "- 1 runs of further seeds are there and not shown" in page
+    assert "sizes: 2 of 2 cells are finished\n" in said.out
+
+
+def test_codes_of_other_than_two_dimensions_are_not_drawn(tmp_path: Path) -> None:
+    wide = tiny(
+        (), special={("2", "AE"): None, ("2", "VAE"): {"pair_parameters": {"latent_dim": 3}}}
+    )
+    assert work(wide.cells("full", 1)[0], tmp_path)[1] is None
+    collected = Collected(replace(wide, figures=FIGURES[3:5]), "full", 1, tmp_path)
+    _, missing = write_page(collected, "wide", tmp_path / "page")
+    for name, line in zip(("codes", "grids"), missing, strict=True):
+        assert line == f"figure {name!r}: VAE has codes of 3 dimensions; draw rows that have 2"
 
 
 def test_cells_are_ordinary_runs(done: Path) -> None:
@@ -329,7 +410,38 @@ def test_a_failed_cell_is_reported_and_does_not_stop_the_others(
     # Changed, it is refused: the record would be false.
     changed = declared(tmp_path / "tiny.py", "tiny((), special={('2', 'AE'): {'lr': 0.5}})")
     (line,) = study(changed, seeds=1, out=str(tmp_path / "out"), show=False).failed
-    assert "lr was None and is now 0.5" in line
+    assert line.startswith("sizes / 2 / AE / seed 0: lr was None and is now 0.5; remove ")
+
+
+def test_an_interrupted_first_look_keeps_what_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args, **kwargs):
+        raise Killed
+
+    cell = tiny(()).cells("full", 1)[0]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("pyro_aevb.Run.write_results", killed)
+        work(cell, tmp_path)
+    (other,) = tiny((), special={("2", "VAE"): None, ("2", "AE"): {"lr": 0.5}}).cells("full", 1)
+    assert "lr was None and is now 0.5; remove" in str(work(other, tmp_path)[1])
+    # Without a run nothing is lost by other settings.
+    shutil.rmtree(tmp_path / cell.path)
+    assert work(other, tmp_path)[1] is None
+
+
+def test_a_run_that_is_gone_is_named(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done / "cells", tmp_path / "cells")
+    shutil.rmtree(tmp_path / "cells/sizes/2/AE/seed0")
+    pictured = replace(tiny(), figures=FIGURES)
+    page, missing = write_page(Collected(pictured, "full", 1, tmp_path), "tiny", tmp_path / "page")
+    assert not missing
+    unfinished = page.read_text().partition("## Unfinished cells")[2]
+    assert re.search(r"- sizes: 2 / AE: .*seed0 is gone; put it back, or remove .*json", unfinished)
+    assert "is gone" in str(work(tiny().cells("full", 1)[0], tmp_path)[1])
+    # A cell that comes back has its numbers.
+    shutil.copytree(done / "cells/sizes/2/AE/seed0", tmp_path / "cells/sizes/2/AE/seed0")
+    assert not Collected(tiny(), "full", 1, tmp_path).unfinished
 
 
 def test_a_cell_whose_process_dies_is_told_from_one_that_runs(tmp_path: Path) -> None:
@@ -348,16 +460,6 @@ def test_a_cell_whose_process_dies_is_told_from_one_that_runs(tmp_path: Path) ->
     note_failure(cell, tmp_path, STARTED)
     write_page(Collected(tiny(()), "full", 1, tmp_path), "page", tmp_path)
     assert f"2 / VAE: {STARTED}" in (tmp_path / "page.md").read_text()
-
-
-def test_misspelt_settings_fail_before_any_training(tmp_path: Path) -> None:
-    for changes, name in (
-        ({"special": {("2", "AE"): {"epoch": 1}}}, "fit has no setting 'epoch'"),
-        ({"scores": {"more": {"num_sample": 1}}}, "evaluate has no setting 'num_sample'"),
-    ):
-        cell = tiny(**changes).cells("full", 1)[0]
-        assert name in str(work(cell, tmp_path)[1])
-        assert not (tmp_path / cell.path).exists()
 
 
 class Killed(BaseException):
@@ -449,7 +551,10 @@ def test_the_study_of_the_documentation_runs(tmp_path: Path) -> None:
     (tmp_path / "sizes.py").write_text(source[1])
     outcome = study(str(tmp_path / "sizes.py"), "smoke", out=str(tmp_path / "o"), show=False)
     page = outcome.page.read_text()
-    assert not outcome.failed and "smoke scale" in page
+    assert not outcome.failed and not outcome.missing and "smoke scale" in page
+    # Of tiny data nothing is met, and nothing missed.
+    assert "(-110.0)" in page or "(-109.0)" in page
+    assert "(▲" not in page and "(▼" not in page and "Against what was" not in page
     vae = (64 * 500 + 500) + (500 * 4 + 4) + (2 * 500 + 500) + (500 * 64 + 64)
     assert f"| 2 | {vae} | {vae} |" in page
     assert {f.name for f in (tmp_path / "o/page/sizes").glob("*.png")} == {
@@ -466,6 +571,13 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("")
     (tmp_path / "not.py").write_text("STUDY = 1")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "study.json").write_text("{")
+    shutil.copy(Path(pyro_aevb.__file__).parent / "studies" / "aevb.py", tmp_path)
+    (tmp_path / "wrong.py").write_text(
+        "from pyro_aevb.studies import Grid\n\nGrid('g', {}, {}, 'so')\n"
+    )
+    (tmp_path / "file").write_text("")
     for words, said in (
         ([], "name a study, such as bayesian_autoencoders or aevb: python -m"),
         (["page"], "there are aevb, bayesian_autoencoders"),
@@ -476,6 +588,10 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         (["aevb", "--scale=smoke", f"--out={tmp_path / 'full'}"], "at the scale full"),
         (["aevb", f"--out={tmp_path / 'taken'}"], "is not a study"),
         ([str(tmp_path / "not.py")], "is a int"),
+        (["aevb", f"--out={tmp_path / 'damaged'}"], "study.json is damaged; it should be {"),
+        ([str(tmp_path / "aevb.py"), f"--out={tmp_path / 'full'}"], "holds the study aevb at"),
+        ([str(tmp_path / "wrong.py")], "error: wrong.py, line 3: grid 'g' has no cells; give"),
+        (["aevb", f"--out={tmp_path / 'b'}", f"--page={tmp_path / 'file'}"], "file: File exists"),
     ):
         with pytest.raises(SystemExit) as left:
             run_command(study, words, positional="name", command="studies")

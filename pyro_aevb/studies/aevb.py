@@ -5,7 +5,6 @@ https://arxiv.org/abs/1312.6114), figures 2 and 3, which give no numbers, and of
 "Auto-encoding Variational Bayes" (course project), which gives none either.
 """
 
-from collections.abc import Iterable
 from functools import partial
 
 from pyro_aevb.studies.declarations import (
@@ -85,6 +84,7 @@ MARGINAL_ALGORITHMS: dict[str, Settings] = {
 SMALL: Settings = merged({"pair_parameters": {"hidden": [100]}}, size(3))
 THOUSAND = merged(SMALL, {"data": "mnist:1000", "epochs": 2000})
 FIFTY_THOUSAND = merged(SMALL, {"data": "mnist:50000", "epochs": 100})
+SUBSETS = {"1,000 images": THOUSAND, "50,000 images": FIFTY_THOUSAND}
 
 # The step of Adagrad and the standard deviation at the start, for each data set and algorithm.
 FIRST: dict[str, Settings] = {
@@ -128,15 +128,9 @@ FOUND: dict[Key, str] = {
 }
 
 
-def found(rows: Iterable[str], columns: Iterable[str]) -> dict[Key, Settings]:
-    r"""The start of each cell, by the data set that a row's title starts with."""
-    titles = [(row, column) for row in rows for column in columns]
-    return {
-        (row, column): STARTS[start]
-        for row, column in titles
-        for (data, algorithm), start in FOUND.items()
-        if row.startswith(data) and column == algorithm
-    }
+def start(data: str, algorithm: str) -> Settings:
+    r"""What `steps` finds for a data set and an algorithm."""
+    return STARTS[FOUND[data, algorithm]]
 
 
 STEP = (
@@ -145,15 +139,20 @@ STEP = (
     "Carlo EM is judged there by the bound of the guide that is fitted to its draws."
 )
 
-CODES: dict[str, Settings] = {
-    **{f"MNIST, N_z = {n}": merged(MNIST, size(n)) for n in SIZES},
-    **{f"Frey Face, N_z = {n}": merged(FREY, size(n)) for n in (2, 5, 10, 20)},
+CODES = {
+    "MNIST": {f"MNIST, N_z = {n}": merged(MNIST, size(n)) for n in SIZES},
+    "Frey Face": {f"Frey Face, N_z = {n}": merged(FREY, size(n)) for n in (2, 5, 10, 20)},
 }
 bounds = Grid(
     "wake-sleep",
-    rows=CODES,
+    rows={row: settings for rows in CODES.values() for row, settings in rows.items()},
     columns=ALGORITHMS,
-    special=found(CODES, ALGORITHMS),
+    special={
+        (row, algorithm): start(data, algorithm)
+        for data, rows in CODES.items()
+        for row in rows
+        for algorithm in ALGORITHMS
+    },
     settings=merged(PAPER, {"num_samples": 100}),
     looks=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
     smoke=SMOKE,
@@ -168,9 +167,9 @@ bounds = Grid(
 # upwards.
 marginal = Grid(
     "marginal-likelihood",
-    rows={"1,000 images": THOUSAND, "50,000 images": FIFTY_THOUSAND},
+    rows=SUBSETS,
     columns=MARGINAL_ALGORITHMS,
-    special=found(("1,000 images", "50,000 images"), MARGINAL_ALGORITHMS),
+    special={(row, name): start(row, name) for row in SUBSETS for name in MARGINAL_ALGORITHMS},
     settings=merged(PAPER, {"num_data": 1000}),
     scores={
         "ais": {
@@ -198,6 +197,10 @@ CHOICE = (
 GREY = (
     "Grey pixels, so a cross-entropy; the binarized column is of other data and not to be compared "
     "with the others."
+)
+TAIL = (
+    "Pareto k, the mean over images, of the weights by which the log-likelihood is estimated; "
+    "above 0.7 the estimate is unreliable, and mostly too low."
 )
 
 FINDINGS = """\
@@ -231,6 +234,10 @@ STUDY = Study(
         Table("Lower bound by size of the code", LATENT, "test/elbo", text=GREY),
         Table("Log-likelihood by size of the code", LATENT, "test/log_likelihood", text=GREY),
         Table("Reconstruction by size of the code", LATENT, "test/reconstruction", text=GREY),
+        Table("KL by size of the code", LATENT, "test/kl", lower_is_better=True),
+        Table(
+            "Tail of the importance weights by size of the code", LATENT, "test/pareto_k", text=TAIL
+        ),
         Table("Active units by size of the code", LATENT, "test/active_units", places=1),
         Table(
             "Starts and steps of Adagrad, on validation data",
@@ -240,6 +247,7 @@ STUDY = Study(
         ),
         Table("Lower bound, AEVB and wake-sleep", bounds.name, "test/elbo"),
         Table("Marginal likelihood, importance sampling", marginal.name, "test/log_likelihood"),
+        Table("Tail of those importance weights", marginal.name, "test/pareto_k", text=TAIL),
         Table("Marginal likelihood, annealed", marginal.name, "ais/ais_lower"),
         Table("Marginal likelihood, appendix D", marginal.name, "reciprocal/reciprocal"),
         Table("Seconds per epoch", marginal.name, "seconds_per_epoch", lower_is_better=True),
@@ -249,25 +257,19 @@ STUDY = Study(
         Figure(
             "reconstruction-by-epoch",
             "Log-likelihood of the pixels given the code, on validation data.",
-            partial(
-                curves,
-                grid=LATENT,
-                quantities={"reconstruction": "history/reconstruction"},
-                columns=["AE", "VAE"],
-            ),
+            partial(curves, quantities={"reconstruction": "history/reconstruction"}),
+            LATENT,
+            columns=["AE", "VAE"],
         ),
         Figure(
             "bound-by-epoch",
             "The lower bound, on validation data.",
-            partial(
-                curves,
-                grid=LATENT,
-                quantities={"lower bound": "history/elbo"},
-                columns=["VAE", "VAE, binarized"],
-            ),
+            partial(curves, quantities={"lower bound": "history/elbo"}),
+            LATENT,
+            columns=["VAE", "VAE, binarized"],
         ),
         *(
-            Figure(name, caption, partial(draw, grid=LATENT, columns=["AE", "VAE"], rows=rows))
+            Figure(name, caption, draw, LATENT, rows, columns=["AE", "VAE"])
             for name, caption, draw, rows in (
                 (
                     "reconstructions",
@@ -297,30 +299,30 @@ STUDY = Study(
             "The lower bound against the training images seen; bands are the range of seeds.",
             partial(
                 curves,
-                grid=bounds.name,
                 quantities={"training": "test/training_elbo", "test": "test/elbo"},
                 x="images",
             ),
+            bounds.name,
         ),
         Figure(
             "marginal-by-images",
             "The marginal likelihood of test images against the training images seen.",
             partial(
                 curves,
-                grid=marginal.name,
                 quantities={"marginal likelihood": "test/log_likelihood"},
                 x="images",
             ),
+            marginal.name,
         ),
         Figure(
             "marginal-by-seconds",
             "The same against the seconds of training.",
             partial(
                 curves,
-                grid=marginal.name,
                 quantities={"marginal likelihood": "test/log_likelihood"},
                 x="seconds",
             ),
+            marginal.name,
         ),
     ),
 )

@@ -9,8 +9,8 @@ import numpy as np
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs import Run
-from pyro_aevb.studies.declarations import Cell, Key, Scale, Study, Table
-from pyro_aevb.studies.records import FIT, Record, failure
+from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Key, Scale, Study, Table
+from pyro_aevb.studies.records import Record, failure
 
 if TYPE_CHECKING:
     from pyro_aevb.preparation import Prepared
@@ -89,6 +89,32 @@ class Collected:
             if self.records[cell.path].missing(cell):
                 self.unfinished.append((cell, failure(cell, out) or "not run yet"))
 
+    @property
+    def hidden(self) -> int:
+        r"""How many runs of further seeds lie in the study's directory."""
+        numbers = [
+            path.stem.removeprefix("seed")
+            for folder in {self.out / cell.path.parent for cell in self.cells}
+            for path in folder.glob("seed*.json")
+        ]
+        return sum(number.isdigit() and int(number) >= self.seeds for number in numbers)
+
+    def progress(self) -> list[str]:
+        r"""For each grid how many cells are finished, and what the others may take, judged by
+        those.
+        """
+        waiting = {cell.path for cell, _ in self.unfinished}
+        lines = []
+        for grid in self.study.grids:
+            cells = [cell for cell in self.cells if cell.grid == grid.name]
+            spent = [self.records[c.path].seconds for c in cells if c.path not in waiting]
+            line = f"{grid.name}: {len(spent)} of {len(cells)} cells are finished"
+            if 0 < len(spent) < len(cells):
+                minutes = (len(cells) - len(spent)) * sum(spent) / len(spent) / 60
+                line += f"; the others may take {minutes:.0f} minutes in all"
+            lines.append(line)
+        return lines
+
     def of(self, grid: str, row: str, column: str) -> list[Cell]:
         r"""The seeds of a cell of which anything is known."""
         key = (grid, row, column)
@@ -121,8 +147,9 @@ class Collected:
             None if it is not there yet, NaN if it is not defined.
 
         Raises:
-            UsageError: The scoring has no metric of this name.
+            UsageError: There is no such quantity, or the scoring has no metric of this name.
         """
+        self.study.grid(cell.grid).check_quantity(quantity)
         found = self.records[cell.path].looks.get(str(epochs or cell.looks[-1]), {})
         if quantity == "parameters":
             return float(found[FIT]["parameters"]) if FIT in found else None
@@ -130,10 +157,11 @@ class Collected:
             seconds = self.run(cell).seconds_per_epoch()
             return None if FIT not in found else np.nan if seconds is None else seconds
         source, _, name = quantity.partition("/")
-        if source == "history":
-            rows = self.run(cell).history
-            value = rows[-1].get(name) if rows and FIT in found else None
-            return None if FIT not in found else np.nan if value is None else value
+        if source == HISTORY:
+            if FIT not in found:
+                return None
+            last = self.history(cell, name)[-1:]
+            return np.nan if not last or last[0] is None else last[0]
         if source not in found:
             return None
         metrics = _metrics(found[source])
@@ -141,6 +169,17 @@ class Collected:
             raise UsageError(f"no metric {quantity!r}: {cell} has {', '.join(metrics)}")
         value = metrics[name]["value"]
         return np.nan if value is None else float(value)
+
+    def history(self, cell: Cell, column: str) -> list[float | None]:
+        r"""A column of the run's ``history.csv``: a value for each epoch.
+
+        Raises:
+            UsageError: There is no such column.
+        """
+        rows = self.run(cell).history
+        if rows and column not in rows[0]:
+            raise UsageError(f"no column {HISTORY}/{column}: {cell} has {', '.join(rows[0])}")
+        return [row[column] for row in rows]
 
     def num_train(self, cell: Cell) -> int:
         r"""How many data a run is trained on."""

@@ -1,15 +1,15 @@
 r"""What a study is made of. A study is a page of these, in a file that defines ``STUDY``."""
 
+import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pyro_aevb.errors import UsageError
-
-if TYPE_CHECKING:
-    from pyro_aevb.studies.collect import Collected
 
 Settings = Mapping[str, Any]
 r"""Settings of :func:`pyro_aevb.fit`, or of :func:`pyro_aevb.evaluate`, by name."""
@@ -19,6 +19,14 @@ r"""A row and a column."""
 
 OF_RUNS = ("parameters", "seconds_per_epoch")
 r"""Quantities of a run that no scoring has."""
+
+FIT = "test"
+r"""The name of the scoring that ``fit`` does."""
+
+HISTORY = "history"
+
+OF_STUDY = ("seed", "out", "resume", "show", "device", "data_root")
+r"""Settings of :func:`pyro_aevb.fit` that no cell declares: the study sets them."""
 
 Scale = Literal["smoke", "full"]
 
@@ -42,8 +50,12 @@ class Cell:
         r"""The run's directory, within that of the study."""
         return Path("cells", *map(slug, (self.grid, self.row, self.column)), f"seed{self.seed}")
 
+    @property
+    def title(self) -> str:
+        return f"{self.grid} / {self.row} / {self.column}"
+
     def __str__(self) -> str:
-        return f"{self.grid} / {self.row} / {self.column} / seed {self.seed}"
+        return f"{self.title} / seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -87,9 +99,20 @@ class Grid:
         for row, column in self.special:
             if row not in self.rows or column not in self.columns:
                 raise UsageError(f"grid {self.name!r} has no cell ({row!r}, {column!r})")
+        if not self.rows or not self.columns or self.smoke_rows == ():
+            raise UsageError(f"grid {self.name!r} has no cells; give it rows and columns")
         for row in self.smoke_rows or ():
             if row not in self.rows:
                 raise UsageError(f"grid {self.name!r} has no row {row!r}")
+        for name in (self.name, *self.rows, *self.columns, *self.scores):
+            if not slug(name):
+                raise UsageError(f"{name!r} names no path; use some of A-Z, a-z, 0-9")
+        for name in self.scores:
+            if name in (FIT, HISTORY):
+                raise UsageError(f"a scoring called {name!r} hides what `fit` computes; rename it")
+        for name in self.smoke_scores:
+            if name not in self.scores:
+                raise UsageError(f"smoke_scores has {name!r}, which is none of the scores")
 
     def keys(self, scale: Scale) -> list[Key]:
         r"""Rows and columns of the cells that there are, in the order of their declaration."""
@@ -100,6 +123,15 @@ class Grid:
             for column in self.columns
             if self.special.get((row, column), {}) is not None
         ]
+
+    def check_quantity(self, quantity: str) -> None:
+        r"""Refuse a quantity whose source the grid does not have."""
+        source, slash, _ = quantity.partition("/")
+        if source not in ((FIT, HISTORY, *self.scores) if slash else OF_RUNS):
+            raise UsageError(
+                f"no quantity {quantity!r}; there are {', '.join(OF_RUNS)}, {FIT}/METRIC, "
+                f"{HISTORY}/COLUMN" + "".join(f", {name}/METRIC" for name in self.scores)
+            )
 
     def cells(self, scale: Scale, seeds: int) -> list[Cell]:
         r"""The cells, seed by seed, so that a study cut short has whole tables of fewer seeds."""
@@ -182,13 +214,20 @@ class Figure:
     Arguments:
         name: Of the file, without its suffix.
         caption: What is seen.
-        draw: Draws it from the finished cells into a file, see :mod:`pyro_aevb.studies.figures`,
-            and returns whether there was anything to draw.
+        draw: Draws it, see :mod:`pyro_aevb.studies.figures`: called with the finished cells, the
+            file, and `grid`, `rows` and `columns` by name, it returns whether there was anything
+            to draw.
+        grid: The name of the grid whose cells are drawn.
+        rows: Those to draw; None is all.
+        columns: Likewise.
     """
 
     name: str
     caption: str
-    draw: "Callable[[Collected, Path], bool]"
+    draw: Callable[..., bool]
+    grid: str
+    rows: Sequence[str] | None = None
+    columns: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -215,35 +254,37 @@ class Study:
         _check_once("grids", [slug(grid.name) for grid in self.grids])
         _check_once("tables", [slug(table.title) for table in self.tables])
         _check_once("figures", [figure.name for figure in self.figures])
-        shown: dict[int, set[Key]] = {}
         for table in self.tables:
-            grid = self.grid(table.grid)
-            if table.relative_to is not None and table.relative_to not in grid.columns:
-                raise UsageError(f"{table.title}: grid has no column {table.relative_to!r}")
-            source, slash, _ = table.quantity.partition("/")
-            sources = ("test", "history", *grid.scores) if slash else OF_RUNS
-            if source not in sources:
-                raise UsageError(
-                    f"{table.title}: no quantity {table.quantity!r}; there are "
-                    f"{', '.join(OF_RUNS)}, test/METRIC, history/COLUMN"
-                    + "".join(f", {name}/METRIC" for name in grid.scores)
-                )
-            if table.published is not None:
-                shown.setdefault(id(table.published), set()).update(grid.keys("full"))
-        for table in self.tables:
-            if table.published is not None:
-                for key in table.published.keys() - shown[id(table.published)]:
-                    raise UsageError(f"{table.published.title}: {key} is no cell of its tables")
+            with _naming(f"table {table.title!r}"):
+                self.grid(table.grid).check_quantity(table.quantity)
+                _check_in(self.grid(table.grid).columns, "column", table.relative_to)
+        for figure in self.figures:
+            with _naming(f"figure {figure.name!r}"):
+                _check_in(self.grid(figure.grid).rows, "row", *(figure.rows or ()))
+                _check_in(self.grid(figure.grid).columns, "column", *(figure.columns or ()))
+        for published, tables in self.published():
+            shown = {key for table in tables for key in self.grid(table.grid).keys("full")}
+            for key in published.keys() - shown:
+                raise UsageError(f"{published.title}: {key} is no cell of its tables")
         paths: dict[Path, Cell] = {}
         for cell in self.cells("full", 1):
             if paths.setdefault(cell.path, cell) is not cell:
                 raise UsageError(f"{cell} and {paths[cell.path]} have one path, {cell.path}")
+        for cell in (*self.cells("full", 1), *self.cells("smoke", 1)):
+            with _naming(f"cell {cell.title}"):
+                _check_settings(cell)
+
+    def published(self) -> list[tuple[Published, list[Table]]]:
+        r"""What others reported, each with the tables that show it."""
+        tables = [table for table in self.tables if table.published is not None]
+        each = {id(table.published): table.published for table in tables}
+        return [(p, [t for t in tables if t.published is p]) for p in each.values() if p]
 
     def grid(self, name: str) -> Grid:
         for grid in self.grids:
             if grid.name == name:
                 return grid
-        raise UsageError(f"{self.title}: no grid {name!r}")
+        raise UsageError(f"there is no grid {name!r}")
 
     def cells(self, scale: Scale, seeds: int) -> list[Cell]:
         r"""All cells; the first seed of every grid comes first."""
@@ -260,6 +301,40 @@ def merged(*parts: Settings) -> dict[str, Any]:
             both = isinstance(before, Mapping) and isinstance(value, Mapping)
             whole[name] = {**before, **value} if both else value  # type: ignore[dict-item]
     return whole
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    r"""Say of a mistake what it is in."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from error
+
+
+def _check_in(names: Iterable[str], what: str, *given: str | None) -> None:
+    for name in given:
+        if name is not None and name not in names:
+            raise UsageError(f"its grid has no {what} {name!r}")
+
+
+def _check_settings(cell: Cell) -> None:
+    r"""Refuse settings that :func:`pyro_aevb.fit` and :func:`pyro_aevb.evaluate` do not have."""
+    import pyro_aevb
+
+    calls: list[tuple[Callable[..., Any], Settings]] = [
+        (pyro_aevb.fit, cell.settings),
+        *((pyro_aevb.evaluate, scoring) for scoring in cell.scores.values()),
+    ]
+    for function, given in calls:
+        known = [name for name in signature(function).parameters if name not in OF_STUDY]
+        for name in given:
+            if name in OF_STUDY and function is pyro_aevb.fit:
+                raise UsageError(f"{name!r} is not a cell's: the study sets it")
+            if name not in (*known, *OF_STUDY):
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise UsageError(f"pyro_aevb.{function.__name__} has no setting {name!r}{hint}")
 
 
 def _check_once(what: str, names: Sequence[str]) -> None:

@@ -2,9 +2,9 @@ r"""Pictures of a study's cells: what a figure's declaration draws with.
 
 Each function takes the finished cells and a file, draws what is there, and returns whether there
 was anything. The declaration gives the rest, as in
-``Figure("codes", "Test codes", partial(codes, grid="protocol", rows=["128-64-2"]))``. Where a
-trained pair is needed it is that of the first seed, on the CPU. `rows` and `columns` are those to
-draw of the grid's; None is all.
+``Figure("codes", "Test codes", codes, grid="protocol", rows=["128-64-2"])``, or, of a function with
+options, ``partial(codes, noise=0.1)``. Where a trained pair is needed it is that of the first seed,
+on the CPU.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from pyro_aevb import panels
+from pyro_aevb.errors import UsageError
 from pyro_aevb.plots.canvas import NATS
 from pyro_aevb.predict import decode_grid, encode, generate, reconstruct
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.declarations import Cell
+from pyro_aevb.studies.declarations import HISTORY, Cell
 
 if TYPE_CHECKING:
     from pyro_aevb.preparation import Prepared
@@ -102,7 +103,7 @@ def codes(
     labels = None
     for name, prepared in _trained(collected, grid, rows, columns):
         x = _noisy(_first(prepared, 2000), noise)
-        shown[name] = _codes(prepared, x)
+        shown[name] = _plane(prepared, x, name)
         known = prepared.data.test.labels
         labels = None if known is None else known[: len(x)].numpy()
     if shown:
@@ -117,7 +118,7 @@ def decoded_grids(
     shown: dict[str, np.ndarray] = {}
     for name, prepared in _trained(collected, grid, rows, columns):
         x = _first(prepared, 2000)
-        low, high = np.quantile(_codes(prepared, x), [0.025, 0.975], axis=0)
+        low, high = np.quantile(_plane(prepared, x, name), [0.025, 0.975], axis=0)
         across, down = np.meshgrid(
             np.linspace(low[0], high[0], 15), np.linspace(high[1], low[1], 15)
         )
@@ -182,11 +183,10 @@ def _title(collected: Collected, grid: str, row: str) -> str:
 
 def _curve(collected: Collected, cell: Cell, quantity: str, x: str) -> np.ndarray:
     r"""Abscissa and ordinate of each point, shape :math:`(n, 2)`."""
-    history = collected.run(cell).history
     seconds, images = collected.run(cell).clock(), collected.num_train(cell)
     source, _, name = quantity.partition("/")
-    if source == "history":
-        points = [(int(row["epoch"] or 0), row.get(name)) for row in history]
+    if source == HISTORY:
+        points = list(enumerate(collected.history(cell, name), 1))
     else:
         points = [(epochs, collected.number(cell, quantity, epochs)) for epochs in cell.looks]
     kept = []
@@ -223,6 +223,13 @@ def _noisy(x: Tensor, std: float) -> Tensor:
 
 def _codes(prepared: "Prepared", x: Tensor) -> np.ndarray:
     return _array(next(iter(encode(prepared.pair, x).values())))
+
+
+def _plane(prepared: "Prepared", x: Tensor, name: str) -> np.ndarray:
+    known = _codes(prepared, x)
+    if known.shape[1] != 2:
+        raise UsageError(f"{name} has codes of {known.shape[1]} dimensions; draw rows that have 2")
+    return known
 
 
 def _array(x: Tensor) -> np.ndarray:

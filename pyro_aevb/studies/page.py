@@ -1,17 +1,21 @@
 r"""A study's page: tables, figures, what is met and what is not, and how it all came about."""
 
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyro_aevb
+from pyro_aevb.errors import UsageError
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.declarations import Key, Table, slug
+from pyro_aevb.studies.declarations import Figure, Key, Table, slug
 from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
 from pyro_aevb.tables import markdown_table
 
 LEGEND = (
-    "Each entry is the mean over seeds ± the standard deviation over seeds. What was published "
+    "Each entry is the mean over seeds ± the standard deviation over seeds; without ± there is one "
+    "seed. What was published "
     f"stands in parentheses: {BETTER} the mean here is at least as good, {WORSE} it is worse; "
     "without a mark it is not compared with. An asterisk refers to a remark below the table."
 )
@@ -21,19 +25,32 @@ SMOKE = (
 )
 
 
-def write_page(collected: Collected, name: str, folder: Path) -> Path:
+def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, list[str]]:
     r"""Write ``NAME.md``, and into ``NAME/`` the tables as CSV and LaTeX and the figures.
+
+    A table or a figure that cannot be made costs itself alone; the page says why.
 
     Arguments:
         collected: The study and its finished cells.
-        name: Of the study.
+        name: What the study is called by: one that is shipped, or a file.
         folder: Where the page goes.
 
     Returns:
-        The page.
+        The page; a line for each table and figure that is not on it.
     """
-    study, beside = collected.study, folder / name
+    study, beside = collected.study, folder / name.removesuffix(".py")
     beside.mkdir(parents=True, exist_ok=True)
+    missing: list[str] = []
+
+    def attempt(what: str, make: Callable[[], str]) -> str:
+        try:
+            return make()
+        except Exception as error:  # also what a figure of the user's raises
+            said = " ".join(str(error).split())
+            kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+            missing.append(f"{what}: {kind}{said}")
+            return f"*Not shown: {kind}{said}*"
+
     parts = [f"# {study.title}", study.text]
     if collected.scale == "smoke":
         parts.append(SMOKE)
@@ -42,18 +59,25 @@ def write_page(collected: Collected, name: str, folder: Path) -> Path:
     parts += ["## Tables", LEGEND]
     remarked: set[int] = set()
     for table in study.tables:
-        parts += [f"### {table.title}", _table(collected, table, beside, remarked)]
-    published = _published(collected)
-    if published:
-        parts += ["## Against what was published", *published]
+        made = attempt(
+            f"table {table.title!r}", partial(_table, collected, table, beside, remarked)
+        )
+        parts += [f"### {table.title}", made]
+    if collected.scale == "full" and study.published():
+        met = attempt("comparison", lambda: "\n\n".join(_published(collected)))
+        parts += ["## Against what was published", met]
     if study.figures:
-        parts += ["## Figures", *_figures(collected, beside)]
+        parts.append("## Figures")
+    for figure in study.figures:
+        parts.append(
+            attempt(f"figure {figure.name!r}", partial(_figure, collected, figure, beside))
+        )
     parts += ["## How the settings were chosen", _choices(collected)]
     parts += ["## Unfinished cells", _unfinished(collected)]
     parts += ["## Circumstances", _circumstances(collected, name)]
-    page = folder / f"{name}.md"
+    page = folder / f"{beside.name}.md"
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n")
-    return page
+    return page, missing
 
 
 def _table(collected: Collected, table: Table, beside: Path, remarked: set[int]) -> str:
@@ -71,32 +95,33 @@ def _table(collected: Collected, table: Table, beside: Path, remarked: set[int])
     return f"{text}\n[CSV]({beside.name}/{file}.csv), [LaTeX]({beside.name}/{file}.tex)"
 
 
-def _published(collected: Collected) -> list[str]:
-    r"""For each published table: how many values are met by any table here, and the others."""
-    parts = []
-    tables: dict[int, list[Table]] = {}
-    for table in collected.study.tables:
-        if table.published is not None:
-            tables.setdefault(id(table.published), []).append(table)
-    for those in tables.values():
-        published = those[0].published
-        assert published is not None
-        best = {key: _best(collected, those, key) for key in published.values}
+def _published(collected: Collected) -> Iterator[str]:
+    r"""For each published table: how many values are met, by any table here and by each, and
+    those that are not.
+    """
+    for published, tables in collected.study.published():
+        best = {key: _best(collected, tables, key) for key in published.values}
         known = {key: found for key, found in best.items() if found is not None}
         missed = {key: found for key, found in known.items() if found[0] < 0}
         said = (
-            f"{published.title}: of {len(best)} values, {len(known) - len(missed)} are met or "
-            f"beaten by a mean here, {len(missed)} are not, {len(best) - len(known)} are not "
-            "measured yet."
+            f"{published.title}, of {len(best)} values: met or beaten by a mean here "
+            f"{len(known) - len(missed)}, not met {len(missed)}, not measured yet "
+            f"{len(best) - len(known)}."
         )
+        if len(tables) > 1:
+            each = []
+            for table in tables:
+                gains = [found[0] for key in best if (found := _best(collected, [table], key))]
+                met = sum(gain >= 0 for gain in gains)
+                each.append(f"{met} of {len(gains)} measured in the table *{table.title}*")
+            said += f" By table: {'; '.join(each)}."
         rows = [
             [*key, f"{published.values[key]}", mean, f"{-gain:.2f}", title]
             + [published.tried.get(key, "")]
             for key, (gain, mean, title) in missed.items()
         ]
         columns = ["row", "column", "published", "best here", "short by", "table", "what was tried"]
-        parts.append(markdown_table(said, columns, rows, []) if rows else said)
-    return parts
+        yield markdown_table(said, columns, rows, []) if rows else said
 
 
 def _best(collected: Collected, tables: list[Table], key: Key) -> tuple[float, str, str] | None:
@@ -110,14 +135,13 @@ def _best(collected: Collected, tables: list[Table], key: Key) -> tuple[float, s
     return max(found, default=None)
 
 
-def _figures(collected: Collected, beside: Path) -> Iterator[str]:
-    for figure in collected.study.figures:
-        path = beside / f"{figure.name}.png"
-        path.unlink(missing_ok=True)
-        if figure.draw(collected, path):
-            yield f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*"
-        else:
-            yield f"*{figure.caption}* (not drawn: its cells are unfinished)"
+def _figure(collected: Collected, figure: Figure, beside: Path) -> str:
+    path = beside / f"{figure.name}.png"
+    path.unlink(missing_ok=True)
+    which = {"grid": figure.grid, "rows": figure.rows, "columns": figure.columns}
+    if figure.draw(collected, path, **which):
+        return f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*"
+    return f"*{figure.caption}* (not drawn: its cells are unfinished)"
 
 
 def _choices(collected: Collected) -> str:
@@ -151,13 +175,17 @@ def _circumstances(collected: Collected, name: str) -> str:
     looks = [found for _, record in records for found in record.looks.values()]
     environments = {results["environment"] for found in looks for results in found.values()}
     command = f"python -m pyro_aevb.studies {shlex.quote(name)} --scale {collected.scale}"
+    done = Counter(cell.grid for cell in collected.cells)
+    done.subtract(cell.grid for cell, _ in collected.unfinished)
     lines = [f"- `{command} --seeds {collected.seeds}`, pyro_aevb {pyro_aevb.__version__}"]
     lines += [f"- {machine}" for machine in sorted({record.machine for _, record in records})]
     lines += [f"- {environment}" for environment in sorted(environments)]
     for grid in collected.study.grids:
         minutes = [record.seconds / 60 for name, record in records if name == grid.name]
         lines.append(
-            f"- {grid.name}: {len(minutes)} cells, {sum(minutes):.1f} minutes of training and "
-            "scoring in all"
+            f"- {grid.name}: {done[grid.name]} cells finished, {sum(minutes):.1f} minutes of "
+            "training and scoring in all"
         )
+    if collected.hidden:
+        lines.append(f"- {collected.hidden} runs of further seeds are there and not shown")
     return "\n".join(lines)

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.studies.declarations import Cell
-
-FIT = "test"
-r"""The name of the scoring that ``fit`` does."""
+from pyro_aevb.runs import SETTINGS
+from pyro_aevb.studies.declarations import FIT, Cell
 
 
 @dataclass
@@ -37,22 +35,26 @@ class Record:
         r"""The record of a cell, new if there is none.
 
         Raises:
-            UsageError: It is damaged, or of other settings than the cell's.
+            UsageError: It is damaged, of other settings than the cell's, or its run is gone.
         """
         asked = json.loads(json.dumps({"settings": cell.settings, "scores": cell.scores}))
-        path = _path(cell, out)
+        path, run = _path(cell, out), out / cell.path
         if not path.is_file():
             return cls(**asked)
         try:
             record = cls(**json.loads(path.read_text()))
         except (json.JSONDecodeError, TypeError) as error:
             raise UsageError(f"{path} is damaged; remove it to score the cell again") from error
+        if not (run / SETTINGS).is_file():
+            if not record.looks:  # nothing was trained: other settings are as good
+                return cls(**asked)
+            raise UsageError(f"{run} is gone; put it back, or remove {path} to run the cell again")
         for name in {*record.settings, *asked["settings"]}:
             before, now = record.settings.get(name), asked["settings"].get(name)
             if before != now:
                 raise UsageError(
-                    f"{cell}: {name} was {before!r} and is now {now!r}; remove "
-                    f"{out / cell.path} and {path} to run the cell again"
+                    f"{name} was {before!r} and is now {now!r}; remove {run} and {path} to run the "
+                    "cell again"
                 )
         for name, before in record.scores.items():
             if name in asked["scores"] and before != asked["scores"][name]:

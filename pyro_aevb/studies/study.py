@@ -1,6 +1,7 @@
 r"""Regenerate a comparison: ``python -m pyro_aevb.studies NAME``."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,10 +25,12 @@ class Outcome:
     Arguments:
         page: Its page.
         failed: Why cells failed, a line each.
+        missing: Why tables and figures are not on the page, a line each.
     """
 
     page: Path
     failed: list[str]
+    missing: list[str]
 
 
 def study(
@@ -40,6 +43,7 @@ def study(
     device: str = "auto",
     out: str | None = None,
     page: str | None = None,
+    page_only: bool = False,
     data_root: str | None = None,
     show: bool = True,
 ) -> Outcome:
@@ -56,11 +60,12 @@ def study(
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         out: The study's directory; default runs/NAME-SCALE.
         page: Where the page and its pictures go; default page/ in the study's directory.
+        page_only: Run nothing: write the page from what there is, and say what is left to do.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         show: Print progress.
 
     Returns:
-        Where the page is, and which cells failed.
+        Where the page is, and what failed.
     """
     from tqdm import tqdm
 
@@ -68,15 +73,19 @@ def study(
     from pyro_aevb.studies.page import write_page
     from pyro_aevb.studies.work import run_cells
 
-    title, declared = find(name)
+    called, declared = find(name)
     if seeds is None:
         seeds = 1 if scale == "smoke" else 5
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be at least 1")
     if jobs < 1 and jobs != -1:
         raise UsageError(f"--jobs is {jobs}; give a number of processes, or -1 for one a core")
-    folder = Path(out or f"runs/{title}-{scale}").resolve()
-    _claim(folder, title, scale)
+    folder = Path(out or f"runs/{called.removesuffix('.py')}-{scale}").resolve()
+    _claim(folder, called, scale)
+    pages = Path(page) if page else folder / "page"
+    pages.mkdir(parents=True, exist_ok=True)
+    if not os.access(pages, os.W_OK):
+        raise UsageError(f"no permission to write in {pages}; choose another --page")
     root = data_root and str(Path(data_root).expanduser().resolve())
 
     def collected() -> Collected:
@@ -90,16 +99,16 @@ def study(
             f"and the grids are {', '.join(grid.name for grid in declared.grids)}"
         )
     unfinished = {cell.path for cell, _ in before.unfinished}
-    todo = [cell for cell in chosen if cell.path in unfinished]
+    todo = [cell for cell in chosen if cell.path in unfinished and not page_only]
     failed: list[str] = []
     with (
         _alone(folder) if todo else nullcontext(),
         tqdm(
             total=len(chosen),
             initial=len(chosen) - len(todo),
-            disable=not show,
+            disable=not show or page_only,
             unit="cell",
-            desc=title,
+            desc=called,
         ) as bar,
     ):
         try:
@@ -112,19 +121,24 @@ def study(
             raise KeyboardInterrupt(
                 f"the same command goes on from here; what there is lies in {folder}"
             ) from None
-    written = write_page(collected(), title, Path(page) if page else folder / "page")
+    after = collected()
+    written, missing = write_page(after, called, pages)
+    for line in missing:
+        print(f"not shown: {line}", file=sys.stderr)
+    if show and page_only:
+        print("\n".join(after.progress()))
     if show:
         print(f"page {written}")
         if failed:
             print(f"{len(failed)} of {len(chosen)} cells failed; the page names them")
-    return Outcome(written, failed)
+    return Outcome(written, failed, missing)
 
 
 def find(name: str | Sequence[str]) -> "tuple[str, Study]":
     r"""A study by its name or its file.
 
     Returns:
-        What to call it, and what it declares.
+        What to call it, with the suffix of a file, and what it declares.
 
     Raises:
         UsageError: There is no such study.
@@ -146,7 +160,7 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
     found, _ = locate(f"{name}:STUDY")
     if not isinstance(found, Study):
         raise UsageError(f"STUDY in {name} is a {type(found).__name__}, not a Study")
-    return Path(name).stem, found
+    return Path(name).name, found
 
 
 def _name(cell: "Cell") -> str:
@@ -171,7 +185,12 @@ def _claim(folder: Path, name: str, scale: str) -> None:
     r"""See to it that a directory holds one study at one scale."""
     path, asked = folder / "study.json", {"study": name, "scale": scale}
     if path.is_file():
-        if (there := json.loads(path.read_text())) != asked:
+        try:
+            there = json.loads(path.read_text())
+            there["study"], there["scale"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} is damaged; it should be {json.dumps(asked)}") from error
+        if there != asked:
             raise UsageError(
                 f"{folder} holds the study {there['study']} at the scale {there['scale']}; choose "
                 "another --out"

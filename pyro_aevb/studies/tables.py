@@ -67,13 +67,14 @@ def _text(collected: Collected, table: Table, key: Key) -> str:
         parts.append(f"{entry.mean:.{table.places}f}")
         if entry.spread is not None:
             parts[-1] += f" ± {entry.spread:.{table.places}f}"
-        if len(entry.values) < collected.seeds:
+        if 1 < len(entry.values) < collected.seeds:
             parts.append(f"[{len(entry.values)} of {collected.seeds} seeds]")
     published = table.published
     if published is not None:
         star = "*" if key in published.remarks else ""
         if entry.published is not None:
-            parts.append(f"({mark(entry)} {entry.published}{star})".replace("( ", "("))
+            marked = mark(entry) if collected.scale == "full" else ""
+            parts.append(f"({marked} {entry.published}{star})".replace("( ", "("))
         elif key in published.aside:
             parts.append(f"({published.aside[key]}{star})")
     return " ".join(parts)

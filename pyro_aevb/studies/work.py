@@ -4,16 +4,15 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.studies.declarations import Cell, Settings, merged
-from pyro_aevb.studies.records import FIT, Record, failure, note_failure
+from pyro_aevb.studies.declarations import FIT, Cell, merged
+from pyro_aevb.studies.records import Record, failure, note_failure
 
 Backend = Literal["loky", "dask", "ray"]
 
@@ -74,11 +73,9 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
     from pyro_aevb.runs import Run
 
     where: dict[str, Any] = {"device": device, "data_root": data_root}
-    _check_names(pyro_aevb.fit, cell.settings)
-    for scoring in cell.scores.values():
-        _check_names(pyro_aevb.evaluate, scoring)
     record = Record.of(cell, out)
     record.machine = f"{processor()}, {os.cpu_count()} cores"
+    record.write(cell, out)  # before the run: what it was asked for is known if it is interrupted
     for epochs, name in record.missing(cell):
         began = time.perf_counter()
         run = Run(out / cell.path)
@@ -100,12 +97,6 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
         record.looks.setdefault(str(epochs), {})[name] = results
         record.seconds += time.perf_counter() - began
         record.write(cell, out)
-
-
-def _check_names(function: Callable[..., Any], settings: Settings) -> None:
-    for name in settings:
-        if name not in signature(function).parameters:
-            raise UsageError(f"pyro_aevb.{function.__name__} has no setting {name!r}")
 
 
 def _beside(run: Any, name: str) -> Any:
@@ -153,7 +144,8 @@ def run_cells(
     local = backend == "loky"
     threads = max(1, torch.get_num_threads() // effective_n_jobs(jobs)) if local else 0
     for cell in cells:
-        note_failure(cell, out, None)
+        if failure(cell, out) == STARTED:  # by a command that was killed
+            note_failure(cell, out, None)
     rest = list(cells)
     with _cluster(backend, jobs):
         while rest:
