@@ -149,32 +149,44 @@ TRIED = {
     "128-64-32": [name for name in TRAINING if name != "cosine 1e-3, output bias"],
     "128-64-2": [f"cosine {rate}, output bias" for rate in ("1e-3", "2e-3", "4e-3")],
 }
-# How strongly the generator pulls, beside the rate of the reconstruction: adversarial nets alone.
-WEAKER = {
-    f"{row}, {name}, generator {share}": (
-        row,
-        merged(TRAINING[name], {"algorithm_options": {"generator_rate": share}}),
-    )
-    for row, name in (
-        ("128-64-32", "cosine 4e-3, output bias"),
-        ("128-64-2", "cosine 2e-3, output bias"),
-    )
-    for share in (0.3, 0.1)
+CANDIDATES: dict[str, tuple[str, Settings]] = {
+    f"{row}, {name}": (row, TRAINING[name]) for row, names in TRIED.items() for name in names
+}
+# How strongly the adversary pulls at the encoder, for adversarial nets alone: rates relative to
+# that of the reconstruction, and Adam's momentum.
+ADVERSARIES: dict[str, Settings] = {
+    "generator 0.3": {"generator_rate": 0.3},
+    "generator 0.1": {"generator_rate": 0.1},
+    "discriminator 0.1": {"discriminator_rate": 0.1},
+    "momentum 0.9": {"momentum": 0.9},
+}
+PULLED = ("128-64-32, cosine 4e-3, output bias", "128-64-2, cosine 2e-3, output bias")
+PULLS: dict[str, tuple[str, Settings]] = {
+    f"{title}, {pull}": (title, {"algorithm_options": options})
+    for title in PULLED
+    for pull, options in ADVERSARIES.items()
 }
 
-CANDIDATES: dict[str, tuple[str, Settings]] = {
-    **{f"{row}, {name}": (row, TRAINING[name]) for row, names in TRIED.items() for name in names},
-    **WEAKER,
-}
+
+def candidate(title: str) -> Settings:
+    r"""A row of `search`."""
+    row, training = CANDIDATES[PULLS[title][0] if title in PULLS else title]
+    return merged(MLPS[row], training)
+
+
 search = Grid(
     "search",
-    rows={title: merged(MLPS[row], training) for title, (row, training) in CANDIDATES.items()},
+    rows={title: candidate(title) for title in (*CANDIDATES, *PULLS)},
     columns=TRAINED,
     # Of test data a few are scored, since `fit` does, and looked at by nobody.
     settings=merged(COMMON, {"num_samples": 1, "num_data": 100}),
     special={
         **{(title, "AAE"): mirrored(MLPS[row]) for title, (row, _) in CANDIDATES.items()},
-        **{(title, family): None for title in WEAKER for family in TRAINED if family != "AAE"},
+        **{
+            (title, "AAE"): merged(mirrored(candidate(title)), pull)
+            for title, (_, pull) in PULLS.items()
+        },
+        **{(title, family): None for title in PULLS for family in TRAINED if family != "AAE"},
     },
     smoke=SMOKE,
     smoke_rows=("128-64-2, cosine 2e-3, output bias",),
