@@ -96,6 +96,7 @@ def fit(
     """
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
     settings = {name: value for name, value in locals().items() if name not in ("resume", "show")}
+    from contextlib import ExitStack
     from dataclasses import replace
 
     from pyro_aevb.assessment import assess, to_score
@@ -107,7 +108,11 @@ def fit(
     from pyro_aevb.training.loop import Trainer, seed_everything
     from pyro_aevb.training.parallel import processes
 
-    with products.matmul_precision(matmul_precision), processes(device) as group:
+    with (
+        products.matmul_precision(matmul_precision),
+        processes(device) as group,
+        ExitStack() as held,
+    ):
         seed_everything(seed)
         prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device)
         to_score(prepared.test, num_samples, weight_samples, num_data, memory)
@@ -160,6 +165,7 @@ def fit(
         )
         if epochs:
             trainer.try_objective()
+        group.agree(lambda: held.enter_context(run.alone()))
         if resume and group.agree(run.checkpoint.is_file):
             trainer.resume()
         group.agree(lambda: run.write_settings(plain))

@@ -8,13 +8,15 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.locking import alone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +76,17 @@ class Run:
         if not os.access(parent, os.W_OK):
             raise UsageError(f"no permission to write in {parent}; choose another --out")
         return cls(path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        r"""Train the run inside this; its directory is made if it is not there.
+
+        Raises:
+            UsageError: Another process is training it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with alone(self.path / "training.lock", f"another process is training {self.path}"):
+            yield
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":

@@ -336,6 +336,16 @@ def test_a_run_that_exists_is_not_overwritten(trained, capsys):
     assert "already holds a run; add --resume" in capsys.readouterr().err
 
 
+def test_one_process_at_a_time_trains_a_run(tmp_path, capsys):
+    out = tmp_path / "r"
+    with pyro_aevb.Run(out).alone(), pytest.raises(SystemExit) as left:
+        pyro_aevb.Run(out).write_settings({"pair": "VAE", "data": "digits"})
+        call(pyro_aevb.fit, *QUICK, f"--out={out}", "--resume")
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"error: another process is training {out}\n"
+    call(pyro_aevb.fit, *QUICK, f"--out={out}", "--resume")
+
+
 def test_runs_on_other_data_are_not_compared(trained, tmp_path, capsys):
     call(pyro_aevb.fit, *QUICK, "--num-data=30", f"--out={tmp_path / 'r'}")
     with pytest.raises(SystemExit):

@@ -3,14 +3,15 @@ r"""Regenerate a comparison: ``python -m pyro_aevb.studies NAME``."""
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.locking import alone
 
 if TYPE_CHECKING:
     from pyro_aevb.studies.declarations import Cell, Study
@@ -102,7 +103,12 @@ def study(
     todo = [cell for cell in chosen if cell.path in unfinished and not page_only]
     failed: list[str] = []
     with (
-        _alone(folder) if todo else nullcontext(),
+        alone(
+            folder / "study.lock",
+            f"another command is running cells in {folder}; wait for it or choose another --out",
+        )
+        if todo
+        else nullcontext(),
         tqdm(
             total=len(chosen),
             initial=len(chosen) - len(todo),
@@ -165,20 +171,6 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
 
 def _name(cell: "Cell") -> str:
     return cell.path.parent.relative_to("cells").as_posix()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    r"""See to it that no other command runs cells of a study; the lock goes with the process."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / "study.lock", timeout=0):
-            yield
-    except Timeout:
-        raise UsageError(
-            f"another command is running cells in {folder}; wait for it or choose another --out"
-        ) from None
 
 
 def _claim(folder: Path, name: str, scale: str) -> None:

@@ -1,0 +1,27 @@
+r"""One process at a time: what two would spoil for each other is locked."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyro_aevb.errors import UsageError
+
+
+@contextmanager
+def alone(lock: Path, refusal: str) -> Iterator[None]:
+    r"""Hold a lock, which goes with the process, however that ends.
+
+    Arguments:
+        lock: The file that is locked; its folder must exist.
+        refusal: What to tell whoever comes second.
+
+    Raises:
+        UsageError: Another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise UsageError(refusal) from None
