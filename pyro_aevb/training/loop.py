@@ -5,11 +5,9 @@ Epochs, validation, early stopping, schedules, progress, checkpoints.
 
 import math
 import random
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
@@ -28,7 +25,6 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import Scorer, check_seed
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
-from pyro_aevb.sites import log_prob, sample_sites
 from pyro_aevb.training.algorithm import Algorithm, Phase
 from pyro_aevb.training.checkpoint import (
     load_checkpoint,
@@ -36,6 +32,9 @@ from pyro_aevb.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
+from pyro_aevb.training.divergence import not_finite
+from pyro_aevb.training.interrupt import sigint
+from pyro_aevb.training.learner import Learner, states_of
 from pyro_aevb.training.optimizers import (
     kl_scale,
     latent_weight,
@@ -156,7 +155,7 @@ class Trainer:
             self._scorer.compile = "off"
         self._learners = [self._learner(p) for p in self._algorithm.phases if p.parameters]
 
-    def _learner(self, phase: Phase) -> "_Learner":
+    def _learner(self, phase: Phase) -> Learner:
         options: Mapping[str, Any] = {
             **phase.optimizer_options.get(self.optimizer, {}),
             **self.optimizer_options,
@@ -165,7 +164,7 @@ class Trainer:
         parameters = phase.parameters.values()
         optimizer = make_optimizer(self.optimizer, parameters, phase.rate * self.lr, options)
         schedule = make_schedule(self.schedule, optimizer, self.epochs, self.schedule_options)
-        return _Learner(Step(self.pair, phase, self.train, self.group), optimizer, schedule)
+        return Learner(Step(self.pair, phase, self.train, self.group), optimizer, schedule)
 
     def try_objective(self) -> None:
         r"""Evaluate every loss once on a few data, changing nothing, to fail before any work."""
@@ -246,7 +245,7 @@ class Trainer:
         if self.epoch == self.step == 0:
             self.save()
         fast = pyro.validation_enabled(False)
-        with self.pair.active(), WholeBatch(), fast, bar, _sigint() as stop:
+        with self.pair.active(), WholeBatch(), fast, bar, sigint() as stop:
             for learner in self._learners:
                 learner.step.rehearse()
             if self.compiled and not self._is_compiled() and self.epoch < self.epochs:
@@ -268,8 +267,8 @@ class Trainer:
                 "pair": self.pair.name,
                 "source": self.pair.source,
                 "tensors": _detached(self.pair.tensors()),
-                "optimizer": _of_phases([learner.optimizer for learner in self._learners]),
-                "schedule": _of_phases([learner.schedule for learner in self._learners]),
+                "optimizer": states_of([learner.optimizer for learner in self._learners]),
+                "schedule": states_of([learner.schedule for learner in self._learners]),
                 "algorithm": self._algorithm.name,
                 "state": _detached(self._algorithm.state),
                 "history": self.history,
@@ -417,65 +416,10 @@ class Trainer:
             self.epoch - self.best["epoch"] >= self.patience
         )
 
-    @torch.no_grad()
     def _not_finite(self, index: Tensor) -> UsageError:
-        x = self.train.take(index)
-        guide = poutine.trace(self.pair.guide).get_trace(x)
-        model = poutine.trace(poutine.replay(self.pair.model, trace=guide)).get_trace(x)
-        terms = [
-            f"{side} {name} {float(log_prob(site, 1.0).sum()) / len(x):.6g}"
-            for side, trace in (("model", model), ("guide", guide))
-            for name, site in sample_sites(trace).items()
-        ]
         kept = f"; {self.checkpoint} keeps epoch {self.epoch}" if self.checkpoint else ""
-        return UsageError(
-            f"the objective is not finite in epoch {self.epoch + 1}, step {self.step + 1}{kept}. "
-            f"Log-probabilities per datum of each site: {', '.join(terms)}. Lower --lr, or look at "
-            "the site that is not finite"
-        )
-
-
-@dataclass
-class _Learner:
-    r"""A phase as it is trained."""
-
-    step: Step
-    optimizer: Any
-    schedule: Any
-    graph: GraphedUpdate | None = None
-
-    def update(self, *batch: Tensor) -> Tensor:
-        r"""One update of the phase's parameters; its loss.
-
-        Raises:
-            FloatingPointError: The loss is not finite; the parameters are as they were.
-        """
-        loss = self.step(*batch)
-        # On a CPU a look at the loss is free; on a GPU it would wait for the device.
-        if not loss.is_cuda and not math.isfinite(float(loss)):
-            raise FloatingPointError
-        self.optimizer.step()
-        return loss
-
-
-@contextmanager
-def _sigint() -> Iterator[threading.Event]:
-    r"""Turn Ctrl-C into a flag that is read between steps; a second one stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def request(*_: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, request)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
+        where = f"epoch {self.epoch + 1}, step {self.step + 1}{kept}"
+        return not_finite(self.pair, self.train.take(index), where)
 
 
 def seed_everything(seed: int) -> None:
@@ -488,12 +432,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
-
-
-def _of_phases(held: Sequence[Any]) -> Any:
-    r"""What the optimizers or schedules of all phases hold; of a single one without a list."""
-    states = [one.state_dict() for one in held]
-    return states if len(states) > 1 else next(iter(states), None)
 
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,31 @@
+r"""What to say when an objective is no longer finite."""
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs import Pair
+from pyro_aevb.sites import log_prob, sample_sites
+
+
+@torch.no_grad()
+def not_finite(pair: Pair, x: Tensor, where: str) -> UsageError:
+    r"""An error that names the log-probability per datum of every site.
+
+    Arguments:
+        pair: What is trained; its parameter store is active.
+        x: The batch on which it happened.
+        where: The epoch and the step, and what is kept.
+    """
+    guide = poutine.trace(pair.guide).get_trace(x)
+    model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(x)
+    terms = [
+        f"{side} {name} {float(log_prob(site, 1.0).sum()) / len(x):.6g}"
+        for side, trace in (("model", model), ("guide", guide))
+        for name, site in sample_sites(trace).items()
+    ]
+    return UsageError(
+        f"the objective is not finite in {where}. Log-probabilities per datum of each site: "
+        f"{', '.join(terms)}. Lower --lr, or look at the site that is not finite"
+    )
