@@ -14,6 +14,7 @@ def fit(
     data_root: str | None = None,
     binarize: Literal["none", "dynamic", "fixed"] | None = None,
     epochs: int = 100,
+    stop_after: int | None = None,
     batch_size: int = 100,
     lr: float = 1e-3,
     optimizer: str = "adam",
@@ -55,6 +56,8 @@ def fit(
         binarize: none, dynamic (anew at each look in training, once for scoring) or fixed;
             default the data set's own.
         epochs: Passes over the training data; 0 scores the pair as it stands.
+        stop_after: Pause after so many of them in all, and score; --resume goes on as if the run
+            had not paused.
         batch_size: Data per step, of all processes together where torchrun starts several.
         lr: Learning rate.
         optimizer: A class of torch.optim.
@@ -95,7 +98,7 @@ def fit(
         The run, with the trained pair as ``run.pair``.
     """
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
-    settings = {name: value for name, value in locals().items() if name not in ("resume", "show")}
+    settings = {name: value for name, value in locals().items() if name not in OF_THIS_CALL}
     from contextlib import ExitStack
     from dataclasses import replace
 
@@ -148,6 +151,7 @@ def fit(
             learning,
             run.checkpoint,
             epochs=epochs,
+            stop_after=stop_after,
             batch_size=batch_size,
             optimizer=optimizer,
             lr=lr,
@@ -214,6 +218,9 @@ def _storable(value: Any) -> Any:
         value if isinstance(value, (str, int, float, type(None))) else f"<{type(value).__name__}>"
     )
 
+
+OF_THIS_CALL = ("stop_after", "resume", "show")
+r"""What a run's settings do not keep."""
 
 MAY_CHANGE = {
     *("epochs", "patience", "num_samples", "weight_samples", "num_data", "memory"),

@@ -356,6 +356,17 @@ def test_cells_are_ordinary_runs(done: Path) -> None:
     assert collected.number(vae, "seconds_per_epoch") == pytest.approx(np.median(seconds))
 
 
+def test_looks_change_no_number(tmp_path: Path) -> None:
+    changes = {"special": {("2", "AE"): None, ("2", "VAE"): {"schedule": "cosine", "lr": 0.01}}}
+    for name, looks in (("with", (1,)), ("without", ())):
+        (cell,) = tiny(looks, **changes).cells("full", 1)
+        assert work(cell, tmp_path / name)[1] is None
+    run, other = (Run(tmp_path / name / cell.path) for name in ("with", "without"))
+    assert run.results["metrics"] == other.results["metrics"]
+    assert [row["learning_rate"] for row in run.history] == pytest.approx([0.01, 0.00505])
+    assert run.settings["epochs"] == 2
+
+
 def test_done_cells_are_skipped_and_new_seeds_and_scorings_are_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

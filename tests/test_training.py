@@ -170,7 +170,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("make", [Module, Classic, Weights])
 @pytest.mark.parametrize("settings", SETTINGS, ids=["cosine", "patience", "iwae"])
-@pytest.mark.parametrize("how", ["killed", "interrupted"])
+@pytest.mark.parametrize("how", ["killed", "interrupted", "paused"])
 def test_a_resumed_run_equals_an_uninterrupted_one(make, settings, how, tmp_path):
     settings = {"epochs": 5, "binarize": "dynamic", **settings}
     whole = trainer(make, tmp_path / "whole.pt", **settings)
@@ -188,6 +188,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, settings, how, tmp_path
         part.on_epoch = stop
         with pytest.raises(Stop):
             part.run()
+    elif how == "paused":
+        part = trainer(make, path, stop_after=3, **settings)
+        assert len(part.run()) == 3
     else:
 
         class Interrupting(TraceELBO):
@@ -217,6 +220,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, settings, how, tmp_path
         row, other = dict(row), dict(other)
         row.pop("images_per_second"), other.pop("images_per_second")
         assert row == other
+
+
+def test_a_run_made_longer_follows_the_longer_schedule(tmp_path):
+    settings = {"schedule": "cosine", "schedule_options": {"final": 0.0}, "lr": 0.2}
+    path = tmp_path / "run.pt"
+    trainer(Location(), path, epochs=2, **settings).run()
+    longer = trainer(Location(), path, epochs=5, **settings)
+    longer.resume()
+    rates = [row["learning_rate"] for row in longer.run()]
+    expected = [0.1 * (1 + math.cos(math.pi * e / (2 if e < 2 else 5))) for e in range(5)]
+    np.testing.assert_allclose(rates, expected, atol=1e-12)
 
 
 def test_patience_stops_and_returns_to_the_best_epoch():

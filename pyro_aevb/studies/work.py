@@ -83,7 +83,8 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
             run = pyro_aevb.fit(
                 **cell.settings,
                 **where,
-                epochs=epochs,
+                epochs=cell.looks[-1],
+                stop_after=epochs,
                 seed=cell.seed,
                 out=str(run.path),
                 resume=(run.path / "settings.yaml").is_file(),

@@ -36,6 +36,7 @@ from pyro_aevb.training.divergence import not_finite
 from pyro_aevb.training.interrupt import sigint
 from pyro_aevb.training.learner import Learner, states_of
 from pyro_aevb.training.optimizers import (
+    follow,
     kl_scale,
     latent_weight,
     make_optimizer,
@@ -67,7 +68,8 @@ class Trainer:
         algorithm: What is done with each batch; a ``pyro.infer.ELBO`` stands for
             :class:`~.svi.SVI` on it.
         checkpoint: Where to keep the state; None keeps it nowhere.
-        epochs: How many passes over the training data.
+        epochs: How many passes over the training data; schedules end there.
+        stop_after: Pause after so many of them in all; a resumed run goes on as if it had not.
         batch_size: B, of all processes together; the last batch of an epoch is smaller where B
             does not divide N.
         optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`; each phase has
@@ -95,6 +97,7 @@ class Trainer:
     algorithm: Algorithm | ELBO
     checkpoint: Path | None = None
     epochs: int = 100
+    stop_after: int | None = None
     batch_size: int = 100
     optimizer: str = "adam"
     lr: float = 1e-3
@@ -112,8 +115,8 @@ class Trainer:
     group: Alone = field(default_factory=Alone)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "kl_warm_up", "patience"):
-            if getattr(self, name) < 0:
+        for name in ("epochs", "kl_warm_up", "patience", "stop_after"):
+            if (getattr(self, name) or 0) < 0:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} is {getattr(self, name)}; it must not be negative")
         if self.batch_size < 1:
@@ -208,6 +211,8 @@ class Trainer:
                 saved = saved if isinstance(saved, list) else [saved]
                 for one, values in zip(held, saved, strict=bool(held)):
                     one.load_state_dict(values)
+            for learner in self._learners:
+                follow(learner.schedule, learner.optimizer)
             for name, value in algorithm.state.items():
                 value.copy_(state["state"][name])
         except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
@@ -248,9 +253,10 @@ class Trainer:
         with self.pair.active(), WholeBatch(), fast, bar, sigint() as stop:
             for learner in self._learners:
                 learner.step.rehearse()
-            if self.compiled and not self._is_compiled() and self.epoch < self.epochs:
+            last = self.epochs if self.stop_after is None else min(self.epochs, self.stop_after)
+            if self.compiled and not self._is_compiled() and self.epoch < last:
                 self._compile(bar)
-            while self.epoch < self.epochs and not self._out_of_patience():
+            while self.epoch < last and not self._out_of_patience():
                 self._run_epoch(bar, stop)
         if self.patience and "tensors" in self.best:
             self.pair.load_tensors(self.best["tensors"], "the best epoch")

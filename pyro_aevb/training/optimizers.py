@@ -152,6 +152,15 @@ def make_schedule(
         raise UsageError(f"--schedule-options for {name}: {error}") from error
 
 
+def follow(schedule: lr_scheduler.LRScheduler, optimizer: Optimizer) -> None:
+    r"""Set the rates to what a schedule over another number of epochs says, if it is a formula."""
+    if isinstance(schedule, lr_scheduler.LambdaLR):
+        for group, base, factor in zip(
+            optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(schedule.last_epoch)
+
+
 def _constant(epoch: int) -> float:
     return 1.0
 
