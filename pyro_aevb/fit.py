@@ -172,6 +172,8 @@ def fit(
         group.agree(lambda: held.enter_context(run.alone()))
         if resume and group.agree(run.checkpoint.is_file):
             trainer.resume()
+            # A kill may have come between the checkpoint and the history of its last epoch.
+            group.agree(lambda: run.write_history(trainer.history))
         group.agree(lambda: run.write_settings(plain))
         trainer.on_epoch = None if group.rank else _logger(run, tensorboard)
         if show:

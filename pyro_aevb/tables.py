@@ -126,11 +126,15 @@ def markdown_table(
     lines = [
         title,
         "",
-        "| " + " | ".join(columns) + " |",
+        _markdown(columns),
         "|---" + "|--:" * (len(columns) - 1) + "|",
     ]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += [_markdown(row) for row in rows]
     return "\n".join([*lines, *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
+
+
+def _markdown(entries: Sequence[str]) -> str:
+    return "| " + " | ".join(entry.replace("|", r"\|") for entry in entries) + " |"
 
 
 def latex_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial, wraps
@@ -124,7 +126,7 @@ def test_declarations_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UsageError, match="no cell"):
         tiny(special={("2", "GAN"): {}})
     with pytest.raises(UsageError, match="no grid 'g'"):
-        Study("", "", tiny().grids, [Table("", "g", "parameters")])
+        Study("", "", tiny().grids, [Table("T", "g", "parameters")])
     with pytest.raises(UsageError, match="table 'T': its grid has no column 'GAN'"):
         Study("", "", tiny().grids, [Table("T", "sizes", "parameters", relative_to="GAN")])
     for wrong, said in (
@@ -135,11 +137,11 @@ def test_declarations_that_do_not_fit_are_refused() -> None:
         with pytest.raises(UsageError, match=said):
             Study("", "", tiny().grids, [], [Figure("F", "", codes, **wrong)])
     with pytest.raises(UsageError, match="no quantity 'tst/elbo'; there are .* test/METRIC"):
-        Study("", "", tiny().grids, [Table("", "sizes", "tst/elbo")])
+        Study("", "", tiny().grids, [Table("T", "sizes", "tst/elbo")])
     for key in ((2, "VAE"), ("2", "GAN")):
         said = Published("Theirs", {key: 1.0})
         with pytest.raises(UsageError, match="Theirs: .* is no cell of its tables"):
-            Study("", "", tiny().grids, [Table("", "sizes", "parameters", said)])
+            Study("", "", tiny().grids, [Table("T", "sizes", "parameters", said)])
     twice = [Table("A", "sizes", "parameters"), Table("A", "sizes", "test/elbo")]
     with pytest.raises(UsageError, match="two tables of a study are called 'A'"):
         Study("", "", tiny().grids, twice)
@@ -152,12 +154,39 @@ def test_declarations_that_do_not_fit_are_refused() -> None:
         Published("", {}, aside={("2", "AE"): 1.0})
     for changes, said in (
         ({"smoke_rows": ()}, "has no cells"),
+        ({"special": {("2", "AE"): None, ("2", "VAE"): None}}, "'sizes' has no cells at the full"),
+        ({"special": {("2", "AE"): {"epochs": 1.0}}}, "2 / AE: epochs is 1.0; .* whole number"),
+        ({"scores": {"a/b": {}}}, "'a/b'; leave out the slash"),
+        ({"smoke": ["x"]}, r"smoke of a Grid is \['x'\]; it should be a mapping"),
+        ({"smoke_scores": {"a": 3}}, "'a' is 3, no settings"),
         ({"scores": {"test": {}}}, "a scoring called 'test' hides"),
         ({"smoke_scores": {"noisy": {}}}, "smoke_scores has 'noisy', which is none"),
         ({"scores": {"β": {}}}, "'β' names no path"),
     ):
         with pytest.raises(UsageError, match=said):
             tiny(**changes)
+
+
+def test_parts_of_another_kind_are_refused() -> None:
+    nan, grids = float("nan"), tiny().grids
+    for make, said in (
+        (lambda: Study("T", None, grids, []), "text of a Study is None; it should be text"),
+        (lambda: Study("T", "", grids[0], []), "grids of a Study is .* it should be a list"),
+        (lambda: Study("T", "", [], []), "the study has no grid"),
+        (lambda: Study("T", "", grids, [3]), "3 is no Table; it stands among the tables"),
+        (lambda: Table("T", "sizes", "parameters", {}), "published of a Table is {}; .* Published"),
+        (lambda: Table("T", "g", "q", lower_is_better="no"), "'no'; it should be true or false"),
+        (lambda: Table("T", "sizes", "parameters", places=2.0), "T: places is 2.0"),
+        (lambda: Table("Größe β", "g", "q") and Table("β", "g", "q"), "'β' names no file"),
+        (lambda: Published("P", {("2", "AE"): nan}), "P: .* is nan; leave out what is no number"),
+        (lambda: Figure("../up", "", codes, "sizes"), "a figure is called '../up'; use A-Z"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            make()
+    for titles, said in ((("ELBO", "elbo"), "called 'ELBO' and 'elbo'"),):
+        tables = [Table(title, "sizes", "parameters") for title in titles]
+        with pytest.raises(UsageError, match=said):
+            Study("T", "", grids, tables)
 
 
 def test_settings_that_are_none_are_refused_before_any_training() -> None:
@@ -169,6 +198,8 @@ def test_settings_that_are_none_are_refused_before_any_training() -> None:
         ({"scores": {"more": {"num_sample": 1}}}, "evaluate has no setting 'num_sample'"),
         ({"smoke": {"bach_size": 1}}, "no setting 'bach_size'; did you mean 'batch_size'"),
         ({"special": {("2", "VAE"): {"seed": 1}}}, "VAE: 'seed' is not a cell's: the study sets"),
+        ({"scores": {"more": {"show": False}}}, "'show' is not a cell's: the study sets it"),
+        ({"smoke": {"pair": Study}}, "kept as JSON, and .*; name a pair .* by its file"),
     ):
         with pytest.raises(UsageError, match=said):
             tiny(**changes)
@@ -186,7 +217,7 @@ def fake(study: Study, out: Path, values: dict[tuple[str, str], list[float | Non
             metric = {"value": given[cell.seed], "reason": "for a test"}
             found = {"metrics": {"reconstruction": metric}, "environment": "none"}
             record = Record.of(cell, out)
-            record.looks = {str(cell.looks[-1]): {"test": {**found, "parameters": 10}}}
+            record.looks = {str(cell.looks[-1]): {"test": {**found, "parameters": 10, "epochs": 2}}}
             record.write(cell, out)
             Run(out / cell.path).write_settings({})
     return Collected(study, "full", seeds, out)
@@ -287,10 +318,16 @@ def test_a_number_is_of_its_own_scoring_or_refused(tmp_path: Path) -> None:
         collected.number(cell, "noisy/gap")
     with pytest.raises(UsageError, match="no quantity 'noise/gap'; there are"):
         collected.number(cell, "noise/gap")
-    collected.run(cell).write_history([{"epoch": 1, "elbo": -3.0}])
+    collected.run(cell).write_history([{"epoch": e, "elbo": -5.0 + e} for e in (1, 2, 3)])
     assert collected.number(cell, "history/elbo") == -3.0
     with pytest.raises(UsageError, match="no column history/elbow: .* has epoch, elbo"):
         collected.number(cell, "history/elbow")
+    collected.run(cell).write_history([{"epoch": 1, "elbo": -3.0}])
+    with pytest.raises(UsageError, match="history.csv of .* has 1 rows, and it was trained for 2"):
+        collected.number(cell, "history/elbo")
+    # What a user adds to a run is no part of what `fit` found.
+    look["test"]["corrupted"] = noisy
+    assert collected.number(cell, "test/reconstruction") == -1.0
 
 
 def test_what_cannot_be_shown_costs_itself_alone(
@@ -320,7 +357,7 @@ def test_what_cannot_be_shown_costs_itself_alone(
     assert all(f"not shown: {line}" in said.err for line in outcome.missing)
     assert "![S](tiny/generated.png)" in page and "### Reconstruction\n\n| " in page
     assert "python -m pyro_aevb.studies tiny.py --scale full --seeds 1" in page
-    assert "- 1 runs of further seeds are there and not shown" in page
+    assert "- of further seeds, 1 of the cells' runs are not shown" in page
     assert "sizes: 2 of 2 cells are finished\n" in said.out
 
 
@@ -402,6 +439,83 @@ def test_done_cells_are_skipped_and_new_seeds_and_scorings_are_added(
     assert run.results["metrics"]["elbo"]["num_samples"] == 5
 
 
+def test_a_scoring_is_of_its_own_settings_alone(tmp_path: Path) -> None:
+    def elbo(**scores: dict) -> float | None:
+        wanted = tiny((), scores=scores, special={("2", "AE"): None})
+        (cell,) = wanted.cells("full", 1)
+        assert work(cell, tmp_path)[1] is None
+        return Collected(wanted, "full", 1, tmp_path).number(cell, f"{next(iter(scores))}/elbo")
+
+    few = elbo(n={"num_samples": 6})
+    # Left out and declared anew with other settings: not what it was before.
+    elbo(m={"num_samples": 7})
+    many = elbo(n={"num_samples": 50})
+    assert many not in (few, None)
+    # Nor what somebody adds to the run.
+    run = tmp_path / tiny(()).cells("full", 1)[1].path
+    pyro_aevb.evaluate(run, corruption="gaussian", corruption_options={"std": 2.0}, show=False)
+    assert elbo(o={"num_samples": 50}) == many
+
+
+def test_an_own_pair_that_changes_is_refused(tmp_path: Path) -> None:
+    pair = tmp_path / "own.py"
+    pair.write_text("from pyro_aevb.models import VAE\n")
+    own = tiny((), special={("2", "AE"): None, ("2", "VAE"): {"pair": f"{pair}:VAE"}})
+    (cell,) = own.cells("full", 1)
+    assert work(cell, tmp_path)[1] is None
+    pair.write_text("from pyro_aevb.models import BetaVAE as VAE\n")
+    (unfinished,) = Collected(own, "full", 1, tmp_path).unfinished
+    assert "own.py has changed; remove " in unfinished[1]
+
+
+def test_a_schedule_over_the_run_takes_no_more_epochs(tmp_path: Path) -> None:
+    def cell(epochs: int):
+        only = {"schedule": "cosine", "epochs": epochs}
+        return tiny((), special={("2", "AE"): None, ("2", "VAE"): only}).cells("full", 1)[0]
+
+    assert work(cell(1), tmp_path)[1] is None
+    said = "epochs was 1 and is now 2, and the schedule cosine depends on it; remove "
+    assert said in str(work(cell(2), tmp_path)[1])
+
+
+@pytest.mark.parametrize("text", ["{", "\xff", '{"settings": null, "scores": {}}', "[]"])
+def test_a_damaged_record_is_named_and_can_be_made_again(
+    done: Path, tmp_path: Path, text: str
+) -> None:
+    shutil.copytree(done / "cells", tmp_path / "cells")
+    ae, vae = tiny().cells("full", 1)
+    record = tmp_path / "cells/sizes/2/VAE/seed0.json"
+    record.write_bytes(text.encode("latin-1"))
+    (tmp_path / "cells/sizes/2/VAE/seed0.error").write_text("")
+    ((cell, why),) = Collected(tiny(), "full", 1, tmp_path).unfinished
+    assert cell == vae and "seed0.json is damaged; remove it to score the cell again" in why
+    record.unlink()
+    assert work(vae, tmp_path)[1] is None
+    again, before = (Collected(tiny(), "full", 1, out) for out in (tmp_path, done))
+    assert not again.unfinished
+    assert again.number(vae, "test/elbo") == before.number(vae, "test/elbo")
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(
+        "import os, sys, time\n"
+        "from pyro_aevb.studies.work import _end_with\n"
+        "_end_with(os.getppid())\n"
+        "print(os.getpid(), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = "import subprocess, sys; subprocess.run([sys.executable, sys.argv[1]])"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", command, str(tmp_path / "worker.py")],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(pyro_aevb.__file__).parents[1])},
+    )
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    # The pipe closes when the last process that holds it has ended.
+    assert parent.communicate(timeout=30)[0] == b"" and worker != parent.pid
+
+
 def test_a_failed_cell_is_reported_and_does_not_stop_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -448,7 +562,7 @@ def test_a_run_that_is_gone_is_named(done: Path, tmp_path: Path) -> None:
     page, missing = write_page(Collected(pictured, "full", 1, tmp_path), "tiny", tmp_path / "page")
     assert not missing
     unfinished = page.read_text().partition("## Unfinished cells")[2]
-    assert re.search(r"- sizes: 2 / AE: .*seed0 is gone; put it back, or remove .*json", unfinished)
+    assert re.search(r"- sizes: 2 / AE: .*seed0 is gone .*; put it back, or remove", unfinished)
     assert "is gone" in str(work(tiny().cells("full", 1)[0], tmp_path)[1])
     # A cell that comes back has its numbers.
     shutil.copytree(done / "cells/sizes/2/AE/seed0", tmp_path / "cells/sizes/2/AE/seed0")
@@ -511,6 +625,7 @@ def test_a_killed_study_started_again_changes_no_figure(
     assert len(expected) == 4 + 6
     assert outputs(tmp_path) == expected
     for cell in tiny().cells("full", 1):
+        assert [row["epoch"] for row in Run(tmp_path / cell.path).history] == [1, 2]
         a, b = (
             torch.load(folder / cell.path / "checkpoint.pt", weights_only=True)["tensors"]
             for folder in (done, tmp_path)
@@ -692,7 +807,7 @@ def test_published_values_differ_as_the_slides_say() -> None:
     losses_aae = (-31.2, -51.2, -44.7, -71.8, -53.1, -53.5, -55.0)
     for architecture, value, loss in zip(MLPS, slides, losses_aae, strict=True):
         assert NOISY_PUBLISHED.aside[architecture, "AAE"] - value == pytest.approx(loss, abs=1e-6)
-    assert len(CLEAN.values) == 28 and len(NOISY_PUBLISHED.values) == 21
+    assert len(CLEAN.values) == 27 and len(NOISY_PUBLISHED.values) == 21
 
 
 def test_records_are_plain_json(done: Path) -> None:

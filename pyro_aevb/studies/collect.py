@@ -10,13 +10,10 @@ import numpy as np
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs import Run
 from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Key, Scale, Study, Table
-from pyro_aevb.studies.records import Record, failure
+from pyro_aevb.studies.records import SECTIONS, Record, failure
 
 if TYPE_CHECKING:
     from pyro_aevb.preparation import Prepared
-
-SECTIONS = ("corrupted", "against")
-r"""Of ``results.json``: metrics on other input than the test data."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Collected:
             except UsageError as error:
                 self.unfinished.append((cell, str(error)))
                 continue
-            if self.records[cell.path].missing(cell):
+            if self.records[cell.path].missing(cell, out):
                 self.unfinished.append((cell, failure(cell, out) or "not run yet"))
 
     @property
@@ -164,7 +161,7 @@ class Collected:
             return np.nan if not last or last[0] is None else last[0]
         if source not in found:
             return None
-        metrics = _metrics(found[source])
+        metrics = _metrics(found[source], source)
         if name not in metrics:
             raise UsageError(f"no metric {quantity!r}: {cell} has {', '.join(metrics)}")
         value = metrics[name]["value"]
@@ -176,10 +173,16 @@ class Collected:
         Raises:
             UsageError: There is no such column.
         """
-        rows = self.run(cell).history
+        rows, looks = self.run(cell).history, self.records[cell.path].looks
+        trained = max(int(found[FIT]["epochs"]) for found in looks.values() if FIT in found)
+        if len(rows) < trained:
+            raise UsageError(
+                f"history.csv of {cell} has {len(rows)} rows, and it was trained for {trained} "
+                f"epochs; put it back, or remove {self.out / cell.path} and its record"
+            )
         if rows and column not in rows[0]:
             raise UsageError(f"no column {HISTORY}/{column}: {cell} has {', '.join(rows[0])}")
-        return [row[column] for row in rows]
+        return [row[column] for row in rows[: cell.looks[-1]]]
 
     def num_train(self, cell: Cell) -> int:
         r"""How many data a run is trained on."""
@@ -210,7 +213,8 @@ class Collected:
         return self.study.grid(grid).keys(self.scale)
 
 
-def _metrics(results: Mapping[str, Any]) -> dict[str, Any]:
-    r"""The metrics of a scoring: of its sections alone, if it has any."""
-    sections = [entry for name in SECTIONS for entry in results.get(name, {}).values()]
+def _metrics(results: Mapping[str, Any], source: str) -> dict[str, Any]:
+    r"""The metrics of a scoring: of its sections alone, if it has any of its own."""
+    own = () if source == FIT else SECTIONS
+    sections = [entry for name in own for entry in results.get(name, {}).values()]
     return {name: m for part in sections or [results] for name, m in part["metrics"].items()}

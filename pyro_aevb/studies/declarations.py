@@ -1,15 +1,21 @@
 r"""What a study is made of. A study is a page of these, in a file that defines ``STUDY``."""
 
-import difflib
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.studies.checks import (
+    check_in,
+    check_kinds,
+    check_once,
+    check_settings,
+    check_whole,
+    naming,
+)
 
 Settings = Mapping[str, Any]
 r"""Settings of :func:`pyro_aevb.fit`, or of :func:`pyro_aevb.evaluate`, by name."""
@@ -24,9 +30,6 @@ FIT = "test"
 r"""The name of the scoring that ``fit`` does."""
 
 HISTORY = "history"
-
-OF_STUDY = ("seed", "out", "resume", "show", "device", "data_root")
-r"""Settings of :func:`pyro_aevb.fit` that no cell declares: the study sets them."""
 
 Scale = Literal["smoke", "full"]
 
@@ -96,6 +99,15 @@ class Grid:
     row_title: str = ""
 
     def __post_init__(self) -> None:
+        check_kinds(self, str, "name", "chosen", "row_title")
+        check_kinds(self, Mapping, "rows", "columns", "settings", "special", "scores", "smoke")
+        check_kinds(self, Mapping, "smoke_scores")
+        for part in (self.rows, self.columns, self.special, self.scores, self.smoke_scores):
+            for name, given in part.items():
+                if not isinstance(given, Mapping) and (given is not None or part != self.special):
+                    raise UsageError(f"grid {self.name!r}: {name!r} is {given!r}, no settings")
+        for look in self.looks:
+            check_whole(f"grid {self.name!r}: looks", look, 1)
         for row, column in self.special:
             if row not in self.rows or column not in self.columns:
                 raise UsageError(f"grid {self.name!r} has no cell ({row!r}, {column!r})")
@@ -105,9 +117,11 @@ class Grid:
             if row not in self.rows:
                 raise UsageError(f"grid {self.name!r} has no row {row!r}")
         for name in (self.name, *self.rows, *self.columns, *self.scores):
-            if not slug(name):
+            if not isinstance(name, str) or not slug(name).strip("."):
                 raise UsageError(f"{name!r} names no path; use some of A-Z, a-z, 0-9")
         for name in self.scores:
+            if "/" in name:
+                raise UsageError(f"a scoring is called {name!r}; leave out the slash")
             if name in (FIT, HISTORY):
                 raise UsageError(f"a scoring called {name!r} hides what `fit` computes; rename it")
         for name in self.smoke_scores:
@@ -117,12 +131,15 @@ class Grid:
     def keys(self, scale: Scale) -> list[Key]:
         r"""Rows and columns of the cells that there are, in the order of their declaration."""
         rows = self.rows if scale == "full" or self.smoke_rows is None else self.smoke_rows
-        return [
+        keys = [
             (row, column)
             for row in rows
             for column in self.columns
             if self.special.get((row, column), {}) is not None
         ]
+        if not keys:
+            raise UsageError(f"grid {self.name!r} has no cells at the {scale} scale")
+        return keys
 
     def check_quantity(self, quantity: str) -> None:
         r"""Refuse a quantity whose source the grid does not have."""
@@ -145,6 +162,7 @@ class Grid:
                 if scale == "smoke":
                     settings = merged(settings, self.smoke)
                 epochs = settings.pop("epochs", 100)
+                check_whole(f"cell {self.name} / {row} / {column}: epochs", epochs, 0)
                 looks = (*sorted(e for e in set(self.looks) if e < epochs), epochs)
                 cells.append(Cell(self.name, row, column, seed, settings, looks, scores))
         return cells
@@ -160,6 +178,7 @@ class Published:
         aside: Values that are shown and not compared with, since they are of something else; the
             remark says of what.
         remarks: What to know about a value.
+        caveat: What to know about all comparisons with these values.
         tried: What was tried where a value is not met.
     """
 
@@ -168,12 +187,18 @@ class Published:
     aside: Mapping[Key, float] = field(default_factory=dict)
     remarks: Mapping[Key, str] = field(default_factory=dict)
     tried: Mapping[Key, str] = field(default_factory=dict)
+    caveat: str = ""
 
     def keys(self) -> set[Key]:
         r"""All cells of which something is said."""
         return {*self.values, *self.aside, *self.remarks, *self.tried}
 
     def __post_init__(self) -> None:
+        check_kinds(self, str, "title")
+        check_kinds(self, Mapping, "values", "aside", "remarks", "tried")
+        for key, value in (*self.values.items(), *self.aside.items()):
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise UsageError(f"{self.title}: {key} is {value!r}; leave out what is no number")
         for key in self.aside:
             if key not in self.remarks or key in self.values:
                 raise UsageError(f"{self.title}: {key} is aside; a remark, and no value, says why")
@@ -206,6 +231,14 @@ class Table:
     places: int = 2
     text: str = ""
 
+    def __post_init__(self) -> None:
+        check_kinds(self, str, "title", "grid", "quantity", "text")
+        check_kinds(self, (Published, type(None)), "published")
+        check_kinds(self, bool, "lower_is_better")
+        check_whole(f"{self.title}: places", self.places, 0)
+        if not slug(self.title).strip("."):
+            raise UsageError(f"{self.title!r} names no file; use some of A-Z, a-z, 0-9")
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -215,8 +248,8 @@ class Figure:
         name: Of the file, without its suffix.
         caption: What is seen.
         draw: Draws it, see :mod:`pyro_aevb.studies.figures`: called with the finished cells, the
-            file, and `grid`, `rows` and `columns` by name, it returns whether there was anything
-            to draw.
+            file, and `grid`, `rows` and `columns` by name. Where there is nothing to draw it leaves
+            no file.
         grid: The name of the grid whose cells are drawn.
         rows: Those to draw; None is all.
         columns: Likewise.
@@ -224,10 +257,15 @@ class Figure:
 
     name: str
     caption: str
-    draw: Callable[..., bool]
+    draw: Callable[..., None]
     grid: str
     rows: Sequence[str] | None = None
     columns: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_kinds(self, str, "name", "caption", "grid")
+        if slug(self.name) != self.name or not self.name.strip("."):
+            raise UsageError(f"a figure is called {self.name!r}; use A-Z, a-z, 0-9, '.' and '-'")
 
 
 @dataclass(frozen=True)
@@ -251,17 +289,28 @@ class Study:
     findings: str = ""
 
     def __post_init__(self) -> None:
-        _check_once("grids", [slug(grid.name) for grid in self.grids])
-        _check_once("tables", [slug(table.title) for table in self.tables])
-        _check_once("figures", [figure.name for figure in self.figures])
+        check_kinds(self, str, "title", "text", "findings")
+        for name, kind in (("grids", Grid), ("tables", Table), ("figures", Figure)):
+            check_kinds(self, Sequence, name)
+            for part in getattr(self, name):
+                if not isinstance(part, kind):
+                    raise UsageError(f"{part!r} is no {kind.__name__}; it stands among the {name}")
+        if not self.grids:
+            raise UsageError("the study has no grid; give it one")
+        for what, names in (
+            ("grids", [grid.name for grid in self.grids]),
+            ("tables", [table.title for table in self.tables]),
+            ("figures", [figure.name for figure in self.figures]),
+        ):
+            check_once(what, names, [slug(name) for name in names])
         for table in self.tables:
-            with _naming(f"table {table.title!r}"):
+            with naming(f"table {table.title!r}"):
                 self.grid(table.grid).check_quantity(table.quantity)
-                _check_in(self.grid(table.grid).columns, "column", table.relative_to)
+                check_in(self.grid(table.grid).columns, "column", table.relative_to)
         for figure in self.figures:
-            with _naming(f"figure {figure.name!r}"):
-                _check_in(self.grid(figure.grid).rows, "row", *(figure.rows or ()))
-                _check_in(self.grid(figure.grid).columns, "column", *(figure.columns or ()))
+            with naming(f"figure {figure.name!r}"):
+                check_in(self.grid(figure.grid).rows, "row", *(figure.rows or ()))
+                check_in(self.grid(figure.grid).columns, "column", *(figure.columns or ()))
         for published, tables in self.published():
             shown = {key for table in tables for key in self.grid(table.grid).keys("full")}
             for key in published.keys() - shown:
@@ -271,8 +320,8 @@ class Study:
             if paths.setdefault(cell.path, cell) is not cell:
                 raise UsageError(f"{cell} and {paths[cell.path]} have one path, {cell.path}")
         for cell in (*self.cells("full", 1), *self.cells("smoke", 1)):
-            with _naming(f"cell {cell.title}"):
-                _check_settings(cell)
+            with naming(f"cell {cell.title}"):
+                check_settings(cell.settings, cell.scores)
 
     def published(self) -> list[tuple[Published, list[Table]]]:
         r"""What others reported, each with the tables that show it."""
@@ -301,48 +350,6 @@ def merged(*parts: Settings) -> dict[str, Any]:
             both = isinstance(before, Mapping) and isinstance(value, Mapping)
             whole[name] = {**before, **value} if both else value  # type: ignore[dict-item]
     return whole
-
-
-@contextmanager
-def _naming(what: str) -> Iterator[None]:
-    r"""Say of a mistake what it is in."""
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(f"{what}: {error}") from error
-
-
-def _check_in(names: Iterable[str], what: str, *given: str | None) -> None:
-    for name in given:
-        if name is not None and name not in names:
-            raise UsageError(f"its grid has no {what} {name!r}")
-
-
-def _check_settings(cell: Cell) -> None:
-    r"""Refuse settings that :func:`pyro_aevb.fit` and :func:`pyro_aevb.evaluate` do not have."""
-    import pyro_aevb
-
-    calls: list[tuple[Callable[..., Any], Settings]] = [
-        (pyro_aevb.fit, cell.settings),
-        *((pyro_aevb.evaluate, scoring) for scoring in cell.scores.values()),
-    ]
-    for function, given in calls:
-        known = [name for name in signature(function).parameters if name not in OF_STUDY]
-        for name in given:
-            if name in OF_STUDY and function is pyro_aevb.fit:
-                raise UsageError(f"{name!r} is not a cell's: the study sets it")
-            if name not in (*known, *OF_STUDY):
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise UsageError(f"pyro_aevb.{function.__name__} has no setting {name!r}{hint}")
-
-
-def _check_once(what: str, names: Sequence[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(
-                f"two {what} of a study are called {name!r}; they need different names"
-            )
 
 
 def slug(name: str) -> str:

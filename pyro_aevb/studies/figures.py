@@ -1,7 +1,7 @@
 r"""Pictures of a study's cells: what a figure's declaration draws with.
 
-Each function takes the finished cells and a file, draws what is there, and returns whether there
-was anything. The declaration gives the rest, as in
+Each function takes the finished cells and a file, and draws what is there; where there is nothing
+it leaves no file. The declaration gives the rest, as in
 ``Figure("codes", "Test codes", codes, grid="protocol", rows=["128-64-2"])``, or, of a function with
 options, ``partial(codes, noise=0.1)``. Where a trained pair is needed it is that of the first seed,
 on the CPU.
@@ -38,7 +38,7 @@ def curves(
     x: Literal["epochs", "images", "seconds"] = "epochs",
     rows: Names = None,
     columns: Names = None,
-) -> bool:
+) -> None:
     r"""Quantities along the training, a panel for each row.
 
     Arguments:
@@ -46,6 +46,8 @@ def curves(
             :class:`~.declarations.Table` takes, known at every look.
         x: What lies on the horizontal axis, logarithmic except for epochs.
     """
+    if x not in XLABEL:
+        raise UsageError(f"x is {x!r}; there are {', '.join(XLABEL)}")
     drawn: dict[str, dict[str, panels.Curve]] = {}
     for row, column in _keys(collected, grid, rows, columns):
         for name, quantity in quantities.items():
@@ -58,7 +60,6 @@ def curves(
                 drawn.setdefault(_title(collected, grid, row), {})[title] = curve
     if drawn:
         panels.curves(drawn, path, XLABEL[x], NATS, log=x != "epochs")
-    return bool(drawn)
 
 
 def reconstructions(
@@ -69,7 +70,7 @@ def reconstructions(
     rows: Names = None,
     columns: Names = None,
     noise: float = 0.0,
-) -> bool:
+) -> None:
     r"""The first ten test data, and below them what becomes of their mean codes.
 
     Arguments:
@@ -82,7 +83,6 @@ def reconstructions(
         shown[name] = _array(reconstruct(prepared.pair, x))
     if shown:
         panels.image_rows(shown, path)
-    return bool(shown)
 
 
 def codes(
@@ -93,7 +93,7 @@ def codes(
     rows: Names = None,
     columns: Names = None,
     noise: float = 0.0,
-) -> bool:
+) -> None:
     r"""The two-dimensional mean codes of the first 2,000 test data.
 
     Arguments:
@@ -108,12 +108,11 @@ def codes(
         labels = None if known is None else known[: len(x)].numpy()
     if shown:
         panels.scatters(shown, labels, path)
-    return bool(shown)
 
 
 def decoded_grids(
     collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
-) -> bool:
+) -> None:
     r"""Decodings of a uniform grid over the central 95 % of the two-dimensional test codes."""
     shown: dict[str, np.ndarray] = {}
     for name, prepared in _trained(collected, grid, rows, columns):
@@ -126,12 +125,11 @@ def decoded_grids(
         shown[name] = decode_grid(prepared.pair, points, x)
     if shown:
         panels.mosaics(shown, path)
-    return bool(shown)
 
 
 def growing_noise(
     collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
-) -> bool:
+) -> None:
     r"""Decodings of one datum's code as noise is added to it: 0, 0.25, 0.5, ... standard deviations
     of the codes, along one random direction.
     """
@@ -144,12 +142,11 @@ def growing_noise(
         shown[name] = decode_grid(prepared.pair, known[:1] + steps, x)
     if shown:
         panels.image_rows(shown, path)
-    return bool(shown)
 
 
 def generated(
     collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
-) -> bool:
+) -> None:
     r"""Decodings of draws from the prior; without a prior, of a normal fitted to the test codes,
     independent in each dimension.
     """
@@ -166,7 +163,6 @@ def generated(
         shown[name] = decode_grid(prepared.pair, drawn.numpy(), x)
     if shown:
         panels.image_rows(shown, path)
-    return bool(shown)
 
 
 def _keys(

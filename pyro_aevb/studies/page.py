@@ -17,7 +17,10 @@ LEGEND = (
     "Each entry is the mean over seeds ± the standard deviation over seeds; without ± there is one "
     "seed. What was published "
     f"stands in parentheses: {BETTER} the mean here is at least as good, {WORSE} it is worse; "
-    "without a mark it is not compared with. An asterisk refers to a remark below the table."
+    "without a mark there is nothing to compare with, or it is of something else, as its remark "
+    "says. An asterisk refers to a remark below the first table that has these values. A quantity "
+    'is "not defined" where a pair has no such thing: codes without a density have no KL, and no '
+    "bound or likelihood."
 )
 SMOKE = (
     "**This is the smoke scale: a few steps on tiny data, to see that every kind of cell runs. "
@@ -54,7 +57,7 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
     parts = [f"# {study.title}", study.text]
     if collected.scale == "smoke":
         parts.append(SMOKE)
-    if study.findings:
+    if study.findings and collected.scale == "full":
         parts += ["## Findings", study.findings]
     parts += ["## Tables", LEGEND]
     remarked: set[int] = set()
@@ -115,6 +118,8 @@ def _published(collected: Collected) -> Iterator[str]:
                 met = sum(gain >= 0 for gain in gains)
                 each.append(f"{met} of {len(gains)} measured in the table *{table.title}*")
             said += f" By table: {'; '.join(each)}."
+        if published.caveat:
+            said += f" {published.caveat}"
         rows = [
             [*key, f"{published.values[key]}", mean, f"{-gain:.2f}", title]
             + [published.tried.get(key, "")]
@@ -139,9 +144,10 @@ def _figure(collected: Collected, figure: Figure, beside: Path) -> str:
     path = beside / f"{figure.name}.png"
     path.unlink(missing_ok=True)
     which = {"grid": figure.grid, "rows": figure.rows, "columns": figure.columns}
-    if figure.draw(collected, path, **which):
+    figure.draw(collected, path, **which)
+    if path.is_file():
         return f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*"
-    return f"*{figure.caption}* (not drawn: its cells are unfinished)"
+    return f"*{figure.caption}* (not drawn: there is nothing to draw yet)"
 
 
 def _choices(collected: Collected) -> str:
@@ -187,5 +193,5 @@ def _circumstances(collected: Collected, name: str) -> str:
             "training and scoring in all"
         )
     if collected.hidden:
-        lines.append(f"- {collected.hidden} runs of further seeds are there and not shown")
+        lines.append(f"- of further seeds, {collected.hidden} of the cells' runs are not shown")
     return "\n".join(lines)

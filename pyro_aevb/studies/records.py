@@ -1,5 +1,6 @@
 r"""What is known of a cell: a JSON file beside its run, and why it failed if it did."""
 
+import hashlib
 import json
 import os
 import traceback
@@ -8,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.runs import SETTINGS
+from pyro_aevb.runs import SETTINGS, Run
 from pyro_aevb.studies.declarations import FIT, Cell
+
+SECTIONS = ("corrupted", "against")
+r"""Of ``results.json``: metrics on other input than the test data."""
+
+OVER_THE_RUN = ("cosine", "iwae")
+r"""Schedules that the number of epochs bends."""
 
 
 @dataclass
@@ -22,6 +29,7 @@ class Record:
         looks: By epoch, then by scoring: what ``results.json`` held.
         seconds: Spent in all, interrupted work that was done again included.
         machine: What it ran on.
+        source: A hash of the file that the pair is defined in; None for one that is no file.
     """
 
     settings: dict[str, Any]
@@ -29,6 +37,7 @@ class Record:
     looks: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     machine: str = ""
+    source: str | None = None
 
     @classmethod
     def of(cls, cell: Cell, out: Path) -> "Record":
@@ -38,38 +47,57 @@ class Record:
             UsageError: It is damaged, of other settings than the cell's, or its run is gone.
         """
         asked = json.loads(json.dumps({"settings": cell.settings, "scores": cell.scores}))
+        file, source = _source(cell.settings.get("pair"))
         path, run = _path(cell, out), out / cell.path
+        again = f"remove {run} and {path} to run the cell again"
         if not path.is_file():
-            return cls(**asked)
-        try:
-            record = cls(**json.loads(path.read_text()))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise UsageError(f"{path} is damaged; remove it to score the cell again") from error
+            return cls(**asked, source=source)
+        record = cls._read(path)
         if not (run / SETTINGS).is_file():
             if not record.looks:  # nothing was trained: other settings are as good
-                return cls(**asked)
-            raise UsageError(f"{run} is gone; put it back, or remove {path} to run the cell again")
+                return cls(**asked, source=source)
+            raise UsageError(f"{run} is gone or no run any more; put it back, or {again}")
         for name in {*record.settings, *asked["settings"]}:
             before, now = record.settings.get(name), asked["settings"].get(name)
             if before != now:
-                raise UsageError(
-                    f"{name} was {before!r} and is now {now!r}; remove {run} and {path} to run the "
-                    "cell again"
-                )
-        for name, before in record.scores.items():
-            if name in asked["scores"] and before != asked["scores"][name]:
+                raise UsageError(f"{name} was {before!r} and is now {now!r}; {again}")
+        if None not in (record.source, source) and record.source != source:
+            raise UsageError(f"{file} has changed; {again}")
+        schedule, now = asked["settings"].get("schedule"), cell.looks[-1]
+        if schedule in OVER_THE_RUN and (before := Run(run).settings.get("epochs", now)) != now:
+            raise UsageError(
+                f"epochs was {before} and is now {now}, and the schedule {schedule} depends on it; "
+                f"{again}"
+            )
+        for name, now in asked["scores"].items():
+            if record.scores.get(name, now) != now:
                 for found in record.looks.values():
                     found.pop(name, None)
-        record.scores = asked["scores"]
+        record.scores |= asked["scores"]  # those that are declared no more keep their settings
         return record
 
-    def missing(self, cell: Cell) -> list[tuple[int, str]]:
+    @classmethod
+    def _read(cls, path: Path) -> "Record":
+        try:
+            record = cls(**json.loads(path.read_text()))
+            float(record.seconds), record.settings.keys(), record.scores.keys()
+            for epochs, found in record.looks.items():
+                for name, results in found.items():
+                    int(epochs), results["metrics"].keys(), results["environment"].strip()
+                    if name == FIT:
+                        int(results["parameters"])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"{path} is damaged; remove it to score the cell again") from error
+        return record
+
+    def missing(self, cell: Cell, out: Path) -> list[tuple[int, str]]:
         r"""The scorings that are still to do, as epochs and names.
 
         Of looks before the last, only those that the run has not passed, and only what ``fit``
         computes.
         """
-        passed = max((int(epochs) for epochs in self.looks), default=-1)
+        trained = len(Run(out / cell.path).history)
+        passed = max((min(trained, cell.looks[-1]), *(int(epochs) for epochs in self.looks)))
         return [
             (epochs, name)
             for epochs in cell.looks
@@ -90,7 +118,7 @@ def failure(cell: Cell, out: Path) -> str | None:
     path = _failure_path(cell, out)
     if not path.is_file():
         return None
-    return path.read_text().strip().splitlines()[-1]
+    return (path.read_text().strip().splitlines() or ["failed"])[-1]
 
 
 def note_failure(cell: Cell, out: Path, error: BaseException | str | None) -> None:
@@ -107,6 +135,14 @@ def note_failure(cell: Cell, out: Path, error: BaseException | str | None) -> No
     if not isinstance(error, UsageError):
         said = f"{type(error).__name__}: {said}"
     path.write_text("".join(traceback.format_exception(error)) + f"\n{said}\n")
+
+
+def _source(pair: Any) -> tuple[str, str | None]:
+    r"""A pair's file, and a hash of what it holds."""
+    file = pair.partition(":")[0] if isinstance(pair, str) else ""
+    if not file.endswith(".py") or not Path(file).is_file():
+        return file, None
+    return file, hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _path(cell: Cell, out: Path) -> Path:

@@ -70,6 +70,7 @@ def study(
     """
     from tqdm import tqdm
 
+    from pyro_aevb.preparation import choose_device
     from pyro_aevb.studies.collect import Collected
     from pyro_aevb.studies.page import write_page
     from pyro_aevb.studies.work import run_cells
@@ -81,6 +82,8 @@ def study(
         raise UsageError(f"--seeds is {seeds}; it must be at least 1")
     if jobs < 1 and jobs != -1:
         raise UsageError(f"--jobs is {jobs}; give a number of processes, or -1 for one a core")
+    if backend == "loky":  # a cluster's devices are its own
+        choose_device(device)
     folder = Path(out or f"runs/{called.removesuffix('.py')}-{scale}").resolve()
     _claim(folder, called, scale)
     pages = Path(page) if page else folder / "page"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.studies.declarations import FIT, Cell, merged
-from pyro_aevb.studies.records import Record, failure, note_failure
+from pyro_aevb.studies.records import SECTIONS, Record, failure, note_failure
 
 Backend = Literal["loky", "dask", "ray"]
 
@@ -27,12 +27,20 @@ DIED = "its process died while it ran (out of memory?)"
 _TURN = threading.Lock()
 r"""Pyro's state is the process's, and a worker of a cluster may have several threads."""
 
+_WATCHED = threading.Event()
+r"""Whether this process ends with its parent."""
+
 Outcome = tuple[Cell, str | None]
 r"""A cell, and why it failed if it did."""
 
 
 def work(
-    cell: Cell, out: Path, device: str = "auto", data_root: str | None = None, threads: int = 0
+    cell: Cell,
+    out: Path,
+    device: str = "auto",
+    data_root: str | None = None,
+    threads: int = 0,
+    parent: int = 0,
 ) -> Outcome:
     r"""Train and score a cell, as far as that is still to do.
 
@@ -42,6 +50,7 @@ def work(
         device: Where to run it.
         data_root: Where data sets lie.
         threads: Of torch on a CPU; 0 leaves them as they are.
+        parent: The process that this one is to end with, if it is one's own.
 
     Returns:
         The cell, and None or in one line why it failed, which is kept in `out` too.
@@ -49,6 +58,9 @@ def work(
     import torch
     from tqdm import tqdm
 
+    if parent and not _WATCHED.is_set():
+        _WATCHED.set()
+        _end_with(parent)
     if threads:
         torch.set_num_threads(threads)
         # tqdm's own is shared among processes, and left behind if this one is killed
@@ -76,7 +88,7 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
     record = Record.of(cell, out)
     record.machine = f"{processor()}, {os.cpu_count()} cores"
     record.write(cell, out)  # before the run: what it was asked for is known if it is interrupted
-    for epochs, name in record.missing(cell):
+    for epochs, name in record.missing(cell, out):
         began = time.perf_counter()
         run = Run(out / cell.path)
         if name == FIT:
@@ -94,20 +106,34 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
         else:
             drawn = {key: cell.settings[key] for key in SHARED if key in cell.settings}
             asked = merged({"seed": cell.seed}, drawn, cell.scores[name])
-            results = pyro_aevb.evaluate(_beside(run, name), **asked, **where, show=False)
+            copy = _beside(run, name, record.looks[str(epochs)][FIT])
+            results = pyro_aevb.evaluate(copy, **asked, **where, show=False)
         record.looks.setdefault(str(epochs), {})[name] = results
         record.seconds += time.perf_counter() - began
         record.write(cell, out)
 
 
-def _beside(run: Any, name: str) -> Any:
-    r"""The same run, with the results of ``fit`` alone, to be scored in another way."""
+def _beside(run: Any, name: str, results: dict[str, Any]) -> Any:
+    r"""The same run, to be scored in another way, with what ``fit`` found and nothing else."""
     from pyro_aevb.runs import Run
 
     path = run.path.with_name(f"{run.path.name}-{name}")
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(run.path, path)
-    return Run(path)
+    copy = Run(path)
+    copy.write_results({key: value for key, value in results.items() if key not in SECTIONS})
+    return copy
+
+
+def _end_with(parent: int) -> None:
+    r"""End this process when its parent has: a killed command leaves no workers behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_cells(
@@ -143,6 +169,7 @@ def run_cells(
             yield work(cell, out, device, data_root)
         return
     local = backend == "loky"
+    parent = os.getpid() if local else 0
     threads = max(1, torch.get_num_threads() // effective_n_jobs(jobs)) if local else 0
     for cell in cells:
         if failure(cell, out) == STARTED:  # by a command that was killed
@@ -154,7 +181,7 @@ def run_cells(
             how = "list" if backend == "ray" else "generator_unordered"
             parallel = Parallel(jobs, batch_size=1, pre_dispatch="all", return_as=how)
             try:
-                tasks = [delayed(work)(c, out, device, data_root, threads) for c in rest]
+                tasks = [delayed(work)(c, out, device, data_root, threads, parent) for c in rest]
                 for cell, failed in parallel(tasks):
                     rest.remove(cell)
                     yield cell, failed

@@ -1,0 +1,81 @@
+r"""What a study's declaration is checked for, before anything is trained."""
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any
+
+from pyro_aevb.errors import UsageError
+
+OF_STUDY = ("seed", "run", "out", "resume", "stop_after", "show", "device", "data_root")
+r"""Settings of :func:`pyro_aevb.fit` and :func:`pyro_aevb.evaluate` that the study sets."""
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    r"""Say of a mistake what it is in."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from error
+
+
+def check_kinds(declared: Any, kind: Any, *names: str) -> None:
+    r"""Refuse parts of a declaration that are of another kind than they should be."""
+    for name in names:
+        given = getattr(declared, name)
+        if not isinstance(given, kind) or (kind is Sequence and isinstance(given, str)):
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            wanted = {str: "text", Mapping: "a mapping", Sequence: "a list", bool: "true or false"}
+            said = " or ".join(wanted.get(k, k.__name__) for k in kinds if k is not type(None))
+            what = type(declared).__name__
+            raise UsageError(f"{name} of a {what} is {given!r}; it should be {said}")
+
+
+def check_whole(what: str, given: Any, least: int) -> None:
+    if not isinstance(given, int) or isinstance(given, bool) or given < least:
+        raise UsageError(f"{what} is {given!r}; it should be a whole number of at least {least}")
+
+
+def check_in(names: Iterable[str], what: str, *given: str | None) -> None:
+    for name in given:
+        if name is not None and name not in names:
+            raise UsageError(f"its grid has no {what} {name!r}")
+
+
+def check_settings(settings: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
+    r"""Refuse settings that :func:`pyro_aevb.fit` and :func:`pyro_aevb.evaluate` do not have."""
+    import pyro_aevb
+
+    calls: list[tuple[Callable[..., Any], Mapping[str, Any]]] = [
+        (pyro_aevb.fit, settings),
+        *((pyro_aevb.evaluate, scoring) for scoring in scores.values()),
+    ]
+    for function, given in calls:
+        try:
+            json.dumps(given)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"settings are kept as JSON, and {error}; name a pair or a function by its file, "
+                "as in file.py:Name"
+            ) from error
+        known = [name for name in signature(function).parameters if name not in OF_STUDY]
+        for name in given:
+            if name in OF_STUDY and (name != "seed" or function is pyro_aevb.fit):
+                raise UsageError(f"{name!r} is not a cell's: the study sets it")
+            if name not in (*known, "seed"):
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise UsageError(f"pyro_aevb.{function.__name__} has no setting {name!r}{hint}")
+
+
+def check_once(what: str, names: Sequence[str], files: Sequence[str]) -> None:
+    r"""Refuse two parts of a study whose files have one name; some file systems ignore case."""
+    taken: dict[str, str] = {}
+    for name, file in zip(names, files, strict=True):
+        if file.lower() in taken:
+            both = " and ".join(repr(n) for n in dict.fromkeys((taken[file.lower()], name)))
+            raise UsageError(f"two {what} of a study are called {both}; they need different names")
+        taken[file.lower()] = name
