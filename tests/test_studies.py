@@ -161,6 +161,7 @@ def test_declarations_that_do_not_fit_are_refused() -> None:
         ({"smoke_scores": {"a": 3}}, "'a' is 3, no settings"),
         ({"scores": {"test": {}}}, "a scoring called 'test' hides"),
         ({"smoke_scores": {"noisy": {}}}, "smoke_scores has 'noisy', which is none"),
+        ({"look_scores": ["noisy"]}, "look_scores has 'noisy', which is none"),
         ({"scores": {"β": {}}}, "'β' names no path"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -402,6 +403,21 @@ def test_looks_change_no_number(tmp_path: Path) -> None:
     assert run.results["metrics"] == other.results["metrics"]
     assert [row["learning_rate"] for row in run.history] == pytest.approx([0.01, 0.00505])
     assert run.settings["epochs"] == 2
+
+
+def test_scores_at_looks_are_of_the_pair_as_it_was_then(tmp_path: Path) -> None:
+    scores = {"more": {"num_samples": 50}, "end": {"num_samples": 7}}
+    changes = {"scores": scores, "look_scores": ["more"], "special": {("2", "AE"): None}}
+    wanted = tiny((1,), **changes)
+    (cell,) = wanted.cells("full", 1)
+    assert work(cell, tmp_path)[1] is None
+    collected = Collected(wanted, "full", 1, tmp_path)
+    assert list(collected.records[cell.path].looks["1"]) == ["test", "more"]
+    assert list(collected.records[cell.path].looks["2"]) == ["test", "more", "end"]
+    short = pyro_aevb.fit(**{**cell.settings, "epochs": 1}, out=str(tmp_path / "s"), show=False)
+    by_hand = pyro_aevb.evaluate(short, num_samples=50, num_data=40, show=False)
+    assert collected.number(cell, "more/elbo", 1) == by_hand["metrics"]["elbo"]["value"]
+    assert collected.number(cell, "end/elbo", 1) is None
 
 
 def test_done_cells_are_skipped_and_new_seeds_and_scorings_are_added(

@@ -47,6 +47,14 @@ class Cell:
     looks: tuple[int, ...]
     r"""The epochs after which the run is scored, rising."""
     scores: Mapping[str, Settings]
+    look_scores: tuple[str, ...] = ()
+    r"""Those of the scores that are made at every look."""
+
+    def scores_at(self, epochs: int) -> list[str]:
+        r"""The names of the scores that are made at a look, in order."""
+        return [
+            name for name in self.scores if epochs == self.looks[-1] or name in self.look_scores
+        ]
 
     @property
     def path(self) -> Path:
@@ -79,6 +87,7 @@ class Grid:
         scores: Further scorings of each finished run, by name: settings of
             :func:`pyro_aevb.evaluate`, beyond the samples and the seed of the run.
         looks: Epochs after which ``fit`` scores a run besides the last; later ones are left out.
+        look_scores: Those of `scores` that are made at every look too, and not at the last alone.
         smoke: Settings that make a cell a matter of seconds.
         smoke_scores: The same for the further scorings, by name.
         smoke_rows: The rows that the smoke scale has; None is all.
@@ -93,6 +102,7 @@ class Grid:
     special: Mapping[Key, Settings | None] = field(default_factory=dict)
     scores: Mapping[str, Settings] = field(default_factory=dict)
     looks: Sequence[int] = ()
+    look_scores: Sequence[str] = ()
     smoke: Settings = field(default_factory=dict)
     smoke_scores: Mapping[str, Settings] = field(default_factory=dict)
     smoke_rows: Sequence[str] | None = None
@@ -124,9 +134,10 @@ class Grid:
                 raise UsageError(f"a scoring is called {name!r}; leave out the slash")
             if name in (FIT, HISTORY):
                 raise UsageError(f"a scoring called {name!r} hides what `fit` computes; rename it")
-        for name in self.smoke_scores:
-            if name not in self.scores:
-                raise UsageError(f"smoke_scores has {name!r}, which is none of the scores")
+        for what in ("smoke_scores", "look_scores"):
+            for name in getattr(self, what):
+                if name not in self.scores:
+                    raise UsageError(f"{what} has {name!r}, which is none of the scores")
 
     def keys(self, scale: Scale) -> list[Key]:
         r"""Rows and columns of the cells that there are, in the order of their declaration."""
@@ -164,7 +175,8 @@ class Grid:
                 epochs = settings.pop("epochs", 100)
                 check_whole(f"cell {self.name} / {row} / {column}: epochs", epochs, 0)
                 looks = (*sorted(e for e in set(self.looks) if e < epochs), epochs)
-                cells.append(Cell(self.name, row, column, seed, settings, looks, scores))
+                asked = (settings, looks, scores, tuple(self.look_scores))
+                cells.append(Cell(self.name, row, column, seed, *asked))
         return cells
 
 

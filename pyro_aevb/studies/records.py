@@ -93,15 +93,14 @@ class Record:
     def missing(self, cell: Cell, out: Path) -> list[tuple[int, str]]:
         r"""The scorings that are still to do, as epochs and names.
 
-        Of looks before the last, only those that the run has not passed, and only what ``fit``
-        computes.
+        Of looks before the last, only those that the run has not passed.
         """
         trained = len(Run(out / cell.path).history)
         passed = max((min(trained, cell.looks[-1]), *(int(epochs) for epochs in self.looks)))
         return [
             (epochs, name)
             for epochs in cell.looks
-            for name in (FIT, *(cell.scores if epochs == cell.looks[-1] else ()))
+            for name in (FIT, *cell.scores_at(epochs))
             if epochs >= passed and name not in self.looks.get(str(epochs), {})
         ]
 
