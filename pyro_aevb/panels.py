@@ -29,6 +29,7 @@ def curves(
     xlabel: str,
     ylabel: str,
     log: bool = False,
+    dashed: Mapping[str, str] | None = None,
 ) -> Path:
     r"""Draws curves: their mean over seeds, and the range of seeds as a band.
 
@@ -41,15 +42,25 @@ def curves(
         xlabel: Of all panels.
         ylabel: Likewise.
         log: Whether the horizontal axes are logarithmic.
+        dashed: Names that are drawn with dashes, in the colour of another.
     """
     figure, drawn = _panels(len(panels), 3.4, 2.6)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    dashed = {name: other for name, other in (dashed or {}).items() if name in names}
+    full = list(dict.fromkeys(dashed.get(name, name) for name in names))
+    styles: dict[str, dict[str, Any]] = {
+        name: {
+            "color": f"C{full.index(dashed.get(name, name))}",
+            "ls": "--" if name in dashed else "-",
+        }
+        for name in names
+    }
     for axes, (title, lines) in zip(drawn, panels.items(), strict=True):
         axes.set_title(canvas.plain(title), fontsize="medium")
         for name, (x, seeds) in lines.items():
-            style: dict[str, Any] = {"color": f"C{names.index(name)}"}
-            axes.plot(x, seeds.mean(0), marker="o" if len(x) <= 20 else "", ms=3, **style)
-            axes.fill_between(x, seeds.min(0), seeds.max(0), alpha=0.2, lw=0, **style)
+            marker, colour = "o" if len(x) <= 20 else "", styles[name]["color"]
+            axes.plot(x, seeds.mean(0), marker=marker, ms=3, **styles[name])
+            axes.fill_between(x, seeds.min(0), seeds.max(0), alpha=0.2, lw=0, color=colour)
         if log and max(x.max() / x.min() for x, _ in lines.values()) > 10:
             axes.set_xscale("log")
         late = [seeds[:, len(x) // 2 if len(x) > 10 else 0 :] for x, seeds in lines.values()]
@@ -60,7 +71,7 @@ def curves(
     figure.supxlabel(xlabel)
     figure.supylabel(ylabel)
     for name in names:
-        drawn[0].plot([], [], color=f"C{names.index(name)}", label=canvas.plain(name))
+        drawn[0].plot([], [], label=canvas.plain(name), **styles[name])
     figure.legend(loc="outside upper center", ncols=min(len(names), 6), frameon=False)
     return canvas.save(figure, path)
 

@@ -617,7 +617,7 @@ def test_a_killed_study_started_again_changes_no_figure(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     where = {
-        "in training": (pyro_aevb.Run, "write_history", 2),  # after an epoch of the second look
+        "in training": (pyro_aevb.Run, "write_history", 3),  # after the epoch of the second look
         "before the record": (Record, "write", 1),
         "between cells": (Record, "of", 2),
     }

@@ -42,13 +42,16 @@ def curves(
     r"""Quantities along the training, a panel for each row.
 
     Arguments:
-        quantities: By name in the legend: ``history/COLUMN``, known after every epoch, or what a
-            :class:`~.declarations.Table` takes, known at every look.
+        quantities: By name in the legend, those after the first with dashes: ``history/COLUMN``,
+            known after every epoch, or what a :class:`~.declarations.Table` takes, known at every
+            look.
         x: What lies on the horizontal axis, logarithmic except for epochs.
     """
     if x not in XLABEL:
         raise UsageError(f"x is {x!r}; there are {', '.join(XLABEL)}")
     drawn: dict[str, dict[str, panels.Curve]] = {}
+    dashed: dict[str, str] = {}
+    first = next(iter(quantities))
     for row, column in _keys(collected, grid, rows, columns):
         for name, quantity in quantities.items():
             found = [_curve(collected, c, quantity, x) for c in collected.of(grid, row, column)]
@@ -56,10 +59,12 @@ def curves(
             if lines:
                 stack = np.stack([line[: min(map(len, lines))] for line in lines])
                 title = f"{column}, {name}" if len(quantities) > 1 else column
+                if name != first:
+                    dashed[title] = f"{column}, {first}"
                 curve = (stack[:, :, 0].mean(0), stack[:, :, 1])
                 drawn.setdefault(_title(collected, grid, row), {})[title] = curve
     if drawn:
-        panels.curves(drawn, path, XLABEL[x], NATS, log=x != "epochs")
+        panels.curves(drawn, path, XLABEL[x], NATS, log=x != "epochs", dashed=dashed)
 
 
 def reconstructions(
