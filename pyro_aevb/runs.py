@@ -142,11 +142,17 @@ class Run:
         path = self.path / "history.csv"
         if not path.is_file():
             return []
-        with path.open(newline="") as file:
-            return [
-                {name: float(value) if value else None for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
+        try:
+            with path.open(newline="") as file:
+                return [
+                    {name: float(value) if value else None for name, value in row.items()}
+                    for row in csv.DictReader(file)
+                ]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise UsageError(
+                f"{path} is damaged; remove it, and python -m pyro_aevb.fit --resume --out "
+                f"{self.path} writes it anew"
+            ) from error
 
     def clock(self) -> "np.ndarray":
         r"""Seconds of training, without validation, up to the end of each epoch."""

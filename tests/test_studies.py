@@ -512,6 +512,23 @@ def test_a_damaged_record_is_named_and_can_be_made_again(
     assert again.number(vae, "test/elbo") == before.number(vae, "test/elbo")
 
 
+def test_a_damaged_history_is_written_anew(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done / "cells", tmp_path / "cells")
+    history = tmp_path / "cells/sizes/2/VAE/seed0/history.csv"
+    before = history.read_bytes()
+    history.write_text("epoch,elbo\n1,x\n")
+    ((cell, why),) = Collected(tiny(), "full", 1, tmp_path).unfinished
+    assert "history.csv is damaged; remove it, and python -m pyro_aevb.fit --resume" in why
+    history.unlink()
+    with pytest.raises(UsageError, match="has 0 rows, and it was trained for 2 .* writes it anew"):
+        Collected(tiny(), "full", 1, tmp_path).number(cell, "history/elbo")
+    pyro_aevb.fit(
+        **{**cell.settings, "epochs": 2}, out=str(history.parent), resume=True, show=False
+    )
+    assert history.read_bytes() == before
+    assert not Collected(tiny(), "full", 1, tmp_path).unfinished
+
+
 def test_workers_end_with_a_command_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text(
         "import os, sys, time\n"

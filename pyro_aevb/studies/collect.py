@@ -79,11 +79,13 @@ class Collected:
         r"""The cells with work left to do, and why."""
         for cell in self.cells:
             try:
-                self.records[cell.path] = Record.of(cell, out)
+                record = Record.of(cell, out)
+                missing = record.missing(cell, out)
             except UsageError as error:
                 self.unfinished.append((cell, str(error)))
                 continue
-            if self.records[cell.path].missing(cell, out):
+            self.records[cell.path] = record
+            if missing:
                 self.unfinished.append((cell, failure(cell, out) or "not run yet"))
 
     @property
@@ -178,7 +180,8 @@ class Collected:
         if len(rows) < trained:
             raise UsageError(
                 f"history.csv of {cell} has {len(rows)} rows, and it was trained for {trained} "
-                f"epochs; put it back, or remove {self.out / cell.path} and its record"
+                f"epochs; python -m pyro_aevb.fit --resume --out {self.out / cell.path} writes it "
+                "anew"
             )
         if rows and column not in rows[0]:
             raise UsageError(f"no column {HISTORY}/{column}: {cell} has {', '.join(rows[0])}")
