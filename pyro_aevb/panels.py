@@ -61,7 +61,7 @@ def curves(
             marker, colour = "o" if len(x) <= 20 else "", styles[name]["color"]
             axes.plot(x, seeds.mean(0), marker=marker, ms=3, **styles[name])
             axes.fill_between(x, seeds.min(0), seeds.max(0), alpha=0.2, lw=0, color=colour)
-        if log and max(x.max() / x.min() for x, _ in lines.values()) > 10:
+        if log and max(x.max() / x.min() for x, _ in lines.values()) >= 10:
             axes.set_xscale("log")
         late = [seeds[:, len(x) // 2 if len(x) > 10 else 0 :] for x, seeds in lines.values()]
         low = min(values.min() for values in late)

@@ -90,10 +90,11 @@ def _table(collected: Collected, table: Table, beside: Path, remarked: set[int])
     notes = []
     if table.published is not None and id(table.published) not in remarked:
         remarked.add(id(table.published))
-        shown = set(collected.keys(table.grid))
+        about: dict[str, list[str]] = {}
         for key, remark in table.published.remarks.items():
-            if key in shown:
-                notes.append(f"\\* {key[0]}, {key[1]}: {remark}")
+            if key in collected.keys(table.grid):
+                about.setdefault(remark, []).append(", ".join(key))
+        notes = [f"\\* {'; '.join(keys)}: {remark}" for remark, keys in about.items()]
     text = markdown(collected, table, notes)
     return f"{text}\n[CSV]({beside.name}/{file}.csv), [LaTeX]({beside.name}/{file}.tex)"
 
