@@ -193,6 +193,9 @@ def fit(
             print(f"\nrun {run.path}: results.json, results.nc, and in figures/:")
             for figure in sorted(run.figures.glob("*.png")):
                 print(f"  {figure}")
+            if len(trainer.history) == stop_after and stop_after < epochs:
+                rest = f"--resume --out {run.path} goes on"
+                print(f"paused after {stop_after} of {epochs} epochs; {rest}")
         return run
 
 
