@@ -70,9 +70,10 @@ def curves(
         axes.set_ylim(low - margin, high + margin)
     figure.supxlabel(xlabel)
     figure.supylabel(ylabel)
+    ncols = max(2, 3 * min(len(panels), 3) // 2)  # no wider than the panels
     for name in names:
         drawn[0].plot([], [], label=canvas.plain(name), **styles[name])
-    figure.legend(loc="outside upper center", ncols=min(len(names), 6), frameon=False)
+    figure.legend(loc="outside upper center", ncols=min(len(names), ncols), frameon=False)
     return canvas.save(figure, path)
 
 
