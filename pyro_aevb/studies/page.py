@@ -194,5 +194,7 @@ def _circumstances(collected: Collected, name: str) -> str:
             "training and scoring in all"
         )
     if collected.hidden:
-        lines.append(f"- of further seeds, {collected.hidden} of the cells' runs are not shown")
+        lines.append(
+            f"- {collected.hidden} runs of seeds from {collected.seeds} on are there and not shown"
+        )
     return "\n".join(lines)
