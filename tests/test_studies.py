@@ -395,14 +395,16 @@ def test_cells_are_ordinary_runs(done: Path) -> None:
 
 
 def test_looks_change_no_number(tmp_path: Path) -> None:
-    changes = {"special": {("2", "AE"): None, ("2", "VAE"): {"schedule": "cosine", "lr": 0.01}}}
-    for name, looks in (("with", (1,)), ("without", ())):
+    cosine = {"schedule": "cosine", "lr": 0.01, "epochs": 3}
+    changes = {"special": {("2", "AE"): None, ("2", "VAE"): cosine}}
+    for name, looks in (("with", (2,)), ("without", ())):
         (cell,) = tiny(looks, **changes).cells("full", 1)
         assert work(cell, tmp_path / name)[1] is None
     run, other = (Run(tmp_path / name / cell.path) for name in ("with", "without"))
     assert run.results["metrics"] == other.results["metrics"]
-    assert [row["learning_rate"] for row in run.history] == pytest.approx([0.01, 0.00505])
-    assert run.settings["epochs"] == 2
+    rates = [row["learning_rate"] for row in run.history]
+    assert rates == pytest.approx([0.01, 0.007525, 0.002575])
+    assert run.settings["epochs"] == 3
 
 
 def test_scores_at_looks_are_of_the_pair_as_it_was_then(tmp_path: Path) -> None:
