@@ -52,7 +52,15 @@ def _gap(
     prepared: Prepared, test: Batches, work: Work, seed: int = 0, num_samples: int = 5000
 ) -> Found:
     with work.progress("optimizing q", 2 * len(test), "datum") as step:
-        gap = inference_gap(prepared.pair, test, num_samples, seed, progress=step)
+        gap = inference_gap(
+            prepared.pair,
+            test,
+            num_samples,
+            seed,
+            compile=work.compile,
+            say=work.say,
+            progress=step,
+        )
     return gap.metrics(), gap.per_datum()
 
 
@@ -151,7 +159,8 @@ def _annealer(
     prepared: Prepared, test: Batches, work: Work, kind: Callable[..., Any] = Annealer
 ) -> Callable[..., Any]:
     few = test.take(torch.arange(min(5, len(test))))
-    return partial(kind, prepared.pair, few, memory=work.memory, compile=work.compile)
+    how = {"memory": work.memory, "compile": work.compile, "say": work.say}
+    return partial(kind, prepared.pair, few, **how)
 
 
 def _mixture(values: list[np.ndarray]) -> np.ndarray:
@@ -177,6 +186,8 @@ ESTIMATORS: dict[str, Callable[..., Found]] = {
 }
 FIRST = {"gap": 100, "ais": 100, "bdmc": 100, "reciprocal": 1000}
 r"""How many data an estimator that takes long looks at, unless ``--num-data`` says."""
+OF_WORK = {"parzen": set(), "gap": {"compile"}}
+r"""Which of ``memory`` and ``compile`` an estimator follows, where it is not both."""
 
 
 def _draw_gap(run: Run) -> None:
@@ -222,7 +233,8 @@ def choose(name: str, options: Mapping[str, Any] | None, **flags: Any) -> dict[s
         if kind is int and option != "seed" and value < 1:
             raise UsageError(f"--estimator {name}: {option} is {value}; it must be at least 1")
     given = {flag: value for flag, value in flags.items() if value is not None}
-    for flag in given.keys() - settings.keys() - {"seed"}:
+    followed = {"seed"} | OF_WORK.get(name, {"memory", "compile"})
+    for flag in sorted(given.keys() - settings.keys() - followed):
         raise UsageError(f"--estimator {name} has no use for --{flag.replace('_', '-')}")
     chosen = settings | {k: v for k, v in given.items() if k in settings} | dict(options or {})
     check_seed(chosen.get("seed", 0))

@@ -77,7 +77,8 @@ def evaluate(
     corrupt = choose_corruption(corruption, corruption_options, num_noise)
     num_noise = 5 if num_noise is None else num_noise
     drawn = {"num_samples": num_samples, "weight_samples": weight_samples}
-    settings = choose(estimator, estimator_options, seed=seed, **drawn)
+    how = {"memory": memory, "compile": None if compile == "auto" else compile}
+    settings = choose(estimator, estimator_options, seed=seed, **drawn, **how)
     with products.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)
         prepared = restore(opened, group.device, data_root, pair, data)

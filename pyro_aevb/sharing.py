@@ -1,6 +1,7 @@
 r"""Scoring shared among processes: each scores a range of the data, process 0 has the values."""
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -38,6 +39,13 @@ class Work:
         with self.progress(what, scorer.weight_samples * len(batches), "datum") as step:
             part = partial(scorer, batches, step, noise=noise)
             return score_together(self.group, len(batches), part)
+
+    def say(self, line: str) -> None:
+        r"""Show a line, above a progress bar if there is one."""
+        from tqdm import tqdm
+
+        if self.show:
+            tqdm.write(line, file=sys.stderr)
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:

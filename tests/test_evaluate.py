@@ -320,6 +320,8 @@ MISTAKES = [
     (["--estimator=parzen", "--against=noise"], "run evaluate once for each"),
     (["--estimator=parzen", "--seed=-1"], "--seed is -1"),
     (["--estimator=ais", "--num-samples=9"], "--estimator ais has no use for --num-samples"),
+    (["--estimator=gap", "--memory=99"], "--estimator gap has no use for --memory"),
+    (["--estimator=parzen", "--compile=off"], "--estimator parzen has no use for --compile"),
     (["--estimator=ais", "--estimator-options={num_chains: true}"], "num_chains is True"),
     (["--num-noise=3"], "--num-noise counts draws of a corruption: give --corruption too"),
     (["--corruption=masking", "--against=noise"], "run evaluate once for each"),

@@ -24,6 +24,7 @@ from linear_gaussian import (
 from torch.distributions import kl_divergence
 
 import pyro_aevb
+from pyro_aevb.data.splits import DataSet, Split
 from pyro_aevb.engine.replay import Way
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import ascent
@@ -319,6 +320,25 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_so_once(short, monkeypatc
     assert len(said) == 1 and "optimized eagerly" in said[0] and "reads a value back" in said[0]
     with pytest.raises(UsageError, match="--compile on: q has to be optimized eagerly"):
         inference_gap(pair, batches(x), 30, compile="on")
+
+
+@pytest.mark.parametrize(
+    "estimator, options", [("gap", {"num_samples": 20}), ("ais", {"num_temperatures": 5})]
+)
+def test_evaluate_follows_compile_and_says_what_runs_eagerly(
+    estimator, options, short, monkeypatch, tmp_path, capfd
+):
+    monkeypatch.setattr(ascent, "HALVINGS", 0)
+    source, split = (reads_back, halves), Split(matrix(12, 2).float(), None, 1)
+    data = DataSet("normal", split, split, split, "", "none")
+    fitted = {"epochs": 0, "num_samples": 10, "compile": "off", "show": False}
+    run = pyro_aevb.fit(source, data, out=str(tmp_path / "r"), **fitted)
+    given = {"num_data": 2, "pair": source, "data": data}
+    with pytest.raises(UsageError, match="--compile on: .* eagerly"):
+        pyro_aevb.evaluate(run, estimator, options, compile="on", show=False, **given)
+    capfd.readouterr()
+    pyro_aevb.evaluate(run, estimator, options, **given)
+    assert capfd.readouterr().err.count("reads a value back") == 1
 
 
 def test_pairs_without_a_bound_are_refused():
