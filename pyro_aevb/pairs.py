@@ -21,7 +21,7 @@ import inspect as python_inspect
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MethodType, ModuleType
@@ -197,12 +197,9 @@ def load_pair(
     """
     found, name = locate(source)
     parameters = dict(parameters or {})
+    _check_names(found, name, parameters)
     if isinstance(found, type) or python_inspect.isfunction(found):
         found = _construct(found, name, parameters, data)
-    elif parameters:
-        raise UsageError(
-            f"{name} is not a class, so it takes no parameter {next(iter(parameters))!r}; remove it"
-        )
     if isinstance(found, Pair):
         return found
     if isinstance(found, tuple) and len(found) == 2:
@@ -223,6 +220,32 @@ def load_pair(
     if path.endswith(".py"):
         pair.source = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return pair
+
+
+def check_parameters(source: Any, names: Iterable[str]) -> None:
+    r"""Refuse names that are no parameters of a pair's constructor, without calling it.
+
+    Raises:
+        UsageError: There is no such parameter, or no such pair.
+    """
+    _check_names(*locate(source), names)
+
+
+def _check_names(found: Any, name: str, names: Iterable[str]) -> None:
+    called = isinstance(found, type) or python_inspect.isfunction(found)
+    accepted = constructor_parameters(found) if called else {}
+    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        return
+    for given in names:
+        if not called:
+            raise UsageError(
+                f"{name} is not a class, so it takes no parameter {given!r}; remove it"
+            )
+        if given not in accepted:
+            near = difflib.get_close_matches(given, accepted, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            takes = ", ".join(p for p in accepted if p not in FROM_DATA) or "none"
+            raise UsageError(f"{name} has no parameter {given!r}{hint}; it takes {takes}")
 
 
 def constructor(source: Any) -> Callable[..., Any] | None:
@@ -324,13 +347,6 @@ def _construct(
     found: Callable[..., Any], name: str, parameters: dict[str, Any], data: "DataSet | None"
 ) -> Any:
     accepted = constructor_parameters(found)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-    for given in parameters:
-        if given not in accepted and not open_ended:
-            near = difflib.get_close_matches(given, accepted, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            takes = ", ".join(p for p in accepted if p not in FROM_DATA) or "none"
-            raise UsageError(f"{name} has no parameter {given!r}{hint}; it takes {takes}")
     if data is not None:
         known = {
             "event_shape": data.event_shape,

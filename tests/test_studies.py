@@ -168,6 +168,23 @@ def test_declarations_that_do_not_fit_are_refused() -> None:
             tiny(**changes)
 
 
+def test_what_no_cell_could_find_is_refused_before_any_is_trained(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("class Mine:\n    def __init__(self, width=3):\n        raise SystemExit\n")
+    for settings, said in (
+        ({"pair": "VEA"}, "cell sizes / 2 / AE: no pair 'VEA'.* did you mean VAE?"),
+        ({"pair": f"{own}:Mien"}, "own.py defines no 'Mien'; did you mean 'Mine'?"),
+        ({"pair": f"{own}:Mine"}, "own:Mine has no parameter 'hidden'.*; it takes width"),
+        ({"pair_parameters": {"latent": 3}}, "no parameter 'latent' .did you mean 'latent_dim'"),
+        ({"data": "mnist5"}, "no data set and no file or folder is called 'mnist5' .did you mean"),
+        ({"data": "mist:50"}, "no data set .* 'mist:50'"),
+        ({"data": 3}, "no data set .* '3'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tiny(special={("2", "AE"): settings})
+    tiny(special={("2", "AE"): {"data": "mnist:50"}, ("2", "VAE"): {"data": str(own)}})
+
+
 def test_parts_of_another_kind_are_refused() -> None:
     nan, grids = float("nan"), tiny().grids
     for make, said in (
@@ -605,7 +622,8 @@ def test_a_run_that_is_gone_is_named(done: Path, tmp_path: Path) -> None:
 
 
 def test_a_cell_whose_process_dies_is_told_from_one_that_runs(tmp_path: Path) -> None:
-    (tmp_path / "dying.py").write_text("import os\n\nos._exit(1)\n")
+    dies = "import os\n\n\nclass Pair:\n    def __init__(self, **options):\n        os._exit(1)\n"
+    (tmp_path / "dying.py").write_text(dies)
     deadly = {"pair": str(tmp_path / "dying.py") + ":Pair"}
     file = declared(tmp_path / "tiny.py", f"tiny((), special={{('2', 'AE'): {deadly}}})")
     out = tmp_path / "out"
@@ -786,7 +804,7 @@ def test_the_command_exits_with_1_when_a_cell_failed(
 ) -> None:
     (tmp_path / "bad.py").write_text(
         "from pyro_aevb.studies import Grid, Study\n"
-        "g = Grid('g', {'r': {}}, {'c': {'pair': 'GAN'}}, 'so', {'data': 'digits'})\n"
+        "g = Grid('g', {'r': {}}, {'c': {'lr': -1.0}}, 'so', {'data': 'digits'})\n"
         "STUDY = Study('Bad', '', [g], [])\n"
     )
     monkeypatch.setattr(
@@ -795,7 +813,7 @@ def test_the_command_exits_with_1_when_a_cell_failed(
     with pytest.raises(SystemExit) as left:
         runpy.run_module("pyro_aevb.studies", run_name="__main__")
     said = capsys.readouterr()
-    assert left.value.code == 1 and said.err.count("no pair 'GAN'") == 5
+    assert left.value.code == 1 and said.err.count("lr is -1.0") == 5
     assert "5 of 5 cells failed" in said.out
 
 

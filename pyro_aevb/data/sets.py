@@ -76,6 +76,18 @@ def names() -> tuple[str, ...]:
     return tuple(_SETS)
 
 
+def check_name(name: str) -> None:
+    r"""Refuse a name that :func:`load` does not know, without loading anything.
+
+    Raises:
+        UsageError: No data set is called so, and it is no path.
+    """
+    whole, _, count = name.rpartition(":")
+    known = {name, whole} if count.isdecimal() else {name}
+    if known.isdisjoint(_SETS) and not any(os.path.exists(os.path.expanduser(n)) for n in known):
+        raise UsageError(_unknown(name))
+
+
 def _unknown(name: str) -> str:
     path = Path(name).expanduser()
     beside = os.listdir(path.parent) if os.path.isdir(path.parent) else []

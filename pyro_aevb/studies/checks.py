@@ -71,6 +71,27 @@ def check_settings(settings: Mapping[str, Any], scores: Mapping[str, Any]) -> No
                 raise UsageError(f"pyro_aevb.{function.__name__} has no setting {name!r}{hint}")
 
 
+def check_found(settings: Mapping[str, Any], before: set[Any]) -> None:
+    r"""Refuse a pair or a data set that there is not, and parameters that the pair does not have.
+
+    Arguments:
+        settings: Of a cell.
+        before: What was found for other cells, which is not looked for again; grows.
+    """
+    import pyro_aevb
+    from pyro_aevb.data.sets import check_name
+    from pyro_aevb.pairs import check_parameters
+
+    defaults = signature(pyro_aevb.fit).parameters
+    pair, data = (settings.get(name, defaults[name].default) for name in ("pair", "data"))
+    named = tuple(settings.get("pair_parameters") or ())
+    if (pair, named) not in before:
+        check_parameters(pair, named)
+    if data not in before:
+        check_name(str(data))
+    before |= {(pair, named), data}
+
+
 def check_once(what: str, names: Sequence[str], files: Sequence[str]) -> None:
     r"""Refuse two parts of a study whose files have one name; some file systems ignore case."""
     taken: dict[str, str] = {}

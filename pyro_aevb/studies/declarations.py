@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.studies.checks import (
+    check_found,
     check_in,
     check_kinds,
     check_once,
@@ -331,9 +332,11 @@ class Study:
         for cell in self.cells("full", 1):
             if paths.setdefault(cell.path, cell) is not cell:
                 raise UsageError(f"{cell} and {paths[cell.path]} have one path, {cell.path}")
+        found: set[Any] = set()
         for cell in (*self.cells("full", 1), *self.cells("smoke", 1)):
             with naming(f"cell {cell.title}"):
                 check_settings(cell.settings, cell.scores)
+                check_found(cell.settings, found)
 
     def published(self) -> list[tuple[Published, list[Table]]]:
         r"""What others reported, each with the tables that show it."""
