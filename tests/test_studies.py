@@ -375,7 +375,7 @@ def test_what_cannot_be_shown_costs_itself_alone(
     assert all(f"not shown: {line}" in said.err for line in outcome.missing)
     assert "![S](tiny/generated.png)" in page and "### Reconstruction\n\n| " in page
     assert "python -m pyro_aevb.studies tiny.py --scale full --seeds 1" in page
-    assert "- 1 runs of seeds from 1 on are there and not shown" in page
+    assert "- not shown, of seeds from 1 on: 1 of the runs there" in page
     assert "sizes: 2 of 2 cells are finished\n" in said.out
 
 

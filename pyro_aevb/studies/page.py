@@ -195,6 +195,6 @@ def _circumstances(collected: Collected, name: str) -> str:
         )
     if collected.hidden:
         lines.append(
-            f"- {collected.hidden} runs of seeds from {collected.seeds} on are there and not shown"
+            f"- not shown, of seeds from {collected.seeds} on: {collected.hidden} of the runs there"
         )
     return "\n".join(lines)
