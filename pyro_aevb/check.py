@@ -45,7 +45,7 @@ def _print(source: Any, prepared: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pyro_aevb.pairs import FROM_DATA, constructor, constructor_parameters
+    from pyro_aevb.locating import FROM_DATA, constructor, constructor_parameters
 
     console, description = Console(), prepared.description
     size = "the batch" if description.plate_size is None else f"{description.plate_size:,}"

@@ -220,7 +220,7 @@ def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: The pair has no such parameter, or it does not take the value.
     """
-    from pyro_aevb.pairs import FROM_DATA, constructor, constructor_parameters, locate
+    from pyro_aevb.locating import FROM_DATA, constructor, constructor_parameters, locate
 
     make, (_, title) = constructor(pair), locate(pair)
     names = [flag[len(PAIR_FLAG) :].partition("=")[0] for flag in flags]

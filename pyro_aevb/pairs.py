@@ -13,18 +13,13 @@ There is no base class and nothing to register. :func:`load_pair` turns any of t
 one process starts fresh.
 """
 
-import difflib
 import hashlib
-import importlib
-import importlib.util
-import inspect as python_inspect
-import sys
+import inspect
 import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import MethodType, ModuleType
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -33,6 +28,7 @@ from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.locating import construct, locate
 
 if TYPE_CHECKING:
     from pyro_aevb.data.sets import DataSet
@@ -40,10 +36,6 @@ if TYPE_CHECKING:
 
 _STORE = threading.RLock()
 r"""Pyro's parameter store and its stack of handlers are the process's: one pair at a time."""
-
-FROM_DATA = ("event_shape", "num_data", "data_mean")
-r"""Constructor parameters of these names are filled in from the data set, if not given:
-the shape of one datum, the number of training data, and their mean (a float tensor)."""
 
 
 class Pair(nn.Module):
@@ -196,10 +188,7 @@ def load_pair(
         UsageError: Nothing of that name, no model or guide in it, or parameters that it refuses.
     """
     found, name = locate(source)
-    parameters = dict(parameters or {})
-    _check_names(found, name, parameters)
-    if isinstance(found, type) or python_inspect.isfunction(found):
-        found = _construct(found, name, parameters, data)
+    found = construct(found, name, dict(parameters or {}), data)
     if isinstance(found, Pair):
         return found
     if isinstance(found, tuple) and len(found) == 2:
@@ -222,178 +211,22 @@ def load_pair(
     return pair
 
 
-def check_parameters(source: Any, names: Iterable[str]) -> None:
-    r"""Refuse names that are no parameters of a pair's constructor, without calling it.
-
-    Raises:
-        UsageError: There is no such parameter, or no such pair.
-    """
-    _check_names(*locate(source), names)
-
-
-def _check_names(found: Any, name: str, names: Iterable[str]) -> None:
-    called = isinstance(found, type) or python_inspect.isfunction(found)
-    accepted = constructor_parameters(found) if called else {}
-    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        return
-    for given in names:
-        if not called:
-            raise UsageError(
-                f"{name} is not a class, so it takes no parameter {given!r}; remove it"
-            )
-        if given not in accepted:
-            near = difflib.get_close_matches(given, accepted, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            takes = ", ".join(p for p in accepted if p not in FROM_DATA) or "none"
-            raise UsageError(f"{name} has no parameter {given!r}{hint}; it takes {takes}")
-
-
-def constructor(source: Any) -> Callable[..., Any] | None:
-    r"""The class (or function) whose parameters ``--pair.NAME`` sets; None where there is none."""
-    found, _ = locate(source)
-    return found if isinstance(found, type) or python_inspect.isfunction(found) else None
-
-
-def constructor_parameters(make: Callable[..., Any]) -> dict[str, python_inspect.Parameter]:
-    r"""The parameters of a constructor by name.
-
-    What a class takes as ``**options`` is what the class that it extends takes.
-    """
-    found = dict(python_inspect.signature(make).parameters)
-    classes = make.__mro__ if isinstance(make, type) else ()
-    for base in [c for c in classes if "__init__" in vars(c)][1:]:
-        rest = [name for name, p in found.items() if p.kind is p.VAR_KEYWORD]
-        if not rest or base.__module__.startswith(("torch.", "pyro.", "builtins")):
-            break
-        del found[rest[0]]
-        found = {**python_inspect.signature(base).parameters, **found}
-    return found
-
-
-def locate(source: Any) -> tuple[Any, str]:
-    r"""Find what a pair's name stands for: a class, a function, an instance, a tuple or a module.
-
-    Returns:
-        What was found, and the name to call it by.
-    """
-    if not isinstance(source, str):
-        name = getattr(source, "name", None) or getattr(source, "__name__", None)
-        return source, str(name or type(source).__name__)
-    shipped = importlib.import_module("pyro_aevb.models")
-    if source in shipped.__all__:
-        return getattr(shipped, source), source
-    path, _, attribute = source.rpartition(":") if ":" in source else (source, "", "")
-    if path.endswith(".py"):
-        module = _import_file(Path(path))
-        name = f"{Path(path).stem}:{attribute}" if attribute else Path(path).stem
-    else:
-        if not attribute and "." in path:
-            path, _, attribute = path.rpartition(".")
-        module, name = _import_path(path, source, shipped.__all__), source
-    if not attribute:
-        return module, name
-    if not hasattr(module, attribute):
-        near = difflib.get_close_matches(attribute, vars(module), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"{path} defines no {attribute!r}{hint}")
-    return getattr(module, attribute), name
-
-
-def _import_path(path: str, source: str, shipped: list[str]) -> ModuleType:
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
-            raise UsageError(f"--pair {source}: importing {path} failed: {error}") from error
-        near = difflib.get_close_matches(source, shipped, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(
-            f"no pair {source!r}: {hint}shipped pairs are {', '.join(shipped)}; your own are given "
-            "as file.py:Name, as file.py with `model` and `guide` in it, or as package.module:Name"
-        ) from error
-    except Exception as error:  # whatever the user's module does while it is imported
-        raise UsageError(_import_failure(path, error)) from error
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UsageError(f"no file {str(path)!r}: give the path of an existing Python file")
-    path = path.resolve()
-    spec = importlib.util.spec_from_file_location(f"pyro_aevb_pair_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent))  # so that the file can import its neighbours
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file does while it is imported
-        raise UsageError(_import_failure(path.name, error, str(path))) from error
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
-
-
-def _import_failure(name: str, error: Exception, file: str | None = None) -> str:
-    r"""What went wrong, and at which line: the last one that ran of a file, or else of all."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if file in (None, frame.filename)]
-    line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
-    if isinstance(error, UsageError):
-        return f"{name}, line {line}: {error}"
-    return f"importing {name} failed at line {line}: {type(error).__name__}: {_first_line(error)}"
-
-
-def _construct(
-    found: Callable[..., Any], name: str, parameters: dict[str, Any], data: "DataSet | None"
-) -> Any:
-    accepted = constructor_parameters(found)
-    if data is not None:
-        known = {
-            "event_shape": data.event_shape,
-            "num_data": len(data.train),
-            "data_mean": data.mean,
-        }
-        parameters = {k: v for k, v in known.items() if k in accepted} | parameters
-    missing = [
-        p.name
-        for p in accepted.values()
-        if p.default is p.empty
-        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and p.name not in parameters
-    ]
-    if missing:
-        raise UsageError(f"{name} needs a value for {missing[0]!r}: give --pair.{missing[0]}")
-    try:
-        return found(**parameters)
-    except UsageError:
-        raise
-    except Exception as error:  # whatever the user's constructor does
-        raise UsageError(
-            f"{name}({', '.join(f'{k}={v!r}' for k, v in parameters.items() if k != 'data_mean')}) "
-            f"failed: {type(error).__name__}: {_first_line(error)}"
-        ) from error
-
-
 def _in_context(function: Any) -> Any:
     r"""A PyroModule's method as `pyro_method` would have it.
 
     Outside the module's context a ``PyroSample`` attribute is drawn without becoming a site.
     """
-    if python_inspect.ismethod(function) and isinstance(function.__self__, PyroModule):
+    if inspect.ismethod(function) and isinstance(function.__self__, PyroModule):
         return MethodType(pyro_method(function.__func__), function.__self__)
     return function
 
 
 def _reached(function: Any) -> dict[str, Any]:
     r"""What a function reaches by name: the object of a method, or globals and closure."""
-    if python_inspect.ismethod(function):
+    if inspect.ismethod(function):
         owner = function.__self__
         return {"pair": owner} if isinstance(owner, nn.Module) else dict(vars(owner))
-    if not python_inspect.isfunction(function):
+    if not inspect.isfunction(function):
         return {}
-    variables = python_inspect.getclosurevars(function)
+    variables = inspect.getclosurevars(function)
     return {**variables.globals, **variables.nonlocals}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]

@@ -18,9 +18,10 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.inspection import inspect
+from pyro_aevb.locating import constructor
 from pyro_aevb.models import VAE
 from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.pairs import constructor, load_pair
+from pyro_aevb.pairs import load_pair
 from pyro_aevb.predict import encode
 
 FILE = """

@@ -152,7 +152,7 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
     Raises:
         UsageError: There is no such study.
     """
-    from pyro_aevb.pairs import locate
+    from pyro_aevb.locating import locate
     from pyro_aevb.studies.declarations import Study
 
     if not isinstance(name, str):
