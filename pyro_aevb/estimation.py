@@ -22,8 +22,8 @@ from pyro_aevb.assessment import compare_bounds, draw_convergence, environment
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import Annealer
+from pyro_aevb.estimators.blocks import check_seed
 from pyro_aevb.estimators.gap import inference_gap
-from pyro_aevb.estimators.importance import check_seed
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.estimators.quantities import Metric, measured
 from pyro_aevb.estimators.reciprocal import RELIABLE, Reciprocal

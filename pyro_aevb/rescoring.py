@@ -11,7 +11,8 @@ from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.splits import Split
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import Scorer, seeded
+from pyro_aevb.estimators.blocks import seeded
+from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.ood import scores_of, separation
 from pyro_aevb.estimators.robustness import robustness
 from pyro_aevb.preparation import Prepared

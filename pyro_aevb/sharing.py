@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.estimators.importance import DATA_BLOCK, Compile, Scorer, Scores
+from pyro_aevb.estimators.blocks import numbered
+from pyro_aevb.estimators.importance import Compile, Scorer, Scores
 from pyro_aevb.training.parallel import Alone
 
 
@@ -71,7 +72,7 @@ def score_together(group: Alone, n: int, scorer: Callable[[range], Scores]) -> S
     Returns:
         The scores of the split in process 0, None in the others.
     """
-    blocks = range(-(-n // DATA_BLOCK))
+    blocks = numbered(n)
     first, last = (len(blocks) * rank // group.size for rank in (group.rank, group.rank + 1))
     parts = group.gather(scorer(blocks[first:last]) if last > first else None)
     return None if parts is None else _joined([part for part in parts if part is not None])

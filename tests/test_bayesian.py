@@ -312,7 +312,7 @@ def test_an_autoencoder_has_the_mixture_of_its_reconstructions():
 
 def _weight_draw(pair, x, s):
     """The sites of draw s, under the seed that scoring gives it."""
-    from pyro_aevb.estimators.importance import seeded
+    from pyro_aevb.estimators.blocks import seeded
     from pyro_aevb.estimators.terms import weight_draw
 
     with pair.active(), seeded(x.device, 0, s):

@@ -79,7 +79,7 @@ def test_the_parzen_window_is_around_grey_mean_images(run):
     options = {"num_kernels": 400}
     metric = pyro_aevb.evaluate(run, "parzen", options, seed=5, show=False)["metrics"]["parzen"]
     with torch.random.fork_rng():
-        from pyro_aevb.estimators.importance import seeded
+        from pyro_aevb.estimators.blocks import seeded
 
         like = prepared.test.take(torch.zeros(400, dtype=torch.int64))
         with seeded(like.device, 5, 1):

@@ -22,7 +22,8 @@ import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.data.corruption import SaltAndPepper
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import DATA_BLOCK, Scores
+from pyro_aevb.estimators.blocks import DATA_BLOCK
+from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.objectives import make_objective
 from pyro_aevb.objectives.elbo import TraceELBO
 from pyro_aevb.preparation import prepare

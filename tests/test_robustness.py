@@ -12,7 +12,7 @@ from linear_gaussian import PPCA, BayesianPPCA, batches, matrix, ready
 
 from pyro_aevb.data.corruption import GaussianNoise, Masking
 from pyro_aevb.engine import inductor
-from pyro_aevb.estimators import importance
+from pyro_aevb.estimators import blocks
 from pyro_aevb.estimators.importance import Scorer, score
 from pyro_aevb.estimators.robustness import robustness
 from pyro_aevb.inspection import inspect
@@ -104,7 +104,7 @@ def test_the_spread_is_over_draws_and_the_error_over_data():
 
 
 def test_draws_of_noise_repeat_and_differ_and_are_shared_by_draws_of_weights(monkeypatch):
-    monkeypatch.setattr(importance, "DATA_BLOCK", 30)
+    monkeypatch.setattr(blocks, "DATA_BLOCK", 30)
     source, x, seen = BayesianPPCA(70), matrix(70, 3, seed=13), []
 
     def record(x):

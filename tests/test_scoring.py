@@ -19,7 +19,8 @@ from pyro_aevb.engine import inductor, replay
 from pyro_aevb.engine.replay import Way
 from pyro_aevb.engine.transcendental import use_cheaper
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators import importance
+from pyro_aevb.estimators import blocks, importance
+from pyro_aevb.estimators.chunks import even
 from pyro_aevb.estimators.importance import Scorer, score
 from pyro_aevb.estimators.streaming import LogWeights, tail_length
 from pyro_aevb.inspection import inspect
@@ -77,7 +78,7 @@ def assert_rounding(one, other, fields=FIELDS):
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize("way", ["graph", pytest.param("compiled", marks=compiler)])
 def test_the_graph_of_a_pair_scores_as_its_handlers_do(kind, way, monkeypatch):
-    monkeypatch.setattr(importance, "DATA_BLOCK", 20)  # the last block is another shape
+    monkeypatch.setattr(blocks, "DATA_BLOCK", 20)  # the last block is another shape
     monkeypatch.setattr(importance, "DRAW_BLOCK", 2500)  # and there are several blocks of draws
     torch.manual_seed(0)
     pair, x = PAIRS[kind]()
@@ -227,7 +228,7 @@ def test_memory_does_not_grow_with_the_samples(monkeypatch):
 
 @pytest.mark.parametrize("total, most", [(162, 10), (500, 333), (7, 100), (1, 1), (130, 100)])
 def test_chunks_cover_their_block_with_little_over(total, most):
-    length = importance.even(total, most)
+    length = even(total, most)
     assert min(total, most) / 2 < length <= min(total, most)
     covered = -(-total // length) * length
     assert covered == min(-(-total // n) * n for n in range(length, min(total, most) + 1))

@@ -52,15 +52,9 @@ from torch import Tensor
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import (
-    DATA_BLOCK,
-    Compile,
-    blocks_of,
-    check_seed,
-    even,
-    few_rows,
-    seeded,
-)
+from pyro_aevb.estimators.blocks import blocks_of, check_seed, numbered, seeded
+from pyro_aevb.estimators.chunks import even, few_rows
+from pyro_aevb.estimators.importance import Compile
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.handlers import WholeBatch
@@ -228,9 +222,9 @@ class Annealer:
             s: The number of the draw of the global latents, the one that a
                 :class:`~.importance.Scorer` of the same seed scores with.
             progress: Called at each of the T temperatures of a block of data with its length.
-            blocks: Anneal the data of these blocks of :data:`~.importance.DATA_BLOCK` alone.
+            blocks: Anneal the data of these blocks of :data:`~.blocks.DATA_BLOCK` alone.
         """
-        chosen = range(-(-len(batches) // DATA_BLOCK)) if blocks is None else blocks
+        chosen = numbered(len(batches)) if blocks is None else blocks
         parts = []
         with self._running():
             weights = [*self._weights(batches.take(torch.zeros(1, dtype=torch.int64)), s).values()]

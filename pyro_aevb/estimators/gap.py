@@ -32,8 +32,9 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Way
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.ascent import DRAWS, Ascent
+from pyro_aevb.estimators.blocks import check_seed, seeded
 from pyro_aevb.estimators.families import Flow, normal
-from pyro_aevb.estimators.importance import COMPILE_FROM, Compile, check_seed, score, seeded
+from pyro_aevb.estimators.importance import COMPILE_FROM, Compile, score
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.quantities import UNRELIABLE, Metric, measured
 from pyro_aevb.estimators.streaming import LogWeights

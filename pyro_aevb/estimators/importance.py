@@ -13,8 +13,8 @@ block of draws only sums are kept (:class:`~pyro_aevb.estimators.streaming.LogWe
 does not grow with K.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -23,23 +23,20 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.blocks import blocks_of, check_seed, numbered, seeded
+from pyro_aevb.estimators.chunks import even, few_rows
 from pyro_aevb.estimators.streaming import LogWeights, milestones
 from pyro_aevb.estimators.terms import Terms, model_terms, weight_draw
 from pyro_aevb.handlers import InTurn, WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import latents
 
-DATA_BLOCK = 1000
-r"""Data that share one stream of random numbers; fixed, so that no setting changes a value."""
 DRAW_BLOCK = 1 << 22
 r"""About how many numbers are drawn at once."""
-CPU_BUDGET, CUDA_BUDGET = 32 << 20, 4 << 30
-r"""Default memory budget in bytes: what a CPU cache serves well, and what fills a GPU."""
 FEW_DATA = 100
 r"""Data that a chunk holds many draws of: their pixels stay in a cache."""
 COMPILE_FROM = 2e12
@@ -98,7 +95,7 @@ def score(
         batches: The data as they are presented; fixed ones, not dynamic binarization.
         num_samples, weight_samples, seed, memory, details, compile, say: See :class:`Scorer`.
         progress: Called with the number of data done.
-        blocks: Score the data of these blocks of :data:`DATA_BLOCK` alone.
+        blocks: Score the data of these blocks of :data:`~.blocks.DATA_BLOCK` alone.
 
     Returns:
         The per-datum values.
@@ -179,7 +176,7 @@ class Scorer:
             noise: The number of the corruption's draw, which all draws of the latents share; None
                 leaves the data clean.
         """
-        chosen = range(-(-len(batches) // DATA_BLOCK)) if blocks is None else blocks
+        chosen = numbered(len(batches)) if blocks is None else blocks
         training = self.pair.training
         self.pair.eval()
         try:
@@ -296,9 +293,9 @@ class Scorer:
         return {"reconstruction_mean": torch.cat(parts).double(), **codes}
 
     def _plan(self, batches: Batches) -> "_Plan":
-        n = min(len(batches), DATA_BLOCK)
+        _, x = next(blocks_of(batches, range(1)))
+        n = len(x)
         if n not in self._plans:
-            _, x = next(blocks_of(batches, range(1)))
             with seeded(x.device, self.seed):
                 weights = self._weights(batches, 0)
                 terms = Terms(self.pair, x, weights)
@@ -319,7 +316,7 @@ class Scorer:
         per_row = self.description.num_parameters + 100 * batches.images[0].numel()
         if repeats * len(batches) * self.num_samples * per_row >= COMPILE_FROM:
             return Way.COMPILED
-        calls = 2 * repeats * -(-len(batches) // DATA_BLOCK)
+        calls = 2 * repeats * len(numbered(len(batches)))
         return Way.GRAPH if calls >= CAPTURE_FROM else Way.EAGER
 
     def _eagerly(self, reason: str) -> None:
@@ -371,57 +368,6 @@ class _Plan:
         return result
 
 
-def even(total: int, most: int) -> int:
-    r"""The length, at most `most` and more than half of it, of parts that cover `total` best."""
-    most = max(1, min(total, most))
-    return min(range(most, most // 2, -1), key=lambda length: -(-total // length) * length)
-
-
-def few_rows(memory: int | None, x: Tensor, run: Callable[[], Any]) -> int:
-    r"""How many rows the pair may see at once, by the memory that a run on those of x takes."""
-    with _Allocated() as allocated:
-        run()
-    budget = memory or (CUDA_BUDGET if x.is_cuda else CPU_BUDGET)
-    return max(1, budget // max(1, allocated.total // len(x)))
-
-
-def blocks_of(batches: Batches, blocks: range) -> Iterator[tuple[int, Tensor]]:
-    r"""The data of some blocks of :data:`DATA_BLOCK`, with the number of each."""
-    for block in blocks:
-        start = block * DATA_BLOCK
-        yield block, batches.take(torch.arange(start, min(start + DATA_BLOCK, len(batches))))
-
-
 def _joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, np.ndarray]:
     parts = list(parts)
     return {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
-
-
-def check_seed(seed: int) -> None:
-    r"""Refuse a seed that the generators do not take.
-
-    Raises:
-        UsageError: Not a whole number from 0 to 2^63 - 1.
-    """
-    if not 0 <= seed < 1 << 63:
-        raise UsageError(f"--seed is {seed}; it must lie between 0 and 2^63 - 1")
-
-
-@contextmanager
-def seeded(device: torch.device, *key: int) -> Iterator[None]:
-    r"""A stream of random numbers of its own for each key; the caller's is left as it was."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
-        yield
-
-
-class _Allocated(TorchFunctionMode):
-    r"""Bytes of all tensors made inside: an upper bound on what is alive at once."""
-
-    total = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.total += result.numel() * result.element_size()
-        return result

@@ -39,7 +39,7 @@ from torch import Tensor
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.description import Description
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import seeded
+from pyro_aevb.estimators.blocks import seeded
 from pyro_aevb.estimators.quantities import Metric, measured, undefined
 from pyro_aevb.estimators.terms import Terms, weight_draw
 from pyro_aevb.handlers import WholeBatch

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.estimators.importance import seeded
+from pyro_aevb.estimators.blocks import seeded
 from pyro_aevb.estimators.quantities import Metric, measured
 from pyro_aevb.estimators.streaming import LogWeights
 from pyro_aevb.pairs import Pair

@@ -30,9 +30,10 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from pyro_aevb.description import Description
+from pyro_aevb.estimators.blocks import seeded
 from pyro_aevb.estimators.convergence import Curve, against_samples, against_weights
 from pyro_aevb.estimators.diagnostics import active_units
-from pyro_aevb.estimators.importance import Scores, seeded
+from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.handlers import Fix, WholeBatch
 from pyro_aevb.pairs import Pair

@@ -37,7 +37,7 @@ from torch.distributions import MultivariateNormal
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import START, Annealer, Progress
-from pyro_aevb.estimators.importance import DATA_BLOCK, blocks_of, seeded
+from pyro_aevb.estimators.blocks import blocks_of, numbered, seeded
 from pyro_aevb.hmc import adapt, transition
 from pyro_aevb.pairs import Pair
 
@@ -138,7 +138,7 @@ class Reciprocal(Annealer):
         parts = []
         with self._running():
             weights = [*self._weights(batches.take(torch.zeros(1, dtype=torch.int64)), s).values()]
-            for block, x in blocks_of(batches, range(-(-len(batches) // DATA_BLOCK))):
+            for block, x in blocks_of(batches, numbered(len(batches))):
                 with seeded(x.device, self.seed, s, 1 + block):
                     draws = self._draws(x, weights, progress)
                 halves = [

@@ -22,7 +22,8 @@ from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.engine.capture import NotCapturable
 from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import Scorer, check_seed
+from pyro_aevb.estimators.blocks import check_seed
+from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.training.algorithm import Algorithm, Phase
