@@ -22,6 +22,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.quantities import log_likelihood, weight_kl
 from pyro_aevb.handlers import AtMean, WholeBatch
+from pyro_aevb.normals import LogScaleNormal, LowRankNormal
 from pyro_aevb.objectives.elbo import TraceELBO
 from pyro_aevb.priors import IsotropicNormal, NormalMixture, WeightPrior, fan_in
 from pyro_aevb.sites import sample_sites
@@ -31,7 +32,7 @@ SHAPE = torch.Size([3, 2])
 
 
 def low_rank(rank=2):
-    return guides.LowRankNormal(
+    return LowRankNormal(
         matrix(*SHAPE, seed=1),
         0.3 * matrix(*SHAPE, seed=2) - 0.5,
         0.6 * matrix(rank, *SHAPE, seed=3),
@@ -154,7 +155,7 @@ def test_the_scale_of_a_prior_is_not_learned_from_points(family):
 
 def test_a_normal_from_its_log_scale_is_torchs():
     loc, log_scale, w = matrix(3, 2), matrix(3, 2, seed=2).requires_grad_(), matrix(3, 2, seed=3)
-    ours = guides.LogScaleNormal(loc, log_scale)
+    ours = LogScaleNormal(loc, log_scale)
     theirs = torch.distributions.Normal(loc, log_scale.exp())
     torch.testing.assert_close(ours.log_prob(w), theirs.log_prob(w))
     torch.testing.assert_close(ours.variance, theirs.variance)
