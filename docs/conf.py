@@ -18,6 +18,14 @@ default_role = "code"
 html_theme = "furo"
 html_title = "pyro_aevb"
 
+# A reference that leads nowhere fails the build, unless it leads to another package, is a shape
+# such as (N, d), or a name that is written short in a signature.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|numpy|np|pyro|pathlib|collections|inspect)\..*"),
+    (r"py:class", r"[A-Zd]|Path|Module|Tensor|Prepared|(dict|tuple)\[.*"),
+]
+
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 

@@ -27,9 +27,9 @@ def compare(
         show: Print the table.
 
     Returns:
-        By run, best first: its ``metrics``; ``paired`` differences to the best run by metric, in
-        nats per datum with standard errors; where log-likelihoods are defined, by ArviZ,
-        ``difference`` to the best, its ``standard_error`` and the stacking ``weight``; see
+        For each run, the best first, its ``metrics``; ``paired`` differences to the best run by
+        metric, in nats per datum with standard errors; where log-likelihoods are defined, by
+        ArviZ, ``difference`` to the best, its ``standard_error`` and the stacking ``weight``; see
         :func:`~pyro_aevb.comparison.side_by_side`.
     """
     from pyro_aevb.comparison import names_of, side_by_side

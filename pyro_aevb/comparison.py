@@ -35,8 +35,8 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
         runs: Evaluated runs by name.
 
     Returns:
-        By run: its ``metrics``; ``paired``, by metric the mean difference to the best run in nats
-        per datum and the paired standard error of it; ``corrupted``, its scores under corruptions;
+        For each run its ``metrics``; ``paired``, by metric the mean difference to the best run in
+        nats per datum and its paired standard error; ``corrupted``, its scores under corruptions;
         ``parameters``, how many are trained, and ``seconds_per_epoch``, of training, the median;
         where log-likelihoods are defined, by ArviZ, ``difference`` to the best, its
         ``standard_error`` and the stacking ``weight``; and for repetitions of one training

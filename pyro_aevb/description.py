@@ -16,10 +16,10 @@ class Site:
     density: bool
     r"""Whether prior and guide both have a density there (not masked out, not a Delta)."""
     masked: bool = False
-    r"""Whether the prior is masked out: it then says nothing about codes, unless they are"""
+    r"""Whether the prior is masked out, and so says nothing about codes that are not `matched`."""
     matched: bool = False
-    r"""made to follow it by other means than a density, as the guide's site says by
-    ``infer={"matched": True}``."""
+    r"""Whether codes are made to follow the prior by other means than a density, as the guide's
+    site says by ``infer={"matched": True}``."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ r"""Estimators beside importance sampling, by the names that ``evaluate`` knows 
 Each is a function of a prepared pair, the data to score, a progress callback and options that have
 defaults; it returns metrics (a value, its standard error, counts, and what a reader should know)
 and per-datum values by the same names. To add one: write the function here, around an estimator in
-a module of its own, and name it in :data:`ESTIMATORS`.
+a module of its own, and name it in ``ESTIMATORS``.
 """
 
 import difflib
@@ -202,7 +202,7 @@ def choose(name: str, options: Mapping[str, Any] | None, **flags: Any) -> dict[s
     r"""The settings of an estimator: its defaults, and what is given in their place.
 
     Arguments:
-        name: ``importance``, or one of :data:`ESTIMATORS`.
+        name: ``importance``, or one of ``ESTIMATORS``.
         options: Given for this estimator; it must take them.
         flags: Given for any, None where not.
 
@@ -250,7 +250,7 @@ def estimate(
         run: The run, which has results.
         prepared: Its pair and data.
         test: The data to score, the first of the test split.
-        name: One of :data:`ESTIMATORS`.
+        name: One of ``ESTIMATORS``.
         settings: See :func:`choose`.
         work: Who does it: one process.
 

@@ -27,7 +27,7 @@ class Prepared:
     data: DataSet
     binarize: Binarize
     train: Batches
-    r"""As in training: dynamic binarization draws it anew at each look."""
+    r"""As in training, where dynamic binarization draws it anew at each look."""
     fixed_train: Batches
     r"""The training split as it is scored."""
     valid: Batches

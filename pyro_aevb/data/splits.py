@@ -16,7 +16,7 @@ SEED = 0
 r"""Seed of every shuffled split, named in the description of the data set."""
 
 Binarize = Literal["none", "dynamic", "fixed"]
-r"""How data are presented: as they are, drawn afresh at each look, or drawn once."""
+r"""Data are presented as they are, drawn afresh at each look, or drawn once."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 WARM_UP = 3
-r"""Updates before the capture: they fill the optimizer's state and every lazy handle."""
+r"""Updates before the capture, which fill the optimizer's state and every lazy handle."""
 
 
 class GraphedUpdate:

@@ -12,7 +12,7 @@ from pyro_aevb.engine.capture import Captured, NotCapturable
 from pyro_aevb.engine.products import reduced_products, use_onednn
 
 THREAD_WORTH = 16384
-r"""Numbers for which another thread is woken: at Inductor's 512 that costs more than it gives."""
+r"""Numbers for which another thread is woken; at Inductor's 512 that costs more than it gives."""
 
 
 @functools.cache

@@ -16,7 +16,7 @@ class Way(IntEnum):
     r"""How a function is run; all give the same values to rounding, from the same draws."""
 
     EAGER = 0
-    r"""As it is: handlers and all, at every call."""
+    r"""As it is, handlers and all, at every call."""
     GRAPH = 1
     r"""Its tensor operations one by one, which saves the handlers; capturing takes 0.1 s."""
     COMPILED = 2

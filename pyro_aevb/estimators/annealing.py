@@ -64,7 +64,7 @@ from pyro_aevb.pairs import Pair
 START = 0.1
 r"""The first step size."""
 PILOTS = 32
-r"""Chains, of all data of a block together, that tune the step size: at least one for each."""
+r"""Chains, of all data of a block together, that tune the step size; at least one for each."""
 COMPILE_FROM = 1e12
 r"""Multiplications for 100 data from which on compiling, which takes about 7 s, pays."""
 

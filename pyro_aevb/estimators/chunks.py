@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 CPU_BUDGET, CUDA_BUDGET = 32 << 20, 4 << 30
-r"""Default memory budget in bytes: what a CPU cache serves well, and what fills a GPU."""
+r"""Default memory budget in bytes, which is what a CPU cache serves well, and what fills a GPU."""
 
 
 def even(total: int, most: int) -> int:

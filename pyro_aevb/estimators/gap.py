@@ -59,7 +59,7 @@ class InferenceGap:
 
     num_samples: int
     family: str
-    r"""The family that the guide belongs to: ``normal``, or ``flow`` for any other."""
+    r"""The family that the guide belongs to, ``normal``, or ``flow`` for any other."""
     elbo: dict[str, np.ndarray] = field(default_factory=dict)
     r""":math:`\mathcal{L}[q]`, the mean of K log-weights."""
     log_likelihood: dict[str, np.ndarray] = field(default_factory=dict)

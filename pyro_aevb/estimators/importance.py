@@ -38,7 +38,7 @@ from pyro_aevb.predict import latents
 DRAW_BLOCK = 1 << 22
 r"""About how many numbers are drawn at once."""
 FEW_DATA = 100
-r"""Data that a chunk holds many draws of: their pixels stay in a cache."""
+r"""Data that a chunk holds many draws of; their pixels stay in a cache."""
 COMPILE_FROM = 2e12
 r"""Multiplications from which on compiling, which takes about 5 s, pays."""
 CAPTURE_FROM = 300
@@ -72,7 +72,7 @@ class Scores:
     curve: np.ndarray | None = None
     r"""(S, L, N): ``log_weight`` from the first so many draws alone."""
     codes: dict[str, np.ndarray] = field(default_factory=dict)
-    r"""Local site by name, (N, d): E_q[z|x] at the mean weights."""
+    r"""By the names of local sites E_q[z|x], ``(N, d)``, at the mean weights."""
 
 
 def score(

@@ -66,8 +66,8 @@ class LatentHealth:
     information_above: np.ndarray
     r"""(M,): the same, left out."""
     by_dimension: dict[str, np.ndarray]
-    r"""Local site by name, (M, d): what each dimension adds to KL(q(z|x) || p(z)). Empty where the
-    dimensions of a site are not independent given what was drawn before it."""
+    r"""By the names of local sites, ``(M, d)``, what each dimension adds to KL(q(z|x) || p(z)).
+    Empty where the dimensions of a site are not independent given what was drawn before it."""
 
     @property
     def aggregate(self) -> np.ndarray:

@@ -67,7 +67,7 @@ def separation(test: Scores, other: Scores, reason: str) -> dict[str, Metric]:
         reason: Why the pair has no draws of the weights, if it has none.
 
     Returns:
-        By score: ``value``, the AUROC, and its ``standard_error``, and the means of both sets.
+        For each score ``value``, the AUROC, and its ``standard_error``, and the means of both sets.
     """
     ours, theirs = scores_of(test), scores_of(other)
     metrics = {}

@@ -48,7 +48,9 @@ class AdversarialAutoencoder(EncoderDecoder):
     Sites: the latent ``"z"`` of event shape ``(latent_dim,)`` and the observed ``"x"`` of event
     shape `event_shape`, in the plate ``"data"`` over the batch.
 
-    Arguments, beside those of :class:`~pyro_aevb.models.nets.EncoderDecoder`:
+    Arguments:
+        event_shape, latent_dim, hidden, network, likelihood, activation, init, output_bias:
+            See :class:`~pyro_aevb.models.nets.EncoderDecoder`.
         encoder: ``"deterministic"`` or ``"gaussian"``.
         prior: ``"normal"``, :math:`\mathcal{N}(0, s^2 I)`; ``"mixture"``, of Gaussians of equal
             weight and standard deviation s, whose means lie at equal distances on a circle in the

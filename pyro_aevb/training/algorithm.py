@@ -73,8 +73,8 @@ class Algorithm:
     r"""Taken in this order on each batch. The first one's loss is, with the other sign, the run's
     ``objective``."""
     state: Mapping[str, Tensor] = {}
-    r"""Tensors beside the pair's that a resumed run needs, changed in place alone: persistent
-    chains, an adapted step size. Checkpoints hold them."""
+    r"""Tensors beside the pair's that a resumed run needs, changed in place alone, such as
+    persistent chains and an adapted step size. Checkpoints hold them."""
     notes: Sequence[str] = ()
     r"""What a reader of the results should know."""
     once: bool = True
