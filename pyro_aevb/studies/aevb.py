@@ -89,6 +89,7 @@ SUBSETS = {"1,000 images": THOUSAND, "50,000 images": FIFTY_THOUSAND}
 # The step of Adagrad and the standard deviation at the start, for each data set and algorithm.
 FIRST: dict[str, Settings] = {
     "MNIST, N_z = 10": merged(MNIST, size(10), {"epochs": 10}),
+    "MNIST, N_z = 200": merged(MNIST, size(200), {"epochs": 10}),
     "Frey Face, N_z = 10": merged(FREY, size(10), {"epochs": 200}),
     "1,000 images": merged(THOUSAND, {"epochs": 200}),
     "50,000 images": merged(FIFTY_THOUSAND, {"epochs": 5}),
