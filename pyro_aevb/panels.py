@@ -33,8 +33,9 @@ def curves(
 ) -> Path:
     r"""Draws curves: their mean over seeds, and the range of seeds as a band.
 
-    A name has one colour in all panels. The vertical axis follows the later half of long curves:
-    what lies far below, as first epochs do, falls under it.
+    A name has one colour in all panels. Where the whole range is more than four times that of the
+    later halves, the vertical axis follows these: what lies far below, as first epochs do, falls
+    under it.
 
     Arguments:
         panels: The curves by title of the panel, then by name.
@@ -63,9 +64,11 @@ def curves(
             axes.fill_between(x, seeds.min(0), seeds.max(0), alpha=0.2, lw=0, color=colour)
         if log and max(x.max() / x.min() for x, _ in lines.values()) >= 10:
             axes.set_xscale("log")
-        late = [seeds[:, len(x) // 2 if len(x) > 10 else 0 :] for x, seeds in lines.values()]
-        low = min(values.min() for values in late)
+        low = min(seeds.min() for _, seeds in lines.values())
+        late = min(seeds[:, len(x) // 2 :].min() for x, seeds in lines.values())
         high = max(seeds.max() for _, seeds in lines.values())
+        if high - low > 4 * (high - late):
+            low = late
         margin = 0.1 * (high - low) or 0.5
         axes.set_ylim(low - margin, high + margin)
     figure.supxlabel(xlabel)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy import stats
 
-from pyro_aevb import plots, tiles
+from pyro_aevb import panels, plots, tiles
 from pyro_aevb.plots import canvas
 
 
@@ -276,6 +276,25 @@ def test_history_draws_what_was_measured(tmp_path: Path, drawn: list[Figure]) ->
     assert -130 < low < -110 and -95 < high < -90
     assert "4 points lie below" in axes.get_xlabel()
     assert not axes.patches
+
+
+def test_curves_show_all_of_a_rise_and_the_end_of_a_fall_from_far_below(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    x, slow, poor = (
+        np.array([1.0, 2, 5, 10]),
+        [[-140.0, -125, -110, -100]],
+        [[-9e5, -9e3, -120, -100]],
+    )
+    titles = {"slow": slow, "poor": poor, "short": [[-9e5, -100.0]]}
+    lines = {title: {"AEVB": (x[: len(y[0])], np.array(y))} for title, y in titles.items()}
+    panels.curves(lines, tmp_path / "curves.png", "images", "nats", log=True)
+    first, second, third = (axes.get_ylim() for axes in drawn[0].axes[:3])
+    np.testing.assert_allclose(first, (-144, -96))
+    np.testing.assert_allclose(second, (-122, -98))
+    np.testing.assert_allclose(third, (-100.5, -99.5))
+    for axes, y in zip(drawn[0].axes, titles.values(), strict=False):
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), y[0])
 
 
 def test_history_without_an_elbo_shows_the_reconstruction(
