@@ -108,7 +108,10 @@ steps = Grid(
     columns=MARGINAL_ALGORITHMS,
     # Of test data a few are scored, since `fit` does, and looked at by nobody.
     settings=merged(PAPER, {"num_samples": 1, "num_data": 100}),
-    special={(row, "Monte Carlo EM"): None for row in CANDIDATES if "N_z" in row},
+    special={
+        **{(row, "Monte Carlo EM"): None for row in CANDIDATES if "N_z" in row},
+        ("MNIST, N_z = 200, step 0.1", "wake-sleep"): None,  # becomes infinite within an epoch
+    },
     smoke=SMOKE,
     smoke_rows=("Frey Face, N_z = 10, step 0.1", "1,000 images, step 0.1"),
     row_title="data and start",
@@ -194,8 +197,9 @@ LATENT = "latent-dimensions"
 CHOICE = (
     "The lower bound on validation data after the first epochs (10 on MNIST, 200 on Frey Face and "
     "with 1,000 images, 5 with 50,000), by which the steps were chosen; those that are millions "
-    "below have diverged; N_z = 10 stands for the other sizes but 200. Parameters start from a normal with a standard deviation "
-    "of 0.01, or of 0.1: the publication says N(0, 0.01)."
+    "below have diverged, and the blank one of wake-sleep to infinity; N_z = 10 stands for the "
+    "other sizes but 200. Parameters start from a normal with a standard deviation of 0.01, or of "
+    "0.1: the publication says N(0, 0.01)."
 )
 GREY = (
     "Grey pixels, so a cross-entropy; the binarized column is of other data and not to be compared "
@@ -239,13 +243,14 @@ One seed so far.
 - Read as a variance, the N(0, 0.01) that all parameters start from trains better than read as a
   standard deviation, each at its best step: after the first epochs by 9 nats on MNIST with ten
   dimensions, by 160 to 190 on Frey Face, by 3 to 14 in the cells of the marginal likelihood.
-  Monte Carlo EM alone is better off with the latter. Some of the best steps lie at the edge of
-  the three that the publication names.
+  Monte Carlo EM, and wake-sleep with 200 dimensions, are better off with the latter. Some of the
+  best steps lie at the edge of the three that the publication names.
 - On Frey Face AEVB ends above wake-sleep at every size of the code, by 32 nats at two dimensions
   and by 100 to 280 beyond.
-- On MNIST with three and five dimensions, the sizes that are there so far, AEVB is above
-  wake-sleep at every look, by 3 to 11 nats. In the end its test bound is 2 to 3 below its
-  training bound, and that of wake-sleep level with its own.
+- On MNIST AEVB is above wake-sleep at every look, in the end by 3 to 8 nats up to 20 dimensions
+  and by more at 200. There wake-sleep needs a start and a step of its own: those that are best at
+  10 dimensions leave it at -36,000 after ten epochs. In the end the test bound of AEVB is 2 to 3
+  nats below its training bound at 3 and 5 dimensions, and within a nat of it from 10 on.
 - By the annealed marginal likelihood AEVB is above wake-sleep, by 3 nats with 1,000 images and by
   11 with 50,000. Monte Carlo EM ends above both, by 2 and 1 nats more: at as many images seen it
   keeps up in the end, with 50,000 too, which is not what the publication shows. In time it is far
