@@ -355,7 +355,7 @@ STUDY = Study(
         ),
         Figure(
             "wake-sleep",
-            "The lower bound against the training images seen; first epochs may fall below the axis.",
+            "The lower bound against training images seen; first epochs may fall below the axis.",
             partial(
                 curves,
                 quantities={"training": "test/training_elbo", "test": "test/elbo"},
