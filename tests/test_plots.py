@@ -284,7 +284,7 @@ def test_curves_show_all_of_a_rise_and_the_end_of_a_fall_from_far_below(
     x, slow, poor = (
         np.array([1.0, 2, 5, 10]),
         [[-140.0, -125, -110, -100]],
-        [[-9e5, -9e3, -120, -100]],
+        [[-200.0, -150, -120, -100]],
     )
     titles = {"slow": slow, "poor": poor, "short": [[-9e5, -100.0]]}
     lines = {title: {"AEVB": (x[: len(y[0])], np.array(y))} for title, y in titles.items()}

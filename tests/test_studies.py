@@ -177,7 +177,7 @@ def test_what_no_cell_could_find_is_refused_before_any_is_trained(tmp_path: Path
         ({"pair": f"{own}:Mine"}, "own:Mine has no parameter 'hidden'.*; it takes width"),
         ({"pair_parameters": {"latent": 3}}, "no parameter 'latent' .did you mean 'latent_dim'"),
         ({"data": "mnist5"}, "no data set and no file or folder is called 'mnist5' .did you mean"),
-        ({"data": "mist:50"}, "no data set .* 'mist:50'"),
+        ({"data": "mist:50"}, "no data set .* 'mist' .did you mean mnist"),
         ({"data": 3}, "no data set .* '3'"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -52,9 +52,9 @@ def load(name: str, root: str | Path | None = None) -> DataSet:
         UsageError: If there is no such set, it cannot be had, its files are damaged, or it has
             fewer than n training data.
     """
-    whole, colon, count = name.rpartition(":")
-    if colon and count.isdecimal() and not os.path.exists(os.path.expanduser(name)):
-        return load(whole, root).first(int(count))
+    whole, count = _parted(name)
+    if count is not None:
+        return load(whole, root).first(count)
     folder = root or os.environ.get("PYRO_AEVB_DATA") or "~/.cache/pyro_aevb"
     try:
         if name in _SETS:
@@ -82,10 +82,17 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: No data set is called so, and it is no path.
     """
-    whole, _, count = name.rpartition(":")
-    known = {name, whole} if count.isdecimal() else {name}
-    if known.isdisjoint(_SETS) and not any(os.path.exists(os.path.expanduser(n)) for n in known):
-        raise UsageError(_unknown(name))
+    whole, _ = _parted(name)
+    if whole not in _SETS and not os.path.exists(os.path.expanduser(whole)):
+        raise UsageError(_unknown(whole))
+
+
+def _parted(name: str) -> tuple[str, int | None]:
+    r"""A name, and n where ``:n`` stands after it."""
+    whole, colon, count = name.rpartition(":")
+    if colon and count.isdecimal() and not os.path.exists(os.path.expanduser(name)):
+        return whole, int(count)
+    return name, None
 
 
 def _unknown(name: str) -> str:
