@@ -25,6 +25,7 @@ from pyro_aevb.runs import Run
 from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
+from pyro_aevb.studies.known import read_cells
 from pyro_aevb.studies.page import write_page
 from pyro_aevb.studies.records import Record, note_failure
 from pyro_aevb.studies.study import SHIPPED, find
@@ -234,10 +235,15 @@ def fake(study: Study, out: Path, values: dict[tuple[str, str], list[float | Non
         if cell.seed < len(given):
             metric = {"value": given[cell.seed], "reason": "for a test"}
             found = {"metrics": {"reconstruction": metric}, "environment": "none"}
+            found |= {"parameters": 10, "epochs": 2, "num_train": 100, "data": "", "num_data": 5}
             record = Record.of(cell, out)
-            record.looks = {str(cell.looks[-1]): {"test": {**found, "parameters": 10, "epochs": 2}}}
+            record.looks = {str(cell.looks[-1]): {"test": found}}
             record.write(cell, out)
-            Run(out / cell.path).write_settings({})
+            run = Run(out / cell.path)
+            run.write_settings({})
+            run.write_results(found)
+            rates = ({"epoch": e, "elbo": -5.0 + e, "images_per_second": 100 / e} for e in (1, 2))
+            run.write_history([{**row, "reconstruction": None} for row in rates])
     return Collected(study, "full", seeds, out)
 
 
@@ -323,29 +329,29 @@ def test_ratios_are_taken_seed_by_seed(tmp_path: Path) -> None:
 
 def test_a_number_is_of_its_own_scoring_or_refused(tmp_path: Path) -> None:
     study = tiny((), scores={"noisy": {"corruption": "gaussian"}})
-    collected = fake(study, tmp_path, {("2", "VAE"): [-1.0]})
-    cell = collected.of("sizes", "2", "VAE")[0]
+    cell = fake(study, tmp_path, {("2", "VAE"): [-1.0]}).of("sizes", "2", "VAE")[0]
     # Under noise there are other metrics than without; those of clean data are no stand-in.
-    look = collected.records[cell.path].looks[str(cell.looks[-1])]
+    record = Record.of(cell, tmp_path)
+    look = record.looks[str(cell.looks[-1])]
     clean = {"reconstruction": {"value": -1.0}, "gap": {"value": 3.0}}
     noisy = {"std 0.1": {"metrics": {"reconstruction": {"value": -2.0}}}}
-    look["noisy"] = {"metrics": clean, "corrupted": noisy}
+    look["noisy"] = {"metrics": clean, "corrupted": noisy, "environment": "none"}
+    # What a user adds to a run is no part of what `fit` found.
+    look["test"]["corrupted"] = noisy
+    record.write(cell, tmp_path)
+    collected = Collected(study, "full", 1, tmp_path)
     assert collected.number(cell, "test/reconstruction") == -1.0
     assert collected.number(cell, "noisy/reconstruction") == -2.0
-    with pytest.raises(UsageError, match="no metric 'noisy/gap': .* has reconstruction"):
+    with pytest.raises(UsageError, match="no metric 'noisy/gap': .* has noisy/reconstruction"):
         collected.number(cell, "noisy/gap")
     with pytest.raises(UsageError, match="no quantity 'noise/gap'; there are"):
         collected.number(cell, "noise/gap")
-    collected.run(cell).write_history([{"epoch": e, "elbo": -5.0 + e} for e in (1, 2, 3)])
     assert collected.number(cell, "history/elbo") == -3.0
-    with pytest.raises(UsageError, match="no column history/elbow: .* has epoch, elbo"):
+    assert np.isnan(collected.number(cell, "history/reconstruction"))
+    with pytest.raises(UsageError, match="no metric 'history/elbow': .* has history/epoch, hist"):
         collected.number(cell, "history/elbow")
-    collected.run(cell).write_history([{"epoch": 1, "elbo": -3.0}])
-    with pytest.raises(UsageError, match="history.csv of .* has 1 rows, and it was trained for 2"):
-        collected.number(cell, "history/elbo")
-    # What a user adds to a run is no part of what `fit` found.
-    look["test"]["corrupted"] = noisy
-    assert collected.number(cell, "test/reconstruction") == -1.0
+    with pytest.raises(UsageError, match="no column history/elbow: .* has epoch, elbo"):
+        collected.history(cell, "elbow")
 
 
 def test_what_cannot_be_shown_costs_itself_alone(
@@ -431,8 +437,11 @@ def test_scores_at_looks_are_of_the_pair_as_it_was_then(tmp_path: Path) -> None:
     (cell,) = wanted.cells("full", 1)
     assert work(cell, tmp_path)[1] is None
     collected = Collected(wanted, "full", 1, tmp_path)
-    assert list(collected.records[cell.path].looks["1"]) == ["test", "more"]
-    assert list(collected.records[cell.path].looks["2"]) == ["test", "more", "end"]
+    record = Record.of(cell, tmp_path)
+    assert [list(look) for look in record.looks.values()] == [
+        ["test", "more"],
+        ["test", "more", "end"],
+    ]
     short = pyro_aevb.fit(**{**cell.settings, "epochs": 1}, out=str(tmp_path / "s"), show=False)
     by_hand = pyro_aevb.evaluate(short, num_samples=50, num_data=40, show=False)
     assert collected.number(cell, "more/elbo", 1) == by_hand["metrics"]["elbo"]["value"]
@@ -464,13 +473,11 @@ def test_done_cells_are_skipped_and_new_seeds_and_scorings_are_added(
     outcome = study(more, seeds=2, **options)
     assert not outcome.failed
     assert calls == ["fit"] * 2 + ["evaluate"] * 2 + ["fit", "evaluate"] * 2
-    collected = Collected(
-        tiny((), scores={"more": {"num_samples": 50}}), "full", 1, tmp_path / "out"
-    )
-    record = collected.records[collected.cells[1].path]
+    cell = tiny((), scores={"more": {"num_samples": 50}}).cells("full", 1)[1]
+    record = Record.of(cell, tmp_path / "out")
     assert record.looks["2"]["more"]["metrics"]["elbo"]["num_samples"] == 50
     # The run keeps the results of fit.
-    run = collected.run(collected.cells[1])
+    run = Run(tmp_path / "out" / cell.path)
     assert run.results["metrics"]["elbo"]["num_samples"] == 5
 
 
@@ -539,8 +546,8 @@ def test_a_damaged_history_is_written_anew(done: Path, tmp_path: Path) -> None:
     ((cell, why),) = Collected(tiny(), "full", 1, tmp_path).unfinished
     assert "history.csv is damaged; remove it, and python -m pyro_aevb.fit --resume" in why
     history.unlink()
-    with pytest.raises(UsageError, match="has 0 rows, and it was trained for 2 .* writes it anew"):
-        Collected(tiny(), "full", 1, tmp_path).number(cell, "history/elbo")
+    ((cell, why),) = Collected(tiny(), "full", 1, tmp_path).unfinished
+    assert re.search("has 0 rows, and it was trained for 2 epochs; .* writes it anew", why)
     pyro_aevb.fit(
         **{**cell.settings, "epochs": 2}, out=str(history.parent), resume=True, show=False
     )
@@ -694,6 +701,168 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file = declared(tmp_path / "tiny.py", "tiny()")
     with pytest.raises(KeyboardInterrupt, match="the same command goes on from here"):
         study(file, seeds=1, out=str(tmp_path / "out"), show=False)
+
+
+# What is finished elsewhere
+
+
+def test_a_page_is_written_again_from_its_cells(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a second machine, which has the page and not the runs, nothing is trained again."""
+    file = declared(tmp_path / "tiny.py", "replace(tiny(), figures=FIGURES)")
+    out, there = tmp_path / "out", tmp_path / "there"
+    shutil.copytree(done / "cells", out / "cells")
+    (out / "study.json").write_text('{"study": "tiny.py", "scale": "full"}')
+    first = study(file, seeds=1, out=str(out), page=str(tmp_path / "page"), page_only=True)
+    before, cells = outputs(tmp_path), tmp_path / "page/tiny/cells.jsonl"
+    assert len(before) == 4 + 6 and not first.missing
+
+    def trained(*args, **kwargs):
+        raise AssertionError("nothing is left to do")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pyro_aevb.training.loop.Trainer.run", trained)
+        again = {"seeds": 1, "out": str(there), "page": str(tmp_path / "page"), "show": False}
+        with pytest.raises(UsageError, match="has 2 cells that are not in .* add --finished "):
+            study(file, **again)
+        outcome = study(file, **again, finished=str(cells))
+    # The tables are written anew, to the last digit; pictures of runs that are not here stay.
+    assert outputs(tmp_path) == before and not outcome.failed and not outcome.missing
+    page = outcome.page.read_text()
+    assert (
+        "sizes / 2 / AE / seed 0 is not here" in page
+        and "- 2 cells are known by their numbers alone" in page
+    )
+    assert page.count("![") == 6 and "## Unfinished cells\n\nNone." in page
+    # A curve through looks needs no run, and neither does what is drawn for the first time.
+    looks = declared(tmp_path / "tiny.py", "replace(tiny(), figures=FIGURES[1:3])")
+    shutil.rmtree(tmp_path / "page")
+    shutil.copy(done / "page/tiny/cells.jsonl", tmp_path)
+    missing = study(looks, **again, finished=str(tmp_path / "cells.jsonl")).missing
+    assert (tmp_path / "page/tiny/looks.png").read_bytes() == before["looks.png"]
+    assert len(missing) == 1 and missing[0].startswith("figure 'pictures': the run of sizes")
+
+
+def test_seeds_of_two_machines_are_put_together(done: Path, tmp_path: Path) -> None:
+    file = declared(tmp_path / "tiny.py", "tiny()")
+    options = {"out": str(tmp_path / "out"), "page": str(tmp_path / "page"), "show": False}
+    finished = tmp_path / "cells.jsonl"
+    shutil.copy(done / "page/tiny/cells.jsonl", finished)
+    outcome = study(file, seeds=2, only="*/VAE", finished=str(finished), **options)
+    made = sorted(path.name for path in (tmp_path / "out").rglob("seed?.json"))
+    assert made == ["seed1.json"] and not outcome.failed
+    _, vae, _, other = tiny().cells("full", 2)
+    here, there = Collected(tiny(), "full", 2, tmp_path / "out"), Collected(tiny(), "full", 1, done)
+    values = [there.number(vae, "test/elbo"), here.number(other, "test/elbo")]
+    with (tmp_path / "page/tiny/elbo.csv").open() as lines:
+        row = [row for row in csv.DictReader(lines) if row["column"] == "VAE"][0]
+    assert [float(value) for value in row["values"].split(";")] == values
+    assert "2 / AE (seed 1): not run yet" in outcome.page.read_text()
+    # The page keeps all three; of two files after one another, the later lines count.
+    kept = read_cells(tmp_path / "page/tiny/cells.jsonl")
+    assert kept.keys() == {cell.path for cell in tiny().cells("full", 2)} - {
+        tiny().cells("full", 2)[2].path
+    }
+    both = tmp_path / "both.jsonl"
+    both.write_text(finished.read_text() + (tmp_path / "page/tiny/cells.jsonl").read_text())
+    assert read_cells(both) == kept
+    # Seeds that are not shown are kept, too.
+    outcome = study(file, seeds=1, page_only=True, finished=str(both), **options)
+    assert read_cells(tmp_path / "page/tiny/cells.jsonl") == kept
+    assert "- not shown, of seeds from 1 on: 1 of the runs there" in outcome.page.read_text()
+
+
+def test_every_number_of_a_cell_is_kept(done: Path) -> None:
+    cells = read_cells(done / "page/tiny/cells.jsonl")
+    here = Collected(tiny(), "full", 1, done)
+    there = Collected(tiny(), "full", 1, done / "nowhere", finished=cells)
+    for cell in here.cells:
+        run, results = here.run(cell), here.run(cell).results
+        for name, metric in results["metrics"].items():
+            value, quantity = metric["value"], f"test/{name}"
+            expected = np.nan if value is None else value
+            np.testing.assert_equal(there.number(cell, quantity), expected)
+            np.testing.assert_equal(here.number(cell, quantity), expected)
+        for epochs, row in enumerate(run.history, 1):
+            for name, value in row.items():
+                expected = np.nan if value is None else value
+                np.testing.assert_equal(there.number(cell, f"history/{name}", epochs), expected)
+        assert there.number(cell, "parameters") == results["parameters"]
+        assert there.number(cell, "seconds_per_epoch") == run.seconds_per_epoch()
+        assert there.clock(cell) == {1: run.clock()[0], 2: run.clock()[1]}
+        assert there.num_train(cell) == 1297
+        with pytest.raises(UsageError, match="no metric 'test/elbow': .* has .*test/elbo, "):
+            there.number(cell, "test/elbow")
+
+
+def test_cells_of_other_settings_are_not_taken_up(done: Path, tmp_path: Path) -> None:
+    cells = read_cells(done / "page/tiny/cells.jsonl")
+
+    def said(study: Study) -> str:
+        collected = Collected(study, "full", 1, tmp_path, finished=cells)
+        (reason,) = [why for cell, why in collected.unfinished if cell.column == "VAE"]
+        assert collected.entry(study.tables[1], ("2", "VAE")).mean is None
+        return reason
+
+    known = "not run yet (that which is finished elsewhere is another: "
+    for changes, why in (
+        ({"special": {("2", "VAE"): {"lr": 0.5}}}, "lr was None and is now 0.5"),
+        ({"special": {("2", "VAE"): {"epochs": 3}}}, "it has no test after 3 epochs"),
+        ({"scores": {"more": {}}}, "it has no more after 2 epochs"),
+    ):
+        assert said(tiny(**changes)) == f"{known}{why})"
+    path = tiny().cells("full", 1)[1].path
+    whole = cells[path]
+    cells[path] = replace(whole, scores={"test": {}, "more": {"num_samples": 7}})
+    cells[path].numbers["2"]["more/elbo"] = -1.0
+    more = {"scores": {"more": {"num_samples": 8}}}
+    assert said(tiny(**more)) == f"{known}more was scored with other settings)"
+    cosine = {"special": {("2", "VAE"): {"schedule": "cosine", "epochs": 1}}}
+    cells[path] = replace(whole, settings={**whole.settings, "schedule": "cosine"})
+    assert "epochs was 2 and is now 1, and the schedule cosine depends on it" in said(
+        tiny(**cosine)
+    )
+    pair = tmp_path / "own.py"
+    pair.write_text("from pyro_aevb.models import VAE\n")
+    cells[path] = replace(whole, settings={**whole.settings, "pair": f"{pair}:VAE"}, source="no")
+    own = {"special": {("2", "VAE"): {"pair": f"{pair}:VAE"}}}
+    assert said(tiny(**own)) == f"{known}{pair} has changed)"
+
+
+def test_a_run_that_is_here_counts_before_one_elsewhere(done: Path, tmp_path: Path) -> None:
+    cells = read_cells(done / "page/tiny/cells.jsonl")
+    for known in cells.values():
+        known.numbers["2"]["test/elbo"] = 77.0
+    vae = tiny().cells("full", 1)[1]
+    here = Collected(tiny(), "full", 1, done, finished=cells)
+    assert here.number(vae, "test/elbo") < 0 and not here.elsewhere
+    # One that is under way does not.
+    shutil.copytree(done / "cells", tmp_path / "cells")
+    record = Record.of(vae, tmp_path)
+    del record.looks["2"]
+    record.write(vae, tmp_path)
+    here = Collected(tiny(), "full", 1, tmp_path, finished=cells)
+    assert here.number(vae, "test/elbo") == 77.0 and here.elsewhere == {vae.path}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"cell": "cells/a"}',
+        '{"cell": "c", "settings": {}, "scores": {}, "numbers": {"x": {}}, "seconds": 1,'
+        ' "machine": "", "environments": []}',
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "cells.jsonl"
+    path.write_text("\n".join([text]))
+    with pytest.raises(UsageError, match="line 1 of .*cells.jsonl is no cell; remove it"):
+        read_cells(path)
+    with pytest.raises(UsageError, match="cannot read .*none: No such file or directory; it sh"):
+        read_cells(tmp_path / "none")
 
 
 def test_cells_on_a_local_dask_cluster_are_those_of_this_process(

@@ -3,14 +3,15 @@ r"""What the cells of a study say so far: numbers over seeds, histories, trained
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs import Run
-from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Key, Scale, Study, Table
-from pyro_aevb.studies.records import SECTIONS, Record, failure
+from pyro_aevb.studies.declarations import HISTORY, Cell, Key, Scale, Study, Table
+from pyro_aevb.studies.known import CLOCK, IMAGES, Elsewhere, Known, sources
+from pyro_aevb.studies.records import Record, failure
 
 if TYPE_CHECKING:
     from pyro_aevb.preparation import Prepared
@@ -66,36 +67,75 @@ class Collected:
         seeds: How many runs of each cell.
         out: The study's directory.
         data_root: Where data sets lie.
+        finished: Cells that are finished elsewhere, by their paths; of those that are here, too,
+            what is here counts.
     """
 
     def __init__(
-        self, study: Study, scale: Scale, seeds: int, out: Path, data_root: str | None = None
+        self,
+        study: Study,
+        scale: Scale,
+        seeds: int,
+        out: Path,
+        data_root: str | None = None,
+        finished: Mapping[Path, Known] | None = None,
     ) -> None:
         self.study, self.scale, self.seeds = study, scale, seeds
         self.out, self.data_root = out, data_root
         self.cells = study.cells(scale, seeds)
-        self.records: dict[Path, Record] = {}
+        self.finished = dict(finished or {})
+        self.known: dict[Path, Known] = {}
+        self.elsewhere: set[Path] = set()
+        r"""The cells whose runs are not in the study's directory."""
         self.unfinished: list[tuple[Cell, str]] = []
         r"""The cells with work left to do, and why."""
         for cell in self.cells:
-            try:
-                record = Record.of(cell, out)
-                missing = record.missing(cell, out)
-            except UsageError as error:
-                self.unfinished.append((cell, str(error)))
-                continue
-            self.records[cell.path] = record
-            if missing:
-                self.unfinished.append((cell, failure(cell, out) or "not run yet"))
+            if (why := self._collect(cell)) is not None:
+                self.unfinished.append((cell, why))
+
+    def _collect(self, cell: Cell) -> str | None:
+        r"""Take up what is known of a cell.
+
+        Returns:
+            Why it is unfinished, if it is.
+        """
+        why = None
+        try:
+            record = Record.of(cell, self.out)
+            if record.missing(cell, self.out):
+                why = failure(cell, self.out) or "not run yet"
+            if record.looks:
+                self.known[cell.path] = Known.of(record, self.run(cell))
+        except UsageError as error:
+            why = str(error)
+        there = self.finished.get(cell.path)
+        if why is None or there is None:
+            return why
+        if (misfit := there.misfit(cell)) is not None:
+            return f"{why} (that which is finished elsewhere is another: {misfit})"
+        self.known[cell.path] = there
+        self.elsewhere.add(cell.path)
+        return None
+
+    def all_finished(self) -> dict[Path, Known]:
+        r"""The finished cells by their paths, those of further seeds included that are finished
+        elsewhere.
+        """
+        unfinished = {cell.path for cell, _ in self.unfinished}
+        here = {path: known for path, known in self.known.items() if path not in unfinished}
+        return self.finished | here
 
     @property
     def hidden(self) -> int:
-        r"""How many runs of further seeds lie in the study's directory."""
-        numbers = [
-            path.stem.removeprefix("seed")
-            for folder in {self.out / cell.path.parent for cell in self.cells}
-            for path in folder.glob("seed*.json")
-        ]
+        r"""How many runs there are of further seeds."""
+        folders = {cell.path.parent for cell in self.cells}
+        runs = {
+            path.relative_to(self.out).with_suffix("")
+            for folder in folders
+            for path in (self.out / folder).glob("seed*.json")
+        }
+        runs |= {path for path in self.finished if path.parent in folders}
+        numbers = [path.name.removeprefix("seed") for path in runs]
         return sum(number.isdigit() and int(number) >= self.seeds for number in numbers)
 
     def progress(self) -> list[str]:
@@ -106,7 +146,7 @@ class Collected:
         lines = []
         for grid in self.study.grids:
             cells = [cell for cell in self.cells if cell.grid == grid.name]
-            spent = [self.records[c.path].seconds for c in cells if c.path not in waiting]
+            spent = [self.known[c.path].seconds for c in cells if c.path not in waiting]
             line = f"{grid.name}: {len(spent)} of {len(cells)} cells are finished"
             if 0 < len(spent) < len(cells):
                 minutes = (len(cells) - len(spent)) * sum(spent) / len(spent) / 60
@@ -120,18 +160,21 @@ class Collected:
         return [
             cell
             for cell in self.cells
-            if (cell.grid, cell.row, cell.column) == key
-            and cell.path in self.records
-            and self.records[cell.path].looks
+            if (cell.grid, cell.row, cell.column) == key and cell.path in self.known
         ]
 
     def run(self, cell: Cell) -> Run:
         return Run(self.out / cell.path)
 
     def prepared(self, cell: Cell) -> "Prepared":
-        r"""The cell's trained pair and its data, on the CPU."""
+        r"""The cell's trained pair and its data, on the CPU.
+
+        Raises:
+            Elsewhere: The run is not in the study's directory.
+        """
         from pyro_aevb.preparation import restore
 
+        self._here(cell)
         return restore(self.run(cell), "cpu", self.data_root)
 
     def number(self, cell: Cell, quantity: str, epochs: int | None = None) -> float | None:
@@ -149,48 +192,56 @@ class Collected:
             UsageError: There is no such quantity, or the scoring has no metric of this name.
         """
         self.study.grid(cell.grid).check_quantity(quantity)
-        found = self.records[cell.path].looks.get(str(epochs or cell.looks[-1]), {})
-        if quantity == "parameters":
-            return float(found[FIT]["parameters"]) if FIT in found else None
-        if quantity == "seconds_per_epoch":
-            seconds = self.run(cell).seconds_per_epoch()
-            return None if FIT not in found else np.nan if seconds is None else seconds
-        source, _, name = quantity.partition("/")
-        if source == HISTORY:
-            if FIT not in found:
+        found = self._numbers(cell, epochs)
+        source = quantity.rpartition("/")[0]
+        if quantity not in found:
+            if source not in sources(found):
                 return None
-            last = self.history(cell, name)[-1:]
-            return np.nan if not last or last[0] is None else last[0]
-        if source not in found:
-            return None
-        metrics = _metrics(found[source], source)
-        if name not in metrics:
-            raise UsageError(f"no metric {quantity!r}: {cell} has {', '.join(metrics)}")
-        value = metrics[name]["value"]
+            names = [name for name in found if name.startswith(f"{source}/")]
+            kind = Elsewhere if cell.path in self.elsewhere else UsageError
+            raise kind(f"no metric {quantity!r}: {cell} has {', '.join(names)}")
+        value = found[quantity]
         return np.nan if value is None else float(value)
+
+    def reached(self, cell: Cell) -> bool:
+        r"""Whether it has been trained up to its last look."""
+        return bool(self._numbers(cell, None))
+
+    def _numbers(self, cell: Cell, epochs: int | None) -> Mapping[str, float | None]:
+        return self.known[cell.path].numbers.get(str(epochs or cell.looks[-1]), {})
 
     def history(self, cell: Cell, column: str) -> list[float | None]:
         r"""A column of the run's ``history.csv``: a value for each epoch.
 
         Raises:
-            UsageError: There is no such column.
+            UsageError: There is no such column, or the run is not in the study's directory.
         """
-        rows, looks = self.run(cell).history, self.records[cell.path].looks
-        trained = max(int(found[FIT]["epochs"]) for found in looks.values() if FIT in found)
-        if len(rows) < trained:
-            raise UsageError(
-                f"history.csv of {cell} has {len(rows)} rows, and it was trained for {trained} "
-                f"epochs; python -m pyro_aevb.fit --resume --out {self.out / cell.path} writes it "
-                "anew"
-            )
+        self._here(cell)
+        rows = self.run(cell).history
         if rows and column not in rows[0]:
             raise UsageError(f"no column {HISTORY}/{column}: {cell} has {', '.join(rows[0])}")
         return [row[column] for row in rows[: cell.looks[-1]]]
 
-    def num_train(self, cell: Cell) -> int:
-        r"""How many data a run is trained on."""
-        looks = self.records[cell.path].looks.values()
-        return int(next(found[FIT]["num_train"] for found in looks if FIT in found))
+    def num_train(self, cell: Cell) -> float:
+        r"""How many data a run is trained on.
+
+        Raises:
+            Elsewhere: That is not known of it.
+        """
+        for numbers in self.known[cell.path].numbers.values():
+            if (images := numbers.get(IMAGES)) is not None:
+                return images
+        raise Elsewhere(f"of {cell} it is not known how many data it is trained on")
+
+    def clock(self, cell: Cell) -> dict[int, float]:
+        r"""Seconds of training up to each look, as far as they are known."""
+        looks = self.known[cell.path].numbers.items()
+        seconds = {int(epochs): numbers.get(CLOCK) for epochs, numbers in looks}
+        return {epochs: known for epochs, known in seconds.items() if known is not None}
+
+    def _here(self, cell: Cell) -> None:
+        if cell.path in self.elsewhere:
+            raise Elsewhere(f"the run of {cell} is not here")
 
     def entry(self, table: Table, key: Key) -> Entry:
         r"""One number of a table."""
@@ -214,10 +265,3 @@ class Collected:
 
     def keys(self, grid: str) -> Sequence[Key]:
         return self.study.grid(grid).keys(self.scale)
-
-
-def _metrics(results: Mapping[str, Any], source: str) -> dict[str, Any]:
-    r"""The metrics of a scoring: of its sections alone, if it has any of its own."""
-    own = () if source == FIT else SECTIONS
-    sections = [entry for name in own for entry in results.get(name, {}).values()]
-    return {name: m for part in sections or [results] for name, m in part["metrics"].items()}

@@ -21,6 +21,7 @@ from pyro_aevb.plots.canvas import NATS
 from pyro_aevb.predict import decode_grid, encode, generate, reconstruct
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declarations import HISTORY, Cell
+from pyro_aevb.studies.known import Elsewhere
 
 if TYPE_CHECKING:
     from pyro_aevb.preparation import Prepared
@@ -184,18 +185,19 @@ def _title(collected: Collected, grid: str, row: str) -> str:
 
 def _curve(collected: Collected, cell: Cell, quantity: str, x: str) -> np.ndarray:
     r"""Abscissa and ordinate of each point, shape :math:`(n, 2)`."""
-    seconds, images = collected.run(cell).clock(), collected.num_train(cell)
     source, _, name = quantity.partition("/")
     if source == HISTORY:
         points = list(enumerate(collected.history(cell, name), 1))
+        clock = dict(enumerate(collected.run(cell).clock(), 1))
     else:
         points = [(epochs, collected.number(cell, quantity, epochs)) for epochs in cell.looks]
-    kept = []
-    for epochs, value in points:
-        if value is not None and np.isfinite(value):
-            at = {"epochs": epochs, "images": epochs * images, "seconds": seconds[epochs - 1]}
-            kept.append((at[x], value))
-    return np.array(kept, dtype=float).reshape(-1, 2)
+        clock = collected.clock(cell)
+    images = collected.num_train(cell) if x == "images" else 1
+    known = [(e, value) for e, value in points if value is not None and np.isfinite(value)]
+    if x == "seconds" and not {e for e, _ in known} <= clock.keys():
+        raise Elsewhere(f"of {cell} it is not known how long its training took")
+    drawn = [(clock[e] if x == "seconds" else e * images, value) for e, value in known]
+    return np.array(drawn, dtype=float).reshape(-1, 2)
 
 
 def _trained(
@@ -206,7 +208,7 @@ def _trained(
     several = len({row for row, _ in keys}) > 1
     for row, column in keys:
         for cell in collected.of(grid, row, column)[:1]:
-            if collected.number(cell, "parameters") is not None:
+            if collected.reached(cell):
                 name = f"{_title(collected, grid, row)}, {column}" if several else column
                 yield name, collected.prepared(cell)
 

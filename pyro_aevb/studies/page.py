@@ -1,5 +1,6 @@
 r"""A study's page: tables, figures, what is met and what is not, and how it all came about."""
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pyro_aevb
 from pyro_aevb.errors import UsageError
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declarations import Figure, Key, Table, slug
+from pyro_aevb.studies.known import CELLS, Elsewhere, write_cells
 from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
 from pyro_aevb.tables import markdown_table
 
@@ -37,6 +39,8 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
         collected: The study and its finished cells.
         name: What the study is called by: one that is shipped, or a file.
         folder: Where the page goes.
+
+    Beside the tables lie the numbers of all finished cells, see :mod:`~.known`.
 
     Returns:
         The page; a line for each table and figure that is not on it.
@@ -78,6 +82,7 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
     parts += ["## How the settings were chosen", _choices(collected)]
     parts += ["## Unfinished cells", _unfinished(collected)]
     parts += ["## Circumstances", _circumstances(collected, name)]
+    write_cells(beside / CELLS, collected.all_finished())
     page = folder / f"{beside.name}.md"
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n")
     return page, missing
@@ -142,12 +147,23 @@ def _best(collected: Collected, tables: list[Table], key: Key) -> tuple[float, s
 
 
 def _figure(collected: Collected, figure: Figure, beside: Path) -> str:
-    path = beside / f"{figure.name}.png"
-    path.unlink(missing_ok=True)
+    path, drawn = (beside / f"{name}.png" for name in (figure.name, f"{figure.name}.part"))
     which = {"grid": figure.grid, "rows": figure.rows, "columns": figure.columns}
-    figure.draw(collected, path, **which)
+    note = ""
+    try:
+        figure.draw(collected, drawn, **which)
+        if drawn.is_file():
+            os.replace(drawn, path)
+        else:
+            path.unlink(missing_ok=True)
+    except Elsewhere as error:
+        if not path.is_file():
+            raise
+        note = f" (drawn earlier: {error})"
+    finally:
+        drawn.unlink(missing_ok=True)
     if path.is_file():
-        return f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*"
+        return f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*{note}"
     return f"*{figure.caption}* (not drawn: there is nothing to draw yet)"
 
 
@@ -175,24 +191,30 @@ def _unfinished(collected: Collected) -> str:
 
 def _circumstances(collected: Collected, name: str) -> str:
     records = [
-        (cell.grid, collected.records[cell.path])
+        (cell.grid, collected.known[cell.path])
         for cell in collected.cells
-        if cell.path in collected.records and collected.records[cell.path].looks
+        if cell.path in collected.known
     ]
-    looks = [found for _, record in records for found in record.looks.values()]
-    environments = {results["environment"] for found in looks for results in found.values()}
+    environments = {environment for _, known in records for environment in known.environments}
+    shown = name.removesuffix(".py")
     command = f"python -m pyro_aevb.studies {shlex.quote(name)} --scale {collected.scale}"
     done = Counter(cell.grid for cell in collected.cells)
     done.subtract(cell.grid for cell, _ in collected.unfinished)
     lines = [f"- `{command} --seeds {collected.seeds}`, pyro_aevb {pyro_aevb.__version__}"]
-    lines += [f"- {machine}" for machine in sorted({record.machine for _, record in records})]
+    lines += [f"- {machine}" for machine in sorted({known.machine for _, known in records})]
     lines += [f"- {environment}" for environment in sorted(environments)]
     for grid in collected.study.grids:
-        minutes = [record.seconds / 60 for name, record in records if name == grid.name]
+        minutes = [known.seconds / 60 for name, known in records if name == grid.name]
         lines.append(
             f"- {grid.name}: {done[grid.name]} cells finished, {sum(minutes):.1f} minutes of "
             "training and scoring in all"
         )
+    if collected.elsewhere:
+        lines.append(
+            f"- {len(collected.elsewhere)} cells are known by their numbers alone, from an earlier "
+            "page"
+        )
+    lines.append(f"- the numbers of the finished cells: [{CELLS}]({shown}/{CELLS})")
     if collected.hidden:
         lines.append(
             f"- not shown, of seeds from {collected.seeds} on: {collected.hidden} of the runs there"

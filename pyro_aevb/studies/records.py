@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Record:
             UsageError: It is damaged, of other settings than the cell's, or its run is gone.
         """
         asked = json.loads(json.dumps({"settings": cell.settings, "scores": cell.scores}))
-        file, source = _source(cell.settings.get("pair"))
+        file, source = source_of(cell.settings.get("pair"))
         path, run = _path(cell, out), out / cell.path
         again = f"remove {run} and {path} to run the cell again"
         if not path.is_file():
@@ -57,18 +58,13 @@ class Record:
             if not record.looks:  # nothing was trained: other settings are as good
                 return cls(**asked, source=source)
             raise UsageError(f"{run} is gone or no run any more; put it back, or {again}")
-        for name in {*record.settings, *asked["settings"]}:
-            before, now = record.settings.get(name), asked["settings"].get(name)
-            if before != now:
-                raise UsageError(f"{name} was {before!r} and is now {now!r}; {again}")
-        if None not in (record.source, source) and record.source != source:
-            raise UsageError(f"{file} has changed; {again}")
-        schedule, now = asked["settings"].get("schedule"), cell.looks[-1]
-        if schedule in OVER_THE_RUN and (before := Run(run).settings.get("epochs", now)) != now:
-            raise UsageError(
-                f"epochs was {before} and is now {now}, and the schedule {schedule} depends on it; "
-                f"{again}"
-            )
+        said = difference(record.settings, asked["settings"])
+        if said is None and None not in (record.source, source) and record.source != source:
+            said = f"{file} has changed"
+        if said is None and cell.settings.get("schedule") in OVER_THE_RUN:
+            said = of_another_length(cell, Run(run).settings.get("epochs", cell.looks[-1]))
+        if said is not None:
+            raise UsageError(f"{said}; {again}")
         for name, now in asked["scores"].items():
             if record.scores.get(name, now) != now:
                 for found in record.looks.values():
@@ -136,7 +132,25 @@ def note_failure(cell: Cell, out: Path, error: BaseException | str | None) -> No
     path.write_text("".join(traceback.format_exception(error)) + f"\n{said}\n")
 
 
-def _source(pair: Any) -> tuple[str, str | None]:
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    r"""The first setting that has changed."""
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+    return None
+
+
+def of_another_length(cell: Cell, before: int) -> str | None:
+    r"""Why a run over so many epochs is another than the cell's, where its schedule is one
+    :data:`OVER_THE_RUN`.
+    """
+    schedule, now = cell.settings.get("schedule"), cell.looks[-1]
+    if schedule not in OVER_THE_RUN or before == now:
+        return None
+    return f"epochs was {before} and is now {now}, and the schedule {schedule} depends on it"
+
+
+def source_of(pair: Any) -> tuple[str, str | None]:
     r"""A pair's file, and a hash of what it holds."""
     file = pair.partition(":")[0] if isinstance(pair, str) else ""
     if not file.endswith(".py") or not Path(file).is_file():

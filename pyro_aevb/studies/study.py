@@ -45,6 +45,7 @@ def study(
     out: str | None = None,
     page: str | None = None,
     page_only: bool = False,
+    finished: str | None = None,
     data_root: str | None = None,
     show: bool = True,
 ) -> Outcome:
@@ -62,6 +63,8 @@ def study(
         out: The study's directory; default runs/NAME-SCALE.
         page: Where the page and its pictures go; default page/ in the study's directory.
         page_only: Run nothing: write the page from what there is, and say what is left to do.
+        finished: Cells that are finished elsewhere: the cells.jsonl of a page, whose numbers are
+            taken up. Their runs are not made again.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         show: Print progress.
 
@@ -72,6 +75,7 @@ def study(
 
     from pyro_aevb.preparation import choose_device
     from pyro_aevb.studies.collect import Collected
+    from pyro_aevb.studies.known import CELLS, read_cells
     from pyro_aevb.studies.page import write_page
     from pyro_aevb.studies.work import run_cells
 
@@ -93,9 +97,16 @@ def study(
     root = data_root and str(Path(data_root).expanduser().resolve())
 
     def collected() -> Collected:
-        return Collected(declared, scale, seeds, folder, root)
+        return Collected(declared, scale, seeds, folder, root, known)
 
+    known = read_cells(Path(finished)) if finished else {}
     before = collected()
+    kept = pages / called.removesuffix(".py") / CELLS
+    if page and kept.is_file() and (lost := read_cells(kept).keys() - before.all_finished()):
+        raise UsageError(
+            f"{kept} has {len(lost)} cells that are not in {folder}; add --finished {kept}, or "
+            "choose another --page"
+        )
     chosen = [cell for cell in before.cells if only is None or fnmatchcase(_name(cell), only)]
     if not chosen:
         raise UsageError(
