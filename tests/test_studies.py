@@ -317,6 +317,35 @@ def test_the_page_says_what_is_met_by_any_table_and_what_is_not(tmp_path: Path) 
     assert "- two: b / y: not run yet" in page
 
 
+def test_a_grid_may_have_fewer_seeds_than_are_asked_for(tmp_path: Path) -> None:
+    study = two_tables()
+    one, two = study.grids
+    study = replace(study, grids=[replace(one, most_seeds=2), two])
+    collected = fake(study, tmp_path, {("a", "x"): [-9.0, -7.0, -5.0], ("a", "y"): [-1.0]})
+    page = write_page(collected, "t", tmp_path / "page")[0].read_text()
+    first, second = page.partition("### Second")[::2]
+    assert "| a | -8.00 ± 1.41 (▲ -10.0*) | -1.00 (▲ -20.0) |" in first
+    assert "| a | -7.00 ± 2.00 (▲ -10.0*) | -1.00 (▲ -20.0) |" in second
+    assert "- one: b / x; b / y; a / y (seed 1): not run yet" in page
+    assert "- two: b / x; b / y; a / y (seed 1, 2): not run yet" in page
+    with pytest.raises(UsageError, match="grid 'one': most_seeds is 0"):
+        replace(one, most_seeds=0)
+
+
+def test_what_is_left_to_do_is_judged_by_cells_that_are_most_like_it(tmp_path: Path) -> None:
+    study = two_tables()
+    fake(study, tmp_path, {("a", "x"): [0.0, 0.0], ("b", "x"): [0.0], ("a", "y"): [0.0]})
+    minutes = {("a", "x", 0): 60, ("a", "x", 1): 80, ("b", "x", 0): 10, ("a", "y", 0): 2}
+    for cell in study.cells("full", 3):
+        record = Record.of(cell, tmp_path)
+        record.seconds = 60.0 * minutes.get((cell.row, cell.column, cell.seed), 0)
+        if record.looks and cell.grid == "one":
+            record.write(cell, tmp_path)
+    line = Collected(study, "full", 3, tmp_path).progress()[0]
+    # a/x has one seed left, at 70; b/x two at 10; a/y two at 2; b/y three, by its column at 2.
+    assert line == "one: 4 of 12 cells are finished; the others may take 100 minutes in all"
+
+
 def test_ratios_are_taken_seed_by_seed(tmp_path: Path) -> None:
     study = two_tables(relative_to="x")
     values = {("a", "x"): [-2.0, -4.0, -8.0], ("a", "y"): [-1.0, -6.0]}

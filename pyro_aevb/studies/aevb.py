@@ -115,7 +115,8 @@ steps = Grid(
     smoke=SMOKE,
     smoke_rows=("Frey Face, N_z = 10, step 0.1", "1,000 images, step 0.1"),
     row_title="data and start",
-    chosen="nothing: these are the candidates.",
+    most_seeds=1,
+    chosen="nothing: these are the candidates, one seed of each.",
 )
 # What `steps` finds, by data set or row, and algorithm.
 FOUND: dict[Key, str] = {

@@ -193,7 +193,8 @@ search = Grid(
     smoke=SMOKE,
     smoke_rows=("128-64-2, cosine 2e-3, output bias",),
     row_title="training",
-    chosen="nothing: these are the candidates, for one small and one large code.",
+    most_seeds=1,
+    chosen="nothing: these are the candidates, for one small and one large code, one seed of each.",
 )
 BEST = {"2": "cosine 2e-3, output bias", "32": "cosine 4e-3, output bias"}
 

@@ -140,17 +140,17 @@ class Collected:
 
     def progress(self) -> list[str]:
         r"""For each grid how many cells are finished, and what the others may take, judged by
-        those.
+        finished ones: a cell's other seeds, else its column's, else the grid's.
         """
         waiting = {cell.path for cell, _ in self.unfinished}
         lines = []
         for grid in self.study.grids:
             cells = [cell for cell in self.cells if cell.grid == grid.name]
-            spent = [self.known[c.path].seconds for c in cells if c.path not in waiting]
+            spent = [(c, self.known[c.path].seconds) for c in cells if c.path not in waiting]
             line = f"{grid.name}: {len(spent)} of {len(cells)} cells are finished"
             if 0 < len(spent) < len(cells):
-                minutes = (len(cells) - len(spent)) * sum(spent) / len(spent) / 60
-                line += f"; the others may take {minutes:.0f} minutes in all"
+                rest = sum(_likely(cell, spent) for cell in cells if cell.path in waiting)
+                line += f"; the others may take {rest / 60:.0f} minutes in all"
             lines.append(line)
         return lines
 
@@ -265,3 +265,10 @@ class Collected:
 
     def keys(self, grid: str) -> Sequence[Key]:
         return self.study.grid(grid).keys(self.scale)
+
+
+def _likely(cell: Cell, spent: Sequence[tuple[Cell, float]]) -> float:
+    r"""The mean of the seconds of those cells that are most like a cell."""
+    seeds = [seconds for c, seconds in spent if (c.row, c.column) == (cell.row, cell.column)]
+    column = [seconds for c, seconds in spent if c.column == cell.column]
+    return float(np.mean(seeds or column or [seconds for _, seconds in spent]))

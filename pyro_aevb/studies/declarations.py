@@ -93,6 +93,8 @@ class Grid:
         smoke_scores: The same for the further scorings, by name.
         smoke_rows: The rows that the smoke scale has; None is all.
         row_title: What the rows are, for tables.
+        most_seeds: Run no more seeds than these, whatever the command asks for: candidates from
+            which a setting is chosen may need one. None is no limit.
     """
 
     name: str
@@ -108,9 +110,12 @@ class Grid:
     smoke_scores: Mapping[str, Settings] = field(default_factory=dict)
     smoke_rows: Sequence[str] | None = None
     row_title: str = ""
+    most_seeds: int | None = None
 
     def __post_init__(self) -> None:
         check_kinds(self, str, "name", "chosen", "row_title")
+        if self.most_seeds is not None:
+            check_whole(f"grid {self.name!r}: most_seeds", self.most_seeds, 1)
         check_kinds(self, Mapping, "rows", "columns", "settings", "special", "scores", "smoke")
         check_kinds(self, Mapping, "smoke_scores")
         for part in (self.rows, self.columns, self.special, self.scores, self.smoke_scores):
@@ -162,12 +167,16 @@ class Grid:
                 f"{HISTORY}/COLUMN" + "".join(f", {name}/METRIC" for name in self.scores)
             )
 
+    def seeds(self, asked: int) -> int:
+        r"""How many of the seeds that are asked for it has."""
+        return min(asked, self.most_seeds or asked)
+
     def cells(self, scale: Scale, seeds: int) -> list[Cell]:
         r"""The cells, seed by seed, so that a study cut short has whole tables of fewer seeds."""
         cells = []
         short = self.smoke_scores if scale == "smoke" else {}
         scores = {name: merged(given, short.get(name, {})) for name, given in self.scores.items()}
-        for seed in range(seeds):
+        for seed in range(self.seeds(seeds)):
             for row, column in self.keys(scale):
                 own = self.special.get((row, column)) or {}
                 settings = merged(self.settings, self.rows[row], self.columns[column], own)

@@ -181,9 +181,9 @@ def _unfinished(collected: Collected) -> str:
         group.setdefault((cell.row, cell.column), []).append(cell.seed)
     lines = []
     for (grid, why), cells in groups.items():
-        named = []
+        number, named = collected.study.grid(grid).seeds(collected.seeds), []
         for (row, column), seeds in cells.items():
-            some = f" (seed {', '.join(map(str, seeds))})" if len(seeds) < collected.seeds else ""
+            some = f" (seed {', '.join(map(str, seeds))})" if len(seeds) < number else ""
             named.append(f"{row} / {column}{some}")
         lines.append(f"- {grid}: {'; '.join(named)}: {why}")
     return "\n".join(lines)

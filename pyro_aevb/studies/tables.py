@@ -67,8 +67,9 @@ def _text(collected: Collected, table: Table, key: Key) -> str:
         parts.append(f"{entry.mean:.{table.places}f}")
         if entry.spread is not None:
             parts[-1] += f" ± {entry.spread:.{table.places}f}"
-        if 1 < len(entry.values) < collected.seeds:
-            parts.append(f"[{len(entry.values)} of {collected.seeds} seeds]")
+        seeds = collected.study.grid(table.grid).seeds(collected.seeds)
+        if 1 < len(entry.values) < seeds:
+            parts.append(f"[{len(entry.values)} of {seeds} seeds]")
     published = table.published
     if published is not None:
         star = "*" if key in published.remarks else ""
