@@ -883,11 +883,15 @@ def test_a_run_that_is_here_counts_before_one_elsewhere(done: Path, tmp_path: Pa
         '{"cell": "cells/a"}',
         '{"cell": "c", "settings": {}, "scores": {}, "numbers": {"x": {}}, "seconds": 1,'
         ' "machine": "", "environments": []}',
+        '{"cell": "c", "settings": {}, "scores": {}, "numbers": {}, "seconds": 1,'
+        ' "machine": "", "environments": []}',
+        '{"cell": "c", "settings": {}, "scores": {}, "numbers": {"1": {"test/elbo": "x"}},'
+        ' "seconds": 1, "machine": "", "environments": []}',
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "cells.jsonl"
-    path.write_text("\n".join([text]))
+    path.write_text(text)
     with pytest.raises(UsageError, match="line 1 of .*cells.jsonl is no cell; remove it"):
         read_cells(path)
     with pytest.raises(UsageError, match="cannot read .*none: No such file or directory; it sh"):

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs import Run
 from pyro_aevb.studies.declarations import FIT, HISTORY, Cell
@@ -17,7 +19,7 @@ CELLS = "cells.jsonl"
 r"""What a page keeps the cells in."""
 
 IMAGES, CLOCK = "num_train", "training_seconds"
-r"""Numbers of a look that no table has: training data, and seconds of training up to it."""
+r"""Keys of numbers that no table has, the training data and the seconds of training up to a look."""
 
 Numbers = dict[str, dict[str, float | None]]
 r"""By epochs, then by quantity (see :class:`~.declarations.Table`); None is not defined."""
@@ -102,16 +104,21 @@ def read_cells(path: Path) -> dict[Path, Known]:
     cells = {}
     for number, line in enumerate(lines, 1):
         try:
-            given = json.loads(line)
-            key, known = Path(given.pop("cell")), Known(**given)
-            known.settings.keys(), known.scores.keys(), float(known.seconds)
-            _ = [f"{e:d}{float(v or 0)}" for e, n in _whole(known.numbers) for v in n.values()]
-            if not known.numbers or not all(isinstance(e, str) for e in known.environments):
-                raise ValueError("no numbers")
+            key, known = _parsed(line)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(f"line {number} of {path} is no cell; remove it") from error
         cells[key] = known
     return cells
+
+
+def _parsed(line: str) -> tuple[Path, Known]:
+    given = json.loads(line)
+    path, known = Path(given.pop("cell")), Known(**given)
+    known.settings.keys(), known.scores.keys(), float(known.seconds), "".join(known.environments)
+    max(map(int, known.numbers))
+    for values in known.numbers.values():
+        np.array(list(values.values()), dtype=float)
+    return path, known
 
 
 def write_cells(path: Path, cells: Mapping[Path, Known]) -> None:
@@ -123,10 +130,6 @@ def write_cells(path: Path, cells: Mapping[Path, Known]) -> None:
     beside = path.with_name(path.name + ".part")
     beside.write_text("".join(f"{line}\n" for line in lines))
     os.replace(beside, path)
-
-
-def _whole(numbers: Numbers) -> list[tuple[int, dict[str, float | None]]]:
-    return [(int(epochs), values) for epochs, values in numbers.items()]
 
 
 def _numbers(record: Record, run: Run) -> Numbers:
