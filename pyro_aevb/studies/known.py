@@ -19,7 +19,7 @@ CELLS = "cells.jsonl"
 r"""What a page keeps the cells in."""
 
 IMAGES, CLOCK = "num_train", "training_seconds"
-r"""Keys of numbers that no table has: training data, seconds of training up to the look."""
+r"""Names of what no table has, the training data and the seconds of training up to a look."""
 
 Numbers = dict[str, dict[str, float | None]]
 r"""By epochs, then by quantity (see :class:`~.declarations.Table`); None is not defined."""
