@@ -9,7 +9,7 @@ import numpy as np
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.arviz_bridge import compare_pointwise
 from pyro_aevb.estimators.quantities import Metric, measured
-from pyro_aevb.runs import Run
+from pyro_aevb.runs import Run, seconds_per_epoch
 
 PAIRED = {
     "elbo": ("sample_stats", "elbo"),
@@ -66,7 +66,7 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
             },
             "corrupted": results[name].get("corrupted", {}),
             "parameters": results[name]["parameters"],
-            "seconds_per_epoch": runs[name].seconds_per_epoch(),
+            "seconds_per_epoch": seconds_per_epoch(runs[name].clock()),
         }
     if len(likely) > 1:
         for name, row in compare_pointwise(likely).items():

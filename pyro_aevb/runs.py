@@ -154,19 +154,17 @@ class Run:
                 f"{self.path} writes it anew"
             ) from error
 
-    def clock(self) -> "np.ndarray":
-        r"""Seconds of training, without validation, up to the end of each epoch."""
+    def clock(self, num_train: int | None = None) -> "np.ndarray":
+        r"""Seconds of training, without validation, up to the end of each epoch.
+
+        Arguments:
+            num_train: Data in an epoch; None is what the results say.
+        """
         import numpy as np
 
+        images = self.results["num_train"] if num_train is None else num_train
         rates = [row["images_per_second"] or np.nan for row in self.history]
-        return np.cumsum(self.results["num_train"] / np.array(rates, dtype=float))
-
-    def seconds_per_epoch(self) -> float | None:
-        r"""The median over epochs; None if there are none."""
-        import numpy as np
-
-        seconds = np.diff(self.clock(), prepend=0.0)
-        return float(np.median(seconds)) if len(seconds) else None
+        return np.cumsum(images / np.array(rates, dtype=float))
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -290,6 +288,14 @@ class Run:
             os.replace(beside, path)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def seconds_per_epoch(clock: "np.ndarray") -> float | None:
+    r"""The median over the epochs of :meth:`Run.clock`; None if there are none."""
+    import numpy as np
+
+    seconds = np.diff(clock, prepend=0.0)
+    return float(np.median(seconds)) if len(seconds) else None
 
 
 def _found_by(metric: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from pyro_aevb.runs import Run
 from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
-from pyro_aevb.studies.known import read_cells
+from pyro_aevb.studies.known import Known, read_cells, write_cells
 from pyro_aevb.studies.page import write_page
 from pyro_aevb.studies.records import Record, note_failure
 from pyro_aevb.studies.study import SHIPPED, find
@@ -235,14 +235,16 @@ def fake(study: Study, out: Path, values: dict[tuple[str, str], list[float | Non
         if cell.seed < len(given):
             metric = {"value": given[cell.seed], "reason": "for a test"}
             found = {"metrics": {"reconstruction": metric}, "environment": "none"}
-            found |= {"parameters": 10, "epochs": 2, "num_train": 100, "data": "", "num_data": 5}
+            found |= {"parameters": 10, "num_train": 100, "data": "", "num_data": 5}
+            found["epochs"] = cell.looks[-1]
             record = Record.of(cell, out)
             record.looks = {str(cell.looks[-1]): {"test": found}}
             record.write(cell, out)
             run = Run(out / cell.path)
             run.write_settings({})
             run.write_results(found)
-            rates = ({"epoch": e, "elbo": -5.0 + e, "images_per_second": 100 / e} for e in (1, 2))
+            epochs = range(1, cell.looks[-1] + 1)
+            rates = ({"epoch": e, "elbo": -5.0 + e, "images_per_second": 100 / e} for e in epochs)
             run.write_history([{**row, "reconstruction": None} for row in rates])
     return Collected(study, "full", seeds, out)
 
@@ -575,8 +577,16 @@ def test_a_damaged_history_is_written_anew(done: Path, tmp_path: Path) -> None:
     ((cell, why),) = Collected(tiny(), "full", 1, tmp_path).unfinished
     assert "history.csv is damaged; remove it, and python -m pyro_aevb.fit --resume" in why
     history.unlink()
-    ((cell, why),) = Collected(tiny(), "full", 1, tmp_path).unfinished
-    assert re.search("has 0 rows, and it was trained for 2 epochs; .* writes it anew", why)
+    # Without it the other numbers are there.
+    known, said = Collected(tiny(), "full", 1, tmp_path), "0 rows, and it was trained for 2 .* anew"
+    assert not known.unfinished and known.number(cell, "test/elbo") < 0
+    for ask in (
+        lambda: known.number(cell, "history/elbo"),
+        lambda: known.number(cell, "seconds_per_epoch"),
+        lambda: known.history(cell, "elbo"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            ask()
     pyro_aevb.fit(
         **{**cell.settings, "epochs": 2}, out=str(history.parent), resume=True, show=False
     )
@@ -732,79 +742,86 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         study(file, seeds=1, out=str(tmp_path / "out"), show=False)
 
 
-# What is finished elsewhere
+# What a page keeps
+
+
+def kept(page: Path, study: str = "tiny.py") -> dict[Path, Known]:
+    return read_cells(page / "tiny" / "cells.jsonl", study, "full")
+
+
+def without_runs(done: Path, folder: Path) -> Path:
+    """A page in a folder, whose runs are not there."""
+    collected = Collected(replace(tiny(), figures=FIGURES), "full", 1, done)
+    write_page(collected, "tiny.py", folder / "page")
+    return folder / "page"
 
 
 def test_a_page_is_written_again_from_its_cells(
-    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """On a second machine, which has the page and not the runs, nothing is trained again."""
-    file = declared(tmp_path / "tiny.py", "replace(tiny(), figures=FIGURES)")
-    out, there = tmp_path / "out", tmp_path / "there"
-    shutil.copytree(done / "cells", out / "cells")
-    (out / "study.json").write_text('{"study": "tiny.py", "scale": "full"}')
-    first = study(file, seeds=1, out=str(out), page=str(tmp_path / "page"), page_only=True)
-    before, cells = outputs(tmp_path), tmp_path / "page/tiny/cells.jsonl"
-    assert len(before) == 4 + 6 and not first.missing
+    page = without_runs(done, tmp_path)
+    before, cells = outputs(tmp_path), (page / "tiny/cells.jsonl").read_bytes()
+    assert len(before) == 4 + 6
 
     def trained(*args, **kwargs):
         raise AssertionError("nothing is left to do")
 
-    with monkeypatch.context() as patched:
-        patched.setattr("pyro_aevb.training.loop.Trainer.run", trained)
-        again = {"seeds": 1, "out": str(there), "page": str(tmp_path / "page"), "show": False}
-        with pytest.raises(UsageError, match="has 2 cells that are not in .* add --finished "):
-            study(file, **again)
-        outcome = study(file, **again, finished=str(cells))
+    monkeypatch.setattr("pyro_aevb.training.loop.Trainer.run", trained)
+    file = declared(tmp_path / "tiny.py", "replace(tiny(), figures=FIGURES)")
+    outcome = study(file, seeds=1, out=str(tmp_path / "out"), page=str(page))
     # The tables are written anew, to the last digit; pictures of runs that are not here stay.
     assert outputs(tmp_path) == before and not outcome.failed and not outcome.missing
-    page = outcome.page.read_text()
-    assert (
-        "sizes / 2 / AE / seed 0 is not here" in page
-        and "- 2 cells are known by their numbers alone" in page
-    )
-    assert page.count("![") == 6 and "## Unfinished cells\n\nNone." in page
-    # A curve through looks needs no run, and neither does what is drawn for the first time.
+    assert (page / "tiny/cells.jsonl").read_bytes() == cells
+    text = outcome.page.read_text()
+    assert "(drawn earlier: the run of sizes / 2 / AE / seed 0 is not here)" in text
+    assert "- 2 cells are known by their numbers alone" in text
+    assert text.count("![") == 6 and "## Unfinished cells\n\nNone." in text
+    said = capsys.readouterr().err
+    assert "2 cells are known from" in said and "remove their lines there" in said
+    # A curve through looks needs no run; a picture that was never drawn does.
+    for picture in page.rglob("*.png"):
+        picture.unlink()
     looks = declared(tmp_path / "tiny.py", "replace(tiny(), figures=FIGURES[1:3])")
-    shutil.rmtree(tmp_path / "page")
-    shutil.copy(done / "page/tiny/cells.jsonl", tmp_path)
-    missing = study(looks, **again, finished=str(tmp_path / "cells.jsonl")).missing
-    assert (tmp_path / "page/tiny/looks.png").read_bytes() == before["looks.png"]
+    missing = study(looks, seeds=1, out=str(tmp_path / "out"), page=str(page)).missing
+    assert (page / "tiny/looks.png").read_bytes() == before["looks.png"]
     assert len(missing) == 1 and missing[0].startswith("figure 'pictures': the run of sizes")
 
 
 def test_seeds_of_two_machines_are_put_together(done: Path, tmp_path: Path) -> None:
+    page = without_runs(done, tmp_path)
+    first = kept(page)
     file = declared(tmp_path / "tiny.py", "tiny()")
-    options = {"out": str(tmp_path / "out"), "page": str(tmp_path / "page"), "show": False}
-    finished = tmp_path / "cells.jsonl"
-    shutil.copy(done / "page/tiny/cells.jsonl", finished)
-    outcome = study(file, seeds=2, only="*/VAE", finished=str(finished), **options)
+    options = {"out": str(tmp_path / "out"), "page": str(page), "show": False}
+    outcome = study(file, seeds=2, only="*/VAE", **options)
     made = sorted(path.name for path in (tmp_path / "out").rglob("seed?.json"))
     assert made == ["seed1.json"] and not outcome.failed
-    _, vae, _, other = tiny().cells("full", 2)
+    _, vae, missing, other = tiny().cells("full", 2)
     here, there = Collected(tiny(), "full", 2, tmp_path / "out"), Collected(tiny(), "full", 1, done)
     values = [there.number(vae, "test/elbo"), here.number(other, "test/elbo")]
-    with (tmp_path / "page/tiny/elbo.csv").open() as lines:
+    with (page / "tiny/elbo.csv").open() as lines:
         row = [row for row in csv.DictReader(lines) if row["column"] == "VAE"][0]
     assert [float(value) for value in row["values"].split(";")] == values
     assert "2 / AE (seed 1): not run yet" in outcome.page.read_text()
-    # The page keeps all three; of two files after one another, the later lines count.
-    kept = read_cells(tmp_path / "page/tiny/cells.jsonl")
-    assert kept.keys() == {cell.path for cell in tiny().cells("full", 2)} - {
-        tiny().cells("full", 2)[2].path
-    }
-    both = tmp_path / "both.jsonl"
-    both.write_text(finished.read_text() + (tmp_path / "page/tiny/cells.jsonl").read_text())
-    assert read_cells(both) == kept
-    # Seeds that are not shown are kept, too.
-    outcome = study(file, seeds=1, page_only=True, finished=str(both), **options)
-    assert read_cells(tmp_path / "page/tiny/cells.jsonl") == kept
+    both = kept(page)
+    assert both.keys() == {cell.path for cell in tiny().cells("full", 2)} - {missing.path}
+    assert {path: both[path] for path in first} == first
+    # Of two lines of a cell the later counts, and blank ones nothing.
+    cells = page / "tiny/cells.jsonl"
+    lines = cells.read_text().splitlines()
+    old = [json.dumps({**json.loads(line), "seconds": -1.0}) for line in lines]
+    cells.write_text("\n".join(["", *old, "", *lines]))
+    assert kept(page) == both
+    # Cells that are not shown are kept, too, and those of columns that are declared no more.
+    narrow = declared(tmp_path / "tiny.py", "tiny(special={('2', 'AE'): None})")
+    outcome = study(narrow, seeds=1, page_only=True, **options)
+    assert kept(page) == both
     assert "- not shown, of seeds from 1 on: 1 of the runs there" in outcome.page.read_text()
 
 
-def test_every_number_of_a_cell_is_kept(done: Path) -> None:
-    cells = read_cells(done / "page/tiny/cells.jsonl")
+def test_every_number_of_a_cell_is_kept(done: Path, tmp_path: Path) -> None:
     here = Collected(tiny(), "full", 1, done)
+    cells = kept(without_runs(done, tmp_path))
     there = Collected(tiny(), "full", 1, done / "nowhere", finished=cells)
     for cell in here.cells:
         run, results = here.run(cell), here.run(cell).results
@@ -818,61 +835,138 @@ def test_every_number_of_a_cell_is_kept(done: Path) -> None:
                 expected = np.nan if value is None else value
                 np.testing.assert_equal(there.number(cell, f"history/{name}", epochs), expected)
         assert there.number(cell, "parameters") == results["parameters"]
-        assert there.number(cell, "seconds_per_epoch") == run.seconds_per_epoch()
+        seconds = np.median([1297 / row["images_per_second"] for row in run.history])
+        assert there.number(cell, "seconds_per_epoch") == pytest.approx(seconds)
         assert there.clock(cell) == {1: run.clock()[0], 2: run.clock()[1]}
         assert there.num_train(cell) == 1297
-        with pytest.raises(UsageError, match="no metric 'test/elbow': .* has .*test/elbo, "):
-            there.number(cell, "test/elbow")
+
+
+def test_a_number_that_is_not_kept_is_missed(done: Path, tmp_path: Path) -> None:
+    """A table that needs one is not made, and leaves what it was; so does a figure."""
+    page = without_runs(done, tmp_path)
+    cells = kept(page)
+    for known in cells.values():
+        for numbers in known.numbers.values():
+            del numbers["test/elbo"], numbers["seconds_per_epoch"]
+    before = outputs(tmp_path)
+    timed = Table("Times", "sizes", "seconds_per_epoch")
+    wanted = replace(tiny(), tables=[*tiny().tables, timed], figures=FIGURES)
+    collected = Collected(wanted, "full", 1, tmp_path / "out", finished=cells)
+    missing = write_page(collected, "tiny.py", page)[1]
+    assert [line.partition(":")[0] for line in missing] == ["table 'ELBO'", "table 'Times'"]
+    assert "test/elbo of sizes / 2 / AE / seed 0 is not known, and its run is not" in missing[0]
+    assert outputs(tmp_path) == before
+
+
+def test_a_picture_of_nothing_does_not_stay(done: Path, tmp_path: Path) -> None:
+    nothing = Figure("bound", "B", lambda *args, **which: None, "sizes")
+    write_page(Collected(replace(tiny(), figures=FIGURES), "full", 1, done), "t", tmp_path)
+    assert (tmp_path / "t/bound.png").is_file()
+    empty = Collected(replace(tiny(), figures=[nothing]), "full", 1, done)
+    page, _ = write_page(empty, "t", tmp_path)
+    assert not (tmp_path / "t/bound.png").exists()
+    assert "*B* (not drawn: there is nothing to draw yet)" in page.read_text()
+
+
+def test_an_infinite_number_is_not_defined(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done / "cells", tmp_path / "cells")
+    vae = tiny().cells("full", 1)[1]
+    run = Run(tmp_path / vae.path)
+    run.write_history([{**row, "elbo": float("-inf")} for row in run.history])
+    collected = Collected(tiny(), "full", 1, tmp_path)
+    assert np.isnan(collected.number(vae, "history/elbo"))
+    write_page(collected, "tiny.py", tmp_path / "page")
+    text = (tmp_path / "page/tiny/cells.jsonl").read_text()
+    assert "Infinity" not in text and '"history/elbo": null' in text
 
 
 def test_cells_of_other_settings_are_not_taken_up(done: Path, tmp_path: Path) -> None:
-    cells = read_cells(done / "page/tiny/cells.jsonl")
+    cells = kept(without_runs(done, tmp_path))
 
     def said(study: Study) -> str:
-        collected = Collected(study, "full", 1, tmp_path, finished=cells)
+        collected = Collected(study, "full", 1, tmp_path / "out", finished=cells)
         (reason,) = [why for cell, why in collected.unfinished if cell.column == "VAE"]
         assert collected.entry(study.tables[1], ("2", "VAE")).mean is None
         return reason
 
-    known = "not run yet (that which is finished elsewhere is another: "
+    known = "not run yet; an earlier one is another: "
     for changes, why in (
         ({"special": {("2", "VAE"): {"lr": 0.5}}}, "lr was None and is now 0.5"),
         ({"special": {("2", "VAE"): {"epochs": 3}}}, "it has no test after 3 epochs"),
         ({"scores": {"more": {}}}, "it has no more after 2 epochs"),
     ):
-        assert said(tiny(**changes)) == f"{known}{why})"
+        assert said(tiny(**changes)) == f"{known}{why}"
     path = tiny().cells("full", 1)[1].path
     whole = cells[path]
+    cells[path] = replace(whole, settings={**whole.settings, "lr": 0.5})
+    assert said(tiny()) == f"{known}lr was 0.5 and is now None"
     cells[path] = replace(whole, scores={"test": {}, "more": {"num_samples": 7}})
     cells[path].numbers["2"]["more/elbo"] = -1.0
     more = {"scores": {"more": {"num_samples": 8}}}
-    assert said(tiny(**more)) == f"{known}more was scored with other settings)"
+    assert said(tiny(**more)) == f"{known}more was scored with other settings"
     cosine = {"special": {("2", "VAE"): {"schedule": "cosine", "epochs": 1}}}
     cells[path] = replace(whole, settings={**whole.settings, "schedule": "cosine"})
-    assert "epochs was 2 and is now 1, and the schedule cosine depends on it" in said(
-        tiny(**cosine)
-    )
+    assert "epochs was 2 and is now 1, and the schedule cosine dep" in said(tiny(**cosine))
     pair = tmp_path / "own.py"
     pair.write_text("from pyro_aevb.models import VAE\n")
     cells[path] = replace(whole, settings={**whole.settings, "pair": f"{pair}:VAE"}, source="no")
     own = {"special": {("2", "VAE"): {"pair": f"{pair}:VAE"}}}
-    assert said(tiny(**own)) == f"{known}{pair} has changed)"
+    assert said(tiny(**own)) == f"{known}{pair} has changed"
 
 
-def test_a_run_that_is_here_counts_before_one_elsewhere(done: Path, tmp_path: Path) -> None:
-    cells = read_cells(done / "page/tiny/cells.jsonl")
+def test_a_run_that_is_here_counts_before_what_a_page_has(done: Path, tmp_path: Path) -> None:
+    page = without_runs(done, tmp_path)
+    cells, vae = kept(page), tiny().cells("full", 1)[1]
+    true = cells[vae.path].numbers["2"]["test/elbo"]
     for known in cells.values():
         known.numbers["2"]["test/elbo"] = 77.0
-    vae = tiny().cells("full", 1)[1]
+    write_cells(page / "tiny/cells.jsonl", "tiny.py", "full", cells)
     here = Collected(tiny(), "full", 1, done, finished=cells)
-    assert here.number(vae, "test/elbo") < 0 and not here.elsewhere
-    # One that is under way does not.
+    assert here.number(vae, "test/elbo") == true and not here.elsewhere
+    # One that is under way does not, and its page keeps what it has.
     shutil.copytree(done / "cells", tmp_path / "cells")
     record = Record.of(vae, tmp_path)
-    del record.looks["2"]
+    whole = record.looks.pop("2")
     record.write(vae, tmp_path)
-    here = Collected(tiny(), "full", 1, tmp_path, finished=cells)
-    assert here.number(vae, "test/elbo") == 77.0 and here.elsewhere == {vae.path}
+    under_way = Collected(tiny(), "full", 1, tmp_path, finished=cells)
+    assert under_way.number(vae, "test/elbo") == 77.0 and under_way.elsewhere == {vae.path}
+    write_page(under_way, "tiny.py", page)
+    assert kept(page)[vae.path].numbers["2"]["test/elbo"] == 77.0
+    record.looks["2"] = whole
+    record.write(vae, tmp_path)
+    write_page(Collected(tiny(), "full", 1, tmp_path, finished=cells), "tiny.py", page)
+    assert kept(page)[vae.path].numbers["2"]["test/elbo"] == true
+
+
+def test_curves_are_over_epochs_that_all_seeds_have(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = kept(without_runs(done, tmp_path))
+    _, vae, _, other = tiny().cells("full", 2)
+    cells[other.path] = replace(cells[vae.path], numbers={"2": {"test/elbo": -7.0}})
+    drawn: list = []
+    monkeypatch.setattr("pyro_aevb.panels.curves", lambda found, *rest, **how: drawn.append(found))
+    collected = Collected(tiny(), "full", 2, tmp_path / "out", finished=cells)
+    curves(collected, tmp_path / "x.png", grid="sizes", quantities={"b": "test/elbo"})
+    x, y = drawn[0]["2"]["VAE"]
+    assert x.tolist() == [2.0]
+    assert y.tolist() == [[cells[vae.path].numbers["2"]["test/elbo"]], [-7.0]]
+
+
+def test_times_of_two_machines_are_not_compared(done: Path, tmp_path: Path) -> None:
+    cells = kept(without_runs(done, tmp_path))
+    ae, vae = tiny().cells("full", 1)
+    table = Table("Times", "sizes", "seconds_per_epoch", relative_to="VAE")
+    for machine, number in ((cells[vae.path].machine, 1), ("another", 0)):
+        cells[ae.path] = replace(cells[ae.path], machine=machine)
+        collected = Collected(tiny(), "full", 1, tmp_path / "out", finished=cells)
+        assert len(collected.entry(table, ("2", "AE")).values) == number
+        sizes = replace(table, quantity="parameters")
+        assert len(collected.entry(sizes, ("2", "AE")).values) == 1
+
+
+LINE = {"study": "s", "scale": "full", "cell": "c", "settings": {}, "scores": {}, "seconds": 1}
+LINE |= {"machine": "", "environments": [], "numbers": {"1": {"test/elbo": -1.0}}}
 
 
 @pytest.mark.parametrize(
@@ -880,22 +974,32 @@ def test_a_run_that_is_here_counts_before_one_elsewhere(done: Path, tmp_path: Pa
     [
         "{",
         "[]",
+        "\xff",
         '{"cell": "cells/a"}',
-        '{"cell": "c", "settings": {}, "scores": {}, "numbers": {"x": {}}, "seconds": 1,'
-        ' "machine": "", "environments": []}',
-        '{"cell": "c", "settings": {}, "scores": {}, "numbers": {}, "seconds": 1,'
-        ' "machine": "", "environments": []}',
-        '{"cell": "c", "settings": {}, "scores": {}, "numbers": {"1": {"test/elbo": "x"}},'
-        ' "seconds": 1, "machine": "", "environments": []}',
+        json.dumps({**LINE, "numbers": {}}),
+        json.dumps({**LINE, "numbers": {"x": {}}}),
+        json.dumps({**LINE, "numbers": {"1": {"test/elbo": "x"}}}),
+        json.dumps({**LINE, "machine": None}),
+        json.dumps({**LINE, "settings": None}),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "cells.jsonl"
-    path.write_text(text)
-    with pytest.raises(UsageError, match="line 1 of .*cells.jsonl is no cell; remove it"):
-        read_cells(path)
-    with pytest.raises(UsageError, match="cannot read .*none: No such file or directory; it sh"):
-        read_cells(tmp_path / "none")
+    path.write_bytes(f"{json.dumps(LINE)}\n{text}\n".encode("latin-1"))
+    with pytest.raises(UsageError, match="line 2 of .*cells.jsonl is no cell; remove it"):
+        read_cells(path, "s", "full")
+
+
+def test_cells_of_another_study_or_scale_are_refused(done: Path, tmp_path: Path) -> None:
+    page = without_runs(done, tmp_path)
+    before = {path.name: path.read_bytes() for path in page.rglob("*.*")}
+    file = declared(tmp_path / "tiny.py", "tiny()")
+    with pytest.raises(UsageError, match="the study tiny.py at the scale full; choose another --p"):
+        study(file, "smoke", out=str(tmp_path / "smoke"), page=str(page), show=False)
+    with pytest.raises(UsageError, match="is of the study tiny.py at the scale full; choose"):
+        kept(page, "other.py")
+    assert {path.name: path.read_bytes() for path in page.rglob("*.*")} == before
+    assert read_cells(tmp_path / "none", "s", "full") == {}
 
 
 def test_cells_on_a_local_dask_cluster_are_those_of_this_process(

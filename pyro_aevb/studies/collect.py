@@ -9,7 +9,7 @@ import numpy as np
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs import Run
-from pyro_aevb.studies.declarations import HISTORY, Cell, Key, Scale, Study, Table
+from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Key, Scale, Study, Table
 from pyro_aevb.studies.known import CLOCK, IMAGES, Elsewhere, Known, sources
 from pyro_aevb.studies.records import Record, failure
 
@@ -67,8 +67,8 @@ class Collected:
         seeds: How many runs of each cell.
         out: The study's directory.
         data_root: Where data sets lie.
-        finished: Cells that are finished elsewhere, by their paths; of those that are here, too,
-            what is here counts.
+        finished: Cells that were finished earlier, by their paths; what is in the directory counts
+            before them.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Collected:
         self.study, self.scale, self.seeds = study, scale, seeds
         self.out, self.data_root = out, data_root
         self.cells = study.cells(scale, seeds)
-        self.finished = dict(finished or {})
+        self.earlier = dict(finished or {})
         self.known: dict[Path, Known] = {}
         self.elsewhere: set[Path] = set()
         r"""The cells whose runs are not in the study's directory."""
@@ -108,35 +108,32 @@ class Collected:
                 self.known[cell.path] = Known.of(record, self.run(cell))
         except UsageError as error:
             why = str(error)
-        there = self.finished.get(cell.path)
-        if why is None or there is None:
+        earlier = self.earlier.get(cell.path)
+        if why is None or earlier is None:
             return why
-        if (misfit := there.misfit(cell)) is not None:
-            return f"{why} (that which is finished elsewhere is another: {misfit})"
-        self.known[cell.path] = there
+        if (misfit := earlier.misfit(cell)) is not None:
+            return why if cell.path in self.known else f"{why}; an earlier one is another: {misfit}"
+        self.known[cell.path] = earlier
         self.elsewhere.add(cell.path)
         return None
 
-    def all_finished(self) -> dict[Path, Known]:
-        r"""The finished cells by their paths, those of further seeds included that are finished
-        elsewhere.
-        """
-        unfinished = {cell.path for cell, _ in self.unfinished}
-        here = {path: known for path, known in self.known.items() if path not in unfinished}
-        return self.finished | here
+    def finished_here(self) -> dict[Path, Known]:
+        r"""The cells whose finished runs are in the directory, by their paths."""
+        others = self.elsewhere | {cell.path for cell, _ in self.unfinished}
+        return {path: known for path, known in self.known.items() if path not in others}
 
     @property
     def hidden(self) -> int:
         r"""How many runs there are of further seeds."""
-        folders = {cell.path.parent for cell in self.cells}
-        runs = {
+        shown = {cell.path for cell in self.cells}
+        folders = {path.parent for path in shown}
+        there = {
             path.relative_to(self.out).with_suffix("")
             for folder in folders
             for path in (self.out / folder).glob("seed*.json")
         }
-        runs |= {path for path in self.finished if path.parent in folders}
-        numbers = [path.name.removeprefix("seed") for path in runs]
-        return sum(number.isdigit() and int(number) >= self.seeds for number in numbers)
+        there |= {path for path in self.earlier if path.parent in folders}
+        return sum(path.name.removeprefix("seed").isdigit() for path in there - shown)
 
     def progress(self) -> list[str]:
         r"""For each grid how many cells are finished, and what the others may take, judged by
@@ -193,15 +190,28 @@ class Collected:
         """
         self.study.grid(cell.grid).check_quantity(quantity)
         found = self._numbers(cell, epochs)
-        source = quantity.rpartition("/")[0]
         if quantity not in found:
-            if source not in sources(found):
+            source = quantity.rpartition("/")[0]
+            if (source if source not in ("", HISTORY) else FIT) not in sources(found):
                 return None
+            if cell.path in self.elsewhere:
+                raise Elsewhere(f"{quantity} of {cell} is not known, and its run is not here")
+            if source in ("", HISTORY):
+                self._rows(cell)
             names = [name for name in found if name.startswith(f"{source}/")]
-            kind = Elsewhere if cell.path in self.elsewhere else UsageError
-            raise kind(f"no metric {quantity!r}: {cell} has {', '.join(names)}")
+            raise UsageError(f"no metric {quantity!r}: {cell} has {', '.join(names)}")
         value = found[quantity]
         return np.nan if value is None else float(value)
+
+    def _rows(self, cell: Cell) -> list[dict[str, float | None]]:
+        rows, trained = self.run(cell).history, max(map(int, self.known[cell.path].numbers))
+        if len(rows) < trained:
+            raise UsageError(
+                f"history.csv of {cell} has {len(rows)} rows, and it was trained for {trained} "
+                f"epochs; python -m pyro_aevb.fit --resume --out {self.out / cell.path} writes it "
+                "anew"
+            )
+        return rows
 
     def reached(self, cell: Cell) -> bool:
         r"""Whether it has been trained up to its last look."""
@@ -217,7 +227,7 @@ class Collected:
             UsageError: There is no such column, or the run is not in the study's directory.
         """
         self._here(cell)
-        rows = self.run(cell).history
+        rows = self._rows(cell)
         if rows and column not in rows[0]:
             raise UsageError(f"no column {HISTORY}/{column}: {cell} has {', '.join(rows[0])}")
         return [row[column] for row in rows[: cell.looks[-1]]]
@@ -259,6 +269,9 @@ class Collected:
         assert table.relative_to is not None
         for other in self.of(table.grid, cell.row, table.relative_to):
             if other.seed == cell.seed:
+                machines = {self.known[path].machine for path in (other.path, cell.path)}
+                if table.quantity == "seconds_per_epoch" and len(machines) > 1:
+                    return None
                 base = self.number(other, table.quantity)
                 return None if base is None else value / base
         return None

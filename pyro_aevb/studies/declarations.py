@@ -238,7 +238,8 @@ class Table:
             ``history/COLUMN``, the last row of ``history.csv``; ``parameters``; or
             ``seconds_per_epoch``.
         published: What to put beside it.
-        relative_to: A column; every value is divided by the one of its row there.
+        relative_to: A column; every value is divided by the one of its row and seed there. Times
+            of two machines are not.
         lower_is_better: Otherwise higher is.
         places: Decimals.
         text: What to read above the table.

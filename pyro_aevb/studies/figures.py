@@ -47,6 +47,8 @@ def curves(
             known after every epoch, or what a :class:`~.declarations.Table` takes, known at every
             look.
         x: What lies on the horizontal axis, logarithmic except for epochs.
+
+    A point is the mean over seeds, after epochs of which all seeds have it.
     """
     if x not in XLABEL:
         raise UsageError(f"x is {x!r}; there are {', '.join(XLABEL)}")
@@ -56,9 +58,9 @@ def curves(
     for row, column in _keys(collected, grid, rows, columns):
         for name, quantity in quantities.items():
             found = [_curve(collected, c, quantity, x) for c in collected.of(grid, row, column)]
-            lines = [line for line in found if len(line)]
-            if lines:
-                stack = np.stack([line[: min(map(len, lines))] for line in lines])
+            lines = [line for line in found if line]
+            if common := sorted(set.intersection(*map(set, lines)) if lines else ()):
+                stack = np.array([[line[epochs] for epochs in common] for line in lines])
                 title = f"{column}, {name}" if len(quantities) > 1 else column
                 if name != first:
                     dashed[title] = f"{column}, {first}"
@@ -183,21 +185,22 @@ def _title(collected: Collected, grid: str, row: str) -> str:
     return f"{collected.study.grid(grid).row_title} {row}".strip()
 
 
-def _curve(collected: Collected, cell: Cell, quantity: str, x: str) -> np.ndarray:
-    r"""Abscissa and ordinate of each point, shape :math:`(n, 2)`."""
+def _curve(
+    collected: Collected, cell: Cell, quantity: str, x: str
+) -> dict[int, tuple[float, float]]:
+    r"""Abscissa and ordinate after each epoch of which they are known."""
     source, _, name = quantity.partition("/")
     if source == HISTORY:
-        points = list(enumerate(collected.history(cell, name), 1))
+        values = dict(enumerate(collected.history(cell, name), 1))
         clock = dict(enumerate(collected.run(cell).clock(), 1))
     else:
-        points = [(epochs, collected.number(cell, quantity, epochs)) for epochs in cell.looks]
+        values = {epochs: collected.number(cell, quantity, epochs) for epochs in cell.looks}
         clock = collected.clock(cell)
     images = collected.num_train(cell) if x == "images" else 1
-    known = [(e, value) for e, value in points if value is not None and np.isfinite(value)]
-    if x == "seconds" and not {e for e, _ in known} <= clock.keys():
+    known = {e: value for e, value in values.items() if value is not None and np.isfinite(value)}
+    if x == "seconds" and not known.keys() <= clock.keys():
         raise Elsewhere(f"of {cell} it is not known how long its training took")
-    drawn = [(clock[e] if x == "seconds" else e * images, value) for e, value in known]
-    return np.array(drawn, dtype=float).reshape(-1, 2)
+    return {e: (clock[e] if x == "seconds" else e * images, value) for e, value in known.items()}
 
 
 def _trained(

@@ -1,4 +1,7 @@
-r"""What is known of a cell, wherever it ran: its numbers, in a line of a page's ``cells.jsonl``."""
+r"""What is known of a cell, wherever it ran: its numbers, in a line of a page's ``cells.jsonl``.
+
+Each line says of which study it is and at which scale.
+"""
 
 import json
 import math
@@ -11,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.runs import Run
-from pyro_aevb.studies.declarations import FIT, HISTORY, Cell
+from pyro_aevb.runs import Run, seconds_per_epoch
+from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Scale
 from pyro_aevb.studies.records import SECTIONS, Record, difference, of_another_length, source_of
 
 CELLS = "cells.jsonl"
@@ -26,7 +29,7 @@ r"""By epochs, then by quantity (see :class:`~.declarations.Table`); None is not
 
 
 class Elsewhere(UsageError):
-    r"""What is asked for is in a run that is not in the study's directory."""
+    r"""What is asked for is not among the numbers, and the run is not in the study's directory."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,10 @@ class Known:
 
     @classmethod
     def of(cls, record: Record, run: Run) -> "Known":
-        r"""What a record and its run hold.
+        r"""What a record and its run hold; of a history that is too short, nothing.
 
         Raises:
-            UsageError: The run's history is damaged, or shorter than its training.
+            UsageError: The run's history is damaged.
         """
         found = [results for look in record.looks.values() for results in look.values()]
         return cls(
@@ -90,41 +93,51 @@ def sources(numbers: Mapping[str, float | None]) -> set[str]:
     return {quantity.partition("/")[0] for quantity in numbers if "/" in quantity}
 
 
-def read_cells(path: Path) -> dict[Path, Known]:
+def read_cells(path: Path, study: str, scale: Scale) -> dict[Path, Known]:
     r"""The cells of a ``cells.jsonl``, by their paths; of two lines for one the later counts.
 
+    Arguments:
+        path: The file; without it there are none.
+        study, scale: Whose cells they must be.
+
     Raises:
-        UsageError: It is not there, or damaged.
+        UsageError: It is damaged, or of another study or scale.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or "it is no text"
-        raise UsageError(f"cannot read {path}: {said}; it should be a page's {CELLS}") from error
-    cells = {}
-    for number, line in enumerate(lines, 1):
+    cells: dict[Path, Known] = {}
+    if not path.is_file():
+        return cells
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
         try:
-            key, known = _parsed(line)
+            given = json.loads(line)
+            of = given.pop("study"), given.pop("scale")
+            key, known = _parsed(given)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(f"line {number} of {path} is no cell; remove it") from error
+        if of != (study, scale):
+            raise UsageError(
+                f"{path} is of the study {of[0]} at the scale {of[1]}; choose another --page"
+            )
         cells[key] = known
     return cells
 
 
-def _parsed(line: str) -> tuple[Path, Known]:
-    given = json.loads(line)
+def _parsed(given: dict[str, Any]) -> tuple[Path, Known]:
     path, known = Path(given.pop("cell")), Known(**given)
-    known.settings.keys(), known.scores.keys(), float(known.seconds), "".join(known.environments)
+    known.settings.keys(), known.scores.keys(), float(known.seconds)
+    "".join([known.machine, *known.environments])
     max(map(int, known.numbers))
     for values in known.numbers.values():
         np.array(list(values.values()), dtype=float)
     return path, known
 
 
-def write_cells(path: Path, cells: Mapping[Path, Known]) -> None:
-    r"""Write a ``cells.jsonl``."""
+def write_cells(path: Path, study: str, scale: Scale, cells: Mapping[Path, Known]) -> None:
+    r"""Put cells into a ``cells.jsonl``; others that it has stay."""
+    cells = {**read_cells(path, study, scale), **cells}
     lines = (
-        json.dumps({"cell": key.as_posix(), **asdict(cells[key])}, allow_nan=False)
+        json.dumps({"study": study, "scale": scale, "cell": key.as_posix(), **asdict(cells[key])})
         for key in sorted(cells)
     )
     beside = path.with_name(path.name + ".part")
@@ -133,24 +146,18 @@ def write_cells(path: Path, cells: Mapping[Path, Known]) -> None:
 
 
 def _numbers(record: Record, run: Run) -> Numbers:
-    fits = [look[FIT] for look in record.looks.values() if FIT in look]
-    trained = max((int(fit["epochs"]) for fit in fits), default=0)
     rows = run.history
-    if len(rows) < trained:
-        raise UsageError(
-            f"history.csv of {run.path} has {len(rows)} rows, and it was trained for {trained} "
-            f"epochs; python -m pyro_aevb.fit --resume --out {run.path} writes it anew"
-        )
-    clock = run.clock() if fits else ()
     numbers: Numbers = {}
     for epochs, look in record.looks.items():
         here: dict[str, float | None] = {}
         if FIT in look:
             here |= {name: look[FIT][name] for name in ("parameters", IMAGES)}
-            here["seconds_per_epoch"] = run.seconds_per_epoch()
-            if (last := min(int(epochs), len(rows))) > 0:
-                here[CLOCK] = float(clock[last - 1])
-                here |= {f"{HISTORY}/{name}": value for name, value in rows[last - 1].items()}
+            if len(rows) >= (trained := look[FIT]["epochs"]):
+                clock = run.clock(look[FIT][IMAGES])
+                here["seconds_per_epoch"] = seconds_per_epoch(clock)
+                if trained > 0:
+                    here[CLOCK] = float(clock[trained - 1])
+                    here |= {f"{HISTORY}/{name}": v for name, v in rows[trained - 1].items()}
         for name, results in look.items():
             found = _metrics(results, name)
             here |= {f"{name}/{metric}": entry["value"] for metric, entry in found.items()}

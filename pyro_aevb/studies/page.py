@@ -31,7 +31,8 @@ SMOKE = (
 
 
 def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, list[str]]:
-    r"""Write ``NAME.md``, and into ``NAME/`` the tables as CSV and LaTeX and the figures.
+    r"""Write ``NAME.md``, and into ``NAME/`` the tables as CSV and LaTeX, the figures, and the
+    numbers of the finished cells, beside those that are there already.
 
     A table or a figure that cannot be made costs itself alone; the page says why.
 
@@ -39,8 +40,6 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
         collected: The study and its finished cells.
         name: What the study is called by: one that is shipped, or a file.
         folder: Where the page goes.
-
-    Beside the tables lie the numbers of all finished cells, see :mod:`~.known`.
 
     Returns:
         The page; a line for each table and figure that is not on it.
@@ -82,7 +81,7 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
     parts += ["## How the settings were chosen", _choices(collected)]
     parts += ["## Unfinished cells", _unfinished(collected)]
     parts += ["## Circumstances", _circumstances(collected, name)]
-    write_cells(beside / CELLS, collected.all_finished())
+    write_cells(beside / CELLS, name, collected.scale, collected.finished_here())
     page = folder / f"{beside.name}.md"
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n")
     return page, missing

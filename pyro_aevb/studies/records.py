@@ -81,7 +81,7 @@ class Record:
                 for name, results in found.items():
                     int(epochs), results["metrics"].keys(), results["environment"].strip()
                     if name == FIT:
-                        int(results["parameters"])
+                        [int(results[key]) for key in ("parameters", "num_train", "epochs")]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(f"{path} is damaged; remove it to score the cell again") from error
         return record

@@ -45,7 +45,6 @@ def study(
     out: str | None = None,
     page: str | None = None,
     page_only: bool = False,
-    finished: str | None = None,
     data_root: str | None = None,
     show: bool = True,
 ) -> Outcome:
@@ -61,10 +60,9 @@ def study(
         backend: joblib's: loky (this machine), or dask or ray (a cluster).
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         out: The study's directory; default runs/NAME-SCALE.
-        page: Where the page and its pictures go; default page/ in the study's directory.
+        page: Where the page and its pictures go; default page/ in the study's directory. Cells of a
+            page that is there count as finished.
         page_only: Run nothing: write the page from what there is, and say what is left to do.
-        finished: Cells that are finished elsewhere: the cells.jsonl of a page, whose numbers are
-            taken up. Their runs are not made again.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         show: Print progress.
 
@@ -97,15 +95,16 @@ def study(
     root = data_root and str(Path(data_root).expanduser().resolve())
 
     def collected() -> Collected:
-        return Collected(declared, scale, seeds, folder, root, known)
+        earlier = read_cells(cells, called, scale)
+        return Collected(declared, scale, seeds, folder, root, earlier)
 
-    known = read_cells(Path(finished)) if finished else {}
+    cells = pages / called.removesuffix(".py") / CELLS
     before = collected()
-    kept = pages / called.removesuffix(".py") / CELLS
-    if page and kept.is_file() and (lost := read_cells(kept).keys() - before.all_finished()):
-        raise UsageError(
-            f"{kept} has {len(lost)} cells that are not in {folder}; add --finished {kept}, or "
-            "choose another --page"
+    if before.elsewhere and show:
+        print(
+            f"{len(before.elsewhere)} cells are known from {cells} alone; to run them again, "
+            "remove their lines there",
+            file=sys.stderr,
         )
     chosen = [cell for cell in before.cells if only is None or fnmatchcase(_name(cell), only)]
     if not chosen:
