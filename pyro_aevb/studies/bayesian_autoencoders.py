@@ -163,10 +163,15 @@ ADVERSARIES: dict[str, Settings] = {
     "momentum 0.9": {"momentum": 0.9},
 }
 PULLED = ("128-64-32, cosine 4e-3, output bias", "128-64-2, cosine 2e-3, output bias")
+# Where adversarial nets so trained fall short of the published values: for them alone, and whether
+# a weaker pull mends it.
+SHORT = {f"{row}, cosine 2e-3, output bias": row for row in ("256-128-2", "128-64-3")}
+CANDIDATES |= {title: (row, TRAINING["cosine 2e-3, output bias"]) for title, row in SHORT.items()}
+WEAKER = ("generator 0.3", "generator 0.1")
 PULLS: dict[str, tuple[str, Settings]] = {
-    f"{title}, {pull}": (title, {"algorithm_options": options})
-    for title in PULLED
-    for pull, options in ADVERSARIES.items()
+    f"{title}, {pull}": (title, {"algorithm_options": ADVERSARIES[pull]})
+    for title in (*PULLED, *SHORT)
+    for pull in (ADVERSARIES if title in PULLED else WEAKER)
 }
 
 
@@ -188,7 +193,12 @@ search = Grid(
             (title, "AAE"): merged(mirrored(candidate(title)), pull)
             for title, (_, pull) in PULLS.items()
         },
-        **{(title, family): None for title in PULLS for family in TRAINED if family != "AAE"},
+        **{
+            (title, family): None
+            for title in (*PULLS, *SHORT)
+            for family in TRAINED
+            if family != "AAE"
+        },
     },
     smoke=SMOKE,
     smoke_rows=("128-64-2, cosine 2e-3, output bias",),
