@@ -13,7 +13,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "studies/*/findings.md"]  # the pages contain them
 default_role = "code"
 html_theme = "furo"
 html_title = "pyro_aevb"

@@ -319,6 +319,15 @@ def test_the_page_says_what_is_met_by_any_table_and_what_is_not(tmp_path: Path) 
     assert "- two: b / y: not run yet" in page
 
 
+def test_findings_are_those_that_stand_beside_the_page(tmp_path: Path) -> None:
+    collected = fake(two_tables(), tmp_path, VALUES)
+    page = write_page(collected, "t", tmp_path / "page")[0]
+    assert "## Findings" not in page.read_text()
+    (tmp_path / "page" / "t" / "findings.md").write_text("x is better, by 13 nats.\n")
+    write_page(collected, "t", tmp_path / "page")
+    assert "## Findings\n\nx is better, by 13 nats.\n\n## Tables" in page.read_text()
+
+
 def test_a_grid_may_have_fewer_seeds_than_are_asked_for(tmp_path: Path) -> None:
     study = two_tables()
     one, two = study.grids

@@ -229,40 +229,6 @@ RECIPROCAL = (
     "stuck where the posterior has little mass make it too low."
 )
 
-FINDINGS = """\
-One seed so far.
-
-- Two hundred latent dimensions are not "very poor". The lower bound is 1.1 nats below that of 20
-  dimensions and 1.4 above that of 10; with binarized pixels 0.4 below that of 20. 25 of the 200
-  dimensions are active, 35 with binarized pixels. Superfluous ones do little harm. The
-  log-likelihoods of that table are bounds, unreliable at every size by their weights' tails.
-- The autoencoder reconstructs better than the VAE from three dimensions on, by 2 nats there and
-  by 27 at 200; at two dimensions they are level.
-- Draws from a normal fitted to the autoencoder's codes decode to fragments from 20 dimensions on,
-  and so does a code that is moved by two standard deviations; those of the VAE more often to
-  digits.
-- Read as a variance, the N(0, 0.01) that all parameters start from trains better than read as a
-  standard deviation, each at its best step: after the first epochs by 9 nats on MNIST with ten
-  dimensions, by 160 to 190 on Frey Face, by 3 to 14 in the cells of the marginal likelihood.
-  Monte Carlo EM, and either algorithm with 200 dimensions, are better off with the latter. Some
-  of the best steps lie at the edge of the three that the publication names.
-- On Frey Face AEVB ends above wake-sleep at every size of the code, by 32 nats at two dimensions
-  and by 100 to 280 beyond.
-- On MNIST AEVB is above wake-sleep at every look, in the end by 3 to 9 nats. At 200 dimensions
-  wake-sleep needs a start and a step of its own: those that are best at 10 leave it at -36,000
-  after ten epochs. AEVB has them there too, and would gain 2 nats by others after as many. In the
-  end its test bound is 2 to 3 nats below its training bound at 3 and 5 dimensions, and within a
-  nat of it from 10 on.
-- By the annealed marginal likelihood AEVB is above wake-sleep, by 3 nats with 1,000 images and by
-  11 with 50,000. Monte Carlo EM ends above both, by 2 and 1 nats more: at as many images seen it
-  keeps up in the end, with 50,000 too, which is not what the publication shows. In time it is far
-  behind: an epoch takes 11 to 13 times as long as one of AEVB.
-- Guides that were trained on 1,000 images serve test images badly: importance sampling with them
-  is 18 nats below annealing for AEVB and 15 for Monte Carlo EM, and would rank wake-sleep first.
-  The estimator of appendix D is below the annealed lower bound by 1 to 21 nats in five cells, and
-  level with it in the sixth; where it is far below, its chains do not reach the posterior.
-"""
-
 STUDY = Study(
     title="Auto-encoding variational Bayes",
     text="An autoencoder without noise against a VAE at growing sizes of the code, as Ravaux and "
@@ -312,7 +278,6 @@ STUDY = Study(
         ),
         Table("Seconds per epoch", marginal.name, "seconds_per_epoch", lower_is_better=True),
     ),
-    findings=FINDINGS,
     figures=(
         Figure(
             "reconstruction-by-epoch",

@@ -309,50 +309,13 @@ TAIL = "Pareto k of the weights by which the log-likelihood is estimated, the me
 WEIGHTS = "In nats per image: the KL divergence of all weights over the 55,000 training images."
 # "VAEs < GANs (x1.5) < Bayesian NNs (x5.5)" in time and x1.5, x4 in parameters.
 TIMES = (
-    "Of one core, while another cell ran on the other, which moves it by a quarter and more. The "
-    "slides say, without an architecture: the adversarial autoencoder 1.5, the Bayesian net "
+    "The slides say, without an architecture: the adversarial autoencoder 1.5, the Bayesian net "
     "5.5 times the VAE."
 )
 PARAMETERS = (
     "The slides say, without an architecture: the adversarial autoencoder 1.5, the Bayesian net 4 "
     "times the VAE. Theirs also learns the mean and the variance of each weight's prior."
 )
-
-FINDINGS = """\
-Under the protocol the autoencoder, the VAE and the adversarial autoencoder have three seeds, the
-others one; what is reachable has one to three. Where there is one, differences of a nat
-between neighbours mean little: the standard deviation over seeds of the autoencoder and the VAE is
-0 to 3 nats on clean images and up to 12 under noise.
-
-- At 32 dimensions a KL of full weight for the codes costs most: the VAE reconstructs 16 to 29
-  nats worse than the autoencoder, under the protocol and at best. Its objective is a bound on the
-  log-likelihood, which the autoencoder's is not. At 2 and 3 dimensions the two are within 3 nats
-  of each other, the VAE ahead in most rows under the protocol and the autoencoder at best, where it
-  gains 3 to 6.
-- The slides' claim that random weights help under noise is borne out in every architecture: noise
-  on the images costs nets with random weights 2 to 12 nats, and the autoencoder and the VAE 13 to
-  55. With hidden layers and 32 dimensions, where the published values do not show it, it is 8 to 12
-  against 34 to 54.
-- The hybrid with both KL terms at full weight is a VAE with random weights, and reconstructs no
-  better than one: at 32 dimensions 17 to 28 nats below the published hybrid. With the codes' KL at
-  1/55,000, as published, it meets the published values, within 2 nats of an autoencoder: its
-  bound is 17 to 297 nats below that of the VAE.
-- Under the protocol adversarial training runs away, in some seeds, in all architectures with hidden
-  layers but 128-64-2: the standard deviation over seeds is 15 to 47 nats there. By its first seed
-  alone 128-64-3 would have met the published value. In the notebooks' code the generator's steps
-  also change the discriminator, which may be why they do not run away. With a lower momentum, a
-  schedule, an output bias and, in two architectures, a weaker pull all rows reach the stored
-  values, 256-128-2 aside, which is 0.5 nats short, within its standard deviation of 0.7.
-- An output bias that starts at the logit of the data's mean instead of zero was worth 15 nats to
-  a VAE with a code of 32 dimensions at a rate of 2e-3 (the table of what was tried; one seed, one
-  draw).
-- With the weights' KL at full weight an autoencoder whose weights are random reconstructs up to 4
-  nats worse than one whose weights are not at 32 dimensions, as well at 3 and up to 3 better at 2;
-  with that KL times 0.01, within 0.7 nats of it.
-- Nets that saw noise in training reconstruct noisy images within 2 nats of what nets trained on
-  clean images reach on clean ones, whatever is random in them. It costs them 2 to 7 nats on clean
-  images.
-"""
 
 
 def picture(
@@ -433,7 +396,6 @@ STUDY = Study(
             text=PARAMETERS,
         ),
     ),
-    findings=FINDINGS,
     figures=(
         picture("reconstructions", "Reconstructions", reconstructions),
         picture(

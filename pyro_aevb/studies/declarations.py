@@ -301,7 +301,6 @@ class Study:
         grids: The trainings.
         tables: In the order of the page.
         figures: Likewise.
-        findings: What the finished tables say, in words.
     """
 
     title: str
@@ -309,10 +308,9 @@ class Study:
     grids: Sequence[Grid]
     tables: Sequence[Table]
     figures: Sequence[Figure] = ()
-    findings: str = ""
 
     def __post_init__(self) -> None:
-        check_kinds(self, str, "title", "text", "findings")
+        check_kinds(self, str, "title", "text")
         for name, kind in (("grids", Grid), ("tables", Table), ("figures", Figure)):
             check_kinds(self, Sequence, name)
             for part in getattr(self, name):

@@ -15,6 +15,7 @@ from pyro_aevb.studies.known import CELLS, Elsewhere, write_cells
 from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
 from pyro_aevb.tables import markdown_table
 
+FINDINGS = "findings.md"
 LEGEND = (
     "Each entry is the mean over seeds ± the standard deviation over seeds; without ± there is one "
     "seed. What was published "
@@ -33,6 +34,10 @@ SMOKE = (
 def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, list[str]]:
     r"""Write ``NAME.md``, and into ``NAME/`` the tables as CSV and LaTeX, the figures, and the
     numbers of the finished cells, beside those that are there already.
+
+    What the tables say, in words, is taken from ``NAME/findings.md``, where somebody wrote it: it
+    belongs to the numbers of this page, and not to the declarations, of which others may make
+    pages with other numbers.
 
     A table or a figure that cannot be made costs itself alone; the page says why.
 
@@ -60,8 +65,8 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
     parts = [f"# {study.title}", study.text]
     if collected.scale == "smoke":
         parts.append(SMOKE)
-    if study.findings and collected.scale == "full":
-        parts += ["## Findings", study.findings]
+    if (beside / FINDINGS).is_file():
+        parts += ["## Findings", (beside / FINDINGS).read_text(encoding="utf-8")]
     parts += ["## Tables", LEGEND]
     remarked: set[int] = set()
     for table in study.tables:

@@ -1,0 +1,236 @@
+"""The numbers in the findings of docs/studies are those of the tables beside them.
+
+Each test works a number out from the tables, and looks for it in the words.
+"""
+
+import csv
+from collections.abc import Iterable
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+STUDIES = Path(__file__).parents[1] / "docs" / "studies"
+MLPS = ("32", "256-128-2", "256-128-3", "256-128-32", "128-64-2", "128-64-3", "128-64-32")
+LARGE = tuple(row for row in MLPS if row.endswith("32"))
+SMALL = tuple(row for row in MLPS if row not in LARGE)
+
+
+@cache
+def table(study: str, name: str, column: str = "mean") -> dict[tuple[str, str], float]:
+    with (STUDIES / study / f"{name}.csv").open() as file:
+        return {
+            (row["row"], row["column"]): float(row[column])
+            for row in csv.DictReader(file)
+            if row[column] not in ("", "nan")
+        }
+
+
+def says(study: str, phrase: str) -> None:
+    words = " ".join((STUDIES / study / "findings.md").read_text().split())
+    assert phrase in words, f"the findings of {study} do not say: {phrase}"
+
+
+def span(values: Iterable[float]) -> str:
+    """The smallest and the largest, to whole numbers."""
+    ordered = [f"{value:.0f}" for value in sorted(values)]
+    return " to ".join(dict.fromkeys((ordered[0], ordered[-1])))
+
+
+# Bayesian autoencoders
+
+BAYESIAN = "bayesian_autoencoders"
+CLEAN = "reconstruction"
+NOISY = "reconstruction-under-noise"
+REACHED = "reconstruction-what-is-reachable"
+AWARE = "reconstruction-under-noise-what-is-reachable"
+
+
+def gaps(one: tuple[str, str], other: tuple[str, str], rows: Iterable[str]) -> list[float]:
+    """By how much a column of a table is above another column of a table, by row."""
+    (a, x), (b, y) = ((table(BAYESIAN, name), column) for name, column in (one, other))
+    return [a[row, x] - b[row, y] for row in rows]
+
+
+def test_seeds_of_point_weights_differ_by_as_much_as_is_said() -> None:
+    clean, noisy = (table(BAYESIAN, name, "spread") for name in (CLEAN, NOISY))
+    cells = list(product(MLPS, ("AE", "VAE")))
+    largest = max(noisy[cell] for cell in cells)
+    says(
+        BAYESIAN,
+        f"the autoencoder and the VAE is {span(clean[cell] for cell in cells)} nats on clean "
+        f"images and up to {largest:.0f} under noise",
+    )
+
+
+def test_a_kl_of_the_codes_costs_most_at_32_dimensions() -> None:
+    both = (CLEAN, REACHED)
+    large = [gap for name in both for gap in gaps((name, "AE"), (name, "VAE"), LARGE)]
+    says(BAYESIAN, f"the VAE reconstructs {span(large)} nats worse than the autoencoder")
+    protocol, best = (gaps((name, "AE"), (name, "VAE"), SMALL) for name in both)
+    assert max(map(abs, protocol + best)) < 3.05 and sum(gap < 0 for gap in protocol) == 3
+    says(BAYESIAN, "the two are within 3 nats of each other, the VAE ahead in three of four rows")
+    assert min(best) > 0
+    says(BAYESIAN, f"gains {span(gaps((REACHED, 'AE'), (CLEAN, 'AE'), SMALL))}")
+
+
+def test_random_weights_help_under_noise() -> None:
+    def cost(families: tuple[str, ...], rows: Iterable[str]) -> list[float]:
+        return [c for f in families for c in gaps((CLEAN, f), (NOISY, f), rows)]
+
+    random, points = ("Bayesian NN", "Hybrid"), ("AE", "VAE")
+    says(
+        BAYESIAN,
+        f"nets with random weights {span(cost(random, MLPS))} nats, and the autoencoder and the "
+        f"VAE {span(cost(points, MLPS))}",
+    )
+    deep = [row for row in LARGE if row != "32"]
+    says(BAYESIAN, f"it is {span(cost(random, deep))} against {span(cost(points, deep))}")
+
+
+def test_the_hybrid_at_full_weight_and_at_little() -> None:
+    published = table(BAYESIAN, CLEAN, "published")
+    mean = table(BAYESIAN, CLEAN)
+    short = [published[row, "Hybrid"] - mean[row, "Hybrid"] for row in LARGE]
+    says(BAYESIAN, f"at 32 dimensions {span(short)} nats below the published hybrid")
+    near = gaps((REACHED, "AE"), (REACHED, "Hybrid"), MLPS)
+    assert max(map(abs, near)) < 2.05
+    says(BAYESIAN, "within 2 nats of an autoencoder")
+    elbo = "elbo-what-is-reachable"
+    lost = gaps((elbo, "VAE"), (elbo, "Hybrid"), MLPS)
+    says(BAYESIAN, f"its bound is {span(lost)} nats below that of the VAE")
+    assert min(table(BAYESIAN, REACHED, "gain")[row, "Hybrid"] for row in MLPS) >= 0
+
+
+def test_adversarial_training_runs_away_in_some_seeds() -> None:
+    spread = table(BAYESIAN, CLEAN, "spread")
+    away = [row for row in MLPS if row not in ("32", "128-64-2")]
+    says(BAYESIAN, f"standard deviation over seeds is {span(spread[r, 'AAE'] for r in away)} nats")
+    assert max(spread[row, "AAE"] for row in ("32", "128-64-2")) < 4
+    short = -table(BAYESIAN, REACHED, "gain")["256-128-2", "AAE"]
+    says(
+        BAYESIAN,
+        f"{short:.1f} nats short, within its standard deviation of "
+        f"{table(BAYESIAN, REACHED, 'spread')['256-128-2', 'AAE']:.1f}",
+    )
+
+
+def test_what_an_output_bias_is_worth() -> None:
+    tried = table(BAYESIAN, "what-was-tried-on-validation-data")
+    plain, biased = (tried[f"128-64-32, cosine 2e-3{b}", "VAE"] for b in ("", ", output bias"))
+    says(BAYESIAN, f"was worth {biased - plain:.0f} nats")
+
+
+def test_what_random_weights_cost_on_clean_images() -> None:
+    def worse(name: str, rows: Iterable[str]) -> list[float]:
+        return gaps((name, "AE"), (name, "Bayesian NN"), rows)
+
+    by_size = {
+        size: worse(CLEAN, [r for r in MLPS if r[-2:] == size]) for size in ("32", "-3", "-2")
+    }
+    assert max(map(abs, by_size["-3"])) < 0.5
+    says(
+        BAYESIAN,
+        f"up to {max(by_size['32']):.0f} nats worse than one whose weights are not at 32 "
+        f"dimensions, as well at 3 and up to {-min(by_size['-2']):.0f} better at 2",
+    )
+    says(BAYESIAN, f"within {max(map(abs, worse(REACHED, MLPS))):.1f} nats of it")
+
+
+def test_nets_that_saw_noise() -> None:
+    families = ("AE", "Bayesian NN", "VAE", "Hybrid")
+    clean = "reconstruction-of-clean-images-after-training-under-noise"
+    near = [gap for f in families for gap in gaps((REACHED, f), (AWARE, f), MLPS)]
+    assert max(map(abs, near)) < 2.05
+    says(BAYESIAN, "reconstruct noisy images within 2 nats of")
+    cost = [gap for f in families for gap in gaps((REACHED, f), (clean, f), MLPS)]
+    says(BAYESIAN, f"It costs them {span(cost)} nats on clean images")
+
+
+# Auto-encoding variational Bayes
+
+AEVB = "aevb"
+COLUMNS = ("AEVB", "wake-sleep", "Monte Carlo EM")
+
+
+def test_two_hundred_dimensions() -> None:
+    bound = table(AEVB, "lower-bound-by-size-of-the-code")
+    units = table(AEVB, "active-units-by-size-of-the-code")
+    grey, binary = "VAE", "VAE, binarized"
+    says(
+        AEVB,
+        f"The lower bound is {bound['20', grey] - bound['200', grey]:.1f} nats below that of 20 "
+        f"dimensions and {bound['200', grey] - bound['10', grey]:.1f} above that of 10; with "
+        f"binarized pixels {bound['20', binary] - bound['200', binary]:.1f} below that of 20",
+    )
+    says(
+        AEVB,
+        f"{units['200', grey]:.0f} of the 200 dimensions are active, "
+        f"{units['200', binary]:.0f} with binarized pixels",
+    )
+
+
+def test_an_autoencoder_reconstructs_better() -> None:
+    mean = table(AEVB, "reconstruction-by-size-of-the-code")
+    more = {n: mean[n, "AE"] - mean[n, "VAE"] for n in ("2", "3", "5", "10", "20", "200")}
+    assert abs(more["2"]) < 0.5 and list(more.values()) == sorted(more.values())
+    says(AEVB, f"by {more['3']:.0f} nats there and by {more['200']:.0f} at 200")
+
+
+def test_a_start_read_as_a_variance() -> None:
+    tried = table(AEVB, "starts-and-steps-of-adagrad-on-validation-data")
+
+    def gain(task: str, column: str) -> float:
+        best = {
+            std: max(tried.get((f"{task}, step {s}{std}", column), -1e9) for s in (0.01, 0.02, 0.1))
+            for std in ("", ", std 0.1")
+        }
+        return best[", std 0.1"] - best[""]
+
+    frey = [gain("Frey Face, N_z = 10", column) for column in COLUMNS[:2]]
+    mnist = [gain("MNIST, N_z = 10", column) for column in COLUMNS[:2]]
+    marginal = [gain(f"{n} images", column) for n in ("1,000", "50,000") for column in COLUMNS[:2]]
+    says(
+        AEVB,
+        f"by {span(mnist)} nats on MNIST with ten dimensions, by {span(frey)} on "
+        f"Frey Face, by {span(marginal)} in the cells",
+    )
+    for task, column in (
+        *((f"{n} images", "Monte Carlo EM") for n in ("1,000", "50,000")),
+        *(("MNIST, N_z = 200", column) for column in COLUMNS[:2]),
+    ):
+        assert gain(task, column) < 0
+
+
+def test_aevb_is_above_wake_sleep() -> None:
+    bound = table(AEVB, "lower-bound-aevb-and-wake-sleep")
+    gain = {task: bound[task, "AEVB"] - bound[task, "wake-sleep"] for task, _ in bound}
+    frey = [g for task, g in gain.items() if task.startswith("Frey")]
+    two = gain["Frey Face, N_z = 2"]
+    frey.remove(two)
+    says(AEVB, f"by {two:.0f} nats at two dimensions and by {span(frey)} beyond")
+    mnist = [g for task, g in gain.items() if task.startswith("MNIST")]
+    says(AEVB, f"in the end by {span(mnist)} nats")
+
+
+def test_marginal_likelihoods() -> None:
+    few, many = "1,000 images", "50,000 images"
+    annealed = table(AEVB, "marginal-likelihood-annealed")
+    above = {n: annealed[n, "AEVB"] - annealed[n, "wake-sleep"] for n in (few, many)}
+    more = {n: annealed[n, "Monte Carlo EM"] - annealed[n, "AEVB"] for n in (few, many)}
+    says(AEVB, f"by {above[few]:.0f} nats with 1,000 images and by {above[many]:.0f} with 50,000")
+    says(AEVB, f"ends above both, by {more[few]:.0f} and {more[many]:.0f} nats more")
+    seconds = table(AEVB, "seconds-per-epoch")
+    times = [seconds[n, "Monte Carlo EM"] / seconds[n, "AEVB"] for n in (few, many)]
+    says(AEVB, f"an epoch takes {span(times)} times as long")
+    guide = table(AEVB, "marginal-likelihood-importance-sampling")
+    lost = {column: annealed[few, column] - guide[few, column] for column in COLUMNS}
+    says(
+        AEVB,
+        f"{lost['AEVB']:.0f} nats below annealing for AEVB and "
+        f"{lost['Monte Carlo EM']:.0f} for Monte Carlo EM",
+    )
+    assert max(COLUMNS, key=lambda column: guide[few, column]) == "wake-sleep"
+    appendix = table(AEVB, "marginal-likelihood-appendix-d")
+    below = sorted(annealed[cell] - appendix[cell] for cell in annealed)
+    assert abs(below[0]) < 0.5
+    says(AEVB, f"by {span(below[1:])} nats in five cells")
