@@ -815,6 +815,12 @@ def test_seeds_of_two_machines_are_put_together(done: Path, tmp_path: Path) -> N
     both = kept(page)
     assert both.keys() == {cell.path for cell in tiny().cells("full", 2)} - {missing.path}
     assert {path: both[path] for path in first} == first
+    # The picture is of the first seed whose run is here.
+    pictures = [tmp_path / f"{name}.png" for name in ("both", "second", "first")]
+    together = Collected(tiny(), "full", 2, tmp_path / "out", finished=both)
+    for collected, picture in zip((together, here, there), pictures, strict=True):
+        reconstructions(collected, picture, grid="sizes", columns=["VAE"])
+    assert pictures[0].read_bytes() == pictures[1].read_bytes() != pictures[2].read_bytes()
     # Of two lines of a cell the later counts, and blank ones nothing.
     cells = page / "tiny/cells.jsonl"
     lines = cells.read_text().splitlines()

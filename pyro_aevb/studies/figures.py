@@ -3,8 +3,8 @@ r"""Pictures of a study's cells: what a figure's declaration draws with.
 Each function takes the finished cells and a file, and draws what is there; where there is nothing
 it leaves no file. The declaration gives the rest, as in
 ``Figure("codes", "Test codes", codes, grid="protocol", rows=["128-64-2"])``, or, of a function with
-options, ``partial(codes, noise=0.1)``. Where a trained pair is needed it is that of the first seed,
-on the CPU.
+options, ``partial(codes, noise=0.1)``. Where a trained pair is needed it is that of the first seed
+whose run is in the study's directory, on the CPU.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -206,14 +206,14 @@ def _curve(
 def _trained(
     collected: Collected, grid: str, rows: Names, columns: Names
 ) -> Iterator[tuple[str, "Prepared"]]:
-    r"""The first seed's trained pairs, named by what tells them apart."""
+    r"""The trained pairs, each of the first seed that is here, named by what tells them apart."""
     keys = list(_keys(collected, grid, rows, columns))
     several = len({row for row, _ in keys}) > 1
     for row, column in keys:
-        for cell in collected.of(grid, row, column)[:1]:
-            if collected.reached(cell):
-                name = f"{_title(collected, grid, row)}, {column}" if several else column
-                yield name, collected.prepared(cell)
+        cells = [cell for cell in collected.of(grid, row, column) if collected.reached(cell)]
+        for cell in sorted(cells, key=lambda cell: cell.path in collected.elsewhere)[:1]:
+            name = f"{_title(collected, grid, row)}, {column}" if several else column
+            yield name, collected.prepared(cell)
 
 
 def _first(prepared: "Prepared", n: int) -> Tensor:
