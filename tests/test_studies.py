@@ -10,6 +10,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial, wraps
 from inspect import signature
@@ -749,6 +750,28 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file = declared(tmp_path / "tiny.py", "tiny()")
     with pytest.raises(KeyboardInterrupt, match="the same command goes on from here"):
         study(file, seeds=1, out=str(tmp_path / "out"), show=False)
+
+
+def test_a_page_keeps_each_cell_as_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine that goes away before the page is written, what is finished is not lost."""
+
+    def interrupted(cells: list, out: Path, *args: object) -> Iterator:
+        yield work(cells[0], out)
+        yield cells[1], "it failed"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyro_aevb.studies.work.run_cells", interrupted)
+    file, page = declared(tmp_path / "tiny.py", "tiny()"), tmp_path / "page"
+    with pytest.raises(KeyboardInterrupt):
+        study(file, seeds=1, out=str(tmp_path / "out"), page=str(page), show=False)
+    assert not (page / "tiny.md").exists()
+    cell, other = tiny().cells("full", 1)
+    here = Collected(tiny(), "full", 1, tmp_path / "out").number(cell, "test/elbo")
+    cells = kept(page)
+    there = Collected(tiny(), "full", 1, tmp_path / "elsewhere", finished=cells)
+    assert list(cells) == [cell.path] and there.number(cell, "test/reconstruction") < -1
+    np.testing.assert_equal(there.number(cell, "test/elbo"), here)
+    assert [c for c, _ in there.unfinished] == [other]
 
 
 # What a page keeps

@@ -141,6 +141,7 @@ def write_cells(path: Path, study: str, scale: Scale, cells: Mapping[Path, Known
         for key in sorted(cells)
     )
     beside = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside.write_text("".join(f"{line}\n" for line in lines))
     os.replace(beside, path)
 

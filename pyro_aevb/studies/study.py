@@ -72,9 +72,11 @@ def study(
     from tqdm import tqdm
 
     from pyro_aevb.preparation import choose_device
+    from pyro_aevb.runs import Run
     from pyro_aevb.studies.collect import Collected
-    from pyro_aevb.studies.known import CELLS, read_cells
+    from pyro_aevb.studies.known import CELLS, Known, read_cells, write_cells
     from pyro_aevb.studies.page import write_page
+    from pyro_aevb.studies.records import Record
     from pyro_aevb.studies.work import run_cells
 
     called, declared = find(name)
@@ -133,7 +135,10 @@ def study(
         try:
             for cell, why in run_cells(todo, folder, device, root, jobs, backend):
                 bar.update()
-                if why is not None:
+                if why is None:  # at once, whatever becomes of the others and of this machine
+                    known = Known.of(Record.of(cell, folder), Run(folder / cell.path))
+                    write_cells(cells, called, scale, {cell.path: known})
+                else:
                     failed.append(f"{cell}: {why}")
                     bar.write(f"failed: {failed[-1]}", file=sys.stderr)
         except KeyboardInterrupt:
