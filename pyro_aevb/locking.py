@@ -25,3 +25,12 @@ def alone(lock: Path, refusal: str) -> Iterator[None]:
             yield
     except Timeout:
         raise UsageError(refusal) from None
+
+
+@contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    r"""Hold a lock, after whoever has it; for what takes a moment."""
+    from filelock import FileLock
+
+    with FileLock(lock):
+        yield

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from joblib import Parallel, delayed
 
 import pyro_aevb
 from pyro_aevb.errors import UsageError
@@ -327,6 +328,9 @@ def test_findings_are_those_that_stand_beside_the_page(tmp_path: Path) -> None:
     (tmp_path / "page" / "t" / "findings.md").write_text("x is better, by 13 nats.\n")
     write_page(collected, "t", tmp_path / "page")
     assert "## Findings\n\nx is better, by 13 nats.\n\n## Tables" in page.read_text()
+    (tmp_path / "page" / "t" / "findings.md").write_bytes(b"\xfcber")
+    _, missing = write_page(collected, "t", tmp_path / "page")
+    assert len(missing) == 1 and missing[0].startswith("findings.md: UnicodeDecodeError")
 
 
 def test_a_grid_may_have_fewer_seeds_than_are_asked_for(tmp_path: Path) -> None:
@@ -758,6 +762,7 @@ def test_a_page_keeps_each_cell_as_it_ends(tmp_path: Path, monkeypatch: pytest.M
     def interrupted(cells: list, out: Path, *args: object) -> Iterator:
         yield work(cells[0], out)
         yield cells[1], "it failed"
+        yield cells[1], None  # a record that is not seen here yet
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pyro_aevb.studies.work.run_cells", interrupted)
@@ -772,6 +777,48 @@ def test_a_page_keeps_each_cell_as_it_ends(tmp_path: Path, monkeypatch: pytest.M
     assert list(cells) == [cell.path] and there.number(cell, "test/reconstruction") < -1
     np.testing.assert_equal(there.number(cell, "test/elbo"), here)
     assert [c for c, _ in there.unfinished] == [other]
+
+
+def test_a_cell_that_cannot_be_kept_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    def changed(cells: list, out: Path, *args: object) -> Iterator:
+        for cell in cells:
+            yield work(cell, out)
+            settings = json.loads((out / cell.path.parent / "seed0.json").read_text())
+            settings["settings"]["num_samples"] = 6
+            (out / cell.path.parent / "seed0.json").write_text(json.dumps(settings))
+
+    monkeypatch.setattr("pyro_aevb.studies.work.run_cells", lambda *a: reversed([*changed(*a)]))
+    file = declared(tmp_path / "tiny.py", "tiny()")
+    outcome = study(file, seeds=1, out=str(tmp_path / "out"))
+    said = capfd.readouterr().err
+    assert said.count("is finished, not yet on the page: num_samples was 6 and is now 5;") == 2
+    assert outcome.page.is_file()
+
+
+def test_lines_of_several_commands_are_all_kept(done: Path, tmp_path: Path) -> None:
+    cells = kept(without_runs(done, tmp_path))
+    known, file = next(iter(cells.values())), tmp_path / "cells.jsonl"
+
+    def write(number: int) -> None:
+        for seed in range(20):
+            write_cells(file, "t.py", "full", {Path(f"cells/{number}/seed{seed}"): known})
+
+    Parallel(4, backend="loky")(delayed(write)(number) for number in range(4))
+    assert len(read_cells(file, "t.py", "full")) == 80
+
+
+def test_fewer_epochs_than_a_run_has_are_refused(tmp_path: Path) -> None:
+    (cell,) = tiny((1,), special={("2", "AE"): None}).cells("full", 1)
+    assert work(cell, tmp_path)[1] is None
+    shorter = replace(cell, looks=(1,))
+    assert not Record.of(shorter, tmp_path).missing(shorter, tmp_path)  # it was scored there, too
+    record = Record.of(cell, tmp_path)
+    del record.looks["1"]
+    record.write(cell, tmp_path)
+    with pytest.raises(UsageError, match="trained for 2 epochs, and is now to be scored after 1"):
+        Record.of(shorter, tmp_path)
 
 
 # What a page keeps

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.locking import in_turn
 from pyro_aevb.runs import Run, seconds_per_epoch
 from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Scale
 from pyro_aevb.studies.records import SECTIONS, Record, difference, of_another_length, source_of
@@ -134,16 +135,17 @@ def _parsed(given: dict[str, Any]) -> tuple[Path, Known]:
 
 
 def write_cells(path: Path, study: str, scale: Scale, cells: Mapping[Path, Known]) -> None:
-    r"""Put cells into a ``cells.jsonl``; others that it has stay."""
-    cells = {**read_cells(path, study, scale), **cells}
-    lines = (
-        json.dumps({"study": study, "scale": scale, "cell": key.as_posix(), **asdict(cells[key])})
-        for key in sorted(cells)
-    )
-    beside = path.with_name(path.name + ".part")
+    r"""Put cells into a ``cells.jsonl``; others that it has stay, and those of other commands."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside.write_text("".join(f"{line}\n" for line in lines))
-    os.replace(beside, path)
+    beside = path.with_name(path.name + ".part")
+    with in_turn(path.with_name(path.name + ".lock")):
+        cells = {**read_cells(path, study, scale), **cells}
+        lines = (
+            json.dumps({"study": study, "scale": scale, "cell": key.as_posix(), **asdict(known)})
+            for key, known in sorted(cells.items(), key=lambda item: item[0])
+        )
+        beside.write_text("".join(f"{line}\n" for line in lines))
+        os.replace(beside, path)
 
 
 def _numbers(record: Record, run: Run) -> Numbers:

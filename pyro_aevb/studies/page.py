@@ -66,7 +66,8 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
     if collected.scale == "smoke":
         parts.append(SMOKE)
     if (beside / FINDINGS).is_file():
-        parts += ["## Findings", (beside / FINDINGS).read_text(encoding="utf-8")]
+        read = partial((beside / FINDINGS).read_text, encoding="utf-8")
+        parts += ["## Findings", attempt(FINDINGS, read)]
     parts += ["## Tables", LEGEND]
     remarked: set[int] = set()
     for table in study.tables:

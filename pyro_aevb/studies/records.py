@@ -63,6 +63,10 @@ class Record:
             said = f"{file} has changed"
         if said is None and cell.settings.get("schedule") in OVER_THE_RUN:
             said = of_another_length(cell, Run(run).settings.get("epochs", cell.looks[-1]))
+        last = cell.looks[-1]
+        trained = max((len(Run(run).history), *map(int, record.looks)))
+        if said is None and trained > last and str(last) not in record.looks:
+            said = f"it was trained for {trained} epochs, and is now to be scored after {last}"
         if said is not None:
             raise UsageError(f"{said}; {again}")
         for name, now in asked["scores"].items():

@@ -14,7 +14,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.locking import alone
 
 if TYPE_CHECKING:
-    from pyro_aevb.studies.declarations import Cell, Study
+    from pyro_aevb.studies.declarations import Cell, Scale, Study
 
 SHIPPED = ("aevb", "bayesian_autoencoders")
 
@@ -72,11 +72,9 @@ def study(
     from tqdm import tqdm
 
     from pyro_aevb.preparation import choose_device
-    from pyro_aevb.runs import Run
     from pyro_aevb.studies.collect import Collected
-    from pyro_aevb.studies.known import CELLS, Known, read_cells, write_cells
+    from pyro_aevb.studies.known import CELLS, read_cells, write_cells
     from pyro_aevb.studies.page import write_page
-    from pyro_aevb.studies.records import Record
     from pyro_aevb.studies.work import run_cells
 
     called, declared = find(name)
@@ -117,6 +115,8 @@ def study(
     unfinished = {cell.path for cell, _ in before.unfinished}
     todo = [cell for cell in chosen if cell.path in unfinished and not page_only]
     failed: list[str] = []
+    if todo:
+        write_cells(cells, called, scale, before.finished_here())
     with (
         alone(
             folder / "study.lock",
@@ -135,12 +135,11 @@ def study(
         try:
             for cell, why in run_cells(todo, folder, device, root, jobs, backend):
                 bar.update()
-                if why is None:  # at once, whatever becomes of the others and of this machine
-                    known = Known.of(Record.of(cell, folder), Run(folder / cell.path))
-                    write_cells(cells, called, scale, {cell.path: known})
-                else:
+                if why is not None:
                     failed.append(f"{cell}: {why}")
                     bar.write(f"failed: {failed[-1]}", file=sys.stderr)
+                elif (why := _keep(cell, folder, cells, called, scale)) is not None:
+                    bar.write(f"{cell} is finished, not yet on the page: {why}", file=sys.stderr)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the same command goes on from here; what there is lies in {folder}"
@@ -189,6 +188,27 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
 
 def _name(cell: "Cell") -> str:
     return cell.path.parent.relative_to("cells").as_posix()
+
+
+def _keep(cell: "Cell", folder: Path, cells: Path, study: str, scale: "Scale") -> str | None:
+    r"""Put a finished cell on the page at once, whatever becomes of the others and of the machine.
+
+    Returns:
+        Why it cannot be put there, if so: the end of the command tries it again.
+    """
+    from pyro_aevb.runs import Run
+    from pyro_aevb.studies.known import Known, write_cells
+    from pyro_aevb.studies.records import Record
+
+    try:
+        record = Record.of(cell, folder)
+        if record.missing(cell, folder):
+            return f"its record is not in {folder} yet"
+        known = Known.of(record, Run(folder / cell.path))
+        write_cells(cells, study, scale, {cell.path: known})
+    except (OSError, UsageError) as error:
+        return str(error)
+    return None
 
 
 def _claim(folder: Path, name: str, scale: str) -> None:
