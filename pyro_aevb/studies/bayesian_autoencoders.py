@@ -212,7 +212,7 @@ search = Grid(
         },
     },
     smoke=SMOKE,
-    smoke_rows=("128-64-2, cosine 2e-3, output bias",),
+    smoke_rows=PULLED[1:],
     row_title="training",
     most_seeds=1,
     chosen="nothing: these are the candidates, for one small and one large code, one seed of each; "
