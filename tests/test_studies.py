@@ -1234,7 +1234,7 @@ def test_every_declared_setting_is_one(name: str) -> None:
 
 def test_published_values_differ_as_the_slides_say() -> None:
     """The slides give the loss through noise beside each value, so slips of the pen show."""
-    from pyro_aevb.studies.bayesian_autoencoders import CLEAN, MLPS, NOISY_PUBLISHED
+    from pyro_aevb.studies.wacker_ibarrondo import CLEAN, MLPS, NOISY_PUBLISHED
 
     losses = {
         "Bayesian NN": (-2.8, -12.1, -16.5, -36.7, -13.4, -13.6, -39.2),
