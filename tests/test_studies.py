@@ -26,6 +26,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.runs import Run
 from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.collect import Collected
+from pyro_aevb.studies.entries import Entry
 from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
 from pyro_aevb.studies.known import Known, read_cells, write_cells
 from pyro_aevb.studies.page import write_page
@@ -301,7 +302,7 @@ def test_tables_have_the_means_and_spreads_of_numpy(tmp_path: Path) -> None:
 def test_lower_can_be_better_and_one_seed_has_no_spread(tmp_path: Path) -> None:
     study = two_tables(lower_is_better=True)
     collected = fake(study, tmp_path, {("a", "x"): [-9.0], ("a", "y"): [-21.0]})
-    worse, better = (collected.entry(study.tables[0], ("a", column)) for column in "xy")
+    worse, better = (Entry.of(collected, study.tables[0], ("a", column)) for column in "xy")
     assert (worse.gain, better.gain) == (-1.0, 1.0)
     assert worse.spread is None and worse.mean == -9.0
 
@@ -365,7 +366,7 @@ def test_what_is_left_to_do_is_judged_by_cells_that_are_most_like_it(tmp_path: P
 def test_ratios_are_taken_seed_by_seed(tmp_path: Path) -> None:
     study = two_tables(relative_to="x")
     values = {("a", "x"): [-2.0, -4.0, -8.0], ("a", "y"): [-1.0, -6.0]}
-    entry = fake(study, tmp_path, values).entry(study.tables[0], ("a", "y"))
+    entry = Entry.of(fake(study, tmp_path, values), study.tables[0], ("a", "y"))
     np.testing.assert_allclose(entry.values, [0.5, 1.5])
 
 
@@ -447,8 +448,8 @@ def test_cells_are_ordinary_runs(done: Path) -> None:
     ae, vae = collected.cells
     run = pyro_aevb.Run.open(done / vae.path)
     value = run.results["metrics"]["reconstruction"]["value"]
-    assert collected.entry(tiny().tables[0], ("2", "VAE")).mean == value
-    assert collected.entry(tiny().tables[1], ("2", "AE")).undefined
+    assert Entry.of(collected, tiny().tables[0], ("2", "VAE")).mean == value
+    assert Entry.of(collected, tiny().tables[1], ("2", "AE")).undefined
     assert [row["elbo"] for row in run.history][-1] == collected.number(vae, "history/elbo")
     # By hand, with the same settings: the same run.
     by_hand = pyro_aevb.fit(**{**vae.settings, "epochs": 2}, out=str(done / "by_hand"), show=False)
@@ -971,7 +972,7 @@ def test_cells_of_other_settings_are_not_taken_up(done: Path, tmp_path: Path) ->
     def said(study: Study) -> str:
         collected = Collected(study, "full", 1, tmp_path / "out", finished=cells)
         (reason,) = [why for cell, why in collected.unfinished if cell.column == "VAE"]
-        assert collected.entry(study.tables[1], ("2", "VAE")).mean is None
+        assert Entry.of(collected, study.tables[1], ("2", "VAE")).mean is None
         return reason
 
     known = "not run yet; an earlier one is another: "
@@ -1045,9 +1046,9 @@ def test_times_of_two_machines_are_not_compared(done: Path, tmp_path: Path) -> N
     for machine, number in ((cells[vae.path].machine, 1), ("another", 0)):
         cells[ae.path] = replace(cells[ae.path], machine=machine)
         collected = Collected(tiny(), "full", 1, tmp_path / "out", finished=cells)
-        assert len(collected.entry(table, ("2", "AE")).values) == number
+        assert len(Entry.of(collected, table, ("2", "AE")).values) == number
         sizes = replace(table, quantity="parameters")
-        assert len(collected.entry(sizes, ("2", "AE")).values) == 1
+        assert len(Entry.of(collected, sizes, ("2", "AE")).values) == 1
 
 
 LINE = {"study": "s", "scale": "full", "cell": "c", "settings": {}, "scores": {}, "seconds": 1}

@@ -1,7 +1,6 @@
 r"""What the cells of a study say so far: numbers over seeds, histories, trained pairs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,53 +8,12 @@ import numpy as np
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs import Run
-from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Key, Scale, Study, Table
+from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Key, Scale, Study
 from pyro_aevb.studies.known import CLOCK, IMAGES, Elsewhere, Known, sources
 from pyro_aevb.studies.records import Record, failure
 
 if TYPE_CHECKING:
     from pyro_aevb.preparation import Prepared
-
-
-@dataclass(frozen=True)
-class Entry:
-    r"""One number of a table: its values over seeds, and what was published.
-
-    Arguments:
-        values: One for each seed that is there; NaN where the quantity is not defined.
-        published: The value to compare with.
-        lower_is_better: Otherwise higher is.
-    """
-
-    values: np.ndarray
-    published: float | None = None
-    lower_is_better: bool = False
-
-    @property
-    def mean(self) -> float | None:
-        r"""The mean over seeds; None where there is none, or where it is not defined."""
-        return float(self.values.mean()) if self.measured else None
-
-    @property
-    def spread(self) -> float | None:
-        r"""The standard deviation over seeds, with n - 1; None of fewer than two."""
-        return float(self.values.std(ddof=1)) if self.measured and len(self.values) > 1 else None
-
-    @property
-    def measured(self) -> bool:
-        return len(self.values) > 0 and bool(np.isfinite(self.values).all())
-
-    @property
-    def undefined(self) -> bool:
-        r"""Whether there are runs, in which the quantity is not defined."""
-        return len(self.values) > 0 and not self.measured
-
-    @property
-    def gain(self) -> float | None:
-        r"""By how much the mean is better than what was published; negative if it is worse."""
-        if self.mean is None or self.published is None:
-            return None
-        return (self.mean - self.published) * (-1 if self.lower_is_better else 1)
 
 
 class Collected:
@@ -252,29 +210,6 @@ class Collected:
     def _here(self, cell: Cell) -> None:
         if cell.path in self.elsewhere:
             raise Elsewhere(f"the run of {cell} is not here")
-
-    def entry(self, table: Table, key: Key) -> Entry:
-        r"""One number of a table."""
-        values = []
-        for cell in self.of(table.grid, *key):
-            value = self.number(cell, table.quantity)
-            if value is not None and table.relative_to is not None:
-                value = self._relative(value, cell, table)
-            if value is not None:
-                values.append(value)
-        published = table.published.values.get(key) if table.published else None
-        return Entry(np.array(values, dtype=float), published, table.lower_is_better)
-
-    def _relative(self, value: float, cell: Cell, table: Table) -> float | None:
-        assert table.relative_to is not None
-        for other in self.of(table.grid, cell.row, table.relative_to):
-            if other.seed == cell.seed:
-                machines = {self.known[path].machine for path in (other.path, cell.path)}
-                if table.quantity == "seconds_per_epoch" and len(machines) > 1:
-                    return None
-                base = self.number(other, table.quantity)
-                return None if base is None else value / base
-        return None
 
     def keys(self, grid: str) -> Sequence[Key]:
         return self.study.grid(grid).keys(self.scale)

@@ -11,6 +11,7 @@ import pyro_aevb
 from pyro_aevb.errors import UsageError
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declarations import Figure, Key, Table, slug
+from pyro_aevb.studies.entries import Entry
 from pyro_aevb.studies.known import CELLS, Elsewhere, write_cells
 from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
 from pyro_aevb.tables import markdown_table
@@ -145,7 +146,7 @@ def _best(collected: Collected, tables: list[Table], key: Key) -> tuple[float, s
     found = []
     for table in tables:
         if key in collected.keys(table.grid):
-            entry = collected.entry(table, key)
+            entry = Entry.of(collected, table, key)
             if entry.gain is not None:
                 found.append((entry.gain, f"{entry.mean:.{table.places}f}", table.title))
     return max(found, default=None)

@@ -1,7 +1,8 @@
 r"""A study's tables as Markdown, CSV and LaTeX."""
 
-from pyro_aevb.studies.collect import Collected, Entry
+from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declarations import Key, Table
+from pyro_aevb.studies.entries import Entry
 from pyro_aevb.tables import csv_table, latex_table, markdown_table
 
 BETTER, WORSE = "▲", "▼"
@@ -29,7 +30,7 @@ def as_csv(collected: Collected, table: Table) -> str:
     remarks = table.published.remarks if table.published else {}
     rows = []
     for key in collected.keys(table.grid):
-        entry = collected.entry(table, key)
+        entry = Entry.of(collected, table, key)
         rows.append(
             {
                 "row": key[0],
@@ -60,7 +61,7 @@ def _printed(collected: Collected, table: Table) -> tuple[list[str], list[list[s
 
 def _text(collected: Collected, table: Table, key: Key) -> str:
     r"""``mean ± spread [seeds] (mark published)``, as far as there is any of it."""
-    entry, parts = collected.entry(table, key), []
+    entry, parts = Entry.of(collected, table, key), []
     if entry.undefined:
         parts.append("not defined")
     if entry.mean is not None:
