@@ -77,6 +77,10 @@ def test_how_many_seeds_there_are() -> None:
     assert {counts[row, f] for row in fewer for f in ("Bayesian NN", "Hybrid")} == {1}
     *others, last = fewer
     says(BAYESIAN, f"have three seeds, and the others but at {', '.join(others)} and {last}")
+    reached = table(BAYESIAN, REACHED, "seeds")
+    assert {count for (row, _), count in reached.items() if row in MLPS} == {2, 3}
+    aware = table(BAYESIAN, AWARE, "seeds")
+    assert {row for (row, _), count in aware.items() if count > 1} == {"128-64-2"}
 
 
 def test_seeds_of_point_weights_differ_by_as_much_as_is_said() -> None:
