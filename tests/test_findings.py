@@ -81,6 +81,8 @@ def test_how_many_seeds_there_are() -> None:
     assert {count for (row, _), count in reached.items() if row in MLPS} == {2, 3}
     aware = table(BAYESIAN, AWARE, "seeds")
     assert {row for (row, _), count in aware.items() if count > 1} == {"128-64-2"}
+    conv = [{f: n for (row, f), n in t.items() if row == "conv 32"} for t in (seeds, reached)]
+    assert conv == 2 * [dict.fromkeys(("AE", "Bayesian NN", "VAE", "Hybrid", "AAE"), 1)]
 
 
 def test_seeds_of_point_weights_differ_by_as_much_as_is_said() -> None:

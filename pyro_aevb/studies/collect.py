@@ -1,4 +1,4 @@
-r"""What the cells of a study say so far: numbers over seeds, histories, trained pairs."""
+r"""What the cells of a study say so far: numbers, histories, trained pairs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
