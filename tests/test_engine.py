@@ -11,6 +11,7 @@ from torch import nn
 import pyro_aevb.engine.inductor
 import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.corruption import GaussianNoise
 from pyro_aevb.data.splits import DataSet, Split
 from pyro_aevb.engine import products
 from pyro_aevb.engine.capture import NotCapturable, capture
@@ -19,6 +20,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.inspection import inspect
 from pyro_aevb.objectives import make_objective
+from pyro_aevb.objectives.elbo import TraceELBO
 from pyro_aevb.pairs import load_pair
 from pyro_aevb.training.loop import Trainer, seed_everything
 from pyro_aevb.training.step import Step
@@ -65,14 +67,15 @@ def run(step, index, kl_scale=0.3, seed=3):
     torch.manual_seed(seed)
     step.kl_scale = kl_scale
     with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        loss = step(index)
+        # What particles share is not made by the step, which is taken for each.
+        loss = step(index, *([step.data.take(index)] if step.phase.particles > 1 else []))
     gradients = {k: v.grad.clone() for k, v in step.parameters.items() if v.grad is not None}
     return loss, gradients
 
 
 def compile_step(step, index):
     with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        step.compile(index)
+        step.compile(index, step.data.take(index) if step.phase.particles > 1 else None)
 
 
 def assert_equal(one, other, rtol):
@@ -96,6 +99,32 @@ def test_a_captured_step_is_the_eager_one(pair, objective, particles, monkeypatc
     compile_step(step, index)
     assert_equal(eager[0], run(step, index, 1.0), 1e-5)
     assert_equal(eager[1], run(step, other, 0.3), 1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_particles_that_draw_weights_are_averaged_one_by_one(compiled, monkeypatch):
+    monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", uncompiled)
+    step = make_step("weights", "elbo", 3)
+    assert step.phase.particles == 3
+    x = step.data.take(torch.arange(B))
+    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
+        if compiled:
+            step.compile(torch.arange(B), x)
+        torch.manual_seed(3)
+        loss = step(torch.arange(B), x)
+        torch.manual_seed(3)
+        whole = TraceELBO(3).differentiable_loss(step.pair.model, step.pair.guide, x) / 60
+        expected = torch.autograd.grad(whole, list(step.parameters.values()))
+    gradients = {name: parameter.grad for name, parameter in step.parameters.items()}
+    assert_equal((whole, dict(zip(gradients, expected, strict=True))), (loss, gradients), 1e-5)
+
+
+def test_particles_with_work_in_common_are_averaged_at_once():
+    assert make_step("mlp", "elbo", 3).phase.particles == 1  # the encoder's
+    assert make_step("weights", "iwae", 3).phase.particles == 1  # inside a logarithm
+    pair = make_step("weights").pair
+    algorithm = SVI(pair, make_objective("elbo", 3), "shared", GaussianNoise(0.1))
+    assert algorithm.phases[0].particles == 1  # the corrupted data
 
 
 @pytest.mark.parametrize("noise", ["local", "flipout"])

@@ -65,7 +65,11 @@ class Noisy(nn.Module):
 # none for the first process.
 CASES = {
     "vae": ("VAE", {"latent_dim": 4, "hidden": [30]}, {"schedule": "cosine", "kl_warm_up": 2}),
-    "weights": (BAYESIAN, SMALL, {"optimizer": "sgd", "lr": 0.01, "batch_size": 108}),
+    "weights": (
+        BAYESIAN,
+        SMALL,
+        {"optimizer": "sgd", "lr": 0.01, "batch_size": 108, "particles": 2},
+    ),
     "local": (BAYESIAN, SMALL, {"weight_noise": "local", "patience": 1}),
     "iwae": ("VAE", {"latent_dim": 4, "hidden": [30]}, {"objective": "iwae", "particles": 3}),
     "corrupted": (

@@ -46,6 +46,8 @@ class Phase:
         optimizer_options: By the name of an optimizer, what it takes in place of torch's defaults
             where the run leaves them: ``{"adam": {"betas": (0.5, 0.999)}}``.
         eager: Why the loss cannot be captured; None where it may be tried.
+        particles: How many evaluations of `loss`, each with draws of its own, a step averages. They
+            are taken one after the other, each with its gradient, so that one alone is in memory.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Phase:
     rate: float = 1.0
     optimizer_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     eager: str | None = None
+    particles: int = 1
 
 
 class Algorithm:

@@ -24,7 +24,8 @@ class Step:
 
     Called with the index of a batch, a step leaves the gradients in ``.grad`` of the phase's
     parameters, and of no other, and returns the loss, detached. The batch is made in the step, so
-    that it is compiled too, or given, where several phases look at the same one. ``kl_scale``
+    that it is compiled too, or given, where several phases or particles look at the same one. Of a
+    phase with several particles one evaluation is compiled, and called for each. ``kl_scale``
     multiplies the log-probabilities of the latent sites. Both ways draw from torch's generators,
     on a CPU the same numbers.
     Run inside ``pair.active()`` and ``WholeBatch()``, in several processes after
@@ -54,7 +55,6 @@ class Step:
         assert description is not None, "inspect the pair first"
         self.latent = description.kl_sites()
         self.parameters = dict(self.phase.parameters)
-        self._unused: list[Tensor] = []
         # One tensor, filled anew where the weight changes, so that a CUDA graph reads it.
         self._scale = torch.ones((), device=self.data.images.device)
 
@@ -84,7 +84,8 @@ class Step:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             index = torch.arange(3, device=device) % len(self.data)
             few = self.data.take(index)
-            self._draws = Draws(lambda x: self._eagerly(x, index[: len(x)]), few, self.pair.name)
+            self._forget_gradients()
+            self._draws = Draws(lambda x: self._evaluate(x, index[: len(x)]), few, self.pair.name)
         self._reached = [p for p in self.parameters.values() if p.grad is not None]
         self._averages = []
         with torch.no_grad():
@@ -126,7 +127,7 @@ class Step:
 
         def step(index: Tensor, kl_scale: Tensor, *given: Tensor) -> list[Tensor]:
             with self._rows(index, *given) as rows, ScaleSites(kl_scale, self.latent):
-                loss = self.phase.loss(*rows)
+                loss = self.phase.loss(*rows) / self.phase.particles
             values = list(self.parameters.values())
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
             reached = dict(zip(self.parameters, gradients, strict=True))
@@ -145,25 +146,46 @@ class Step:
         )
         self._compiled = compile_captured(captured, example, same_draws=not index.is_cuda)
         self._used = list(used.values())
-        self._unused = [v for k, v in self.parameters.items() if k not in used]
 
     def __call__(self, index: Tensor, x: Tensor | None = None) -> Tensor:
         index = index.to(self.data.images.device)
         given = [] if x is None else [x]
-        if self._compiled is not None and len(index) == self._size:
-            loss, *results = self._compiled(index, self._scale, *given)
-            gradients = results if given else results[1:]
-            for parameter, gradient in zip(self._used, gradients, strict=True):
-                parameter.grad = gradient
-            for parameter in self._unused:  # what another phase may have left
-                parameter.grad = None
-        else:
-            with self._rows(index, *given) as rows, ScaleSites(self.kl_scale, self.latent):
-                loss = self._eagerly(*rows)
+        compiled = self._compiled is not None and len(index) == self._size
+        evaluate = self._replay if compiled else self._eagerly
+        self._forget_gradients()
+        losses = [evaluate(index, *given) for _ in range(self.phase.particles)]
+        loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
         if self._draws is None:
             return loss
         self._check_reached()
         return self.group.mean(self._reached, self._averages, loss, len(index))
+
+    def _replay(self, index: Tensor, *given: Tensor) -> Tensor:
+        assert self._compiled is not None
+        loss, *results = self._compiled(index, self._scale, *given)
+        gradients = results if given else results[1:]
+        for parameter, gradient in zip(self._used, gradients, strict=True):
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                parameter.grad += gradient
+        return loss
+
+    def _eagerly(self, index: Tensor, *given: Tensor) -> Tensor:
+        with self._rows(index, *given) as rows, ScaleSites(self.kl_scale, self.latent):
+            return self._evaluate(*rows)
+
+    def _evaluate(self, x: Tensor, index: Tensor) -> Tensor:
+        r"""One particle's part of the loss, whose gradient is added to the parameters'."""
+        loss = self.phase.loss(x, index) / self.phase.particles
+        if loss.requires_grad:
+            loss.backward(inputs=list(self.parameters.values()))
+        return loss.detach()
+
+    def _forget_gradients(self) -> None:
+        r"""Also those that another phase may have left."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     @contextmanager
     def _rows(self, index: Tensor, *given: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -184,11 +206,3 @@ class Step:
                     f"parameter {name!r} of {self.pair.name} gets a gradient from some batches "
                     "only, which several processes cannot share; train it in one process"
                 )
-
-    def _eagerly(self, x: Tensor, index: Tensor) -> Tensor:
-        for parameter in self.parameters.values():
-            parameter.grad = None
-        loss = self.phase.loss(x, index)
-        if loss.requires_grad:
-            loss.backward(inputs=list(self.parameters.values()))
-        return loss.detach()

@@ -2,6 +2,7 @@ r"""Stochastic variational inference: gradient ascent on an objective."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import copy
 from typing import Any
 
 import pyro
@@ -92,15 +93,30 @@ class SVI(Algorithm):
         self.objective: Any = objective
         self.num_data = description.plate_size
         self.parameters = pair.trainable()
-        loss, eager = self._loss, None
+        loss, eager, particles = self._loss, None, 1
         if not hasattr(objective, "differentiable_loss"):
             loss = self._loss_with_gradients
             eager = f"{self.title} has no differentiable_loss, only loss_and_grads"
-        self.phases = [Phase("svi", loss, self.parameters, eager=eager)]
+        elif self._particles_share_nothing():
+            self.objective, particles = copy(objective), objective.num_particles
+            self.objective.num_particles = 1
+            self.once = particles == 1
+        self.phases = [Phase("svi", loss, self.parameters, particles=particles, eager=eager)]
 
     @property
     def title(self) -> str:
         return type(self.objective).__name__
+
+    def _particles_share_nothing(self) -> bool:
+        r"""Whether the objective is a mean over particles that have no computation in common.
+
+        Where weights are drawn each has nets of its own. Codes alone share the encoder's work, and
+        corrupted data are drawn once for all particles.
+        """
+        assert self.pair.description is not None
+        drawn = self.pair.description.global_sites and self.corruption is None
+        objective = self.objective
+        return bool(drawn) and type(objective) is TraceELBO and not objective.vectorize_particles
 
     def _loss(self, x: Tensor, index: Tensor) -> Tensor:
         guide = self._guide(x)
