@@ -101,10 +101,28 @@ def test_a_captured_step_is_the_eager_one(pair, objective, particles, monkeypatc
     assert_equal(eager[1], run(step, other, 0.3), 1e-5)
 
 
+class Offset(nn.Module):
+    r"""Pixels of logits w, drawn around a sum of two parameters, which have one gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.base = nn.Parameter(torch.zeros(1, 28, 28))
+        self.offset = nn.Parameter(torch.zeros(1, 28, 28))
+
+    def model(self, x):
+        w = pyro.sample("w", dist.Normal(torch.zeros(1, 28, 28), 1).to_event(3))
+        with pyro.plate("data", 60, subsample_size=len(x)):
+            pyro.sample("x", dist.Bernoulli(logits=w.expand(x.shape)).to_event(3), obs=x)
+
+    def guide(self, x):
+        pyro.sample("w", dist.Normal(self.base + self.offset, 1).to_event(3))
+
+
+@pytest.mark.parametrize("pair", ["weights", "offset"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_particles_that_draw_weights_are_averaged_one_by_one(compiled, monkeypatch):
+def test_particles_that_draw_weights_are_averaged_one_by_one(compiled, pair, monkeypatch):
     monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", uncompiled)
-    step = make_step("weights", "elbo", 3)
+    step = make_step(pair if pair in PAIRS else load_pair(Offset()), "elbo", 3)
     assert step.phase.particles == 3
     x = step.data.take(torch.arange(B))
     with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
@@ -120,7 +138,6 @@ def test_particles_that_draw_weights_are_averaged_one_by_one(compiled, monkeypat
 
 
 def test_particles_with_work_in_common_are_averaged_at_once():
-    assert make_step("mlp", "elbo", 3).phase.particles == 1  # the encoder's
     assert make_step("weights", "iwae", 3).phase.particles == 1  # inside a logarithm
     pair = make_step("weights").pair
     algorithm = SVI(pair, make_objective("elbo", 3), "shared", GaussianNoise(0.1))
@@ -145,7 +162,7 @@ def test_weight_noise_is_captured(noise, monkeypatch):
 
 @pytest.mark.parametrize(
     "pair, objective, particles",
-    [("mlp", "elbo", 1), ("conv", "elbo", 1), ("hierarchical", "iwae", 3), ("weights", "elbo", 1)],
+    [("mlp", "elbo", 1), ("conv", "elbo", 1), ("hierarchical", "iwae", 3), ("weights", "elbo", 2)],
 )
 def test_a_compiled_step_is_the_eager_one(pair, objective, particles):
     step = make_step(pair, objective, particles)

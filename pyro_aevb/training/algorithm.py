@@ -47,7 +47,9 @@ class Phase:
             where the run leaves them: ``{"adam": {"betas": (0.5, 0.999)}}``.
         eager: Why the loss cannot be captured; None where it may be tried.
         particles: How many evaluations of `loss`, each with draws of its own, a step averages. They
-            are taken one after the other, each with its gradient, so that one alone is in memory.
+            are taken one after the other, each with its gradient, so that one alone is in memory;
+            `once` is to be false, since all look at one batch. Not for a loss that leaves its
+            gradient itself.
     """
 
     name: str

@@ -136,7 +136,7 @@ class Step:
             return [loss.detach(), *made, *(g for g in gradients if g is not None)]
 
         index = index.to(self.data.images.device)
-        given = [] if x is None else [x]
+        given = self._given(x)
         example = (index, self._scale, *given)
         captured = capture(
             step,
@@ -149,7 +149,7 @@ class Step:
 
     def __call__(self, index: Tensor, x: Tensor | None = None) -> Tensor:
         index = index.to(self.data.images.device)
-        given = [] if x is None else [x]
+        given = self._given(x)
         compiled = self._compiled is not None and len(index) == self._size
         evaluate = self._replay if compiled else self._eagerly
         self._forget_gradients()
@@ -160,15 +160,18 @@ class Step:
         self._check_reached()
         return self.group.mean(self._reached, self._averages, loss, len(index))
 
+    def _given(self, x: Tensor | None) -> list[Tensor]:
+        assert x is not None or self.phase.particles == 1, "give the batch that particles share"
+        return [] if x is None else [x]
+
     def _replay(self, index: Tensor, *given: Tensor) -> Tensor:
         assert self._compiled is not None
         loss, *results = self._compiled(index, self._scale, *given)
         gradients = results if given else results[1:]
         for parameter, gradient in zip(self._used, gradients, strict=True):
-            if parameter.grad is None:
-                parameter.grad = gradient
-            else:
-                parameter.grad += gradient
+            # Not in place: two gradients may be one tensor, as those of the terms of a sum.
+            earlier = parameter.grad
+            parameter.grad = gradient if earlier is None else earlier + gradient
         return loss
 
     def _eagerly(self, index: Tensor, *given: Tensor) -> Tensor:

@@ -97,26 +97,25 @@ class SVI(Algorithm):
         if not hasattr(objective, "differentiable_loss"):
             loss = self._loss_with_gradients
             eager = f"{self.title} has no differentiable_loss, only loss_and_grads"
-        elif self._particles_share_nothing():
+        elif self._one_by_one():
             self.objective, particles = copy(objective), objective.num_particles
-            self.objective.num_particles = 1
-            self.once = particles == 1
+            self.objective.num_particles, self.once = 1, False
         self.phases = [Phase("svi", loss, self.parameters, particles=particles, eager=eager)]
 
     @property
     def title(self) -> str:
         return type(self.objective).__name__
 
-    def _particles_share_nothing(self) -> bool:
-        r"""Whether the objective is a mean over particles that have no computation in common.
+    def _one_by_one(self) -> bool:
+        r"""Whether the objective is a mean over particles of which each draws, and holds, weights.
 
-        Where weights are drawn each has nets of its own. Codes alone share the encoder's work, and
-        corrupted data are drawn once for all particles.
+        Corrupted data are drawn once for all particles, which are then taken together.
         """
         assert self.pair.description is not None
-        drawn = self.pair.description.global_sites and self.corruption is None
-        objective = self.objective
-        return bool(drawn) and type(objective) is TraceELBO and not objective.vectorize_particles
+        objective, weights = self.objective, self.pair.description.global_sites
+        if not weights or self.corruption is not None or type(objective) is not TraceELBO:
+            return False
+        return objective.num_particles > 1 and not objective.vectorize_particles
 
     def _loss(self, x: Tensor, index: Tensor) -> Tensor:
         guide = self._guide(x)
