@@ -5,6 +5,7 @@ than tables, such as pictures, are nowhere checked.
 """
 
 import csv
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -74,7 +75,7 @@ def test_how_many_seeds_there_are() -> None:
     points = {counts[row, f] for row in MLPS for f in ("AE", "VAE", "AAE")}
     assert points == {3}
     fewer = [row for row in MLPS if {counts[row, f] for f in ("Bayesian NN", "Hybrid")} != {3}]
-    assert {counts[row, f] for row in fewer for f in ("Bayesian NN", "Hybrid")} == {1}
+    assert {counts[row, f] for row in fewer for f in ("Bayesian NN", "Hybrid")} == {1, 2}
     *others, last = fewer
     says(BAYESIAN, f"have three seeds, and the others but at {', '.join(others)} and {last}")
     reached = table(BAYESIAN, REACHED, "seeds")
@@ -148,14 +149,26 @@ def test_adversarial_training_runs_away_in_some_seeds() -> None:
     first = table(BAYESIAN, CLEAN, "values")["128-64-3", "AAE"]
     assert first > table(BAYESIAN, CLEAN, "published")["128-64-3", "AAE"]
     says(BAYESIAN, "By its first seed alone 128-64-3 would have met the published value")
-    gain = {row: table(BAYESIAN, REACHED, "gain").get((row, "AAE")) for row in MLPS}
-    assert [row for row in MLPS if (gain[row] or 0) < 0] == ["256-128-2"]
-    short = -table(BAYESIAN, REACHED, "gain")["256-128-2", "AAE"]
-    says(
-        BAYESIAN,
-        f"{short:.1f} nats short, within its standard deviation of "
-        f"{table(BAYESIAN, REACHED, 'spread')['256-128-2', 'AAE']:.1f}",
-    )
+    gain = table(BAYESIAN, REACHED, "gain")
+    assert min(gain[row, "AAE"] for row in MLPS if (row, "AAE") in gain) > 0
+    says(BAYESIAN, "all rows reach the stored values")
+
+
+def test_a_weaker_pull_lets_the_discriminator_tell_codes_from_the_prior() -> None:
+    cells = (STUDIES / BAYESIAN / "cells.jsonl").read_text().splitlines()
+    known = {cell["cell"]: cell for cell in map(json.loads, cells)}  # of two lines the later counts
+    losses: dict[str, list[float]] = {row: [] for row in MLPS}
+    for path, cell in known.items():
+        grid, row, column = path.split("/")[1:4]
+        loss = cell["numbers"].get("50", {}).get("history/discriminator_loss")
+        if (grid, column) == ("reachable", "AAE") and row in MLPS and loss is not None:
+            losses[row].append(loss)
+    weak = sorted(loss for row in ("256-128-2", "128-64-3") for loss in losses.pop(row))
+    assert len(weak) == 6
+    says(BAYESIAN, f"loss ends at {weak[0]:.2f} to {weak[-1]:.2f}, in the other published")
+    assert all(abs(loss - 2 * math.log(2)) < 0.005 for of in losses.values() for loss in of)
+    assert all(losses.values())
+    says(BAYESIAN, f"at the {2 * math.log(2):.2f} (2 log 2) of one that cannot tell")
 
 
 def test_what_an_output_bias_is_worth() -> None:

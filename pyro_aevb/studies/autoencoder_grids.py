@@ -157,6 +157,7 @@ BEST = {"2": "cosine 2e-3, output bias", "32": "cosine 4e-3, output bias"}
 ADVERSARIES: dict[str, Settings] = {
     "generator 0.3": {"generator_rate": 0.3},
     "generator 0.1": {"generator_rate": 0.1},
+    "generator 0.03": {"generator_rate": 0.03},
     "discriminator 0.1": {"discriminator_rate": 0.1},
     "momentum 0.9": {"momentum": 0.9},
 }
@@ -165,7 +166,7 @@ PULLED = (f"128-64-32, {BEST['32']}", f"128-64-2, {BEST['2']}")
 # a weaker pull mends it.
 SHORT = {f"{row}, {BEST['2']}": row for row in ("256-128-2", "128-64-3")}
 CANDIDATES |= {title: (row, TRAINING[BEST["2"]]) for title, row in SHORT.items()}
-WEAKER = ("generator 0.3", "generator 0.1")
+WEAKER = ("generator 0.3", "generator 0.1", "generator 0.03")
 PULLS: dict[str, tuple[str, Settings]] = {
     f"{title}, {pull}": (title, {"algorithm_options": ADVERSARIES[pull]})
     for title in (*PULLED, *SHORT)
@@ -203,7 +204,8 @@ search = Grid(
     row_title="training",
     most_seeds=1,
     chosen="nothing: these are the candidates, for one small and one large code, one seed of each; "
-    "and for adversarial nets two more architectures, whose test values were below the published.",
+    "and for adversarial nets two more architectures, whose test values were below the published. "
+    "A generator at 0.03 of its rate was added when that of 256-128-2 still was, at 0.1, by 0.5.",
 )
 
 
@@ -214,7 +216,7 @@ def best(row: str) -> Settings:
 
 BEST_TRAINED = {row: merged(settings, best(row)) for row, settings in ARCHITECTURES.items()}
 # What `search` says of the pull in both.
-PULL = dict.fromkeys(SHORT.values(), "generator 0.1")
+PULL = dict.fromkeys(SHORT.values(), "generator 0.03")
 SPECIAL: dict[Key, Settings] = {
     **ADVERSARIAL,
     **{
@@ -235,18 +237,18 @@ reachable = Grid(
     row_title="architecture",
     chosen="the training of `search` that reconstructs the 5,000 validation images best in the "
     "mean over families, one for codes of 32 dimensions and one for those of 2 and 3; single "
-    "families would gain up to 0.6 nats by one of their own, and adversarial nets of 32 dimensions "
-    "2.0 with a generator at 0.1 of its rate. Those of 256-128-2 and 128-64-3, below the published "
-    "values without, have it: it reconstructs the validation images there 1.0 and 2.6 nats better. "
-    "50 epochs, and 100 for the VAE where "
-    "the protocol has as many; the Bayesian net with the linear encoder, too, has 50, where the "
-    "publication has 30. No search was made over what follows. The Bayesian net has the weights' "
-    "KL times 0.01: the published bound has it at full weight, but with trained priors and "
-    "without the output layer it is 0.06 nats an image and less, where 0.01 times that of "
-    "fixed priors is up to 0.3. The hybrid has the codes' KL times 1/55,000, as the published "
-    "runs, and draws decoder weights alone, where the published one draws those of both nets. "
-    "Adam's momentum in adversarial training is 0.5, a usual value; with 0.9, as in the protocol, "
-    "it can run away (128-64-32), and with 0.5 it does at a rate of 8e-3.",
+    "families would gain up to 0.6 nats by one of their own, and adversarial nets of 32 "
+    "dimensions 2.6 with a generator at 0.03 of its rate. Those of 256-128-2 and 128-64-3, below "
+    "the published values without, have it: it reconstructs the validation images there 2.5 and "
+    "3.8 nats better. 50 epochs, and 100 for the VAE where the protocol has as many; the Bayesian "
+    "net with the linear encoder, too, has 50, where the publication has 30. No search was made "
+    "over what follows. The Bayesian net has the weights' KL times 0.01: the published bound has "
+    "it at full weight, but with trained priors and without the output layer it is 0.06 nats an "
+    "image and less, where 0.01 times that of fixed priors is up to 0.3. The hybrid has the "
+    "codes' KL times 1/55,000, as the published runs, and draws decoder weights alone, where the "
+    "published one draws those of both nets. Adam's momentum in adversarial training is 0.5, a "
+    "usual value; with 0.9, as in the protocol, it can run away (128-64-32), and with 0.5 it does "
+    "at a rate of 8e-3.",
 )
 denoising = Grid(
     "denoising",
