@@ -41,7 +41,7 @@ class Locations(nn.Module):
 class TwoPhases(Algorithm):
     r"""`a` twice towards the batch, `b` once towards `a` and a noisy memory of each datum."""
 
-    name, once = "two_phases", False
+    name = "two_phases"
 
     def __init__(self, pair, data):
         named = pair.trainable()
@@ -109,6 +109,45 @@ def test_phases_state_and_repeats_are_those_of_a_loop_by_hand(compile, monkeypat
         np.testing.assert_allclose(found[name].detach().numpy(), value, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(t._algorithm.state["memory"].numpy(), memory, rtol=1e-6)
     assert int(t._algorithm.state["calls"]) == 3 * 4
+
+
+class Looks(Algorithm):
+    r"""One phase, which keeps the batches it is given."""
+
+    name = "looks"
+
+    def __init__(self, pair, **looks):
+        self.seen = []
+        self.phases = [Phase("only", self.look, dict(pair.trainable()), **looks)]
+
+    def look(self, x, index):
+        self.seen.append(x)
+        return 0 * next(iter(self.phases[0].parameters.values())).sum()
+
+
+class Beforehand(Looks):
+    name = "beforehand"
+
+    def before(self, x, index):
+        self.seen.append(x)
+
+
+@pytest.mark.parametrize(
+    "algorithm, looks",
+    [(Looks, {"repeat": 2}), (Looks, {"particles": 2}), (Beforehand, {})],
+    ids=["repeats", "particles", "before"],
+)
+def test_all_that_look_at_a_batch_see_the_same_draw_of_it(algorithm, looks):
+    grey = torch.full((B, 1, 8, 8), 127, dtype=torch.uint8)
+    batches = Batches(Split(grey, None, 254), "dynamic")  # 64 fair coins for each datum
+    pair = load_pair(Locations())
+    inspect(pair, torch.zeros(5, D).double())
+    made = algorithm(pair, **looks)
+    run = Trainer(pair, batches, batches, made, epochs=1, batch_size=B, compile="off")
+    run._update(torch.arange(B))
+    run._update(torch.arange(B))
+    a, b, c, d = made.seen
+    assert torch.equal(a, b) and torch.equal(c, d) and not torch.equal(a, c)
 
 
 @pytest.mark.parametrize("how", ["killed", "interrupted"])

@@ -68,7 +68,6 @@ class Adversarial(Algorithm):
     """
 
     name = "adversarial"
-    once = False
 
     def __init__(
         self,

@@ -47,9 +47,8 @@ class Phase:
             where the run leaves them: ``{"adam": {"betas": (0.5, 0.999)}}``.
         eager: Why the loss cannot be captured; None where it may be tried.
         particles: How many evaluations of `loss`, each with draws of its own, a step averages. They
-            are taken one after the other, each with its gradient, so that one alone is in memory;
-            `once` is to be false, since all look at one batch. Not for a loss that leaves its
-            gradient itself.
+            are taken one after the other, each with its gradient, so that one alone is in memory.
+            Not for a loss that leaves its gradient itself.
     """
 
     name: str
@@ -82,8 +81,6 @@ class Algorithm:
     persistent chains and an adapted step size. Checkpoints hold them."""
     notes: Sequence[str] = ()
     r"""What a reader of the results should know."""
-    once: bool = True
-    r"""Whether each batch is looked at once, so that the step may make it too."""
 
     def before(self, x: Tensor, index: Tensor) -> None:
         r"""Called with each batch before its phases, eagerly, for what is not a gradient step.
@@ -101,6 +98,12 @@ class Algorithm:
         Arguments:
             fallback: Told why something has to run eagerly.
         """
+
+    @property
+    def once(self) -> bool:
+        r"""Whether each batch is looked at once, so that the step may make it too."""
+        looks = sum(phase.repeat * phase.particles for phase in self.phases)
+        return looks == 1 and type(self).before is Algorithm.before
 
     def report(self) -> dict[str, float]:
         r"""Further columns of ``history.csv``, asked for after each epoch."""

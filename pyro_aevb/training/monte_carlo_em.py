@@ -74,7 +74,6 @@ class MonteCarloEM(Algorithm):
     """
 
     name = "monte_carlo_em"
-    once = False
 
     def __init__(
         self,

@@ -99,7 +99,7 @@ class SVI(Algorithm):
             eager = f"{self.title} has no differentiable_loss, only loss_and_grads"
         elif self._one_by_one():
             self.objective, particles = copy(objective), objective.num_particles
-            self.objective.num_particles, self.once = 1, False
+            self.objective.num_particles = 1
         self.phases = [Phase("svi", loss, self.parameters, particles=particles, eager=eager)]
 
     @property

@@ -56,7 +56,6 @@ class WakeSleep(Algorithm):
     """
 
     name = "wake_sleep"
-    once = False
 
     def __init__(self, pair: Pair, data: Batches) -> None:
         description = pair.description
