@@ -137,8 +137,12 @@ def _markdown(entries: Sequence[str]) -> str:
     return "| " + " | ".join(entry.replace("|", r"\|") for entry in entries) + " |"
 
 
-def latex_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""A table in LaTeX, with the rules of the ``booktabs`` package; the title is a comment."""
+def latex_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+) -> str:
+    r"""A table in LaTeX, with the rules of the ``booktabs`` package and notes below; the title is
+    a comment.
+    """
     lines = [
         f"% {title}",
         r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}",
@@ -148,6 +152,7 @@ def latex_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         *(" & ".join(map(_latex, row)) + r" \\" for row in rows),
         r"\bottomrule",
         r"\end{tabular}",
+        *(rf"\par\noindent{{\footnotesize {_latex(note)}}}" for note in notes),
     ]
     return "\n".join(lines) + "\n"
 

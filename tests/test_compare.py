@@ -230,11 +230,15 @@ def test_no_number_is_broken_on_a_narrow_terminal(folder, monkeypatch, capsys):
 
 def test_latex_survives_the_names_of_runs():
     text = latex_table(
-        "100% of a_b", ["", "run_1 & co"], [["x^2 ~ {y}", "-1.50 ± 0.10"], ["k", ""]]
+        "100% of a_b",
+        ["", "run_1 & co"],
+        [["x^2 ~ {y}", "-1.50 ± 0.10"], ["k", ""]],
+        ["* k: see c_d"],
     )
     assert r"run\_1 \& co" in text and r"$-1.50 \pm 0.10$" in text
     assert r"x\textasciicircum{}2 \textasciitilde{} \{y\}" in text
     assert text.count(r"\\") == 3 and r"\begin{tabular}{lr}" in text
+    assert text.endswith("\\end{tabular}\n\\par\\noindent{\\footnotesize * k: see c\\_d}\n")
 
 
 def test_csv_has_a_column_for_every_name():

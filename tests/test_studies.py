@@ -859,6 +859,17 @@ def test_a_page_is_written_again_from_its_cells(
     assert text.count("![") == 6 and "## Unfinished cells\n\nNone." in text
     said = capsys.readouterr().err
     assert "2 cells are known from" in said and "remove their lines there" in said
+    # A run that was not scored on the way is finished; the page says what it lacks.
+    known = kept(page)
+    path = min(known)
+    at_the_end = {key: value for key, value in known[path].numbers.items() if key != "1"}
+    (page / "tiny/cells.jsonl").unlink()
+    known[path] = replace(known[path], numbers=at_the_end)
+    write_cells(page / "tiny/cells.jsonl", "tiny.py", "full", known)
+    again = study(file, seeds=1, out=str(tmp_path / "out"), page=str(page)).page.read_text()
+    lacks = "finished, without all of the scorings before the end of training: 1\n"
+    assert f"## Unfinished cells\n\n- sizes: {lacks}" in again
+    (page / "tiny/cells.jsonl").write_bytes(cells)
     # A curve through looks needs no run; a picture that was never drawn does.
     for picture in page.rglob("*.png"):
         picture.unlink()
@@ -1242,10 +1253,11 @@ def test_published_values_differ_as_the_slides_say() -> None:
         "VAE": (-54, -15.8, -20.6, -37.7, -14.8, -29, -41.9),
         "Hybrid": (-34.5, -14.7, -13.2, -42.3, -19.0, -12.8, -34.4),
     }
+    clean = {**CLEAN.values, ("32", "Bayesian NN"): -72.7}  # the slides', not the notebook's
     for family, values in losses.items():
         for architecture, loss in zip(MLPS, values, strict=True):
             key = (architecture, family)
-            difference = NOISY_PUBLISHED.values[key] - CLEAN.values[key]
+            difference = NOISY_PUBLISHED.values[key] - clean[key]
             assert difference == pytest.approx(loss, abs=1e-6 if key != ("32", "VAE") else 0.05)
     # Of the adversarial autoencoder it is the loss from values that were training batches'.
     slides = (-74.8, -124.9, -136.9, -68.2, -135.5, -117.1, -78.0)

@@ -305,14 +305,15 @@ STUDY = Study(
                 (
                     "generated",
                     "Draws of the code, decoded: from the prior of the VAE, and for the "
-                    "autoencoder, which has none, from a normal fitted to the codes.",
+                    "autoencoder, which has none, from a normal fitted to the codes, independent "
+                    "in each dimension.",
                     generated,
                     None,
                 ),
                 (
                     "noise-on-codes",
-                    "The code of a test image moved along a random direction by 0, 0.25, ..., 2.5 "
-                    "standard deviations of the codes.",
+                    "The code of a test image with one draw of normal noise, times 0, 0.25, ..., "
+                    "2.5: at 1 it has in each dimension the standard deviation of the codes.",
                     growing_noise,
                     None,
                 ),

@@ -27,7 +27,8 @@ SEARCH = (
 )
 REACHABLE = (
     "The same architectures and data with another training, and for the Bayesian net and the "
-    "hybrid other weights of the KL: see below how the settings were chosen."
+    "hybrid a KL term weighed down, as it is in effect in the published runs, or at full weight "
+    "(*full KL*): see below how the settings were chosen."
 )
 AWARE = (
     "The same after training on images with such noise, which the published nets never saw: "
@@ -35,30 +36,36 @@ AWARE = (
 )
 REACHES = ", what is reachable"
 GREY = (
-    "In nats per image, with every KL term at its full weight, whatever it had in training. Pixels "
-    "are grey, so it bounds a cross-entropy: see the first table."
+    "In nats per image: `reconstruction` less the KL of the codes, at its full weight whatever it "
+    "had in training. It bounds the log-density that a net, or the average over random weights, "
+    "gives to new images; the weights' KL, a cost of the training data, is not in it and has a "
+    "table of its own. Pixels are grey, so it bounds a cross-entropy: see the first table."
 )
 ESTIMATE = (
-    "By importance sampling with 100 codes, and 10 draws of weights that are random: a bound, and "
-    "loose where the tail shape of the importance weights, below, is above 0.7."
+    "By importance sampling with 100 codes, or 100 for each of 10 draws of the weights where these "
+    "are random: a lower bound in expectation, and loose where the tail shape of the importance "
+    "weights, below, is above 0.7, as it is in all cells so far."
 )
 TAIL = "Pareto k of the weights by which the log-likelihood is estimated, the mean over images."
 WEIGHTS = "In nats per image: the KL divergence of all weights over the 55,000 training images."
 # "VAEs < GANs (x1.5) < Bayesian NNs (x5.5)" in time and x1.5, x4 in parameters.
 TIMES = (
-    "The slides say, without an architecture: the adversarial autoencoder 1.5, the Bayesian net "
-    "5.5 times the VAE."
+    "Of an epoch, on one core while another cell ran on the other: the same cell can take twice as "
+    "long at another hour. The slides say, without an architecture or whether of an epoch: the "
+    "adversarial autoencoder 1.5, the Bayesian net 5.5 times the VAE."
 )
 PARAMETERS = (
     "The slides say, without an architecture: the adversarial autoencoder 1.5, the Bayesian net 4 "
-    "times the VAE. Theirs also learns the mean and the variance of each weight's prior."
+    "times the VAE. Theirs also learns the mean and the variance of each weight's prior; here a "
+    "prior has one trained scale for each tensor of weights."
 )
 
 
 def picture(
     name: str, caption: str, draw: Callable[..., None], grid: str = protocol.name
 ) -> Figure:
-    return Figure(name, f"{caption}; 128-64-2, {grid}.", draw, grid, rows=["128-64-2"])
+    about = "128-64-2, one seed, means of codes and weights"
+    return Figure(name, f"{caption}; {about}, {grid}.", draw, grid, rows=["128-64-2"])
 
 
 def of_both(title: str, quantity: str, text: str = "") -> list[Table]:
@@ -75,10 +82,12 @@ STUDY = Study(
     "the figures of Wacker and Ibarrondo, *Comparing Autoencoders: Performance Impact of "
     "Variational Parameters* (2018), <https://github.com/ibarrond/VariationalAutoencoders>. "
     "An architecture is the widths of the encoder and the size of the code; the decoder mirrors "
-    "the encoder. Their Bayesian net leaves the output layer out of the KL and learns the prior of "
-    "each weight; their hybrid matches moments of 10 codes and weighs the KL of the codes by about "
-    "1/55,000. Here both are variational Bayes: with the bound as it is derived in the first "
-    "tables, and with its KL terms weighed down in those of what is reachable.",
+    "the encoder. Their Bayesian net leaves the output layer out of the KL and learns mean and "
+    "variance of the prior of each weight; their hybrid matches moments of 10 codes and weighs the "
+    "KL of the codes by about 1/55,000. Here both are variational Bayes, with priors centred at 0 "
+    "that have one trained scale for each tensor of weights: with the bound as it is derived in "
+    "the first tables, and in those of what is reachable both so (*full KL*) and with a KL term "
+    "weighed down.",
     grids=(protocol, search, reachable, denoising),
     tables=(
         Table("Reconstruction", "protocol", "test/reconstruction", CLEAN, text=CEILING),

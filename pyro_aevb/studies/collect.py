@@ -171,6 +171,19 @@ class Collected:
             )
         return rows
 
+    def passed_over(self, cell: Cell) -> list[tuple[int, str]]:
+        r"""Of a finished cell the scorings before the last look that are not known, as epochs and
+        names.
+        """
+        if cell in [other for other, _ in self.unfinished]:
+            return []
+        return [
+            (epochs, name)
+            for epochs in cell.looks[:-1]
+            for name in (FIT, *cell.scores_at(epochs))
+            if name not in sources(self._numbers(cell, epochs))
+        ]
+
     def reached(self, cell: Cell) -> bool:
         r"""Whether it has been trained up to its last look."""
         return bool(self._numbers(cell, None))

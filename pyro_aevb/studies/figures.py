@@ -138,15 +138,15 @@ def decoded_grids(
 def growing_noise(
     collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
 ) -> None:
-    r"""Decodings of one datum's code as noise is added to it: 0, 0.25, 0.5, ... standard deviations
-    of the codes, along one random direction.
+    r"""Decodings of one datum's code as noise is added to it: one draw of a normal, times 0, 0.25,
+    0.5, ...; at 1 it has in each dimension the standard deviation of the mean codes.
     """
     shown: dict[str, np.ndarray] = {}
     for name, prepared in _trained(collected, grid, rows, columns):
         x = _first(prepared, 1000)
         known = _codes(prepared, x)
-        direction = np.random.default_rng(0).normal(size=known.shape[1])
-        steps = np.linspace(0, 2.5, 11)[:, None] * known.std(0) * direction
+        noise = np.random.default_rng(0).normal(size=known.shape[1])
+        steps = np.linspace(0, 2.5, 11)[:, None] * known.std(0) * noise
         shown[name] = decode_grid(prepared.pair, known[:1] + steps, x)
     if shown:
         panels.image_rows(shown, path)

@@ -96,18 +96,24 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
 
 def _table(collected: Collected, table: Table, beside: Path, remarked: set[int]) -> str:
     file = slug(table.title).lower()
+    remarks = _remarks(collected, table)
     (beside / f"{file}.csv").write_text(as_csv(collected, table))
-    (beside / f"{file}.tex").write_text(latex(collected, table))
+    (beside / f"{file}.tex").write_text(latex(collected, table, remarks))
     notes = []
     if table.published is not None and id(table.published) not in remarked:
         remarked.add(id(table.published))
-        about: dict[str, list[str]] = {}
-        for key, remark in table.published.remarks.items():
-            if key in collected.keys(table.grid):
-                about.setdefault(remark, []).append(", ".join(key))
-        notes = [f"\\* {'; '.join(keys)}: {remark}" for remark, keys in about.items()]
+        notes = [f"\\{remark}" for remark in remarks]
     text = markdown(collected, table, notes)
     return f"{text}\n[CSV]({beside.name}/{file}.csv), [LaTeX]({beside.name}/{file}.tex)"
+
+
+def _remarks(collected: Collected, table: Table) -> list[str]:
+    r"""What the asterisks of a table refer to."""
+    about: dict[str, list[str]] = {}
+    for key, remark in table.published.remarks.items() if table.published else ():
+        if key in collected.keys(table.grid):
+            about.setdefault(remark, []).append(", ".join(key))
+    return [f"* {'; '.join(keys)}: {remark}" for remark, keys in about.items()]
 
 
 def _published(collected: Collected) -> Iterator[str]:
@@ -178,9 +184,9 @@ def _choices(collected: Collected) -> str:
 
 
 def _unfinished(collected: Collected) -> str:
-    r"""By grid and reason, the cells and, unless it is all of them, their seeds."""
-    if not collected.unfinished:
-        return "None."
+    r"""By grid and reason, the cells and, unless it is all of them, their seeds; then how many
+    finished ones lack looks on the way, which a run that is over makes no more.
+    """
     groups: dict[tuple[str, str], dict[Key, list[int]]] = {}
     for cell, why in collected.unfinished:
         group = groups.setdefault((cell.grid, why), {})
@@ -192,7 +198,12 @@ def _unfinished(collected: Collected) -> str:
             some = f" (seed {', '.join(map(str, seeds))})" if len(seeds) < number else ""
             named.append(f"{row} / {column}{some}")
         lines.append(f"- {grid}: {'; '.join(named)}: {why}")
-    return "\n".join(lines)
+    short = Counter(cell.grid for cell in collected.cells if collected.passed_over(cell))
+    lines += [
+        f"- {grid}: finished, without all of the scorings before the end of training: {count}"
+        for grid, count in short.items()
+    ]
+    return "\n".join(lines) or "None."
 
 
 def _circumstances(collected: Collected, name: str) -> str:

@@ -20,9 +20,9 @@ def markdown(collected: Collected, table: Table, notes: list[str]) -> str:
     return markdown_table(table.text, *_printed(collected, table), notes)
 
 
-def latex(collected: Collected, table: Table) -> str:
-    r"""The table as a ``tabular``."""
-    return latex_table(table.title, *_printed(collected, table))
+def latex(collected: Collected, table: Table, notes: list[str]) -> str:
+    r"""The table as a ``tabular`` with its notes."""
+    return latex_table(table.title, *_printed(collected, table), notes)
 
 
 def as_csv(collected: Collected, table: Table) -> str:
