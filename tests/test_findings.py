@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pyro_aevb.studies.autoencoder_grids import PULLS, SLOWER, reachable
+from pyro_aevb.studies.bayesian_autoencoders import ESTIMATE
 from pyro_aevb.studies.declarations import slug
 
 STUDIES = Path(__file__).parents[1] / "docs" / "studies"
@@ -98,6 +99,13 @@ def test_seeds_of_point_weights_differ_by_as_much_as_is_said() -> None:
         f"the autoencoder and the VAE is {span(clean[cell] for cell in cells)} nats on clean "
         f"images and up to {largest:.0f} under noise",
     )
+
+
+def test_importance_weights_are_heavy_tailed_in_all_cells() -> None:
+    tail = "tail-shape-of-the-importance-weights"
+    for suffix in ("", "-what-is-reachable"):
+        assert min(table(BAYESIAN, f"{tail}{suffix}").values()) > 0.7
+    assert "above 0.7, as it is in all cells so far" in ESTIMATE
 
 
 def test_a_kl_of_the_codes_costs_most_at_32_dimensions() -> None:
