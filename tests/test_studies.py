@@ -297,6 +297,7 @@ def test_tables_have_the_means_and_spreads_of_numpy(tmp_path: Path) -> None:
     tex = (tmp_path / "page" / "t" / "first.tex").read_text()
     assert r"a & -9.67 $\pm$ 2.08 ($\triangle$ -10.0*) & -23.25 $\pm$ 1.75" in tex
     assert r"$\triangledown$ -20.0) \\" in tex and "±" not in tex
+    assert r"{\footnotesize * a, x: 50 \% of a\_b \& more}" in tex
 
 
 def test_lower_can_be_better_and_one_seed_has_no_spread(tmp_path: Path) -> None:
