@@ -877,6 +877,7 @@ def test_a_page_is_written_again_from_its_cells(
     looks = declared(tmp_path / "tiny.py", "replace(tiny(), figures=FIGURES[1:3])")
     missing = study(looks, seeds=1, out=str(tmp_path / "out"), page=str(page)).missing
     assert (page / "tiny/looks.png").read_bytes() == before["looks.png"]
+    assert "*L* [CSV](tiny/looks.curves.csv)" in (page / "tiny.md").read_text()
     assert len(missing) == 1 and missing[0].startswith("figure 'pictures': the run of sizes")
 
 
@@ -959,10 +960,10 @@ def test_a_number_that_is_not_kept_is_missed(done: Path, tmp_path: Path) -> None
 def test_a_picture_of_nothing_does_not_stay(done: Path, tmp_path: Path) -> None:
     nothing = Figure("bound", "B", lambda *args, **which: None, "sizes")
     write_page(Collected(replace(tiny(), figures=FIGURES), "full", 1, done), "t", tmp_path)
-    assert (tmp_path / "t/bound.png").is_file()
+    assert (tmp_path / "t/bound.png").is_file() and (tmp_path / "t/bound.curves.csv").is_file()
     empty = Collected(replace(tiny(), figures=[nothing]), "full", 1, done)
     page, _ = write_page(empty, "t", tmp_path)
-    assert not (tmp_path / "t/bound.png").exists()
+    assert not list((tmp_path / "t").glob("bound.*"))
     assert "*B* (not drawn: there is nothing to draw yet)" in page.read_text()
 
 
@@ -1048,7 +1049,13 @@ def test_curves_are_over_epochs_that_all_seeds_have(
     curves(collected, tmp_path / "x.png", grid="sizes", quantities={"b": "test/elbo"})
     x, y = drawn[0]["2"]["VAE"]
     assert x.tolist() == [2.0]
-    assert y.tolist() == [[cells[vae.path].numbers["2"]["test/elbo"]], [-7.0]]
+    one = cells[vae.path].numbers["2"]["test/elbo"]
+    assert y.tolist() == [[one], [-7.0]]
+    with (tmp_path / "x.curves.csv").open() as lines:
+        points = {row.pop("column"): row for row in csv.DictReader(lines)}
+    said = {"row": "2", "quantity": "test/elbo", "epochs": "2", "values": f"{one};-7.0"}
+    assert {name: points["VAE"][name] for name in said} == said
+    assert float(points["VAE"]["mean"]) == pytest.approx((one - 7) / 2)
 
 
 def test_times_of_two_machines_are_not_compared(done: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ whose run is in the study's directory, on the CPU.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,11 +22,15 @@ from pyro_aevb.predict import decode_grid, encode, generate, reconstruct
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declarations import HISTORY, Cell
 from pyro_aevb.studies.known import Elsewhere
+from pyro_aevb.tables import csv_table
 
 if TYPE_CHECKING:
     from pyro_aevb.preparation import Prepared
 
 Names = Sequence[str] | None
+NUMBERS = ".curves.csv"
+r"""What replaces the suffix of a picture in the name of the file that has its numbers."""
+
 XLABEL = {"epochs": "epoch", "images": "training images seen", "seconds": "seconds of training"}
 
 
@@ -48,12 +52,15 @@ def curves(
             look.
         x: What lies on the horizontal axis, logarithmic except for epochs.
 
-    A point is the mean over seeds, after epochs of which all seeds have it.
+    A point is the mean over seeds, after epochs of which all seeds have it. Beside the picture, in
+    its name with :data:`NUMBERS` for the suffix, stands a line for each point, with every digit
+    and the value of every seed.
     """
     if x not in XLABEL:
         raise UsageError(f"x is {x!r}; there are {', '.join(XLABEL)}")
     drawn: dict[str, dict[str, panels.Curve]] = {}
     dashed: dict[str, str] = {}
+    points: list[dict[str, Any]] = []
     first = next(iter(quantities))
     for row, column in _keys(collected, grid, rows, columns):
         for name, quantity in quantities.items():
@@ -66,7 +73,20 @@ def curves(
                     dashed[title] = f"{column}, {first}"
                 curve = (stack[:, :, 0].mean(0), stack[:, :, 1])
                 drawn.setdefault(_title(collected, grid, row), {})[title] = curve
+                points += [
+                    {
+                        "row": row,
+                        "column": column,
+                        "quantity": quantity,
+                        x: float(at),
+                        "epochs": epochs,
+                        "mean": float(values.mean()),
+                        "values": ";".join(repr(float(value)) for value in values),
+                    }
+                    for epochs, at, values in zip(common, curve[0], curve[1].T, strict=True)
+                ]
     if drawn:
+        path.with_suffix(NUMBERS).write_text(csv_table(points))
         panels.curves(drawn, path, XLABEL[x], NATS, log=x != "epochs", dashed=dashed)
 
 

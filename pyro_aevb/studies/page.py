@@ -12,6 +12,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declarations import Figure, Key, Table, slug
 from pyro_aevb.studies.entries import Entry
+from pyro_aevb.studies.figures import NUMBERS
 from pyro_aevb.studies.known import CELLS, Elsewhere, write_cells
 from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
 from pyro_aevb.tables import markdown_table
@@ -160,23 +161,28 @@ def _best(collected: Collected, tables: list[Table], key: Key) -> tuple[float, s
 
 def _figure(collected: Collected, figure: Figure, beside: Path) -> str:
     path, drawn = (beside / f"{name}.png" for name in (figure.name, f"{figure.name}.part"))
+    files = [(drawn, path), (drawn.with_suffix(NUMBERS), path.with_suffix(NUMBERS))]
     which = {"grid": figure.grid, "rows": figure.rows, "columns": figure.columns}
     note = ""
     try:
         figure.draw(collected, drawn, **which)
-        if drawn.is_file():
-            os.replace(drawn, path)
-        else:
-            path.unlink(missing_ok=True)
+        for new, old in files:
+            if new.is_file():
+                os.replace(new, old)
+            else:
+                old.unlink(missing_ok=True)
     except Elsewhere as error:
         if not path.is_file():
             raise
         note = f" (drawn earlier: {error})"
     finally:
-        drawn.unlink(missing_ok=True)
-    if path.is_file():
-        return f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*{note}"
-    return f"*{figure.caption}* (not drawn: there is nothing to draw yet)"
+        for new, _ in files:
+            new.unlink(missing_ok=True)
+    if not path.is_file():
+        return f"*{figure.caption}* (not drawn: there is nothing to draw yet)"
+    if (numbers := files[1][1]).is_file():
+        note += f" [CSV]({beside.name}/{numbers.name})"
+    return f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*{note}"
 
 
 def _choices(collected: Collected) -> str:
