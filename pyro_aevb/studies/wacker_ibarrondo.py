@@ -57,10 +57,11 @@ NOISY_PUBLISHED = Published(
     },
     aside=column("AAE", -106.0, -176.1, -181.6, -140.0, -188.6, -170.6, -133.0),
     remarks={
-        (row, "AAE"): "another quantity: the cross-entropy of the clean image's reconstruction "
-        "under the noisy one's"
+        (row, "AAE"): "another quantity: the cross-entropy of the noisy image's reconstruction "
+        "under the clean one's"
         for row in MLPS
     },
     caveat="The nets of the second table were trained on images with such noise, the published "
-    "ones and those of the first were not.",
+    "ones and those of the first were not. Under noise nets of one kind differ by tens of nats "
+    "between seeds, and each published value is of one: a difference of a few nats says little.",
 )
