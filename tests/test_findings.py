@@ -137,6 +137,9 @@ def test_random_weights_help_under_noise() -> None:
         f"those whose weights are {span(cost(random, MLPS))} nats, and the autoencoder and the "
         f"VAE {span(cost(points, MLPS))}",
     )
+    says(BAYESIAN, f"whose weights are not, lose {span(cost(('AAE',), MLPS))}.")
+    vae, net = (cost((family,), ["conv 32"])[0] for family in ("VAE", "Bayesian NN"))
+    assert 0 < vae - net < 1.5
     deep = [row for row in LARGE if row != "32"]
     loose, tight = cost(("AE",), deep), cost(("VAE",), deep)
     says(BAYESIAN, f"nothing constrains, {span(loose)} nats, and the VAE {span(tight)}")
@@ -160,14 +163,30 @@ def test_the_hybrid_at_full_weight_and_at_little() -> None:
     assert min(table(BAYESIAN, REACHED, "gain")[row, "Hybrid"] for row in MLPS) >= 0
 
 
+def test_how_far_adversarial_nets_fall_short_under_the_protocol() -> None:
+    published = table(BAYESIAN, CLEAN, "published")
+    with (STUDIES / BAYESIAN / f"{CLEAN}.csv").open() as file:
+        values = {r["row"]: r["values"] for r in csv.DictReader(file) if r["column"] == "AAE"}
+    short = {
+        row: [published[row, "AAE"] - float(value) for value in values[row].split(";")]
+        for row in MLPS
+        if row != "32" and (row, "AAE") in published
+    }
+    assert [row for row in short if min(short[row]) <= 0] == ["128-64-3"]
+    assert short["128-64-3"][0] < 0
+    deep = [gap for row in short if row in LARGE for gap in short[row]]
+    says(BAYESIAN, f"At 32 dimensions they do by {span(deep)} nats")
+    flat = sorted(gap for row in short if row in SMALL for gap in short[row])
+    above, *others, one, two = flat
+    assert above < 0 and len(others) == 6
+    says(BAYESIAN, f"by {one:.0f} and {two:.0f} nats, and the other six by {span(others)}.")
+
+
 def test_adversarial_training_runs_away_in_some_seeds() -> None:
     spread = table(BAYESIAN, CLEAN, "spread")
     away = [row for row in MLPS if row not in ("32", "128-64-2")]
     says(BAYESIAN, f"standard deviation over seeds is {span(spread[r, 'AAE'] for r in away)} nats")
     assert max(spread[row, "AAE"] for row in ("32", "128-64-2")) < 4
-    first = table(BAYESIAN, CLEAN, "values")["128-64-3", "AAE"]
-    assert first > table(BAYESIAN, CLEAN, "published")["128-64-3", "AAE"]
-    says(BAYESIAN, "By its first seed alone 128-64-3 would have met the published value")
     gain = table(BAYESIAN, REACHED, "gain")
     assert min(gain[row, "AAE"] for row in MLPS if (row, "AAE") in gain) > 0
     says(BAYESIAN, "all rows reach the stored values")
@@ -213,7 +232,7 @@ def test_how_the_rate_of_the_generator_was_chosen() -> None:
     told = [losses[slug(f"{large}, {slower}")][0] for slower in SLOWER]
     assert f"loss of {max(told):.2f} and less" in chosen
     kept = [losses[slug(f"{title}, {SLOWER[-1]}")][0] for title in values]
-    assert min(kept) > 1.1 and "loss above 1.1," in chosen
+    assert min(kept) > 1.1 and "loss above 1.1 there," in chosen
 
 
 def test_what_an_output_bias_is_worth() -> None:

@@ -28,7 +28,7 @@ from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.entries import Entry
 from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
-from pyro_aevb.studies.known import Known, read_cells, write_cells
+from pyro_aevb.studies.known import Elsewhere, Known, read_cells, write_cells
 from pyro_aevb.studies.page import write_page
 from pyro_aevb.studies.records import Record, note_failure
 from pyro_aevb.studies.study import SHIPPED, find
@@ -189,6 +189,16 @@ def test_what_no_cell_could_find_is_refused_before_any_is_trained(tmp_path: Path
     tiny(special={("2", "AE"): {"data": "mnist:50"}, ("2", "VAE"): {"data": str(own)}})
 
 
+def test_data_that_cannot_be_had_are_missed_before_any_are_trained_on(tmp_path: Path) -> None:
+    file = declared(tmp_path / "tiny.py", "tiny(special={('2', 'VAE'): {'data': 'frey_face'}})")
+    options = {"seeds": 1, "out": str(tmp_path / "out"), "data_root": str(tmp_path), "show": False}
+    said = "frey_face is not .*; sizes/2/VAE needs it, and --only can leave it out"
+    with pytest.raises(UsageError, match=said):
+        study(file, **options)
+    assert not (tmp_path / "out/cells").exists()
+    assert not study(file, only="*/AE", **options).failed
+
+
 def test_parts_of_another_kind_are_refused() -> None:
     nan, grids = float("nan"), tiny().grids
     for make, said in (
@@ -317,7 +327,9 @@ def test_the_page_says_what_is_met_by_any_table_and_what_is_not(tmp_path: Path) 
     collected = Collected(study, "full", 3, tmp_path)
     page = write_page(collected, "t", tmp_path / "page")[0].read_text()
     assert "of 3 values: met or beaten by a mean here 2, not met 1, not measured yet 0." in page
-    assert "1 of 3 measured in the table *First*; 1 of 3 measured in the table *Second*." in page
+    close = "(closer than the standard deviation over seeds: 1)"  # a, x; b, x is two of them away
+    first, second = (f"1 of 3 measured in the table *{title}*" for title in ("First", "Second"))
+    assert f"{first} {close}; {second}." in page
     assert "| a | y | -20.0 | -20.50 | 0.50 | Second | everything |" in page
     assert "- one: b / x (seed 2): not run yet" in page
     assert "- two: b / y: not run yet" in page
@@ -905,6 +917,14 @@ def test_seeds_of_two_machines_are_put_together(done: Path, tmp_path: Path) -> N
     for collected, picture in zip((together, here, there), pictures, strict=True):
         reconstructions(collected, picture, grid="sizes", columns=["VAE"])
     assert pictures[0].read_bytes() == pictures[1].read_bytes() != pictures[2].read_bytes()
+    # A curve over epochs is of all seeds whose runs are here.
+    shown = {"grid": "sizes", "quantities": {"b": "history/elbo"}}
+    curves(together, tmp_path / "bound.png", columns=["VAE"], **shown)
+    with (tmp_path / "bound.curves.csv").open() as lines:
+        drawn = [float(row["values"]) for row in csv.DictReader(lines)]
+    assert drawn == here.history(other, "elbo")
+    with pytest.raises(Elsewhere, match="the run of sizes / 2 / AE / seed 0 is not here"):
+        curves(together, tmp_path / "bound.png", columns=["AE"], **shown)
     # Of two lines of a cell the later counts, and blank ones nothing.
     cells = page / "tiny/cells.jsonl"
     lines = cells.read_text().splitlines()

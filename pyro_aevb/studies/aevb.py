@@ -150,7 +150,7 @@ STEP = (
 )
 
 BINARIZED: Settings = merged(MNIST, size(10), {"binarize": "dynamic"})
-CODES = {
+CODES: dict[str, dict[str, Settings]] = {
     "MNIST": {
         **{f"MNIST, N_z = {n}": merged(MNIST, size(n)) for n in SIZES},
         "MNIST, N_z = 10, binarized": BINARIZED,
@@ -230,7 +230,7 @@ UNEVEN = (
     "images; for Monte Carlo EM with the guide that is fitted to its draws and not used in it."
 )
 OVERFIT = (
-    "Of as many training images: the publication shows the marginal likelihood of these too; here "
+    "Of all training images: the publication shows the marginal likelihood of these too; here "
     "there is the bound alone."
 )
 BY_GUIDE = (

@@ -52,7 +52,8 @@ def curves(
             look.
         x: What lies on the horizontal axis, logarithmic except for epochs.
 
-    A point is the mean over seeds, after epochs of which all seeds have it. Beside the picture, in
+    A point is the mean over the seeds of which something is known here, after epochs of which all
+    these have it. Beside the picture, in
     its name with :data:`NUMBERS` for the suffix, stands a line for each point, with every digit
     and the value of every seed.
     """
@@ -64,8 +65,7 @@ def curves(
     first = next(iter(quantities))
     for row, column in _keys(collected, grid, rows, columns):
         for name, quantity in quantities.items():
-            found = [_curve(collected, c, quantity, x) for c in collected.of(grid, row, column)]
-            lines = [line for line in found if line]
+            lines = _lines(collected, collected.of(grid, row, column), quantity, x)
             if common := sorted(set.intersection(*map(set, lines)) if lines else ()):
                 stack = np.array([[line[epochs] for epochs in common] for line in lines])
                 title = f"{column}, {name}" if len(quantities) > 1 else column
@@ -203,6 +203,26 @@ def _keys(
 
 def _title(collected: Collected, grid: str, row: str) -> str:
     return f"{collected.study.grid(grid).row_title} {row}".strip()
+
+
+def _lines(
+    collected: Collected, cells: Sequence[Cell], quantity: str, x: str
+) -> list[dict[int, tuple[float, float]]]:
+    r"""The curves of the seeds that have one.
+
+    Raises:
+        Elsewhere: None has, and that of one would be known where its run is.
+    """
+    lines, elsewhere = [], None
+    for cell in cells:
+        try:
+            lines.append(_curve(collected, cell, quantity, x))
+        except Elsewhere as error:
+            elsewhere = error
+    found = [line for line in lines if line]
+    if elsewhere and not found:
+        raise elsewhere
+    return found
 
 
 def _curve(

@@ -133,9 +133,14 @@ def _published(collected: Collected) -> Iterator[str]:
         if len(tables) > 1:
             each = []
             for table in tables:
-                gains = [found[0] for key in best if (found := _best(collected, [table], key))]
-                met = sum(gain >= 0 for gain in gains)
+                there = collected.keys(table.grid)
+                entries = [Entry.of(collected, table, key) for key in best if key in there]
+                gains = [(e.gain, e.spread) for e in entries if e.gain is not None]
+                met = sum(gain >= 0 for gain, _ in gains)
+                near = sum(abs(gain) < (spread or 0) for gain, spread in gains)
                 each.append(f"{met} of {len(gains)} measured in the table *{table.title}*")
+                if near:
+                    each[-1] += f" (closer than the standard deviation over seeds: {near})"
             said += f" By table: {'; '.join(each)}."
         if published.caveat:
             said += f" {published.caveat}"

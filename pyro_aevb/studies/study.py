@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -115,6 +116,8 @@ def study(
     unfinished = {cell.path for cell, _ in before.unfinished}
     todo = [cell for cell in chosen if cell.path in unfinished and not page_only]
     failed: list[str] = []
+    if backend == "loky":  # a cluster's data are its own
+        _check_data(todo, root)
     if todo:
         write_cells(cells, called, scale, before.finished_here())
     with (
@@ -184,6 +187,24 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
     if not isinstance(found, Study):
         raise UsageError(f"STUDY in {name} is a {type(found).__name__}, not a Study")
     return Path(name).name, found
+
+
+def _check_data(cells: "list[Cell]", root: str | None) -> None:
+    r"""Refuse data sets that cannot be had, before hours are spent on others."""
+    import pyro_aevb
+    from pyro_aevb.data import load
+
+    default = signature(pyro_aevb.fit).parameters["data"].default
+    needed: dict[str, Cell] = {}
+    for cell in cells:
+        needed.setdefault(cell.settings.get("data", default), cell)
+    for name, cell in needed.items():
+        try:
+            load(name, root)
+        except UsageError as error:
+            raise UsageError(
+                f"{error}; {_name(cell)} needs it, and --only can leave it out"
+            ) from None
 
 
 def _name(cell: "Cell") -> str:
