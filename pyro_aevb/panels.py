@@ -71,8 +71,8 @@ def curves(
             low = late
         margin = 0.1 * (high - low) or 0.5
         axes.set_ylim(low - margin, high + margin)
-    figure.supxlabel(xlabel)
-    figure.supylabel(ylabel)
+    figure.supxlabel(xlabel, fontsize="medium")
+    figure.supylabel(ylabel, fontsize="medium")
     ncols = max(2, 3 * min(len(panels), 3) // 2)  # no wider than the panels
     for name in names:
         drawn[0].plot([], [], label=canvas.plain(name), **styles[name])

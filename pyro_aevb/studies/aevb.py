@@ -359,8 +359,8 @@ STUDY = Study(
         Figure(
             "marginal-by-images",
             "The marginal likelihood of test images against the training images seen, by annealing "
-            "(so far at the end of training alone) and by importance sampling with the guide, a "
-            "lower bound that also tells how well the guide knows test images.",
+            "and by importance sampling with the guide, a lower bound that also tells how well the "
+            "guide knows test images.",
             partial(
                 curves,
                 quantities={"annealed": "ais/ais_lower", "by the guide": "test/log_likelihood"},
