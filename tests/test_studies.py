@@ -326,10 +326,10 @@ def test_the_page_says_what_is_met_by_any_table_and_what_is_not(tmp_path: Path) 
     fake(replace(study, grids=study.grids[1:], tables=study.tables[1:]), tmp_path, second)
     collected = Collected(study, "full", 3, tmp_path)
     page = write_page(collected, "t", tmp_path / "page")[0].read_text()
-    assert "of 3 values: met or beaten by a mean here 2, not met 1, not measured yet 0." in page
+    assert "By any of these: met or beaten 2, not met 1, not measured yet 0." in page
     close = "(closer than the standard deviation over seeds: 1)"  # a, x; b, x is two of them away
     first, second = (f"1 of 3 measured in the table *{title}*" for title in ("First", "Second"))
-    assert f"{first} {close}; {second}." in page
+    assert f"Reconstruction, 3 values. Met or beaten by table: {first} {close}; {second}." in page
     assert "| a | y | -20.0 | -20.50 | 0.50 | Second | everything |" in page
     assert "- one: b / x (seed 2): not run yet" in page
     assert "- two: b / y: not run yet" in page
@@ -374,6 +374,8 @@ def test_what_is_left_to_do_is_judged_by_cells_that_are_most_like_it(tmp_path: P
     line = Collected(study, "full", 3, tmp_path).progress()[0]
     # a/x has one seed left, at 70; b/x two at 10; a/y two at 2; b/y three, by its column at 2.
     assert line == "one: 4 of 12 cells are finished; the others may take 100 minutes in all"
+    (first, _) = Collected(study, "full", 1, tmp_path / "empty").progress()
+    assert first == "one: 0 of 4 cells are finished: none is there to judge the time by"
 
 
 def test_ratios_are_taken_seed_by_seed(tmp_path: Path) -> None:
@@ -529,6 +531,8 @@ def test_done_cells_are_skipped_and_new_seeds_and_scorings_are_added(
     study(file, seeds=1, **options)
     assert calls == ["fit"] * 2
     more = declared(tmp_path / "tiny.py", "tiny(looks=(), scores={'more': {'num_samples': 50}})")
+    page = study(more, seeds=1, page_only=True, **options).page.read_text()
+    assert "- sizes: 2 / AE; 2 / VAE: still to be scored: more after 2 epochs" in page
     outcome = study(more, seeds=2, **options)
     assert not outcome.failed
     assert calls == ["fit"] * 2 + ["evaluate"] * 2 + ["fit", "evaluate"] * 2
@@ -867,7 +871,9 @@ def test_a_page_is_written_again_from_its_cells(
     assert outputs(tmp_path) == before and not outcome.failed and not outcome.missing
     assert (page / "tiny/cells.jsonl").read_bytes() == cells
     text = outcome.page.read_text()
-    assert "(drawn earlier: the run of sizes / 2 / AE / seed 0 is not here)" in text
+    assert (
+        "others than those in the tables: the run of sizes / 2 / AE / seed 0 is not here)" in text
+    )
     assert "- 2 cells are known by their numbers alone" in text
     assert text.count("![") == 6 and "## Unfinished cells\n\nNone." in text
     said = capsys.readouterr().err
@@ -1193,7 +1199,10 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         (["page"], "there are aevb, bayesian_autoencoders"),
         (["aevb", "--seeds=0"], "--seeds is 0"),
         (["aevb", "--jobs=0"], "--jobs is 0"),
-        (["aevb", f"--out={tmp_path / 'a'}", "--only=latent/*"], "such as latent-dimensions/2/AE"),
+        (
+            ["aevb", f"--out={tmp_path / 'a'}", "--only=wake/MNIST N_z = 20/AEVB"],
+            "such as wake-sleep/MNIST-N-z-20/AEVB",
+        ),
         (["aevb", "--scale=small"], "smoke"),
         (["aevb", "--scale=smoke", f"--out={tmp_path / 'full'}"], "at the scale full"),
         (["aevb", f"--out={tmp_path / 'taken'}"], "is not a study"),
@@ -1208,6 +1217,36 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         assert left.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and said in line, line
+
+
+def test_cells_are_chosen_by_grid_by_path_and_by_names_as_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {"rows": {"N = 2": {}, "N = 3": {}}, "columns": {"x": {}, "y": {}}, "chosen": "so"}
+    declared = Study("T", "t", [Grid("one", **parts), Grid("two", **parts)], [])
+    command = sys.modules["pyro_aevb.studies.study"]
+    monkeypatch.setattr(command, "find", lambda name: (name, declared))
+    chosen: list[str] = []
+
+    def run_cells(todo, *args: object) -> list:
+        chosen.extend(cell.title for cell in todo)
+        return []
+
+    monkeypatch.setattr("pyro_aevb.studies.work.run_cells", run_cells)
+    monkeypatch.setattr(command, "_check_data", lambda *args: None)
+    whole = [f"one / N = {n} / {column}" for n in (2, 3) for column in "xy"]
+    for only, expected in (
+        ("one", whole),
+        ("one/*", whole),
+        ("one/N-3/*", whole[2:]),
+        ("one/N = 3/*", whole[2:]),
+        ("*/N = 2/y", [whole[1], whole[1].replace("one", "two")]),
+    ):
+        chosen.clear()
+        study("t", seeds=1, only=only, out=str(tmp_path / "out"), show=False)
+        assert chosen == expected
+    with pytest.raises(UsageError, match="grid 'one' has no smoke settings, and would run at full"):
+        study("t", "smoke", out=str(tmp_path / "smoke"), show=False)
 
 
 def test_one_command_at_a_time_runs_the_cells_of_a_directory(

@@ -80,7 +80,8 @@ STUDY = Study(
     title="Bayesian autoencoders",
     text="Autoencoders whose weights, codes, both, or neither are random, on grey MNIST, beside "
     "the figures of Wacker and Ibarrondo, *Comparing Autoencoders: Performance Impact of "
-    "Variational Parameters* (2018), <https://github.com/ibarrond/VariationalAutoencoders>. "
+    "Variational Parameters* (2018), <https://github.com/ibarrond/VariationalAutoencoders>: "
+    "slides, and notebooks with stored outputs. "
     "An architecture is the widths of the encoder and the size of the code; the decoder mirrors "
     "the encoder. Their Bayesian net leaves the output layer out of the KL and learns mean and "
     "variance of the prior of each weight; their hybrid matches moments of 10 codes and weighs the "

@@ -60,8 +60,8 @@ class Collected:
         why = None
         try:
             record = Record.of(cell, self.out)
-            if record.missing(cell, self.out):
-                why = failure(cell, self.out) or "not run yet"
+            if missing := record.missing(cell, self.out):
+                why = failure(cell, self.out) or _to_do(record, missing)
             if record.looks:
                 self.known[cell.path] = Known.of(record, self.run(cell))
         except UsageError as error:
@@ -70,7 +70,9 @@ class Collected:
         if why is None or earlier is None:
             return why
         if (misfit := earlier.misfit(cell)) is not None:
-            return why if cell.path in self.known else f"{why}; an earlier one is another: {misfit}"
+            if cell.path in self.known or why.startswith(misfit):
+                return why
+            return f"{why}; an earlier one is another: {misfit}"
         self.known[cell.path] = earlier
         self.elsewhere.add(cell.path)
         return None
@@ -106,6 +108,8 @@ class Collected:
             if 0 < len(spent) < len(cells):
                 rest = sum(_likely(cell, spent) for cell in cells if cell.path in waiting)
                 line += f"; the others may take {rest / 60:.0f} minutes in all"
+            elif not spent:
+                line += ": none is there to judge the time by"
             lines.append(line)
         return lines
 
@@ -226,6 +230,15 @@ class Collected:
 
     def keys(self, grid: str) -> Sequence[Key]:
         return self.study.grid(grid).keys(self.scale)
+
+
+def _to_do(record: Record, missing: Sequence[tuple[int, str]]) -> str:
+    r"""Why a cell that did not fail is unfinished."""
+    if not record.looks:
+        return "not run yet"
+    (epochs, name), *others = missing
+    more = f" and {len(others)} more" if others else ""
+    return f"still to be scored: {name} after {epochs} epochs{more}"
 
 
 def _likely(cell: Cell, spent: Sequence[tuple[Cell, float]]) -> float:

@@ -105,7 +105,8 @@ def _table(collected: Collected, table: Table, beside: Path, remarked: set[int])
         remarked.add(id(table.published))
         notes = [f"\\{remark}" for remark in remarks]
     text = markdown(collected, table, notes)
-    return f"{text}\n[CSV]({beside.name}/{file}.csv), [LaTeX]({beside.name}/{file}.tex)"
+    files = f"[CSV]({beside.name}/{file}.csv), [LaTeX]({beside.name}/{file}.tex)"
+    return f"{text}\nGrid {table.grid}: {files}"
 
 
 def _remarks(collected: Collected, table: Table) -> list[str]:
@@ -125,11 +126,7 @@ def _published(collected: Collected) -> Iterator[str]:
         best = {key: _best(collected, tables, key) for key in published.values}
         known = {key: found for key, found in best.items() if found is not None}
         missed = {key: found for key, found in known.items() if found[0] < 0}
-        said = (
-            f"{published.title}, of {len(best)} values: met or beaten by a mean here "
-            f"{len(known) - len(missed)}, not met {len(missed)}, not measured yet "
-            f"{len(best) - len(known)}."
-        )
+        said = f"{published.title}, {len(best)} values."
         if len(tables) > 1:
             each = []
             for table in tables:
@@ -141,7 +138,12 @@ def _published(collected: Collected) -> Iterator[str]:
                 each.append(f"{met} of {len(gains)} measured in the table *{table.title}*")
                 if near:
                     each[-1] += f" (closer than the standard deviation over seeds: {near})"
-            said += f" By table: {'; '.join(each)}."
+            said += f" Met or beaten by table: {'; '.join(each)}."
+        said += (
+            f" By {'any of these' if len(tables) > 1 else 'a mean here'}: met or beaten "
+            f"{len(known) - len(missed)}, not met {len(missed)}, not measured yet "
+            f"{len(best) - len(known)}."
+        )
         if published.caveat:
             said += f" {published.caveat}"
         rows = [
@@ -179,7 +181,7 @@ def _figure(collected: Collected, figure: Figure, beside: Path) -> str:
     except Elsewhere as error:
         if not path.is_file():
             raise
-        note = f" (drawn earlier: {error})"
+        note = f" (drawn earlier, of runs that may be others than those in the tables: {error})"
     finally:
         for new, _ in files:
             new.unlink(missing_ok=True)

@@ -50,14 +50,18 @@ class Record:
         asked = json.loads(json.dumps({"settings": cell.settings, "scores": cell.scores}))
         file, source = source_of(cell.settings.get("pair"))
         path, run = _path(cell, out), out / cell.path
-        again = f"remove {run} and {path} to run the cell again"
+        # What a page shows: paths within the study's directory, none of this machine.
+        again = (
+            f"remove {cell.path}, {cell.path}.json and the cell's line in the page's cells.jsonl, "
+            "if it has one, to run it again"
+        )
         if not path.is_file():
             return cls(**asked, source=source)
-        record = cls._read(path)
+        record = cls._read(path, f"{cell.path}.json")
         if not (run / SETTINGS).is_file():
             if not record.looks:  # nothing was trained: other settings are as good
                 return cls(**asked, source=source)
-            raise UsageError(f"{run} is gone or no run any more; put it back, or {again}")
+            raise UsageError(f"{cell.path} is gone or no run any more; put it back, or {again}")
         said = difference(record.settings, asked["settings"])
         if said is None and None not in (record.source, source) and record.source != source:
             said = f"{file} has changed"
@@ -77,7 +81,7 @@ class Record:
         return record
 
     @classmethod
-    def _read(cls, path: Path) -> "Record":
+    def _read(cls, path: Path, name: str) -> "Record":
         try:
             record = cls(**json.loads(path.read_text()))
             float(record.seconds), record.settings.keys(), record.scores.keys()
@@ -87,7 +91,7 @@ class Record:
                     if name == FIT:
                         [int(results[key]) for key in ("parameters", "num_train", "epochs")]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"{path} is damaged; remove it to score the cell again") from error
+            raise UsageError(f"{name} is damaged; remove it to score the cell again") from error
         return record
 
     def missing(self, cell: Cell, out: Path) -> list[tuple[int, str]]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from inspect import signature
 from pathlib import Path
@@ -55,8 +56,8 @@ def study(
         name: aevb, bayesian_autoencoders, or a file that defines STUDY.
         scale: full, or smoke, which runs every kind of cell for seconds, on tiny data.
         seeds: Runs of each cell; default 5, and 1 at the smoke scale.
-        only: A pattern of the cells to run now, GRID/ROW/COLUMN as in their paths, such as
-            ``protocol/*/VAE``; default all. The page has whatever there is.
+        only: The cells to run now: a grid, or a pattern of GRID/ROW/COLUMN as they are declared or
+            in paths, such as ``protocol/*/VAE``; default all. The page has whatever there is.
         jobs: Cells at a time, each with its part of the cores; -1 is one for each core.
         backend: joblib's: loky (this machine), or dask or ray (a cluster).
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
@@ -85,6 +86,12 @@ def study(
         raise UsageError(f"--seeds is {seeds}; it must be at least 1")
     if jobs < 1 and jobs != -1:
         raise UsageError(f"--jobs is {jobs}; give a number of processes, or -1 for one a core")
+    for grid in declared.grids:
+        if scale == "smoke" and not grid.smoke:
+            raise UsageError(
+                f"grid {grid.name!r} has no smoke settings, and would run at full length; give it "
+                "some, such as smoke={'data': 'digits', 'epochs': 1}"
+            )
     if backend == "loky":  # a cluster's devices are its own
         choose_device(device)
     folder = Path(out or f"runs/{called.removesuffix('.py')}-{scale}").resolve()
@@ -107,11 +114,13 @@ def study(
             "remove their lines there",
             file=sys.stderr,
         )
-    chosen = [cell for cell in before.cells if only is None or fnmatchcase(_name(cell), only)]
+    chosen = [cell for cell in before.cells if only is None or _matches(cell, only)]
     if not chosen:
+        names = [_name(cell) for cell in before.cells]
+        (near,) = get_close_matches(str(only), names, 1, 0.0)
         raise UsageError(
-            f"--only {only} matches no cell; they have names such as {_name(before.cells[0])}, "
-            f"and the grids are {', '.join(grid.name for grid in declared.grids)}"
+            f"--only {only} matches no cell; they have names such as {near}, and the grids are "
+            + ", ".join(grid.name for grid in declared.grids)
         )
     unfinished = {cell.path for cell, _ in before.unfinished}
     todo = [cell for cell in chosen if cell.path in unfinished and not page_only]
@@ -209,6 +218,12 @@ def _check_data(cells: "list[Cell]", root: str | None) -> None:
 
 def _name(cell: "Cell") -> str:
     return cell.path.parent.relative_to("cells").as_posix()
+
+
+def _matches(cell: "Cell", only: str) -> bool:
+    r"""Whether a pattern is of a cell: of its path, or of its names as they are declared."""
+    declared = f"{cell.grid}/{cell.row}/{cell.column}"
+    return only == cell.grid or any(fnmatchcase(name, only) for name in (_name(cell), declared))
 
 
 def _keep(cell: "Cell", folder: Path, cells: Path, study: str, scale: "Scale") -> str | None:
