@@ -1124,7 +1124,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, text: str) -> None:
 def test_cells_of_another_study_or_scale_are_refused(done: Path, tmp_path: Path) -> None:
     page = without_runs(done, tmp_path)
     before = {path.name: path.read_bytes() for path in page.rglob("*.*")}
-    file = declared(tmp_path / "tiny.py", "tiny()")
+    file = declared(tmp_path / "tiny.py", "tiny(smoke={'num_samples': 2})")
     with pytest.raises(UsageError, match="the study tiny.py at the scale full; choose another --p"):
         study(file, "smoke", out=str(tmp_path / "smoke"), page=str(page), show=False)
     with pytest.raises(UsageError, match="is of the study tiny.py at the scale full; choose"):
