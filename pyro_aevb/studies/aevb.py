@@ -308,14 +308,16 @@ STUDY = Study(
     figures=(
         Figure(
             "reconstruction-by-epoch",
-            "Log-likelihood of the pixels given the code, on validation data.",
+            "Log-likelihood of the pixels given the code, on validation data; first epochs may "
+            "fall below the axis.",
             partial(curves, quantities={"reconstruction": "history/reconstruction"}),
             LATENT,
             columns=["AE", "VAE"],
         ),
         Figure(
             "bound-by-epoch",
-            "The lower bound, on validation data; grey and binarized ones are not to be compared.",
+            "The lower bound, on validation data; grey and binarized ones are not to be compared, "
+            "and first epochs may fall below the axis.",
             partial(curves, quantities={"lower bound": "history/elbo"}),
             LATENT,
             columns=["VAE", "VAE, binarized"],
