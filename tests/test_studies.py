@@ -331,6 +331,7 @@ def test_the_page_says_what_is_met_by_any_table_and_what_is_not(tmp_path: Path) 
     first, second = (f"1 of 3 measured in the table *{title}*" for title in ("First", "Second"))
     assert f"Reconstruction, 3 values. Met or beaten by table: {first} {close}; {second}." in page
     assert "| a | y | -20.0 | -20.50 | 0.50 | Second | everything |" in page
+    assert "\nGrid one: [CSV](t/first.csv)" in page and "\nGrid two: [CSV](t/second.csv)" in page
     assert "- one: b / x (seed 2): not run yet" in page
     assert "- two: b / y: not run yet" in page
 
@@ -568,9 +569,12 @@ def test_an_own_pair_that_changes_is_refused(tmp_path: Path) -> None:
     own = tiny((), special={("2", "AE"): None, ("2", "VAE"): {"pair": f"{pair}:VAE"}})
     (cell,) = own.cells("full", 1)
     assert work(cell, tmp_path)[1] is None
+    finished = Collected(own, "full", 1, tmp_path).finished_here()
     pair.write_text("from pyro_aevb.models import BetaVAE as VAE\n")
-    (unfinished,) = Collected(own, "full", 1, tmp_path).unfinished
-    assert "own.py has changed; remove " in unfinished[1]
+    for earlier in ({}, finished):  # said once, and with no path of this machine to remove
+        ((_, why),) = Collected(own, "full", 1, tmp_path, finished=earlier).unfinished
+        said = "own.py has changed; remove cells/sizes/2/VAE/seed0, cells/sizes/2/VAE/seed0.json"
+        assert said in why and why.count("has changed") == 1
 
 
 def test_a_schedule_over_the_run_takes_no_more_epochs(tmp_path: Path) -> None:
