@@ -1,5 +1,7 @@
 r"""What is asked of the sites of a trace: which they are, their terms, their families."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from pyro.distributions import Delta, MaskedDistribution
@@ -71,6 +73,38 @@ def closed_form_kl(posterior: Any, prior: Any, scale: Any) -> Tensor:
         kl_divergence(posterior["fn"], prior["fn"]), scale, posterior["mask"]
     )
     return value
+
+
+def closed_form_kls(
+    posterior: Mapping[str, Any], prior: Mapping[str, Any], scale: Any = None
+) -> dict[str, Tensor]:
+    r"""The KL of each latent site that may stand in the place of its :math:`\log q - \log p`.
+
+    Valid only where guide and model draw the sites in the same order: then no later site feeds an
+    earlier one's closed form, which so is the conditional expectation of the sampled term. In
+    another order none is returned.
+
+    Arguments:
+        posterior, prior: Sites by name, in the order in which guide and model draw them; those of
+            one side alone are left out.
+        scale: Multiplies each; None is the scale of the guide's site.
+
+    Returns:
+        ``(*batch_shape,)`` in nats for each site that both sides have and PyTorch knows.
+    """
+    if not same_order(posterior, prior):
+        return {}
+    found = {}
+    for name in (name for name in posterior if name in prior):
+        own = posterior[name]["scale"] if scale is None else scale
+        with suppress(NotImplementedError):
+            found[name] = closed_form_kl(posterior[name], prior[name], own)
+    return found
+
+
+def same_order(posterior: Mapping[str, Any], prior: Mapping[str, Any]) -> bool:
+    r"""Whether both sides draw the sites that they share in the same order."""
+    return [n for n in prior if n in posterior] == [n for n in posterior if n in prior]
 
 
 def component_kl(posterior: Any, prior: Any, exact: bool) -> Tensor:

@@ -331,14 +331,7 @@ class Annealer:
         return list(evaluate(lambda q: self._terms(x, q, *weights), q)[1:])
 
     def _weights(self, x: Tensor, s: int) -> dict[str, Tensor]:
-        r"""A draw of the global latents."""
-        description = self.pair.description
-        assert description is not None
-        if not description.global_sites:
-            return {}
-        with seeded(x.device, self.seed, s):
-            drawn, _ = weight_draw(self.pair, x[:1], description.plate)
-        return {name: value.contiguous() for name, value in drawn.items()}
+        return weight_draw(self.pair, x, self.seed, s)[0]
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -188,8 +188,8 @@ def inference_gap(
     try:
         with pair.active(), WholeBatch(), pyro.validation_enabled(False):
             x = batches.take(torch.arange(block))
+            weights = weight_draw(pair, x, seed, 0)[0]
             with seeded(x.device, seed, 0):
-                weights = weight_draw(pair, x[:1], description.plate)[0]
                 way = _way(pair, x, n, compile)
                 search = _Search(pair, x, weights, flow or Flow(), way, eagerly)
             for start in range(0, n, block):
@@ -230,7 +230,7 @@ class _Search:
         fallback: Callable[[str], None],
     ) -> None:
         self.joint, self.terms = Joint(pair, x, weights), Terms(pair, x, weights)
-        self.weights = [value.contiguous() for value in weights.values()]
+        self.weights = [*weights.values()]
         self.flow = flow
         self.normals = Ascent(self.joint, normal, way, fallback)
         self.flows = Ascent(self.joint, flow, way, fallback)

@@ -31,7 +31,7 @@ from pyro_aevb.estimators.blocks import blocks_of, check_seed, numbered, seeded
 from pyro_aevb.estimators.chunks import even, few_rows
 from pyro_aevb.estimators.streaming import LogWeights, milestones
 from pyro_aevb.estimators.terms import Terms, model_terms, weight_draw
-from pyro_aevb.handlers import InTurn, WholeBatch
+from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import latents
 
@@ -220,7 +220,7 @@ class Scorer:
         noise: int | None,
         progress: Callable[[int], None] | None,
     ) -> dict[str, np.ndarray]:
-        weights = [value.contiguous() for value in self._weights(batches, s).values()]
+        weights = [*self._weights(batches, s).values()]
         return _joined(
             self._block(plan, x, self._seen(x, noise, block), weights, (s, 1 + block), progress)
             for block, x in blocks_of(batches, blocks)
@@ -234,11 +234,8 @@ class Scorer:
             return self.corruption(x).contiguous()
 
     def _weights(self, batches: Batches, s: int) -> dict[str, Tensor]:
-        if not self.description.global_sites:
-            return {}
-        x = batches.take(torch.zeros(1, dtype=torch.int64))
-        with seeded(x.device, self.seed, s), InTurn(s, self.seed):
-            return weight_draw(self.pair, x, self.description.plate)[0]
+        first = batches.take(torch.zeros(1, dtype=torch.int64))
+        return weight_draw(self.pair, first, self.seed, s)[0]
 
     def _block(
         self,

@@ -99,8 +99,14 @@ class Joint:
         return self.vector({name: trace.nodes[name]["value"] for name in self.shapes})
 
     def simulate(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Data drawn from the model, of the shape of x, and their latents, ``(n, d)``."""
+        r"""Data drawn from the model, of the shape of x, and their latents, ``(n, d)``.
+
+        Raises:
+            UsageError: The model reads the data, so one call draws none.
+        """
         assert self.pair.description is not None
+        if (reason := self.pair.description.no_simulation()) is not None:
+            raise UsageError(f"{self.pair.name} cannot simulate data: {reason}")
         with Fix(self._named(weights)):
             trace: Any = poutine.trace(poutine.uncondition(self.pair.model)).get_trace(x)
         drawn = trace.nodes[self.pair.description.observed]["value"].reshape(x.shape)

@@ -107,8 +107,8 @@ def latent_health(
     try:
         with pair.active(), WholeBatch(), pyro.validation_enabled(False):
             x = batches.take(torch.arange(min(len(batches), num_data)))
+            weights = weight_draw(pair, x, seed, 0)[0]
             with seeded(x.device, seed, 0):
-                weights = weight_draw(pair, x[:1], description.plate)[0]
                 terms = Terms(pair, x[:2], weights)
             if not terms.independent:
                 x = x[:CHAINED]

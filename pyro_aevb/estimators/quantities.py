@@ -30,14 +30,13 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from pyro_aevb.description import Description
-from pyro_aevb.estimators.blocks import seeded
 from pyro_aevb.estimators.convergence import Curve, against_samples, against_weights
 from pyro_aevb.estimators.diagnostics import active_units
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.handlers import Fix, WholeBatch
 from pyro_aevb.pairs import Pair
-from pyro_aevb.sites import closed_form_kl, log_prob, sample_sites
+from pyro_aevb.sites import closed_form_kls, log_prob, sample_sites
 
 Metric = dict[str, Any]
 FEW = "needs more than one importance sample (--num-samples)"
@@ -79,13 +78,13 @@ def _log_mean(values: np.ndarray) -> np.ndarray:
 def weight_kl(pair: Pair, x: Tensor, samples: int, seed: int) -> np.ndarray:
     r"""KL(q(w) || p(w)) / N of a pair with global latents, one value per draw of w.
 
-    Closed form per site where PyTorch knows it and sites are drawn independently by name, else
-    :math:`\log q(w) - \log p(w)` at the draw.
+    Closed form per site where PyTorch knows it and guide and model draw the sites in the same
+    order, else :math:`\log q(w) - \log p(w)` at the draw, which has the KL as its mean.
 
     Arguments:
         pair: An inspected pair with global sites that have densities.
         x: A few data.
-        samples: Draws of w.
+        samples: Draws of w, the first that a :class:`~.importance.Scorer` of the same seed makes.
         seed: Of the draws.
 
     Returns:
@@ -98,27 +97,20 @@ def weight_kl(pair: Pair, x: Tensor, samples: int, seed: int) -> np.ndarray:
     values = []
     with pair.active(), WholeBatch():
         for s in range(samples):
-            with seeded(x.device, seed, s):
-                weights, posterior = weight_draw(pair, x[:1], description.plate)
+            weights, posterior = weight_draw(pair, x, seed, s)
             with Fix(weights):
                 prior = sample_sites(poutine.trace(pair.model).get_trace(x))
+            closed = {} if description.auxiliary else closed_form_kls(posterior, prior, 1.0)
             total = 0.0
             for name, site in posterior.items():
-                if name in prior and not description.auxiliary:
-                    total += float(_site_kl(site, prior[name]))
-                else:
-                    total += float(log_prob(site, 1.0).sum())
-                    if name in prior:
-                        total -= float(log_prob(prior[name], 1.0).sum())
+                if name in closed:
+                    total += float(closed[name].sum())
+                    continue
+                total += float(log_prob(site, 1.0).sum())
+                if name in prior:
+                    total -= float(log_prob(prior[name], 1.0).sum())
             values.append(total / description.plate_size)
     return np.array(values)
-
-
-def _site_kl(posterior: Any, prior: Any) -> Tensor:
-    try:
-        return closed_form_kl(posterior, prior, 1.0).sum()
-    except NotImplementedError:
-        return log_prob(posterior, 1.0).sum() - log_prob(prior, 1.0).sum()
 
 
 def summarize(

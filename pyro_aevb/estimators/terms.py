@@ -7,9 +7,17 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_aevb.handlers import Fix
+from pyro_aevb.estimators.blocks import seeded
+from pyro_aevb.handlers import Fix, InTurn
 from pyro_aevb.pairs import Pair
-from pyro_aevb.sites import closed_form_kl, component_kl, in_plate, log_prob, sample_sites
+from pyro_aevb.sites import (
+    closed_form_kl,
+    component_kl,
+    in_plate,
+    log_prob,
+    same_order,
+    sample_sites,
+)
 
 
 class Terms:
@@ -121,7 +129,7 @@ class Terms:
         prior = {name: site for name, site in model.items() if name in posterior}
         try:
             return {
-                name: component_kl(site, prior[name], exact=list(prior) == list(posterior))
+                name: component_kl(site, prior[name], exact=same_order(posterior, prior))
                 for name, site in posterior.items()
             }
         except NotImplementedError:
@@ -196,8 +204,28 @@ def _log_prob(sites: dict[str, Any], zero: Tensor) -> Tensor:
     return sum((log_prob(s, 1.0).reshape(-1, rows).sum(0) for s in sites.values()), zero)
 
 
-def weight_draw(pair: Pair, x: Tensor, plate: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    r"""One draw of the global sites from the guide: values by name, and the sites themselves."""
-    sites = sample_sites(poutine.trace(pair.guide).get_trace(x))
+def weight_draw(
+    pair: Pair, x: Tensor, seed: int, s: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    r"""The draw number s of the global sites from the guide, the same for every estimator.
+
+    Of an ensemble, or any other index whose values are equally likely, draws in turn take each
+    value (:class:`~pyro_aevb.handlers.InTurn`). The caller's random numbers are left as they were.
+
+    Arguments:
+        pair: An inspected pair.
+        x: Some data, of which the first is looked at.
+        seed: Of all draws.
+        s: The number of this one.
+
+    Returns:
+        Values by name, and the sites themselves; both empty where there are no global sites.
+    """
+    assert pair.description is not None, "inspect the pair first"
+    if not pair.description.global_sites:
+        return {}, {}
+    with seeded(x.device, seed, s), InTurn(s, seed):
+        sites = sample_sites(poutine.trace(pair.guide).get_trace(x[:1]))
+    plate = pair.description.plate
     outside = {name: site for name, site in sites.items() if not in_plate(site, plate)}
-    return {name: site["value"] for name, site in outside.items()}, outside
+    return {name: site["value"].contiguous() for name, site in outside.items()}, outside

@@ -1,6 +1,5 @@
 r"""The evidence lower bound, with sampled or analytic Kullback-Leibler terms."""
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.sites import closed_form_kl, guide_sites, log_prob, sample_sites
+from pyro_aevb.sites import closed_form_kls, guide_sites, log_prob, sample_sites
 
 
 class TraceELBO(ELBO):
@@ -120,16 +119,9 @@ def require_reparameterized(sites: dict[str, Any]) -> None:
 def _terms(model_trace: Any, guide_trace: Any, analytic: bool) -> Iterator[Tensor]:
     r"""The scaled terms whose sum is one draw of the bound."""
     model, guide = sample_sites(model_trace), guide_sites(guide_trace)
-    closed: dict[str, Tensor] = {}
-    # The same order on both sides: a later site never feeds an earlier one's closed form.
-    if analytic and [n for n in model if n in guide] == [n for n in guide if n in model]:
-        for name in guide:
-            if name in model:
-                with contextlib.suppress(NotImplementedError):
-                    site = guide[name]
-                    closed[name] = closed_form_kl(site, model[name], site["scale"]).sum()
+    closed = closed_form_kls(guide, model) if analytic else {}
     for name, site in model.items():
         if name not in closed:
             yield log_prob(site, site["scale"]).sum()
     for name, site in guide.items():
-        yield -closed[name] if name in closed else -log_prob(site, site["scale"]).sum()
+        yield -closed[name].sum() if name in closed else -log_prob(site, site["scale"]).sum()
