@@ -67,7 +67,8 @@ def _print(source: Any, prepared: Any) -> None:
     console.print(f"{description.num_parameters:,} trainable parameters")
     learns = prepared.pair.algorithm or "svi"
     console.print(f"learns by {learns}, unless --algorithm says otherwise", highlight=False)
-    for reason in (description.undefined(), description.weights_undefined()):
+    reasons = (description.undefined(), description.weights_undefined())
+    for reason in (*reasons, description.no_simulation()):
         if reason is not None:
             console.print(f"note: {reason}", highlight=False)
     for setting in ("algorithm", "beta", "corruption"):

@@ -39,6 +39,8 @@ class Description:
     local_auxiliary: tuple[str, ...] = ()
     r"""Those of them that lie in the data plate."""
     enumerated: tuple[str, ...] = ()
+    reads_data: tuple[str, ...] = ()
+    r"""The model's sites whose distribution at fixed latents changes with x."""
     parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
@@ -66,8 +68,23 @@ class Description:
                 return f"latent site {site.name!r} carries no density (masked prior or Delta guide)"
         return None
 
+    def no_simulation(self) -> str | None:
+        r"""Why data do not follow from the latents by one call of the model; None if they do.
+
+        A decoder that is told earlier pixels has a density at data that are given; to draw some it
+        has to be called once for each pixel.
+        """
+        if self.reads_data:
+            return (
+                f"the model reads the data: at fixed latents the distribution of "
+                f"{self.reads_data[0]!r} changes with x, so one call simulates none"
+            )
+        return None
+
     def no_prior(self) -> str | None:
         r"""Why nothing can be drawn from the prior of the codes; None if it can."""
+        if (reason := self.no_simulation()) is not None:
+            return reason
         if self.enumerated:
             return f"site {self.enumerated[0]!r} is enumerated, not sampled"
         for site in self.local_sites:

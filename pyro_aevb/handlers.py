@@ -25,11 +25,16 @@ class WholeBatch(Messenger):
     particles.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.indices: dict[str, Tensor] = {}
+        r"""What each plate was given."""
+
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg) and msg["value"] is None:
             fn = msg["fn"]
             size = fn.size if fn.subsample_size is None else fn.subsample_size
-            msg["value"] = torch.arange(size, device=fn.device)
+            msg["value"] = self.indices[msg["name"]] = torch.arange(size, device=fn.device)
             msg["done"] = True
 
 

@@ -6,21 +6,28 @@ The contract a pair keeps:
 - a latent site inside the data plate is *local* (one value per datum), outside it *global*;
 - the model and the guide have the same latent sites, in the same plates; auxiliary guide sites,
   of which an autoguide makes the latent ones, apart;
-- a pair with global sites declares ``pyro.plate("data", size=N, subsample_size=len(x))``.
+- a pair with global sites declares ``pyro.plate("data", size=N, subsample_size=len(x))``;
+- a datum's terms depend on that datum and the latents alone (:mod:`~pyro_aevb.probes`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import Independent
 
 from pyro_aevb.description import Description, Site
 from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
+from pyro_aevb.probes import Positions, Probe
 from pyro_aevb.sites import family, in_plate, is_delta, is_masked, sample_sites
 
 
@@ -37,26 +44,65 @@ def inspect(pair: Pair, x: Tensor) -> Description:
     if len(x) < 2:
         raise UsageError(f"a pair is checked on at least 2 data, not {len(x)}")
     x = x[:5]
-    with pair.active(), torch.random.fork_rng(_cuda(x)):
+    with pair.active(), _modes(pair), torch.random.fork_rng(_cuda(x)):
+        pair.eval()
+        _Run(pair, x)  # creates lazy parameters, and moves no running averages
+        before = {name: value.detach().clone() for name, value in pair.tensors().items()}
+        pair.train()
         run = _Run(pair, x)
         description = run.describe()
-        before = set(pair.tensors())
         # A second batch size: shapes or parameters that hang on the first one show now.
         again = _Run(pair, x[:-1]).describe()
-        created = sorted(set(pair.tensors()) - before)
-    if created:
-        raise UsageError(
-            f"{pair.name}: parameter {created[0]!r} appears only on the second call; "
-            "create every parameter on the first one"
-        )
-    if again.plate_size != description.plate_size:
-        raise UsageError(
-            f"{pair.name}: the size of plate {description.plate!r} changes with the batch; "
-            'write pyro.plate("data", len(x)), or size=N, the number of training data'
-        )
-    run.check_parameters()
+        created = sorted(set(pair.tensors()) - set(before))
+        if created:
+            raise UsageError(
+                f"{pair.name}: parameter {created[0]!r} appears only on the second call; "
+                "create every parameter on the first one"
+            )
+        if again.plate_size != description.plate_size:
+            raise UsageError(
+                f"{pair.name}: the size of plate {description.plate!r} changes with the batch; "
+                'write pyro.plate("data", len(x)), or size=N, the number of training data'
+            )
+        run.check_parameters()
+        pair.eval()
+        _restore(pair, before)
+        try:
+            _stir(pair)
+            with torch.no_grad(), pyro.validation_enabled(False):
+                probe = Probe(pair, x, description.plate, description.observed)
+                probe.check_neighbours()
+                description = replace(description, reads_data=probe.reads_data())
+        finally:
+            _restore(pair, before)
     pair.description = description
     return description
+
+
+@contextmanager
+def _modes(pair: Pair) -> Iterator[None]:
+    r"""Leave every module in the mode, training or evaluation, that it was in."""
+    modes = {module: module.training for module in pair.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@torch.no_grad()
+def _stir(pair: Pair) -> None:
+    r"""Make parameters that are the same for all data, as they may be at the start, differ."""
+    for value in pair.trainable().values():
+        if value.numel() > 1 and bool((value == value.flatten()[0]).all()):
+            noise = 0.01 * torch.randn_like(value)
+            value.copy_(torch.where(value == 0, noise, value * (1 + noise)))
+
+
+@torch.no_grad()
+def _restore(pair: Pair, before: dict[str, Tensor]) -> None:
+    for name, value in pair.tensors().items():
+        value.copy_(before[name])
 
 
 def _cuda(x: Tensor) -> list[torch.device]:
@@ -82,16 +128,18 @@ class _Run:
     def __init__(self, pair: Pair, x: Tensor) -> None:
         self.pair, self.batch = pair, len(x)
         self.mark = _Mark()
-        with WholeBatch(), pyro.validation_enabled():
-            guide = self._trace("guide", self.mark(pair.guide), x)
+        self.plates = WholeBatch()
+        with self.plates, pyro.validation_enabled():
+            self.guide_trace = guide = self._trace("guide", self.mark(pair.guide), x)
             self.model_trace = self._trace("model", poutine.replay(pair.model, trace=guide), x)
         self.model, self.guide = sample_sites(self.model_trace), sample_sites(guide)
 
     def _trace(self, side: str, function: Any, x: Tensor) -> Any:
         try:
-            return poutine.trace(function).get_trace(x)
-        except UsageError:
-            raise
+            with Positions(self.pair.name, side, self.plates, len(x)):
+                return poutine.trace(function).get_trace(x)
+        except UsageError as error:  # Pyro appends the shapes of the sites so far
+            raise UsageError(str(error).partition("Trace Shapes:")[0].strip()) from error
         except Exception as error:  # the user's code: whatever it raises
             said = " ".join(str(error).partition("Trace Shapes:")[0].split())
             said = said if len(said) < 300 else said[:300] + " …"
@@ -136,11 +184,20 @@ class _Run:
         shared = [name for name in latent if name not in enumerated]
         for name in shared:
             self._check_plates(name, plate.name)
+        for side, sites in (("model", self.model), ("guide", self.guide)):
+            for site in sites.values():
+                self._check_shape(side, site)
         for name in auxiliary:
             if not any(self._made_of(site, [name]) for site in self.guide.values()):
                 raise self._wrong(
                     f"auxiliary guide site {name!r} is not what a Delta site is made of, so the "
                     "guide would have no density; draw the latent site from it through a Delta"
+                )
+        for name, fn in self.subsampling():
+            if name != plate.name:
+                raise self._wrong(
+                    f"plate {name!r} draws {fn.subsample_size} of {fn.size} at random; only the "
+                    f"data plate, {plate.name!r} here, may hold a part, the batch that it is given"
                 )
         local = [name for name in shared if in_plate(latent[name], plate.name)]
         outside = [name for name in shared if name not in local]
@@ -164,6 +221,12 @@ class _Run:
             enumerated=enumerated,
             parameters={name: tuple(v.shape) for name, v in self.pair.trainable().items()},
         )
+
+    def subsampling(self) -> list[tuple[str, Any]]:
+        r"""The plates, by name, that hold only a part of what they are of."""
+        nodes = [*self.guide_trace.nodes.items(), *self.model_trace.nodes.items()]
+        plates = [(name, node["fn"]) for name, node in nodes if site_is_subsample(node)]
+        return [(name, fn) for name, fn in plates if fn.subsample_size not in (None, fn.size)]
 
     def _observed(self) -> str:
         observed = [name for name, site in self.model.items() if site["is_observed"]]
@@ -241,13 +304,35 @@ class _Run:
 
     def _made_of(self, site: Any, auxiliary: Any) -> bool:
         r"""Whether a Delta site is a function of some of the auxiliary sites."""
-        marks = {id(self.mark.leaves[name]) for name in auxiliary if name in self.mark.leaves}
-        return is_delta(site["fn"]) and bool(marks & set(map(id, _leaves([site["value"]]))))
+        return bool(self._sources(site, auxiliary))
+
+    def _check_shape(self, side: str, site: dict[str, Any]) -> None:
+        r"""A value and its distribution that broadcast give numbers, of other data or pixels."""
+        fn, shape, expected = site["fn"], tuple(site["value"].shape), tuple(site["fn"].shape())
+        same = fn.log_prob(site["value"]).shape == fn.batch_shape
+        # Some families, such as a homogeneous hidden Markov model, take events of any length.
+        if same and (shape == expected or not isinstance(fn, Independent)):
+            return
+        raise self._wrong(
+            f"the value of {side} site {site['name']!r} has shape {shape}, its distribution "
+            f"{expected}: they broadcast, which mixes data or pixels; give both one shape (a "
+            "decoder that ends in nn.Unflatten, or x.flatten(1)), and .to_event(its dims)"
+        )
+
+    def _sources(self, site: Any, auxiliary: Any) -> list[str]:
+        r"""The auxiliary sites that a Delta site is a function of."""
+        if not is_delta(site["fn"]):
+            return []
+        reached = set(map(id, _leaves([site["value"]])))
+        leaves = self.mark.leaves
+        return [name for name in auxiliary if name in leaves and id(leaves[name]) in reached]
 
     def _site(self, name: str, auxiliary: tuple[str, ...], local: bool) -> Site:
         prior, posterior = self.model[name], self.guide[name]
-        # An autoguide draws auxiliary sites and puts a Delta on what it makes of them: a density.
-        drawn = self._made_of(posterior, auxiliary)
+        # An autoguide draws auxiliary sites and puts a Delta on what it makes of them: a density,
+        # unless such a site is a point too, as a Laplace approximation's is until it is finished.
+        sources = self._sources(posterior, auxiliary)
+        drawn = bool(sources) and not any(is_delta(self.guide[name]["fn"]) for name in sources)
         point = is_delta(posterior["fn"]) and not drawn
         return Site(
             name,

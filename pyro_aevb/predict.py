@@ -69,7 +69,12 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
     Returns:
         ``(batch, *event_shape)``.
+
+    Raises:
+        UsageError: The model reads the data that it is called with, so latents alone give none.
     """
+    if (reason := _described(pair).no_simulation()) is not None:
+        raise UsageError(f"{pair.name} cannot decode: {reason}")
     mean: Tensor = _model(pair, values, x)[_described(pair).observed]["fn"].mean
     return mean.reshape(x.shape) if mean.numel() == x.numel() else mean
 

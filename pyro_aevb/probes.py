@@ -1,0 +1,257 @@
+r"""What a pair's densities depend on, found by running it again on other data and at other places.
+
+The terms of a datum are a function of that datum and of the latents alone: the same whoever stands
+beside it in the batch and wherever it stands. Else no number per datum means anything. And where
+the model's distributions at fixed latents change with x, as those of a decoder that is told the
+earlier pixels, its densities are right, but nothing can be simulated by one call.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import MaskedDistribution
+from torch import Tensor
+from torch.distributions import Independent
+from torch.overrides import TorchFunctionMode
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.handlers import Fix, WholeBatch
+from pyro_aevb.pairs import Pair
+from pyro_aevb.sites import in_plate, is_delta, log_prob, sample_sites
+
+TOLERANCE = 1e-4
+r"""Relative difference of two values of the same quantity above which they are not the same."""
+COMPONENTS = 128
+r"""Components of a datum, chosen at random, that a likelihood is asked whether it reads."""
+
+Terms = dict[tuple[str, str], Tensor]
+
+
+class Positions(TorchFunctionMode):
+    r"""Refuse a look-up of the indices of a plate in what does not belong to the batch.
+
+    The batch has been chosen before the pair sees it, so these indices are 0, ..., B - 1 and say
+    nothing of which data they are. ``x[i]`` is therefore right, and a look-up in the rows of a
+    parameter or of labels that the pair holds reads those of other data.
+
+    Arguments:
+        pair: Its name.
+        side: ``model`` or ``guide``.
+        plates: What hands out the indices.
+        batch: B; plates of other sizes are not of the data.
+    """
+
+    def __init__(self, pair: str, side: str, plates: WholeBatch, batch: int) -> None:
+        super().__init__()
+        self.pair, self.side, self.plates, self.batch = pair, side, plates, batch
+        self.derived: list[tuple[str, Tensor]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        tensors = list(_tensors((*args, *(kwargs or {}).values())))
+        indices = [*self.plates.indices.items(), *self.derived]
+        for plate, index in indices:
+            if len(index) == self.batch and any(tensor is index for tensor in tensors):
+                self._look(func, plate, index, [t for t in tensors if t is not index])
+                result = func(*args, **(kwargs or {}))
+                if getattr(func, "__name__", "") in _CONVERSIONS:
+                    self.derived.append((plate, result))
+                return result
+        return func(*args, **(kwargs or {}))
+
+    def _look(self, func: Any, plate: str, index: Tensor, others: list[Tensor]) -> None:
+        name = getattr(func, "__name__", "")
+        if name in _HARMLESS or name in _CONVERSIONS or name.startswith("new_"):
+            return
+        rows = [len(tensor) if tensor.dim() else 0 for tensor in others]
+        if rows and all(count == len(index) for count in rows):
+            return
+        what = (
+            f"looks the indices of plate {plate!r} up in {rows[0]} rows"
+            if rows
+            else (f"computes with the indices of plate {plate!r}")
+        )
+        raise UsageError(
+            f"{self.pair}: the {self.side} {what}, but a batch is not told which data it holds, so "
+            "these are those of other data; put what belongs to a datum beside it into x (observe "
+            "one part, obs=x[:, :d], and read the other)"
+        )
+
+
+_CONVERSIONS = {"to", "long", "int", "cpu", "cuda", "clone", "detach", "contiguous"}
+_HARMLESS = {
+    *("__get__", "__len__", "size", "dim", "numel", "stride", "__hash__", "__repr__", "__format__"),
+    *("is_floating_point", "is_complex", "element_size", "zeros_like", "ones_like", "empty_like"),
+    "unbind",  # by a plate that is a loop, which is refused for that
+}
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+@dataclass(frozen=True)
+class Probe:
+    r"""Runs of a pair in evaluation mode, at the same latents.
+
+    Run inside ``pair.active()``, without gradients and Pyro's validation.
+
+    Arguments:
+        pair: The pair.
+        x: A few different data, ``(B, *event_shape)``.
+        plate: The name of its data plate.
+        observed: The name of its observed site.
+    """
+
+    pair: Pair
+    x: Tensor
+    plate: str
+    observed: str
+
+    def check_neighbours(self) -> None:
+        r"""The terms of every site of model and guide are the same without the first datum.
+
+        Where two runs on the same data already differ, the pair draws random numbers that are no
+        sites, and nothing is said.
+
+        Raises:
+            UsageError: A site's terms depend on the other data of the batch.
+        """
+        values = self._latents()
+        first, again = self._terms(self.x, values), self._terms(self.x, values)
+        fewer = self._terms(self.x[1:], self._rows(values, slice(1, None)))
+        for (side, name), term in first.items():
+            other = fewer.get((side, name))
+            if other is None or not _same(term, again[side, name]):
+                continue
+            if not _same(term[1:], other):
+                a, b = _furthest(term[1:], other)
+                raise UsageError(
+                    f"{self.pair.name}: {side} site {name!r} depends on the other data of the "
+                    f"batch: of one datum {a:.6g} becomes {b:.6g} where another datum is left "
+                    "out; compute it from that datum alone (no mean over the batch, no "
+                    "BatchNorm without running statistics)"
+                )
+
+    def reads_data(self) -> tuple[str, ...]:
+        r"""The model's sites whose distribution at fixed latents changes with x.
+
+        Raises:
+            UsageError: The likelihood of a component changes with that component itself.
+        """
+        values = self._latents()
+        own, other = (self._model(x, values) for x in (self.x, self.x.roll(1, 0)))
+        reading = []
+        for name, site in own.items():
+            if in_plate(site, self.plate) and name in other:
+                densities = [self._unmasked(s[name], site["value"]) for s in (own, other)]
+                if not _same(*densities):
+                    reading.append(name)
+        if self.observed in reading:
+            self._check_components(values)
+        return tuple(reading)
+
+    def _check_components(self, values: dict[str, Tensor]) -> None:
+        r"""Change one component of a datum at a time: its own likelihood must not change.
+
+        For likelihoods that are independent over components given what they read.
+        """
+        datum, size = self.x[:1], self.x[0].numel()
+        chosen = torch.randperm(size, device=datum.device)[:COMPONENTS]
+        rows = datum.repeat(1 + len(chosen), *[1] * (datum.dim() - 1)).flatten(1)
+        low, high = self.x.min(), self.x.max()
+        changed = rows[0, chosen]
+        reflected = low + high - changed
+        reflected = torch.where(reflected == changed, high, reflected)
+        rows[1 + torch.arange(len(chosen)), chosen] = reflected
+        rows = rows.view(-1, *datum.shape[1:])
+        repeated = self._rows(values, torch.zeros(len(rows), dtype=torch.int64))
+        site = self._model(rows, repeated)[self.observed]
+        fixed = site["value"][:1].expand_as(site["value"])
+        density = _base(site["fn"]).log_prob(fixed)
+        if density.shape != fixed.shape:
+            return
+        moved = (site["value"] != fixed).flatten(1)
+        density = density.flatten(1)
+        scale = density[0].abs().clamp(min=1.0)
+        wrong = moved & ((density - density[0]).abs() > TOLERANCE * scale)
+        if bool(wrong.any()):
+            where = int(wrong.any(0).nonzero()[0])
+            shape = fixed.shape[1:]
+            place = tuple(int(i) for i in torch.unravel_index(torch.tensor(where), shape))
+            raise UsageError(
+                f"{self.pair.name}: the likelihood of {self.observed!r} reads the very component "
+                f"that it predicts, such as {place} of a datum of shape {tuple(shape)}, so it is "
+                "no density of x; let the decoder see earlier components alone (shift or mask x)"
+            )
+
+    def _latents(self) -> dict[str, Tensor]:
+        r"""Values of all latent sites of both sides, the model's own at the guide's."""
+        guide = self._guide(self.x, {})
+        drawn = {name: site["value"] for name, site in guide.items()}
+        model = self._model(self.x, drawn)
+        return {n: s["value"] for n, s in model.items() if not s["is_observed"]} | drawn
+
+    def _terms(self, x: Tensor, values: dict[str, Tensor]) -> Terms:
+        r"""By side and site of the data plate, a row of numbers for each datum: log-probabilities,
+        and of points where they are and what density they carry."""
+        found: Terms = {}
+        for side, sites in (("model", self._model(x, values)), ("guide", self._guide(x, values))):
+            for name, site in sites.items():
+                if not in_plate(site, self.plate):
+                    continue
+                terms = [log_prob(site, 1.0)]
+                if is_delta(site["fn"]):
+                    # Of a point computed in another batch, x == v fails in the last digit.
+                    terms = [_base(site["fn"]).v, _base(site["fn"]).log_density]
+                found[side, name] = torch.cat([t.reshape(len(x), -1).double() for t in terms], 1)
+        return found
+
+    def _rows(self, values: dict[str, Tensor], rows: Any) -> dict[str, Tensor]:
+        r"""The values of those data of the sites inside the data plate; of others as they are."""
+        sites = self._guide(self.x, values) | self._model(self.x, values)
+        return {
+            name: value[rows] if in_plate(sites[name], self.plate) else value
+            for name, value in values.items()
+        }
+
+    def _guide(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, Any]:
+        with WholeBatch(), Fix(values):
+            return sample_sites(poutine.trace(self.pair.guide).get_trace(x))
+
+    def _model(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, Any]:
+        with WholeBatch(), Fix(values):
+            return sample_sites(poutine.trace(self.pair.model).get_trace(x))
+
+    @staticmethod
+    def _unmasked(site: Any, value: Tensor) -> Tensor:
+        density: Tensor = _base(site["fn"]).log_prob(value)
+        return density
+
+
+def _base(fn: Any) -> Any:
+    r"""A distribution without what only declares dimensions or masks them."""
+    while isinstance(fn, (Independent, MaskedDistribution)):
+        fn = fn.base_dist
+    return fn
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    largest = max(1.0, *(float(t.abs().max()) for t in (a, b) if t.numel()))
+    return bool(((a - b).abs() <= TOLERANCE * largest).all())
+
+
+def _furthest(a: Tensor, b: Tensor) -> tuple[float, float]:
+    r"""The two values that differ the most."""
+    place = int((a - b).abs().flatten().argmax())
+    return float(a.flatten()[place]), float(b.flatten()[place])
