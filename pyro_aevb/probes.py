@@ -7,7 +7,6 @@ earlier pixels, its densities are right, but nothing can be simulated by one cal
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,8 +25,6 @@ TOLERANCE = 1e-4
 r"""Relative difference of two values of the same quantity above which they are not the same."""
 COMPONENTS = 128
 r"""Components of a datum, chosen at random, that a likelihood is asked whether it reads."""
-
-Terms = dict[tuple[str, str], Tensor]
 
 
 class Positions(TorchFunctionMode):
@@ -98,11 +95,10 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-@dataclass(frozen=True)
 class Probe:
-    r"""Runs of a pair in evaluation mode, at the same latents.
+    r"""Runs of a pair in evaluation mode, all at the latents of a first one.
 
-    Run inside ``pair.active()``, without gradients and Pyro's validation.
+    Made and used inside ``pair.active()``, without gradients and Pyro's validation.
 
     Arguments:
         pair: The pair.
@@ -111,10 +107,15 @@ class Probe:
         observed: The name of its observed site.
     """
 
-    pair: Pair
-    x: Tensor
-    plate: str
-    observed: str
+    def __init__(self, pair: Pair, x: Tensor, plate: str, observed: str) -> None:
+        self.pair, self.x, self.plate, self.observed = pair, x, plate, observed
+        self.sites = self._run(x, {})
+        self.values: dict[str, Tensor] = {}
+        self.local: set[str] = set()
+        for sites in self.sites.values():
+            latent = {name: site for name, site in sites.items() if not site["is_observed"]}
+            self.values |= {name: site["value"] for name, site in latent.items()}
+            self.local |= {name for name, site in latent.items() if in_plate(site, plate)}
 
     def check_neighbours(self) -> None:
         r"""The terms of every site of model and guide are the same without the first datum.
@@ -125,21 +126,20 @@ class Probe:
         Raises:
             UsageError: A site's terms depend on the other data of the batch.
         """
-        values = self._latents()
-        first, again = self._terms(self.x, values), self._terms(self.x, values)
-        fewer = self._terms(self.x[1:], self._rows(values, slice(1, None)))
-        for (side, name), term in first.items():
-            other = fewer.get((side, name))
-            if other is None or not _same(term, again[side, name]):
+        whole, fewer = self._terms(self.sites), self._terms(self._run(*self._rows(slice(1, None))))
+        differing = [key for key in whole if not _same(whole[key][1:], fewer.get(key, whole[key]))]
+        if not differing:
+            return
+        again = self._terms(self._run(self.x, self.values))
+        for side, name in differing:
+            if not _same(whole[side, name], again[side, name]):
                 continue
-            if not _same(term[1:], other):
-                a, b = _furthest(term[1:], other)
-                raise UsageError(
-                    f"{self.pair.name}: {side} site {name!r} depends on the other data of the "
-                    f"batch: of one datum {a:.6g} becomes {b:.6g} where another datum is left "
-                    "out; compute it from that datum alone (no mean over the batch, no "
-                    "BatchNorm without running statistics)"
-                )
+            raise UsageError(
+                f"{self.pair.name}: {side} site {name!r} depends on the other data of the batch: "
+                f"of one datum {_change(whole[side, name][1:], fewer[side, name])} where another "
+                "datum is left out; compute it from that datum alone (no mean over the batch, no "
+                "BatchNorm without running statistics)"
+            )
 
     def reads_data(self) -> tuple[str, ...]:
         r"""The model's sites whose distribution at fixed latents changes with x.
@@ -147,94 +147,74 @@ class Probe:
         Raises:
             UsageError: The likelihood of a component changes with that component itself.
         """
-        values = self._latents()
-        own, other = (self._model(x, values) for x in (self.x, self.x.roll(1, 0)))
-        reading = []
-        for name, site in own.items():
-            if in_plate(site, self.plate) and name in other:
-                densities = [self._unmasked(s[name], site["value"]) for s in (own, other)]
-                if not _same(*densities):
-                    reading.append(name)
+        other = self._side(self.pair.model, self.x.roll(1, 0), self.values)
+        reading = tuple(
+            name
+            for name, site in self.sites["model"].items()
+            if in_plate(site, self.plate) and name in other
+            if not _same(*(_base(s["fn"]).log_prob(site["value"]) for s in (site, other[name])))
+        )
         if self.observed in reading:
-            self._check_components(values)
-        return tuple(reading)
+            self._check_components()
+        return reading
 
-    def _check_components(self, values: dict[str, Tensor]) -> None:
+    def _check_components(self) -> None:
         r"""Change one component of a datum at a time: its own likelihood must not change.
 
         For likelihoods that are independent over components given what they read.
         """
-        datum, size = self.x[:1], self.x[0].numel()
-        chosen = torch.randperm(size, device=datum.device)[:COMPONENTS]
-        rows = datum.repeat(1 + len(chosen), *[1] * (datum.dim() - 1)).flatten(1)
-        low, high = self.x.min(), self.x.max()
-        changed = rows[0, chosen]
-        reflected = low + high - changed
-        reflected = torch.where(reflected == changed, high, reflected)
-        rows[1 + torch.arange(len(chosen)), chosen] = reflected
-        rows = rows.view(-1, *datum.shape[1:])
-        repeated = self._rows(values, torch.zeros(len(rows), dtype=torch.int64))
-        site = self._model(rows, repeated)[self.observed]
+        chosen = torch.randperm(self.x[0].numel(), device=self.x.device)[:COMPONENTS]
+        first = torch.zeros(1 + len(chosen), dtype=torch.int64, device=self.x.device)
+        x, values = self._rows(first)
+        rows = x.flatten(1)
+        low, high, own = self.x.min(), self.x.max(), rows[0, chosen]
+        reflected = low + high - own
+        rows[1 + torch.arange(len(chosen)), chosen] = torch.where(reflected == own, high, reflected)
+        site = self._side(self.pair.model, rows.view(x.shape), values)[self.observed]
         fixed = site["value"][:1].expand_as(site["value"])
         density = _base(site["fn"]).log_prob(fixed)
         if density.shape != fixed.shape:
             return
-        moved = (site["value"] != fixed).flatten(1)
-        density = density.flatten(1)
-        scale = density[0].abs().clamp(min=1.0)
-        wrong = moved & ((density - density[0]).abs() > TOLERANCE * scale)
-        if bool(wrong.any()):
-            where = int(wrong.any(0).nonzero()[0])
-            shape = fixed.shape[1:]
-            place = tuple(int(i) for i in torch.unravel_index(torch.tensor(where), shape))
+        changed = (density - density[:1]).abs() > TOLERANCE * density[:1].abs().clamp(min=1.0)
+        wrong = ((site["value"] != fixed) & changed).nonzero()
+        if len(wrong):
             raise UsageError(
                 f"{self.pair.name}: the likelihood of {self.observed!r} reads the very component "
-                f"that it predicts, such as {place} of a datum of shape {tuple(shape)}, so it is "
-                "no density of x; let the decoder see earlier components alone (shift or mask x)"
+                f"that it predicts, such as {tuple(wrong[0, 1:].tolist())} of a datum of shape "
+                f"{tuple(fixed.shape[1:])}, so it is no density of x; let the decoder see earlier "
+                "components alone (shift or mask x)"
             )
 
-    def _latents(self) -> dict[str, Tensor]:
-        r"""Values of all latent sites of both sides, the model's own at the guide's."""
-        guide = self._guide(self.x, {})
-        drawn = {name: site["value"] for name, site in guide.items()}
-        model = self._model(self.x, drawn)
-        return {n: s["value"] for n, s in model.items() if not s["is_observed"]} | drawn
+    def _rows(self, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        r"""Some of the data, and the latents with those data's values of the local sites."""
+        taken = {name: self.values[name][rows] for name in self.local}
+        return self.x[rows], self.values | taken
 
-    def _terms(self, x: Tensor, values: dict[str, Tensor]) -> Terms:
+    def _run(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+        r"""The sites of the guide, and of the model at the guide's latents."""
+        guide = self._side(self.pair.guide, x, values)
+        drawn = {name: site["value"] for name, site in guide.items()}
+        return {"guide": guide, "model": self._side(self.pair.model, x, values | drawn)}
+
+    def _side(self, side: Any, x: Tensor, values: dict[str, Tensor]) -> dict[str, Any]:
+        with WholeBatch(), Fix(values):
+            return sample_sites(poutine.trace(side).get_trace(x))
+
+    def _terms(self, sites: dict[str, dict[str, Any]]) -> dict[tuple[str, str], Tensor]:
         r"""By side and site of the data plate, a row of numbers for each datum: log-probabilities,
         and of points where they are and what density they carry."""
-        found: Terms = {}
-        for side, sites in (("model", self._model(x, values)), ("guide", self._guide(x, values))):
-            for name, site in sites.items():
+        found = {}
+        for side in sites:
+            for name, site in sites[side].items():
                 if not in_plate(site, self.plate):
                     continue
                 terms = [log_prob(site, 1.0)]
                 if is_delta(site["fn"]):
                     # Of a point computed in another batch, x == v fails in the last digit.
                     terms = [_base(site["fn"]).v, _base(site["fn"]).log_density]
-                found[side, name] = torch.cat([t.reshape(len(x), -1).double() for t in terms], 1)
+                rows = len(site["value"])
+                found[side, name] = torch.cat([t.reshape(rows, -1).double() for t in terms], 1)
         return found
-
-    def _rows(self, values: dict[str, Tensor], rows: Any) -> dict[str, Tensor]:
-        r"""The values of those data of the sites inside the data plate; of others as they are."""
-        sites = self._guide(self.x, values) | self._model(self.x, values)
-        return {
-            name: value[rows] if in_plate(sites[name], self.plate) else value
-            for name, value in values.items()
-        }
-
-    def _guide(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, Any]:
-        with WholeBatch(), Fix(values):
-            return sample_sites(poutine.trace(self.pair.guide).get_trace(x))
-
-    def _model(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, Any]:
-        with WholeBatch(), Fix(values):
-            return sample_sites(poutine.trace(self.pair.model).get_trace(x))
-
-    @staticmethod
-    def _unmasked(site: Any, value: Tensor) -> Tensor:
-        density: Tensor = _base(site["fn"]).log_prob(value)
-        return density
 
 
 def _base(fn: Any) -> Any:
@@ -251,7 +231,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool(((a - b).abs() <= TOLERANCE * largest).all())
 
 
-def _furthest(a: Tensor, b: Tensor) -> tuple[float, float]:
+def _change(a: Tensor, b: Tensor) -> str:
     r"""The two values that differ the most."""
     place = int((a - b).abs().flatten().argmax())
-    return float(a.flatten()[place]), float(b.flatten()[place])
+    return f"{float(a.flatten()[place]):.6g} becomes {float(b.flatten()[place]):.6g}"
