@@ -182,7 +182,8 @@ class Probe:
                 f"{self.pair.name}: the likelihood of {self.observed!r} reads the very component "
                 f"that it predicts, such as {tuple(wrong[0, 1:].tolist())} of a datum of shape "
                 f"{tuple(fixed.shape[1:])}, so it is no density of x; let the decoder see earlier "
-                "components alone (shift or mask x)"
+                "components alone (shift or mask x), or put a summary that it needs beside the "
+                "data, as columns of x that are not observed"
             )
 
     def _rows(self, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:

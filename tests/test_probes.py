@@ -20,6 +20,7 @@ from pyro_aevb.estimators.latents import latent_health
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.estimators.quantities import summarize, weight_kl
 from pyro_aevb.predict import generate, reconstruct
+from pyro_aevb.training.wake_sleep import WakeSleep
 
 N, D = 12, 6
 
@@ -291,6 +292,7 @@ def test_a_decoder_of_earlier_pixels_has_a_density_and_no_simulation():
         lambda: reconstruct(pair, x),
         lambda: parzen(pair, batches(x), batches(x), 10),
         lambda: anneal.bracket(x),
+        lambda: WakeSleep(pair, batches(x)),
     ):
         with pytest.raises(UsageError, match="the model reads the data"):
             simulating()

@@ -38,7 +38,8 @@ class WakeSleep(Algorithm):
     sees grey pixels when awake (the paper does not say what it did); ``--binarize dynamic`` gives
     both the same.
 
-    Valid for pairs whose latents are local and have densities, with no parameter on both sides.
+    Valid for pairs whose latents are local and have densities, with no parameter on both sides,
+    and whose model draws data by one call.
 
     Arguments:
         pair: An inspected pair.
@@ -60,7 +61,7 @@ class WakeSleep(Algorithm):
     def __init__(self, pair: Pair, data: Batches) -> None:
         description = pair.description
         assert description is not None, "inspect the pair first"
-        reason = description.undefined()
+        reason = description.undefined() or description.no_simulation()
         if reason is None and description.global_sites:
             reason = f"{description.global_sites[0].name!r} is a global latent site"
         if reason is None and description.auxiliary:
