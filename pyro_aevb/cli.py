@@ -276,7 +276,7 @@ def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:
     """
     from pyro_aevb.locating import FROM_DATA, constructor, constructor_parameters, locate
 
-    make, (_, title) = constructor(pair), locate(pair)
+    make, (_, title) = constructor(pair), locate(pair, look=True)
     names = [flag[len(PAIR_FLAG) :].partition("=")[0] for flag in flags]
     if make is None:
         raise UsageError(f"{title} is not a class, so it takes no parameters; remove {flags[0]}")

@@ -39,7 +39,7 @@ def require(kind: Kind, source: Any, file: str | Path, trust: bool) -> None:
     if trust or _is_shipped(kind, source):
         return
     key = _key(kind, source)
-    if key is None or not (key in _AGREED or (_folder() / key).is_file()):
+    if key is None or not (key in _AGREED or os.path.isfile(_record(key))):
         raise UsageError(
             f"{file} names {kind} {source}, whose code has not been used here before, or has "
             "changed since: read it, then agree to it by --trust (in Python trust=True), or name "
@@ -56,16 +56,19 @@ def remember(kind: Kind, source: Any) -> None:
     if key is None or _is_shipped(kind, source):
         return
     _AGREED.add(key)
+    record = Path(_record(key))
     with suppress(OSError):  # a home that cannot be written to: settings ask again
-        _folder().mkdir(parents=True, exist_ok=True)
-        (_folder() / key).write_text(f"{kind} {source}\n")
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(f"{kind} {source}\n")
 
 
-def _folder() -> Path:
-    r"""Where the record is: an empty name is as good as none, as for all of XDG's variables."""
-    given = os.environ.get("PYRO_AEVB_TRUSTED")
+def _record(key: str) -> str:
+    r"""The file whose presence says that a key was agreed to; an absolute path, or no file's."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(given or f"{state}/pyro_aevb/trusted").expanduser()
+    folder = os.environ.get("PYRO_AEVB_TRUSTED") or f"{state}/pyro_aevb/trusted"
+    folder = os.path.expanduser(folder)
+    # Relative to wherever one stands it could be somebody else's.
+    return os.path.join(folder if os.path.isabs(folder) else os.devnull, key)
 
 
 def _key(kind: Kind, source: str) -> str | None:

@@ -4,7 +4,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
-import pickle
+import random
 import sys
 import sysconfig
 import traceback
@@ -40,8 +40,8 @@ def locate(source: Any, look: bool = False) -> tuple[Any, str]:
         What was found, and the name to call it by.
 
     Raises:
-        UsageError: There is no such thing, or it fails while it is imported; or it is a class or a
-            function that is no pair's: see :func:`_refuse_foreign`.
+        UsageError: There is no such thing, or it fails while it is imported; or it is a function
+            of Python or of a library, or a class of one without `model` and `guide`.
     """
     if not isinstance(source, str):
         name = getattr(source, "name", None) or getattr(source, "__name__", None)
@@ -173,10 +173,14 @@ def _import_file(path: Path, look: bool) -> ModuleType:
     return module
 
 
-def _random_state() -> bytes:
-    from pyro_aevb.training.checkpoint import random_state
+def _random_state() -> tuple[Any, ...]:
+    import numpy as np
+    import torch
 
-    return pickle.dumps(random_state())
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    torchs = [state.numpy().tobytes() for state in (torch.get_rng_state(), *cuda)]
+    legacy: Any = np.random.get_state(legacy=True)
+    return torchs, legacy[1].tobytes(), legacy[2:], random.getstate()
 
 
 def _execute(path: Path, content: bytes) -> ModuleType:
