@@ -59,7 +59,7 @@ def remember(kind: Kind, source: Any) -> None:
     record = Path(_record(key))
     with suppress(OSError):  # a home that cannot be written to: settings ask again
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(f"{kind} {source}\n")
+        record.write_text(f"{kind} {source}, named in {Path.cwd()}\n")
 
 
 def _record(key: str) -> str:

@@ -107,9 +107,10 @@ def is_pythons(path: str) -> bool:
 
 
 def _is_standard(file: Path) -> bool:
-    folders = [Path(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib")]
-    inside = any(file.is_relative_to(folder) for folder in folders)
-    return str(file) in ("built-in", "frozen") or (inside and not _is_installed(file))
+    folders = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")]
+    inside = any(file.resolve().is_relative_to(folder) for folder in folders)
+    without = str(file).startswith(("built-in", "frozen", "<frozen "))  # in no file
+    return without or (inside and not _is_installed(file))
 
 
 def _is_installed(file: Path) -> bool:
@@ -128,7 +129,7 @@ def _refuse_foreign(found: Any, source: str, path: str) -> None:
     home = getattr(found, "__module__", None) or "Python"
     try:
         file = Path(inspect.getfile(inspect.unwrap(found)))
-    except (TypeError, OSError):  # of no file: written in C, or made in an interpreter
+    except (TypeError, OSError, ValueError):  # of no file: written in C, or made in an interpreter
         file = Path("built-in" if home in sys.builtin_module_names else home)
     same_package = home.partition(".")[0] == path.partition(".")[0] and not path.endswith(".py")
     if isinstance(found, type) and (_is_standard(file) or _is_installed(file)):

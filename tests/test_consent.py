@@ -23,6 +23,7 @@ QUICK = ["--epochs=1", "--num-samples=30", "--num-data=20", "--data=digits", "--
 SMALL = {"num_samples": 30, "num_data": 20, "show": False}
 
 PAIR = """
+from os import popen
 from subprocess import Popen, getoutput
 
 import pyro
@@ -318,6 +319,7 @@ def test_a_stock_objective_needs_no_consent_and_ones_own_is_remembered(
         ("os:system", {"command": "touch {mark}"}),
         ("torch.nn:Linear", {"in_features": 3, "out_features": 3}),
         ("{mine}/my_pair.py:getoutput", {"cmd": "touch {mark}"}),
+        ("{mine}/my_pair.py:popen", {"cmd": "touch {mark}"}),
         ("{mine}/my_pair.py:Popen", {"args": ["touch", "{mark}"]}),
         ("{mine}/my_pair.py:nn", {}),
     ],
