@@ -14,6 +14,7 @@ def check(
     binarize: Literal["none", "dynamic", "fixed"] | None = None,
     device: str = "auto",
     seed: int = 0,
+    trust: bool = False,
     show: bool = True,
 ) -> "Description":
     r"""Run a pair on a few data and describe it, or say what breaks the contract.
@@ -26,6 +27,8 @@ def check(
         binarize: none, dynamic or fixed; default the data set's own.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         seed: Of the parameters' start.
+        trust: As a flag, run the code that a file of settings (--config) names, wherever it comes
+            from; what is named by a flag, or in Python, runs without it.
         show: Print the description.
 
     Returns:

@@ -2,15 +2,18 @@ r"""From a function's signature to a command: flags, one-line errors, exit statu
 
 import difflib
 import inspect
+import json
 import os
 import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NoReturn
 
+from pyro_aevb.consent import require
 from pyro_aevb.errors import UsageError
+from pyro_aevb.settings import read_settings
 
 PAIR_FLAG = "--pair."
 POSITIONAL = {
@@ -19,6 +22,9 @@ POSITIONAL = {
     "name": ("NAME", "name a study, such as bayesian_autoencoders or aevb"),
 }
 r"""How the usage shows what is given without a flag, and what is said if it is not there."""
+
+NAMES_CODE: tuple[Literal["pair", "objective"], ...] = ("pair", "objective")
+r"""Parameters whose value is found by importing something."""
 
 
 def run_command(
@@ -33,7 +39,9 @@ def run_command(
 
     ``--batch-size 20`` sets ``batch_size``; ``--pair.NAME VALUE`` sets an entry of
     ``pair_parameters``, typed by the pair's constructor; ``--config FILE`` reads a YAML file of
-    parameters. A mistake prints one line and exits with status 2; Ctrl-C exits with 130.
+    parameters, which flags override. What such a file names runs only by consent
+    (:mod:`pyro_aevb.consent`). A mistake prints one line and exits with status 2; Ctrl-C exits
+    with 130.
 
     Arguments:
         function: Its docstring explains the flags.
@@ -55,10 +63,14 @@ def run_command(
     try:
         given = _joined(list(sys.argv[1:] if argv is None else argv), function)
         own = [word for word in given if not word.startswith(PAIR_FLAG)]
-        arguments = _parse(function, own, name, positional, hidden)
+        arguments, files = _parse(function, own, name, positional, hidden)
         config = resume_from(arguments) if resume_from is not None else None
         if config is not None:
-            arguments = _parse(function, [f"--config={config}", *own], name, positional, hidden)
+            own = [f"--config={config}", *own]
+            arguments, files = _parse(function, own, name, positional, hidden)
+        for kind in NAMES_CODE:
+            if kind in files:
+                require(kind, arguments[kind], files[kind], arguments["trust"])
         flags = [word for word in given if word.startswith(PAIR_FLAG)]
         if flags:
             if "pair_parameters" not in arguments:
@@ -118,12 +130,13 @@ def _parse(
     name: str,
     positional: str | None,
     hidden: Sequence[str],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, str]]:
+    r"""The arguments, and which of them come from which file of settings."""
     parser = _parser(name)
     parser.description = (inspect.getdoc(function) or "").partition("\n\n")[0]
     parameters = inspect.signature(function).parameters
     skipped = set(hidden)
-    if "pair" in parameters and "pair" not in skipped:
+    if "pair_parameters" in parameters:
         parser.epilog = (
             "--pair.NAME VALUE sets a parameter of the pair's constructor, as in "
             "--pair.latent_dim 2; "
@@ -148,15 +161,56 @@ def _parse(
             raise UsageError(f"unknown flag {_dashed(flag)}{hint}")
         if not word.startswith("-"):
             raise UsageError(f"unexpected argument {word!r}; see {name} --help")
-    namespace = _parsed(parser, words)
+    flags = [word for word in words if not word.startswith("--config=")]
+    given = {word.partition("=")[0][2:] for word in flags}
+    takes = [key for key in parameters if key not in {*skipped, "trust"}]
+    filed = {
+        key: found
+        for file in (word.partition("=")[2] for word in words if word not in flags)
+        for key, found in _filed(file, takes).items()
+        if key not in given
+    }
+    # An open value goes past the parser, which would import the `class_path` of one.
+    open_keys = {key for key in filed if "typing.Any" in str(parameters[key].annotation)}
+    flags += [f"--{key}={_word(filed[key][0])}" for key in filed if key not in open_keys]
+    files = {key: file for key, (_, file) in filed.items()}
+    namespace = _parsed(parser, flags, files)
     arguments = {key: value for key, value in namespace.items() if key in parameters}
+    arguments |= {key: _plain(key, parameters[key], *filed[key]) for key in open_keys}
     if positional is not None:
         if not rest:
             raise UsageError(
                 f"{POSITIONAL[positional][1]}: {name} {positional.rstrip('s').upper()}"
             )
         arguments[positional] = rest
-    return arguments
+    return arguments, files
+
+
+def _filed(file: str, takes: Sequence[str]) -> dict[str, tuple[Any, str]]:
+    r"""The settings in a file by name, each with the file's."""
+    settings = read_settings(file)
+    for key in settings:
+        if key not in takes:
+            near = difflib.get_close_matches(key, takes, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"{file} has a setting {key!r}, which is not one here{hint}")
+    return {key: (value, file) for key, value in settings.items()}
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _plain(key: str, parameter: inspect.Parameter, value: Any, file: str) -> Any:
+    r"""A value that is not parsed, of what a file of settings can hold."""
+    kind, takes = (str, "a name") if parameter.annotation is Any else (dict, _kind("dict"))
+    if not isinstance(value, kind) and (value is not None or parameter.default is not None):
+        raise UsageError(f"{_flag(key)} takes {takes}, not {value!r} (with config={file})")
+    return value
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
 
 
 def _parser(name: str) -> Any:
@@ -169,13 +223,13 @@ def _parser(name: str) -> Any:
     return Parser(prog=name, exit_on_error=False)
 
 
-def _parsed(parser: Any, words: list[str]) -> dict[str, Any]:
+def _parsed(parser: Any, words: list[str], files: Mapping[str, str] | None = None) -> Any:
     from argparse import ArgumentError
 
     try:
         return parser.parse_args(words).as_dict()
     except (ArgumentError, TypeError, ValueError, OSError) as error:
-        config = [f" (with {word[2:]})" for word in words if word.startswith("--config=")]
+        config = [f" (with config={file})" for file in dict.fromkeys((files or {}).values())]
         raise UsageError(_readable(str(error), words) + "".join(config)) from error
 
 
@@ -184,7 +238,7 @@ def _readable(message: str, words: Sequence[str]) -> str:
     key = re.search(r'key "([^"]+)"', message)
     if key is None:
         return " ".join(message.split())
-    flag = "--" + key.group(1).replace("_", "-")
+    flag = _flag(key.group(1))
     message = message.replace("typing.", "")
     expected = re.findall(r"Expected an? ([^.\n]+?)(?:\.|\n|$)", message)
     kinds = [_kind(kind) for kind in dict.fromkeys(expected)]
@@ -222,7 +276,7 @@ def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:
     """
     from pyro_aevb.locating import FROM_DATA, constructor, constructor_parameters, locate
 
-    make, (_, title) = constructor(pair), locate(pair)
+    make, (_, title) = constructor(pair), locate(pair, look=True)
     names = [flag[len(PAIR_FLAG) :].partition("=")[0] for flag in flags]
     if make is None:
         raise UsageError(f"{title} is not a class, so it takes no parameters; remove {flags[0]}")

@@ -28,6 +28,7 @@ def evaluate(
     show: bool = True,
     pair: Any = None,
     data: Any = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     r"""Score the test split with a run's trained pair, and merge what is found into its results.
 
@@ -54,8 +55,11 @@ def evaluate(
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         data_root: Where data sets lie; default the run's.
         show: Print progress and the table.
-        pair: The pair, if the run was trained from a Python object.
+        pair: In place of what the run's settings name, if its file has moved, or if the run was
+            trained from a Python object: file.py:Name; in Python also the object.
         data: The data set, if the run was trained on a Python object.
+        trust: Run the code of the pair that the run's settings name, wherever it comes from. If
+            the run was trained here, and the pair's file is what it was, it runs without.
 
     Returns:
         What ``results.json`` holds; of several processes under torchrun, in the first.
@@ -81,7 +85,7 @@ def evaluate(
     settings = choose(estimator, estimator_options, seed=seed, **drawn, **how)
     with products.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)
-        prepared = restore(opened, group.device, data_root, pair, data)
+        prepared = restore(opened, group.device, data_root, pair, data, trust)
         budget = memory and memory << 20
         work = Work(group, show and group.rank == 0, budget, compile)
         k, s = (settings.get(name, 1) for name in drawn)
@@ -117,4 +121,4 @@ def _one_at_a_time(*asked: bool) -> None:
 if __name__ == "__main__":
     from pyro_aevb.cli import run_command
 
-    run_command(evaluate, positional="run", hidden=("pair", "data"))
+    run_command(evaluate, positional="run", hidden=("data",))

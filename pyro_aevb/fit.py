@@ -43,6 +43,7 @@ def fit(
     out: str | None = None,
     resume: bool = False,
     tensorboard: bool = False,
+    trust: bool = False,
     show: bool = True,
 ) -> "Run":
     r"""Check a pair, train it, score it on the test split and write the run.
@@ -92,6 +93,8 @@ def fit(
         out: The run's directory; default runs/PAIR-DATA.
         resume: Continue the run in --out; its settings hold where no flag is given.
         tensorboard: Log to the run's directory for TensorBoard too.
+        trust: As a flag, run the code that a file of settings (--config, --resume) names, wherever
+            it comes from; what is named by a flag, or in Python, runs without it.
         show: Print progress and the table.
 
     Returns:
@@ -103,6 +106,7 @@ def fit(
     from dataclasses import replace
 
     from pyro_aevb.assessment import assess, to_score
+    from pyro_aevb.consent import remember
     from pyro_aevb.engine import products
     from pyro_aevb.preparation import prepare
     from pyro_aevb.report import show_results
@@ -175,6 +179,7 @@ def fit(
             # A kill may have come between the checkpoint and the history of its last epoch.
             group.agree(lambda: run.write_history(trainer.history))
         group.agree(lambda: run.write_settings(plain))
+        remember("objective", objective)
         trainer.on_epoch = None if group.rank else _logger(run, tensorboard)
         if show:
             _announce(prepared, run)
@@ -224,7 +229,7 @@ def _storable(value: Any) -> Any:
     )
 
 
-OF_THIS_CALL = ("stop_after", "resume", "show")
+OF_THIS_CALL = ("stop_after", "resume", "trust", "show")
 r"""What a run's settings do not keep."""
 
 MAY_CHANGE = {

@@ -4,7 +4,9 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import random
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,12 +22,26 @@ FROM_DATA = ("event_shape", "num_data", "data_mean")
 r"""Constructor parameters of these names are filled in from the data set, if not given:
 the shape of one datum, the number of training data, and their mean (a float tensor)."""
 
+_EXECUTED: dict[Path, tuple[bytes, ModuleType, bool]] = {}
+r"""Of each file that was executed: its content, its module, and whether no pair is made of that."""
 
-def locate(source: Any) -> tuple[Any, str]:
+
+def locate(source: Any, look: bool = False) -> tuple[Any, str]:
     r"""Find what a pair's name stands for: a class, a function, an instance, a tuple or a module.
+
+    Nothing is called. A file is executed anew for each pair, whose modules it may hold, except
+    that a pair takes over what was executed to be looked at.
+
+    Arguments:
+        source: The name; anything else stands for itself.
+        look: What is found is looked at, and no pair is made of it.
 
     Returns:
         What was found, and the name to call it by.
+
+    Raises:
+        UsageError: There is no such thing, or it fails while it is imported; or it is a function
+            of Python or of a library, or a class of one without `model` and `guide`.
     """
     if not isinstance(source, str):
         name = getattr(source, "name", None) or getattr(source, "__name__", None)
@@ -33,13 +49,16 @@ def locate(source: Any) -> tuple[Any, str]:
     shipped = importlib.import_module("pyro_aevb.models")
     if source in shipped.__all__:
         return getattr(shipped, source), source
-    path, _, attribute = source.rpartition(":") if ":" in source else (source, "", "")
+    path, attribute = split_source(source)
     if path.endswith(".py"):
-        module = _import_file(Path(path))
+        module = _import_file(Path(path), look)
         name = f"{Path(path).stem}:{attribute}" if attribute else Path(path).stem
     else:
-        if not attribute and "." in path:
-            path, _, attribute = path.rpartition(".")
+        if is_pythons(path):
+            raise UsageError(
+                f"{source} is not a pair: {path} is part of Python; a pair is a class with `model` "
+                "and `guide`, or a function of your own that returns one"
+            )
         module, name = _import_path(path, source, shipped.__all__), source
     if not attribute:
         return module, name
@@ -47,7 +66,81 @@ def locate(source: Any) -> tuple[Any, str]:
         near = difflib.get_close_matches(attribute, vars(module), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"{path} defines no {attribute!r}{hint}")
-    return getattr(module, attribute), name
+    found = getattr(module, attribute)
+    _refuse_foreign(found, source, path)
+    return found, name
+
+
+def split_source(source: str) -> tuple[str, str]:
+    r"""The file or module of a name, and what it names in there; the latter may be empty."""
+    path, _, attribute = source.rpartition(":") if ":" in source else (source, "", "")
+    if not attribute and "." in path and not path.endswith(".py"):
+        path, _, attribute = path.rpartition(".")
+    return path, attribute
+
+
+def source_file(path: str) -> Path | None:
+    r"""The file of what :func:`split_source` finds, without importing anything.
+
+    Returns:
+        None if there is none. For modules built into Python a path that is no file's.
+    """
+    if path.endswith(".py"):
+        return Path(path)
+    places, spec, name = None, None, ""
+    for part in path.split("."):
+        if not part.isidentifier():
+            return None
+        name = f"{name}.{part}".lstrip(".")
+        found = (finder.find_spec(name, places) for finder in sys.meta_path)
+        spec = next((s for s in found if s is not None), None)
+        if spec is None:
+            return None
+        places = spec.submodule_search_locations or []
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
+
+def is_pythons(path: str) -> bool:
+    r"""Whether a module belongs to Python itself; nothing is imported to find out."""
+    file = None if path.endswith(".py") else source_file(path)
+    return file is not None and _is_standard(file)
+
+
+def _is_standard(file: Path) -> bool:
+    folders = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")]
+    inside = any(file.resolve().is_relative_to(folder) for folder in folders)
+    without = str(file).startswith(("built-in", "frozen", "<frozen "))  # in no file
+    return without or (inside and not _is_installed(file))
+
+
+def _is_installed(file: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
+
+
+def _refuse_foreign(found: Any, source: str, path: str) -> None:
+    r"""Refuse to make a pair by a class or a function that has nothing to do with pairs.
+
+    A class with `model` and `guide` may come from anywhere. One that gets them only when it is
+    made, and a function, must be the user's own: of no installed package, unless it is a function
+    of the very package that is named. What a file has merely imported is thus not taken for it.
+    """
+    if not _is_constructor(found) or (hasattr(found, "model") and hasattr(found, "guide")):
+        return
+    home = getattr(found, "__module__", None) or "Python"
+    try:
+        file = Path(inspect.getfile(inspect.unwrap(found)))
+    except (TypeError, OSError, ValueError):  # of no file: written in C, or made in an interpreter
+        file = Path("built-in" if home in sys.builtin_module_names else home)
+    same_package = home.partition(".")[0] == path.partition(".")[0] and not path.endswith(".py")
+    if isinstance(found, type) and (_is_standard(file) or _is_installed(file)):
+        raise UsageError(
+            f"{source} is not a pair: the class {home}.{found.__name__} has no `model` and `guide`"
+        )
+    if _is_standard(file) or (_is_installed(file) and not same_package):
+        raise UsageError(
+            f"{source} is not a pair: the function is {home}.{found.__name__}, not one of your "
+            "own that returns a pair"
+        )
 
 
 def _import_path(path: str, source: str, shipped: list[str]) -> ModuleType:
@@ -66,17 +159,40 @@ def _import_path(path: str, source: str, shipped: list[str]) -> ModuleType:
         raise UsageError(_import_failure(path, error)) from error
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import_file(path: Path, look: bool) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"no file {str(path)!r}: give the path of an existing Python file")
     path = path.resolve()
+    content = path.read_bytes()
+    before, module, unused = _EXECUTED.get(path, (b"", None, False))
+    if module is None or before != content or not (look or unused):
+        drawn = _random_state()
+        module = _execute(path, content)
+        # What it drew is to follow the seed, which is set before a pair is made.
+        unused = _random_state() == drawn
+    _EXECUTED[path] = content, module, look and unused
+    return module
+
+
+def _random_state() -> tuple[Any, ...]:
+    import numpy as np
+    import torch
+
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    torchs = [state.numpy().tobytes() for state in (torch.get_rng_state(), *cuda)]
+    legacy: Any = np.random.get_state(legacy=True)
+    return torchs, legacy[1].tobytes(), legacy[2:], random.getstate()
+
+
+def _execute(path: Path, content: bytes) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"pyro_aevb_pair_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(path.parent))  # so that the file can import its neighbours
     try:
-        spec.loader.exec_module(module)
+        # Not by the loader, which may take another content's bytecode from beside the file.
+        exec(compile(content, path, "exec", dont_inherit=True), vars(module))
     except Exception as error:  # whatever the user's file does while it is imported
         raise UsageError(_import_failure(path.name, error, str(path))) from error
     finally:
@@ -96,7 +212,7 @@ def _import_failure(name: str, error: Exception, file: str | None = None) -> str
 
 def constructor(source: Any) -> Callable[..., Any] | None:
     r"""The class (or function) whose parameters ``--pair.NAME`` sets; None where there is none."""
-    found, _ = locate(source)
+    found, _ = locate(source, look=True)
     return found if _is_constructor(found) else None
 
 
@@ -126,7 +242,7 @@ def check_parameters(source: Any, names: Iterable[str]) -> None:
     Raises:
         UsageError: There is no such parameter, or no such pair.
     """
-    _check_names(*locate(source), names)
+    _check_names(*locate(source, look=True), names)
 
 
 def _check_names(found: Any, name: str, names: Iterable[str]) -> None:

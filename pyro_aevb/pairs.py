@@ -198,7 +198,8 @@ def load_pair(
             holders |= _reached(side)
     else:
         model, guide = getattr(found, "model", None), getattr(found, "guide", None)
-        holders = {"pair": found} if isinstance(found, nn.Module) else dict(vars(found))
+        own = getattr(found, "__dict__", {})
+        holders = {"pair": found} if isinstance(found, nn.Module) else dict(own)
     for side, function in (("model", model), ("guide", guide)):
         if not callable(function):
             raise UsageError(f"{name} has no `{side}`: a pair defines both model(x) and guide(x)")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pyro_aevb import consent
 from pyro_aevb.data.batches import Batches, evaluation_binarization
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.splits import Binarize, DataSet, Split
@@ -14,7 +15,7 @@ from pyro_aevb.description import Description
 from pyro_aevb.errors import UsageError
 from pyro_aevb.inspection import inspect
 from pyro_aevb.pairs import Pair, load_pair
-from pyro_aevb.runs import Run
+from pyro_aevb.runs import SETTINGS, Run
 from pyro_aevb.training.checkpoint import load_checkpoint
 
 
@@ -72,6 +73,7 @@ def prepare(
     scored = evaluation_binarization(way)
     description = inspect(loaded, train.take(torch.arange(min(5, len(train)))))
     _check_fit(loaded, description, dataset, way)
+    consent.remember("pair", pair)
     return Prepared(
         pair=loaded,
         description=description,
@@ -90,6 +92,7 @@ def restore(
     data_root: str | None = None,
     pair: Any = None,
     data: Any = None,
+    trust: bool = False,
 ) -> Prepared:
     r"""A run's trained pair and its data.
 
@@ -99,9 +102,11 @@ def restore(
         data_root: Where data sets lie; default the run's.
         pair: In place of what the settings name; needed if that was a Python object.
         data: Likewise.
+        trust: Run the code of the pair that the settings name, wherever it comes from
+            (:mod:`pyro_aevb.consent`).
 
     Raises:
-        UsageError: The run cannot be restored.
+        UsageError: The run cannot be restored, or nobody here agreed to run its pair's code.
     """
     settings = run.settings
     stored = {"pair": [settings["pair"], *(settings.get("pair_parameters") or {}).values()]}
@@ -113,6 +118,8 @@ def restore(
                 f"{run.path} was trained from the Python object {objects[0]}; "
                 f"call pyro_aevb.evaluate(run, {name}=...) with it"
             )
+    if pair is None:
+        consent.require("pair", settings["pair"], run.path / SETTINGS, trust)
     state = load_checkpoint(run.checkpoint)
     prepared = prepare(
         settings["pair"] if pair is None else pair,

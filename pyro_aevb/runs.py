@@ -17,6 +17,7 @@ import yaml
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.locking import alone
+from pyro_aevb.settings import read_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,11 +118,8 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        try:
-            settings = yaml.safe_load((self.path / SETTINGS).read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UsageError(f"{self.path / SETTINGS} is not readable YAML") from error
-        if not isinstance(settings, dict) or not {"pair", "data"} <= set(settings):
+        settings = read_settings(self.path / SETTINGS)
+        if not {"pair", "data"} <= set(settings):
             raise UsageError(f"{self.path / SETTINGS} does not hold the settings of a run")
         return settings
 

@@ -10,6 +10,11 @@ import pytest
 import torch
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _record_of_trust(tmp_path_factory):
+    os.environ["PYRO_AEVB_TRUSTED"] = str(tmp_path_factory.mktemp("trusted"))
+
+
 @pytest.fixture(autouse=True)
 def _fresh_process():
     torch.set_num_threads(1)

@@ -21,7 +21,7 @@ QUICK = ["--epochs=1", "--num-samples=30", "--num-data=20", "--data=digits", "--
 
 def call(function, *words, **options):
     settings = {
-        pyro_aevb.evaluate: {"positional": "run", "hidden": ("pair", "data")},
+        pyro_aevb.evaluate: {"positional": "run", "hidden": ("data",)},
         pyro_aevb.compare: {"positional": "runs"},
     }
     run_command(function, list(words), **settings.get(function, {}), **options)
@@ -316,7 +316,9 @@ def test_a_pair_whose_file_changed_is_noticed(mistakes, tmp_path):
     call(pyro_aevb.fit, *QUICK, f"--pair={path}", f"--out={out}")
     assert pyro_aevb.evaluate(out, num_data=20, show=False)["notes"] == []
     path.write_text(path.read_text().replace("Normal(m, 1)", "Normal(m, 2)"))
-    (note,) = pyro_aevb.evaluate(out, num_data=20, show=False)["notes"]
+    with pytest.raises(pyro_aevb.UsageError, match="has changed since: .*--trust"):
+        pyro_aevb.evaluate(out, num_data=20, show=False)
+    (note,) = pyro_aevb.evaluate(out, num_data=20, show=False, trust=True)["notes"]
     assert "source has changed" in note
 
 

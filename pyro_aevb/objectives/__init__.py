@@ -4,6 +4,15 @@ import importlib
 from typing import Any
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.locating import is_pythons
+
+NAMED = ("elbo", "sampled_elbo", "iwae", "dreg")
+
+
+def is_stock(name: str) -> bool:
+    r"""Whether an objective comes with this package or with Pyro."""
+    path = name.replace(":", ".")
+    return path in NAMED or path.startswith(("pyro_aevb.objectives.", "pyro.infer."))
 
 
 def make_objective(name: Any, num_particles: int = 1) -> Any:
@@ -37,6 +46,8 @@ def make_objective(name: Any, num_particles: int = 1) -> Any:
     if name == "dreg":
         return DReG(num_particles=num_particles)
     module, _, attribute = str(name).replace(":", ".").rpartition(".")
+    if is_pythons(module):
+        raise UsageError(f"{name} is part of Python, not a subclass of pyro.infer.ELBO")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

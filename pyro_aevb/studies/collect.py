@@ -134,7 +134,7 @@ class Collected:
         from pyro_aevb.preparation import restore
 
         self._here(cell)
-        return restore(self.run(cell), "cpu", self.data_root)
+        return restore(self.run(cell), "cpu", self.data_root, cell.pair)
 
     def number(self, cell: Cell, quantity: str, epochs: int | None = None) -> float | None:
         r"""A quantity of one run.

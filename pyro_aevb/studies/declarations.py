@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,13 @@ class Cell:
     def path(self) -> Path:
         r"""The run's directory, within that of the study."""
         return Path("cells", *map(slug, (self.grid, self.row, self.column)), f"seed{self.seed}")
+
+    @property
+    def pair(self) -> Any:
+        r"""What its settings say, or the default of :func:`pyro_aevb.fit`."""
+        from pyro_aevb.fit import fit
+
+        return self.settings.get("pair", signature(fit).parameters["pair"].default)
 
     @property
     def title(self) -> str:

@@ -107,6 +107,8 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
             drawn = {key: cell.settings[key] for key in SHARED if key in cell.settings}
             asked = merged({"seed": cell.seed}, drawn, cell.scores[name])
             copy = _beside(run, name, record.looks[str(epochs)][FIT])
+            # The study names the pair, not the settings that lie in the directory.
+            asked = {"pair": cell.pair, **asked}
             results = pyro_aevb.evaluate(copy, **asked, **where, show=False)
         record.looks.setdefault(str(epochs), {})[name] = results
         record.seconds += time.perf_counter() - began

@@ -1,0 +1,43 @@
+r"""A file of settings, read as plain values: names, numbers, lists and mappings, nothing else."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pyro_aevb.errors import UsageError
+
+
+class _Plain(yaml.SafeLoader):
+    r"""YAML without objects, where ``1e-3`` is a number and ``2020-01-01`` a name."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in found if not tag.endswith(("timestamp", "float"))]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Plain.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|"
+        r"[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
+)
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    r"""The settings in a YAML file by name; nothing that it names is imported or made.
+
+    Raises:
+        UsageError: It is not YAML, or anything but names with plain values.
+    """
+    try:
+        settings = yaml.load(Path(path).read_text(), _Plain)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not readable YAML") from error
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise UsageError(f"{path} does not hold settings, a name and a value on each line")
+    return settings
