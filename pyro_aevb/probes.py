@@ -226,10 +226,13 @@ def _base(fn: Any) -> Any:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
+    r"""Whether two tensors hold the same numbers, up to rounding; also where they have none."""
     if a.shape != b.shape:
         return False
-    largest = max(1.0, *(float(t.abs().max()) for t in (a, b) if t.numel()))
-    return bool(((a - b).abs() <= TOLERANCE * largest).all())
+    alike = (a == b) | (a.isnan() & b.isnan())
+    finite = [t[t.isfinite()].abs() for t in (a, b)]
+    largest = max(1.0, *(float(t.max()) for t in finite if t.numel()))
+    return bool((alike | ((a - b).abs() <= TOLERANCE * largest)).all())
 
 
 def _change(a: Tensor, b: Tensor) -> str:

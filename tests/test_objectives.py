@@ -207,7 +207,7 @@ def test_iwae_draws_the_weights_once():
     source = BayesianPPCA(50)
     x = matrix(4, 3)
     value = bound(IWAE(6), ready(source, x), x).item()
-    _, _, W = source.seen  # two by the inspection, one here
+    *_, W = source.seen  # after those of the inspection
     outside = normal(W, 0, 1).sum() - normal(W, source.loc, source.spread).sum()
     # Given W the guide is exact, so that every weight is p(x|W).
     assert value == pytest.approx(50 / 4 * source.log_likelihood(x, W).sum() + outside, rel=1e-9)
