@@ -1,12 +1,33 @@
 r"""Train a pair, then say what it is worth: ``python -m pyro_aevb.fit``."""
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from pyro_aevb.runs import Run
 
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
 
+
+def _with_stored_settings(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    r"""A call that resumes a run takes what it is not given from the run, as a command does."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Given.args, **kwargs: Given.kwargs) -> Returned:
+        given = signature.bind(*args, **kwargs).arguments
+        if given.get("resume") and given.get("out") is not None:
+            kwargs.update(_stored_settings(given, list(signature.parameters)))
+        return function(*args, **kwargs)
+
+    return call
+
+
+@_with_stored_settings
 def fit(
     pair: Any = "VAE",
     data: Any = "mnist5k",
@@ -91,10 +112,11 @@ def fit(
         seed: Of everything random.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         out: The run's directory; default runs/PAIR-DATA.
-        resume: Continue the run in --out; its settings hold where no flag is given.
+        resume: Continue the run in --out; its settings hold where no flag, in Python no argument,
+            is given.
         tensorboard: Log to the run's directory for TensorBoard too.
-        trust: As a flag, run the code that a file of settings (--config, --resume) names, wherever
-            it comes from; what is named by a flag, or in Python, runs without it.
+        trust: Run the code that a file of settings (--config, --resume) names, wherever it comes
+            from; what is named by a flag, or in Python, runs without it.
         show: Print progress and the table.
 
     Returns:
@@ -233,10 +255,38 @@ OF_THIS_CALL = ("stop_after", "resume", "trust", "show")
 r"""What a run's settings do not keep."""
 
 MAY_CHANGE = {
-    *("epochs", "patience", "num_samples", "weight_samples", "num_data", "memory"),
+    *("epochs", "num_samples", "weight_samples", "num_data", "memory"),
     *("compile", "device", "data_root", "out", "tensorboard"),
 }
 r"""What a resumed run may change; anything else would make its settings a false record."""
+
+
+def _stored_settings(given: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    r"""What a run's settings say of arguments that are not given.
+
+    Raises:
+        UsageError: That was a Python object, which a file cannot hold; or code that nobody here
+            has agreed to run.
+    """
+    from pyro_aevb.consent import require
+    from pyro_aevb.errors import UsageError
+    from pyro_aevb.runs import SETTINGS, Run
+
+    run = Run(given["out"])
+    if not (run.path / SETTINGS).is_file():
+        return {}
+    wanted = [name for name in names if name not in {*given, *OF_THIS_CALL}]
+    stored = {name: value for name, value in run.settings.items() if name in wanted}
+    for name, value in stored.items():
+        if str(value).startswith("<"):
+            raise UsageError(
+                f"{run.path} was trained with the Python object {value} as {name}; give it again: "
+                f"pyro_aevb.fit({name}=..., out={str(run.path)!r}, resume=True)"
+            )
+    for kind in ("pair", "objective"):
+        if kind in stored:
+            require(kind, stored[kind], run.path / SETTINGS, bool(given.get("trust")))
+    return stored
 
 
 def _refuse_other_settings(run: "Run", settings: dict[str, Any]) -> None:
@@ -244,7 +294,11 @@ def _refuse_other_settings(run: "Run", settings: dict[str, Any]) -> None:
 
     before = run.settings
     for name, value in settings.items():
-        if name not in MAY_CHANGE and name in before and (before[name] or None) != (value or None):
+        if name in MAY_CHANGE or name not in before:
+            continue
+        # No options, and options of which there are none, are the same; 0 and None are not.
+        one, other = (None if v == {} else v for v in (before[name], value))
+        if one != other:
             raise UsageError(
                 f"--resume continues {run.path} with its own settings: {name} is {before[name]!r} "
                 f"there and {value!r} here; leave it out, or start a new run"

@@ -98,22 +98,23 @@ class Pair(nn.Module):
         Pyro keeps one store for the process. There a second model of the same parameter names
         would silently train, or fail to train, the first one's tensors.
         """
-        if self._active:
-            yield
-            return
-        # New tensors that the pair's code makes land on the pair's device.
-        device = nullcontext() if self._device.type == "cpu" else self._device
-        with (
-            _STORE,
-            pyro.get_param_store().scope(self._store),
-            pyro.settings.context(module_local_params=self._module_local_params),
-            device,
-        ):
-            self._active = True
-            try:
+        # The lock first: the flag may be another thread's, whose store this one must not see.
+        with _STORE:
+            if self._active:
                 yield
-            finally:
-                self._active = False
+                return
+            # New tensors that the pair's code makes land on the pair's device.
+            device = nullcontext() if self._device.type == "cpu" else self._device
+            with (
+                pyro.get_param_store().scope(self._store),
+                pyro.settings.context(module_local_params=self._module_local_params),
+                device,
+            ):
+                self._active = True
+                try:
+                    yield
+                finally:
+                    self._active = False
 
     def move(self, device: torch.device | str) -> "Pair":
         r"""Move every tensor of the pair to a device, in place."""

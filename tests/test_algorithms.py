@@ -213,6 +213,10 @@ def test_what_a_loss_reaches():
     assert list(found) == ["pair.a", "pair.b"]
     assert torch.equal(before, torch.get_rng_state())
     assert reached(t.pair, t.train, lambda x, index: x.sum()) == {}
+    t.pair.train()
+    with pytest.raises(ZeroDivisionError):
+        reached(t.pair, t.train, lambda x, index: x / (1 // 0))
+    assert all(module.training for module in t.pair.modules())
 
 
 def test_all_phases_are_compiled_or_none(monkeypatch):

@@ -294,6 +294,7 @@ def test_a_checkpoint_of_another_pair_is_refused(trained):
         (["--batch-size=7"], "batch_size is 100 there"),
         (["--data=mnist5k"], "data is 'digits' there"),
         (["--epochs=0"], "has 1 already"),
+        (["--patience=2"], "patience is 0 there and 2 here"),
     ],
 )
 def test_a_resumed_run_keeps_its_settings(words, said, trained, capsys):
@@ -307,6 +308,29 @@ def test_a_resumed_run_keeps_its_settings(words, said, trained, capsys):
     error = capsys.readouterr().err
     assert exit.value.code == 2 and error.count("\n") == 1 and said in error, error
     assert (trained / "a" / "settings.yaml").read_text() == before
+
+
+def test_a_run_resumed_in_python_keeps_its_settings(tmp_path):
+    """A weight of the KL of 0 is not none; nor are defaults in the place of what is left out."""
+    same = {"num_samples": 5, "num_data": 20, "show": False}
+    settings = {**same, "pair_parameters": {"latent_dim": 2}, "lr": 0.02, "beta": 0.0, "seed": 3}
+    whole = pyro_aevb.fit("VAE", "digits", epochs=2, out=str(tmp_path / "a"), **settings)
+    out = str(tmp_path / "b")
+    first = pyro_aevb.fit("VAE", "digits", epochs=1, out=out, **settings)
+    with pytest.raises(pyro_aevb.UsageError, match="beta is 0.0 there and None here"):
+        pyro_aevb.fit(out=out, resume=True, beta=None)
+    again = pyro_aevb.fit(out=out, resume=True, epochs=2, show=False)
+    assert [row["kl_scale"] for row in again.history] == [0.0, 0.0]
+    for row, other in zip(whole.history, again.history, strict=True):
+        assert {**row, "images_per_second": 0} == {**other, "images_per_second": 0}
+    assert again.results["metrics"] == whole.results["metrics"]
+    assert {**again.settings, "out": 0} == {**whole.settings, "out": 0}
+    given = pyro_aevb.fit(
+        again.pair, "digits", epochs=0, out=str(tmp_path / "c"), num_data=20, show=False
+    )
+    with pytest.raises(pyro_aevb.UsageError, match="the Python object <VAE> as pair; give it"):
+        pyro_aevb.fit(out=str(given.path), resume=True)
+    assert first.path == again.path
 
 
 def test_a_pair_whose_file_changed_is_noticed(mistakes, tmp_path):

@@ -1,6 +1,7 @@
 """Every form a pair may have; each trains its own tensors, whatever else is in the process."""
 
 import sys
+import threading
 
 import pyro
 import pyro.distributions as dist
@@ -297,3 +298,28 @@ def test_the_process_store_is_given_back_after_an_error():
 def test_a_tuple_of_bound_methods():
     source = PPCA()
     assert len(ready((source.model, source.guide), matrix(6, 4)).trainable()) == 5
+
+
+def test_a_thread_waits_for_the_store_that_another_one_uses():
+    class Source(nn.Module):
+        def model(self, x):
+            pyro.param("w", torch.tensor(1.0))
+
+        guide = model
+
+    pair, entered, left = load_pair(Source()), threading.Event(), threading.Event()
+
+    def run():
+        with pair.active():
+            entered.set()
+            left.wait(10)
+            pair.model(None)
+
+    other = threading.Thread(target=run)
+    with pair.active():
+        other.start()
+        assert not entered.wait(0.3)
+    left.set()
+    other.join(10)
+    # Its parameter is the pair's, though the first thread has left.
+    assert list(pair.tensors()) == ["param:w"] and not dict(pyro.get_param_store())

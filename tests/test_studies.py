@@ -563,6 +563,16 @@ def test_a_scoring_is_of_its_own_settings_alone(tmp_path: Path) -> None:
     assert elbo(o={"num_samples": 50}) == many
 
 
+def test_a_scoring_is_made_at_the_precision_of_the_run(tmp_path: Path) -> None:
+    only = {"matmul_precision": "medium"}
+    cells = tiny((), special={("2", "AE"): None, ("2", "VAE"): only}, scores={"n": {"seed": 1}})
+    (cell,) = cells.cells("full", 1)
+    assert work(cell, tmp_path)[1] is None
+    looks = json.loads((tmp_path / f"{cell.path}.json").read_text())["looks"]
+    for results in next(iter(looks.values())).values():
+        assert results["environment"].endswith("float32 products at medium precision")
+
+
 def test_an_own_pair_that_changes_is_refused(tmp_path: Path) -> None:
     pair = tmp_path / "own.py"
     pair.write_text("from pyro_aevb.models import VAE\n")

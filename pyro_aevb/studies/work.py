@@ -16,7 +16,9 @@ from pyro_aevb.studies.records import SECTIONS, Record, failure, note_failure
 
 Backend = Literal["loky", "dask", "ray"]
 
-SHARED = ("num_samples", "weight_samples", "num_data", "memory", "compile", "seed")
+SHARED = (
+    *("num_samples", "weight_samples", "num_data", "memory", "compile", "matmul_precision", "seed"),
+)
 r"""Settings of ``fit`` that a further scoring takes over."""
 
 STARTED = "started and not finished: it is running now, or was stopped"

@@ -131,14 +131,16 @@ def reached(
     named, device, training = pair.trainable(), data.images.device, pair.training
     index = torch.arange(min(len(data), 5), device=device)
     pair.eval()  # running averages stay as they are
-    with (
-        pair.active(),
-        WholeBatch(),
-        pyro.validation_enabled(False),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-    ):
-        value = loss(data.take(index), index)
-    pair.train(training)
+    try:
+        with (
+            pair.active(),
+            WholeBatch(),
+            pyro.validation_enabled(False),
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+        ):
+            value = loss(data.take(index), index)
+    finally:
+        pair.train(training)
     if not value.requires_grad:
         return {}
     gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
