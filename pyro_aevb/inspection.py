@@ -291,10 +291,17 @@ class _Run:
             said = " ".join(str(error).split())
             if "support" not in said:
                 raise self._wrong(f"{side} site {name!r}: {said[:200]}") from error
+            low, high = (float(f()) for f in (site["value"].min, site["value"].max))
+            support = getattr(fn.support, "base_constraint", fn.support)
+            remedy = "rescale the data, or take a likelihood for such values"
+            if family(fn) == "Bernoulli" and 0 <= low and high <= 1:
+                remedy = (
+                    "for grey pixels under a Bernoulli use --binarize dynamic, or "
+                    "Bernoulli(..., validate_args=False) for their cross-entropy"
+                )
             raise self._wrong(
-                f"the value of {side} site {name!r} is outside the support of {family(fn)}; for "
-                "grey pixels under a Bernoulli use --binarize dynamic, or "
-                "Bernoulli(..., validate_args=False) for their cross-entropy"
+                f"the value of {side} site {name!r}, from {low:.4g} to {high:.4g}, is outside the "
+                f"support of {family(fn)}, {support}; {remedy}"
             ) from error
         if not bool(torch.isfinite(log_prob).all()):
             raise self._wrong(

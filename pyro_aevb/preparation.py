@@ -172,11 +172,12 @@ def _check_fit(pair: Pair, description: Description, data: DataSet, way: Binariz
     if "Bernoulli" in description.likelihood and way == "none":
         for name in ("train", "valid", "test"):
             split: Split = getattr(data, name)
-            low, high = split.images.min().item(), split.images.max().item() / split.scale
+            low, high = (f().item() / split.scale for f in (split.images.min, split.images.max))
             if low < 0 or high > 1:
                 raise UsageError(
                     f"{pair.name}: a Bernoulli needs data in [0, 1], the {name} split of "
-                    f"{data.name} lies in [{low:.4g}, {high:.4g}]; rescale it, or use a Gaussian"
+                    f"{data.name} lies in [{low:.4g}, {high:.4g}]; rescale it, or take a "
+                    "likelihood for such values"
                 )
 
 

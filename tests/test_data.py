@@ -11,13 +11,20 @@ from typing import Any
 from urllib.error import URLError
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
+import scipy.stats
 import torch
 from PIL import Image
 
 from pyro_aevb.data import Batches, DataSet, Split, evaluation_binarization, load, names, order
 from pyro_aevb.data.sets import _shrunk
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import score
+from pyro_aevb.inspection import inspect
+from pyro_aevb.pairs import load_pair
+from pyro_aevb.preparation import prepare
 
 torch.set_num_threads(1)
 
@@ -345,6 +352,245 @@ def test_folders_named_train_and_test_are_the_splits(tmp_path: Path, grey: np.nd
     assert contents(data.train, data.valid) == bag(grey[:20], labels[:20])
 
 
+# What integers mean
+
+
+def test_counts_are_no_grey_levels(tmp_path: Path) -> None:
+    """A table of counts is seen as its copy in floats is, and scored as SciPy does."""
+    counts = np.random.default_rng(3).poisson(3.0, (200, 30))
+    seen = []
+    for kind in (np.int64, np.uint8, np.int16, np.float32):
+        np.save(tmp_path / "a.npy", counts.astype(kind))
+        data = load(str(tmp_path / "a.npy"))
+        seen.append(Batches(data.test, "none").take(torch.arange(20)))
+        assert seen[-1].dtype == torch.float32 and data.train.scale == 1
+        np.testing.assert_allclose(
+            data.mean, counts[np.random.RandomState(0).permutation(200)[:160]].mean(0), rtol=1e-6
+        )
+        said = "real values as they are" if kind == np.float32 else "integers 0 to "
+        assert said in data.description
+    assert all(torch.equal(x, seen[0]) for x in seen)
+
+    def model(x: torch.Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Poisson(torch.full((30,), 3.0)).to_event(1), obs=x)
+
+    prepared = prepare((model, lambda x: None), data)
+    scores = score(prepared.pair, prepared.test, 1)
+    shuffle = np.random.RandomState(0).permutation(200)
+    expected = scipy.stats.poisson.logpmf(counts[shuffle[-20:]], 3.0).sum(1)
+    np.testing.assert_allclose(scores.reconstruction[0], expected, rtol=1e-5)
+    assert -75 < expected.mean() < -50  # of the counts divided by 255 it would be about -90
+
+
+@pytest.mark.parametrize(
+    "low, high, kind, scale, said",
+    [
+        (0, 5, np.int64, 1, "integers 0 to 4 as they are"),
+        (-3, 4, np.int8, 1, "integers -3 to 3 as they are"),
+        (0, 1000, np.uint16, 1, "integers 0 to 999 as they are"),
+        (0, 2, np.int32, 1, "binary"),
+        (0, 256, np.uint8, 1, "as they are (grey levels come as images, (N, H, W))"),
+    ],
+)
+def test_tables_of_integers_stay_as_they_are(
+    tmp_path: Path, low: int, high: int, kind: Any, scale: int, said: str
+) -> None:
+    table = np.random.default_rng(0).integers(low, high, (400, 12)).astype(kind)
+    np.save(tmp_path / "a.npy", table)
+    data = load(str(tmp_path / "a.npy"))
+    assert said in data.description and data.train.scale == scale
+    x = Batches(data.train, "none").take(torch.arange(320))
+    np.testing.assert_array_equal(x, table[np.random.RandomState(0).permutation(400)[:320]])
+    if high != 2:
+        with pytest.raises(UsageError, match=r"needs data in \[0, 1\]"):
+            Batches(data.train, "dynamic")
+
+
+def test_images_of_bytes_are_grey_levels(tmp_path: Path, grey: np.ndarray) -> None:
+    np.save(tmp_path / "a.npy", grey)
+    data = load(str(tmp_path / "a.npy"))
+    assert "8-bit levels divided by 255" in data.description
+    x = Batches(data.test, "none").take(torch.arange(5))
+    expected = grey[np.random.RandomState(0).permutation(57)[-5:]] / 255
+    np.testing.assert_allclose(x[:, 0], expected, rtol=1e-6)
+    np.save(tmp_path / "b.npy", grey.astype(int))
+    assert load(str(tmp_path / "b.npy")).train.scale == 1
+
+
+def test_what_a_likelihood_does_not_support_names_it_and_a_remedy_that_fits() -> None:
+    def model(kind: Any) -> Any:
+        def run(x: torch.Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", kind.expand(x.shape).to_event(1), obs=x)
+
+        return run
+
+    grey, counts = torch.rand(9, 4), torch.arange(36.0).view(9, 4) - 1
+    for x, kind, said, never in (
+        (grey, dist.Bernoulli(0.5), "for grey pixels .* --binarize dynamic", "such values"),
+        (counts, dist.Bernoulli(0.5), "from -1 to 18, .* of Bernoulli.* such values", "binarize"),
+        (counts, dist.Poisson(3.0), "of Poisson, Integer.* such values", "binarize"),
+    ):
+        with pytest.raises(UsageError, match=said) as error:
+            inspect(load_pair((model(kind), lambda x: None)), x)
+        assert never not in str(error.value)
+
+
+# Folders and names of arrays
+
+
+def put(folder: Path, images: np.ndarray, start: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, image in enumerate(images, start):
+        Image.fromarray(image).save(folder / f"{k:03}.png")
+
+
+def test_a_train_and_a_validation_split_keep_to_themselves(
+    tmp_path: Path, grey: np.ndarray
+) -> None:
+    parts = {"Training": grey[:30], "val": grey[30:45]}
+    for name, images in parts.items():
+        put(tmp_path / "folders" / name, images)
+    np.savez(tmp_path / "a.npz", x_train=grey[:30], y_train=np.arange(30) % 2, X_val=grey[30:45])
+    for path in ("folders", "a.npz"):
+        data = load(str(tmp_path / path))
+        assert sizes(data) == (27, 15, 3)
+        assert bag(data.valid.images.numpy()[:, 0]) == bag(grey[30:45])
+        found = torch.cat([data.train.images, data.test.images]).numpy()[:, 0]
+        assert bag(found) == bag(grey[:30])
+        assert "its own validation split, a tenth of its train split held out as test split" in (
+            data.description
+        )
+    assert data.train.labels is not None
+    shuffle = np.random.RandomState(0).permutation(30)[:27]
+    assert data.train.labels.tolist() == list(shuffle % 2)
+
+
+def test_all_three_splits_by_other_names(tmp_path: Path, grey: np.ndarray) -> None:
+    names_of = {"train": grey[:30], "validation": grey[30:45], "Testing": grey[45:]}
+    for name, images in names_of.items():
+        put(tmp_path / "f" / name / "ant", images[::2])
+        put(tmp_path / "f" / name / "bee", images[1::2], 100)
+    keys = zip(("train_images", "dev", "test_x"), names_of.values(), strict=True)
+    np.savez(tmp_path / "a.npz", **dict(keys), test_labels=np.arange(12))
+    for path in ("f", "a.npz"):
+        data = load(str(tmp_path / path))
+        assert sizes(data) == (30, 15, 12) and "its own splits" in data.description
+        assert bag(data.valid.images.numpy()[:, 0]) == bag(grey[30:45])
+    assert data.test.labels is not None and data.test.labels.tolist() == list(range(12))
+    labels = load(str(tmp_path / "f")).test.labels
+    assert labels is not None and labels.tolist() == [0] * 6 + [1] * 6
+
+
+def test_what_stands_beside_splits_is_not_left_out_in_silence(
+    tmp_path: Path, grey: np.ndarray
+) -> None:
+    for name in ("train", "test", "extra"):
+        put(tmp_path / "f" / name, grey[:20])
+    fails(str(tmp_path / "f"), "holds the folder extra beside test and train")
+    for name in ("train", "truck"):  # a class may be called train
+        put(tmp_path / "g" / name, grey[:20] if name == "train" else grey[20:40])
+    data = load(str(tmp_path / "g"))
+    assert contents(data.train, data.valid, data.test) == bag(grey[:40], np.arange(40) // 20)
+    path = tmp_path / "a.npz"
+    for arrays, said in (
+        ({"train": grey, "test": grey, "validated_val": grey}, "'validated_val', which is not kno"),
+        ({"train": grey, "x_train": grey}, "train and x_train, which are the same thing"),
+        ({"train": grey, "test": grey, "val_labels": grey}, "no data that these are the labels"),
+        ({"valid": grey, "test": grey}, "has the splits valid, test and no training data"),
+        ({"train": grey, "test": grey, "y": grey}, "of one split of several; name it train_y"),
+    ):
+        np.savez(path, **arrays)
+        fails(str(path), said)
+    np.savez(path, train=grey[:30], test=grey[30:], weights=np.zeros(3))
+    assert "the arrays weights left out" in load(str(path)).description
+
+
+def test_transparency_lies_over_white(tmp_path: Path) -> None:
+    """Black ink on a transparent ground, in all ways in which a file can say so."""
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 256, (20, 6, 5, 4), dtype=np.uint8)
+    opacity = rgba[..., 3:] / 255.0
+    expected = np.rint(rgba[..., :3] * opacity + 255 * (1 - opacity)).transpose(0, 3, 1, 2)
+    (tmp_path / "rgba").mkdir()
+    put(tmp_path / "rgba", rgba)
+    np.save(tmp_path / "a.npy", rgba)
+    for name in ("rgba", "a.npy"):
+        data = load(str(tmp_path / name))
+        assert "transparency over white" in data.description and data.event_shape == (3, 6, 5)
+        assert contents(data.train, data.valid, data.test) == bag(expected.astype(np.uint8))
+    la = tmp_path / "la"
+    la.mkdir()
+    for k in range(20):  # ink 0 where opaque, in grey and with a palette
+        ink = np.zeros((6, 5), np.uint8)
+        ink[k % 6, k % 5] = 255
+        Image.fromarray(np.stack([0 * ink, ink], -1), "LA").save(la / f"{k:02}.png")
+    found = load(str(la))
+    assert found.event_shape == (1, 6, 5)
+    assert all(int((x == 0).sum()) == 1 and int(x.max()) == 255 for x in found.train.images)
+    opaque = np.concatenate([rgba[..., :3], np.full((20, 6, 5, 1), 255, np.uint8)], -1)
+    put(tmp_path / "opaque", opaque)
+    data = load(str(tmp_path / "opaque"))
+    assert "transparency" not in data.description
+    assert contents(data.train, data.valid, data.test) == bag(rgba[..., :3].transpose(0, 3, 1, 2))
+
+
+def test_links_are_followed_and_hidden_files_are_not_data(tmp_path: Path, grey: np.ndarray) -> None:
+    put(tmp_path / "elsewhere", grey[:20])
+    put(tmp_path / "f" / "ant", grey[20:40])
+    (tmp_path / "f" / "bee").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "f" / "ant" / "round").symlink_to(tmp_path / "f")
+    put(tmp_path / "f" / ".ipynb_checkpoints", grey[40:41])
+    put(tmp_path / "f" / "__MACOSX" / "ant", grey[40:41])
+    (tmp_path / "f" / "ant" / "._000.png").write_bytes(b"no image")
+    data = load(str(tmp_path / "f"))
+    images, numbers = np.r_[grey[20:40], grey[:20]], np.arange(40) // 20
+    assert contents(data.train, data.valid, data.test) == bag(images, numbers)
+
+
+def test_every_page_of_a_tiff_is_a_datum_and_animations_are_refused(
+    tmp_path: Path, grey: np.ndarray
+) -> None:
+    for name, pages in (("ant", grey[:12]), ("bee", grey[12:20])):
+        (tmp_path / "f" / name).mkdir(parents=True)
+        first, *others = (Image.fromarray(page) for page in pages)
+        first.save(tmp_path / "f" / name / "a.tif", save_all=True, append_images=others)
+    data = load(str(tmp_path / "f"))
+    assert "every page of a TIFF" in data.description
+    numbers = np.repeat([0, 1], [12, 8])
+    assert contents(data.train, data.valid, data.test) == bag(grey[:20], numbers)
+    first.save(tmp_path / "f" / "ant" / "b.gif", save_all=True, append_images=others)
+    fails(str(tmp_path / "f"), "b.gif is an animation of 8 images")
+
+
+def test_a_photograph_lies_the_way_up_that_its_camera_noted(
+    tmp_path: Path, grey: np.ndarray
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    for k, image in enumerate(grey[:20]):
+        Image.fromarray(image).save(tmp_path / f"{k:02}.png", exif=exif)
+    data = load(str(tmp_path))
+    assert "turned as the camera noted" in data.description and data.event_shape == (1, 5, 6)
+    turned = np.rot90(grey[:20], -1, (1, 2))
+    assert contents(data.train, data.valid, data.test) == bag(turned)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_channels_that_are_fewer_than_rows_and_columns_come_last(
+    tmp_path: Path, channels: int
+) -> None:
+    images = np.random.default_rng(0).normal(size=(20, 8, 9, channels)).astype(np.float32)
+    np.save(tmp_path / "a.npy", images)
+    data = load(str(tmp_path / "a.npy"))
+    assert data.event_shape == (channels, 8, 9) and "channels last" in data.description
+    shuffle = np.random.RandomState(0).permutation(20)
+    np.testing.assert_array_equal(data.test.images, images.transpose(0, 3, 1, 2)[shuffle[-2:]])
+    np.save(tmp_path / "a.npy", images.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(load(str(tmp_path / "a.npy")).test.images, data.test.images)
+
+
 # Wrong use of a user's own data: one line that names the thing
 
 
@@ -357,8 +603,8 @@ def bad_arrays() -> dict[str, tuple[Any, str]]:
     return {
         "nan": (nan, "NaN or infinite values, first in datum 7"),
         "too large for float32": (huge, "first in datum 3"),
-        "negative": (np.full((20, 4), -1), "integers from -1 to -1; grey levels are 0..255"),
-        "16 bit": (np.full((20, 4), 256), "integers from 256 to 256"),
+        "too large to be exact": (np.full((20, 4), 1 << 25), "33554432; above 2^24"),
+        "all the same": (np.full((20, 4), 7), "all 16 training data are the same"),
         "one axis": (np.zeros(20), "shape (20,)"),
         "no axis": (np.array(3.0), "shape ()"),
         "empty": (np.zeros((0, 4)), "is empty, of shape (0, 4)"),
@@ -438,7 +684,7 @@ def test_bad_folder(tmp_path: Path, grey: np.ndarray) -> None:
 def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = fails("mnits", "'mnits'", "did you mean mnist", *names())
     assert "svhn" in line
-    np.save(tmp_path / "faces.npy", np.zeros((20, 4)))
+    np.save(tmp_path / "faces.npy", np.eye(20, 4))
     fails(str(tmp_path / "faecs.npy"), "faecs.npy", f"did you mean {tmp_path / 'faces.npy'}?")
     fails(str(tmp_path / "nowhere" / "a.npy"), "a.npy", "no file or folder")
     monkeypatch.chdir(tmp_path)

@@ -44,8 +44,8 @@ class Batches:
     ) -> None:
         if binarize not in ("none", "dynamic", "fixed"):
             raise UsageError(f"binarize is {binarize!r}; it must be none, dynamic or fixed")
-        if binarize != "none" and split.images.is_floating_point():
-            low, high = split.images.min().item(), split.images.max().item()
+        if binarize != "none":
+            low, high = (f().item() / split.scale for f in (split.images.min, split.images.max))
             if low < 0 or high > 1:
                 raise UsageError(
                     f"binarize {binarize} needs data in [0, 1], these lie in"

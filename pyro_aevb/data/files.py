@@ -3,9 +3,12 @@ r"""Reading files of arrays and folders of images, with one clear line when that
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -134,21 +137,36 @@ def read_mat(path: Path, key: str) -> np.ndarray:
     return array
 
 
-def channels_first(array: np.ndarray) -> np.ndarray:
+def channels_first(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
     r"""Bring images to (N, C, H, W).
 
     Arguments:
-        array: (N, H, W), (N, C, H, W), or (N, H, W, C) with C 1 or 3; anything else stays as it
-            is, and so does what could be either of the last two.
+        array: (N, H, W), (N, C, H, W), or (N, H, W, C) with C 1 or 3 or less than H and W;
+            anything else stays as it is, and so does what has 1 or 3 in place of H.
 
     Returns:
-        The images, contiguous.
+        The images, contiguous, and what was done to them. Four channels of bytes, of which the
+        last is transparency, are laid over white.
     """
+    notes = []
     if array.ndim == 3:
         array = array[:, None]
-    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
-        array = array.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(array)
+    elif array.ndim == 4 and array.shape[1] not in (1, 3):
+        height, width, channels = array.shape[1:]
+        if channels in (1, 3) or channels < min(height, width):
+            notes.append("channels last")
+            if channels == 4 and array.dtype == np.uint8:
+                array = over_white(array)
+                notes.append("transparency over white")
+            array = array.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(array), notes
+
+
+def over_white(rgba: np.ndarray) -> np.ndarray:
+    r"""Bytes (..., 4), the last of which is opacity, laid over white: bytes (..., 3)."""
+    opacity = rgba[..., 3:] / 255
+    colours: np.ndarray = np.rint(rgba[..., :3] * opacity + 255 * (1 - opacity))
+    return colours.astype(np.uint8)
 
 
 def damaged(path: Path, why: str) -> UsageError:
@@ -164,47 +182,101 @@ def damaged(path: Path, why: str) -> UsageError:
     return UsageError(f"{path} is damaged: {why}; replace or delete it")
 
 
-def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     r"""Read all images below a folder, in the order of their paths.
+
+    Links are followed. Hidden files and folders are passed over, as other programs leave them
+    (``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``). Every page of a TIFF is an image. An image
+    lies the way up that its camera noted, and over white where it is transparent.
 
     Arguments:
         folder: The folder; the names of its subfolders are the labels.
 
     Returns:
-        uint8 images, shape (N, H, W) if all are grey, else (N, H, W, 3), and the label names,
-        shape (N,), or None where there are no subfolders.
+        uint8 images, shape (N, H, W) if all are grey, else (N, H, W, 3); the label names,
+        shape (N,), or None where there are no subfolders; and what a reader should know.
 
     Raises:
-        UsageError: If there is no image, one cannot be read, or their sizes differ.
+        UsageError: If there is no image, one cannot be read or is an animation, or their sizes
+            differ.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    paths = sorted(p for p in _below(folder) if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise UsageError(f"{folder} holds no images (looked for {' '.join(sorted(SUFFIXES))})")
-    images = [_read_image(path) for path in paths]
-    for path, image in zip(paths, images, strict=True):
-        if image.shape[:2] != images[0].shape[:2]:
-            (h, w), (other_h, other_w) = images[0].shape[:2], image.shape[:2]
-            raise UsageError(
-                f"images differ in size: {paths[0]} is {w}x{h} and {path} is {other_w}x{other_h};"
-                " make them all one size"
-            )
+    images, names, notes = [], [], []
+    for path in paths:
+        pages, said = _read_image(path)
+        images += pages
+        names += [path.relative_to(folder).parent.as_posix()] * len(pages)
+        notes += said
+        for image in pages:
+            if image.shape[:2] != images[0].shape[:2]:
+                (h, w), (other_h, other_w) = images[0].shape[:2], image.shape[:2]
+                raise UsageError(
+                    f"images differ in size: {paths[0]} is {w}x{h} and {path} is "
+                    f"{other_w}x{other_h}; make them all one size"
+                )
     if any(image.ndim == 3 for image in images):
         images = [i if i.ndim == 3 else np.repeat(i[..., None], 3, axis=2) for i in images]
-    names = [path.relative_to(folder).parent.as_posix() for path in paths]
-    return np.stack(images), np.array(names) if len(set(names)) > 1 else None
+    labels = np.array(names) if len(set(names)) > 1 else None
+    return np.stack(images), labels, list(dict.fromkeys(notes))
 
 
-def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image
+def is_hidden(name: str) -> bool:
+    r"""Whether a file or folder is one that programs leave behind, and nobody looks at."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    r"""The files below a folder, and below those that links there lead to, each folder once."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        yield from (Path(place) / name for name in files if not is_hidden(name))
+
+
+def _read_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
+    r"""The pages of an image file, and what was done to them."""
+    from PIL import Image, ImageSequence
 
     try:
         with Image.open(path) as image:
-            if image.mode not in GREY_MODES + COLOUR_MODES:
+            count = getattr(image, "n_frames", 1)
+            if count > 1 and image.format in ("GIF", "WEBP", "PNG"):
                 raise UsageError(
-                    f"{path} has pixels of mode {image.mode}; only 8-bit grey and RGB are read"
+                    f"{path} is an animation of {count} images; save those that are data one by one"
                 )
-            return np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+            if count == 1 or image.format != "TIFF":
+                page, notes = _read_page(path, image)
+                return [page], notes
+            pages = [_read_page(path, page) for page in ImageSequence.Iterator(image)]
+            notes = [note for _, notes in pages for note in notes]
+            return [page for page, _ in pages], [*notes, "every page of a TIFF"]
     except PermissionError:
         raise
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise damaged(path, "it cannot be read as an image") from error
+
+
+def _read_page(path: Path, image: Any) -> tuple[np.ndarray, list[str]]:
+    from PIL import ExifTags, ImageOps
+
+    if image.mode not in GREY_MODES + COLOUR_MODES:
+        raise UsageError(
+            f"{path} has pixels of mode {image.mode}; only 8-bit grey and RGB are read"
+        )
+    grey, notes = image.mode in GREY_MODES, []
+    upright = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        notes.append("turned as the camera noted")
+    if upright.has_transparency_data:
+        rgba = np.asarray(upright.convert("RGBA"))
+        if rgba[..., 3].min() < 255:
+            colours = over_white(rgba)
+            return colours[..., 0] if grey else colours, [*notes, "transparency over white"]
+    return np.asarray(upright.convert("L" if grey else "RGB")), notes

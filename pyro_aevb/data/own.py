@@ -8,24 +8,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_aevb.data.files import channels_first, read_arrays, read_folder
+from pyro_aevb.data.files import SUFFIXES, channels_first, is_hidden, read_arrays, read_folder
 from pyro_aevb.data.splits import SEED, DataSet, Split, assemble, partition, shuffled
 from pyro_aevb.errors import UsageError
 
 SPLITS = ("train", "valid", "test")
 
 
+TRAIN, VALID, TEST = SPLITS
+ALIASES = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("valid", "val", "validation", "dev"), VALID),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+r"""What the splits are called, in any case, as folders and in the names of arrays."""
+DATA, LABELS = {"images", "image", "x", "data"}, {"labels", "label", "y", "targets", "target"}
+r"""What an array may be called besides its split, as in ``train_labels`` and ``y_train``."""
+EXACT = 1 << 24
+r"""Whole numbers up to this one are what float32 holds exactly."""
+
+
 def read(name: str) -> DataSet:
     r"""Make a data set of a user's own file or folder.
 
-    An ``.npz`` file has ``train``, ``test`` and perhaps ``valid``, or one array (``images``, ``x``,
-    or the only one), and perhaps labels (``labels``; ``train_labels`` and so on), integers or
-    names. A folder has images, or folders ``train``, ``test`` and perhaps ``valid`` of images; the
-    subfolders they lie in are their labels. What is not split is split 80/10/10 by a fixed shuffle;
-    without ``valid``, a tenth of ``train`` is held out in the same way.
+    An ``.npz`` file has the arrays ``train``, ``test`` and perhaps ``valid``, or one array
+    (``images``, ``x``, or the only one), and perhaps labels (``labels``; ``train_labels`` and so
+    on), integers or names. Of a folder :func:`~.files.read_folder` reads the images, or those of
+    its folders ``train``, ``test`` and ``valid``; the subfolders they lie in are their labels.
+    Splits have other usual names too (:data:`ALIASES`), and arrays (``x_train``, ``y_train``). What
+    is not split is split 80/10/10 by a fixed shuffle; a missing ``valid`` or ``test`` is a tenth
+    of ``train``, held out in the same way.
 
-    Arrays are (N, D), (N, H, W), (N, C, H, W), or (N, H, W, C) with 1 or 3 channels. Integers
-    0..255 are grey levels, or binary data if none exceeds 1; floats stay as they are.
+    Arrays are (N, D), (N, H, W), (N, C, H, W), or (N, H, W, C) where C is less than H and W.
+    Integers of 8 bits without a sign (uint8) that are images are grey levels, of which 255 stands
+    for 1, or binary data if none exceeds 1. All other integers, and floats, stay as they are.
+    What was done is said in the description.
 
     Arguments:
         name: The path.
@@ -38,89 +55,148 @@ def read(name: str) -> DataSet:
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        arrays = _read_folders(path)
+        arrays, notes = _read_folders(path)
     elif path.suffix.lower() in (".npy", ".npz"):
-        arrays = read_arrays(path)
+        arrays, notes = _named(path, read_arrays(path))
     else:
         raise UsageError(f"{path} is neither an .npy or .npz file nor a folder of images")
-    if "train" in arrays and "test" in arrays:
-        images = {key: arrays[key] for key in SPLITS if key in arrays}
-        labels = {key: arrays[f"{key}_labels"] for key in images if f"{key}_labels" in arrays}
-    else:
-        key = _only_key(path, arrays)
-        images = {key: arrays[key]}
-        labels = {key: arrays["labels"]} if "labels" in arrays else {}
-    data = _data(path, images)
+    labels = {key.removesuffix("_labels"): x for key, x in arrays.items() if key.endswith("labels")}
+    found = {key: x for key, x in arrays.items() if not key.endswith("labels")}
+    if len(found) > 1 and TRAIN not in found:
+        raise UsageError(f"{path} has the splits {', '.join(found)} and no training data")
+    for key, array in found.items():
+        found[key], said = channels_first(_numbers(f"{path} [{key}]", array))
+        notes += said
+    data, scale, levels = _stored(path, found)
+    labels = {key if key in data else next(iter(data)): x for key, x in labels.items()}
     classes = _classes(path, labels, data)
-    # one scale for all splits: a split may by chance have no level above 1
-    grey = any(x.dtype == torch.uint8 and x.max() > 1 for x in data.values())
-    return _split(
-        name, path, {k: Split(x, classes.get(k), 255 if grey else 1) for k, x in data.items()}
-    )
+    splits = {key: Split(x, classes.get(key), scale) for key, x in data.items()}
+    return _split(name, path, splits, list(dict.fromkeys([*notes, levels])))
 
 
-def _read_folders(folder: Path) -> dict[str, np.ndarray]:
-    parts = {key: folder / key for key in SPLITS if (folder / key).is_dir()}
-    if "train" not in parts or "test" not in parts:
-        images, labels = read_folder(folder)
-        return {"images": images} | ({} if labels is None else {"labels": labels})
-    arrays = {}
-    for key, part in parts.items():
-        arrays[key], labels = read_folder(part)
+def _read_folders(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    children = [p for p in sorted(folder.iterdir()) if not is_hidden(p.name)]
+    folders = [p for p in children if p.is_dir()]
+    parts = [p for p in folders if p.name.lower() in ALIASES]
+    others = [p.name for p in folders if p not in parts]
+    # A class may be called train or test; beside another split such a folder is one.
+    if not parts or (len(parts) == 1 and others):
+        images, labels, notes = read_folder(folder)
+        return {"images": images} | ({} if labels is None else {"labels": labels}), notes
+    if others or any(p.suffix.lower() in SUFFIXES for p in children if p.is_file()):
+        what = f"the folder {others[0]}" if others else "images"
+        raise UsageError(
+            f"{folder} holds {what} beside {' and '.join(p.name for p in parts)}; keep the splits, "
+            f"{', '.join(SPLITS)}, alone there"
+        )
+    arrays, said = {}, []
+    for part in parts:
+        key = ALIASES[part.name.lower()]
+        if key in arrays:
+            raise UsageError(f"{folder} holds two folders for {key}, one of them {part.name}")
+        arrays[key], labels, notes = read_folder(part)
+        said += notes
         if labels is not None:
             arrays[f"{key}_labels"] = labels
-    return arrays
+    return arrays, said
 
 
-def _only_key(path: Path, arrays: dict[str, np.ndarray]) -> str:
-    candidates = [key for key in arrays if not key.endswith("labels")]
-    for key in ("images", "x"):
-        if key in candidates:
-            return key
-    if len(candidates) != 1:
+def _named(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    r"""A file's arrays by the names that they have here, and what was left out."""
+    found: dict[str, str] = {}
+    unknown = []
+    for key in arrays:
+        role = _role(key)
+        if role is None:
+            unknown.append(key)
+        elif role in found:
+            raise UsageError(f"{path} holds {found[role]} and {key}, which are the same thing")
+        else:
+            found[role] = key
+    data = [role for role in found if not role.endswith("labels")]
+    if not data and len(unknown) == 1:
+        found["images"] = unknown.pop()
+    elif not data or ("images" in data and len(data) > 1):
         raise UsageError(
             f"{path} holds the arrays {', '.join(arrays) or '(none)'};"
             " name them train and test (and valid), or one of them images"
         )
-    return candidates[0]
-
-
-def _data(path: Path, images: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    data = {key: torch.from_numpy(_numbers(f"{path} [{key}]", x)) for key, x in images.items()}
-    (first, one), *others = data.items()
-    for key, other in others:
-        if other.shape[1:] != one.shape[1:] or other.dtype != one.dtype:
+    for role, key in found.items():
+        of = role.removesuffix("_labels")
+        if role.endswith("_labels") and of not in found:
+            raise UsageError(f"{path} holds {key}, and no data that these are the labels of")
+        if role == "labels" and "images" not in found:
+            raise UsageError(f"{path} holds {key}, of one split of several; name it train_{key}")
+    for key in unknown:
+        if any(token in ALIASES for token in key.lower().split("_")):
             raise UsageError(
-                f"{path} has {one.numpy().dtype} data of shape {tuple(one.shape[1:])} in {first}"
-                f" but {other.numpy().dtype} of shape {tuple(other.shape[1:])} in {key}"
+                f"{path} holds {key!r}, which is not known; a split is named train, valid or test, "
+                "its labels train_labels and so on"
             )
-    return data
+    notes = [f"the arrays {', '.join(unknown)} left out"] if unknown else []
+    return {role: arrays[key] for role, key in found.items()}, notes
+
+
+def _role(key: str) -> str | None:
+    r"""``train`` for ``x_train``, ``test_labels`` for ``y_test``, ``images`` for ``x``, and so on;
+    None for a name that says nothing."""
+    tokens = key.lower().split("_")
+    splits = [ALIASES[token] for token in tokens if token in ALIASES]
+    rest = [token for token in tokens if token not in ALIASES]
+    if len(splits) > 1 or len(rest) > 1 or not set(rest) <= DATA | LABELS:
+        return None
+    if rest and rest[0] in LABELS:
+        return f"{splits[0]}_labels" if splits else "labels"
+    return splits[0] if splits else "images"
 
 
 def _numbers(what: str, array: np.ndarray) -> np.ndarray:
-    # to (N, *event_shape), uint8 or finite float32
+    r"""The data as (N, *event_shape), whole numbers or finite float32."""
     if array.ndim < 2:
         raise UsageError(f"{what} has shape {array.shape}; data are (N, D) or (N, H, W) or more")
     if array.size == 0:
         raise UsageError(f"{what} is empty, of shape {array.shape}")
     if array.dtype.kind in "bui":
-        if array.min() < 0 or array.max() > 255:
+        low, high = int(array.min()), int(array.max())
+        if max(-low, high) > EXACT:
             raise UsageError(
-                f"{what} has integers from {array.min()} to {array.max()};"
-                " grey levels are 0..255, other real data floats"
+                f"{what} has integers from {low} to {high}; above 2^24 float32 does not hold them "
+                "exactly: rescale them, as floats"
             )
-        array = array.astype(np.uint8)
-    elif array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float32)
-        finite = np.isfinite(array).reshape(len(array), -1).all(1)
-        if not finite.all():
-            raise UsageError(
-                f"{what} has NaN or infinite values, first in datum {np.argmin(finite)}"
-            )
-    else:
+        return array
+    if array.dtype.kind != "f":
         raise UsageError(f"{what} is of type {array.dtype}; data are integers or floats")
-    return channels_first(array)
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    finite = np.isfinite(array).reshape(len(array), -1).all(1)
+    if not finite.all():
+        raise UsageError(f"{what} has NaN or infinite values, first in datum {np.argmin(finite)}")
+    return array
+
+
+def _stored(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Tensor], int, str]:
+    r"""The data as tensors, uint8 or float32; the integer that stands for 1; and what they are."""
+    (first, one), *others = arrays.items()
+    whole = one.dtype.kind in "bui"
+    for key, other in others:
+        if other.shape[1:] != one.shape[1:] or (other.dtype.kind in "bui") != whole:
+            raise UsageError(
+                f"{path} has {one.dtype} data of shape {one.shape[1:]} in {first}"
+                f" but {other.dtype} of shape {other.shape[1:]} in {key}"
+            )
+    if not whole:
+        return {key: torch.from_numpy(x) for key, x in arrays.items()}, 1, "real values as they are"
+    low, high = (int(f([f(x) for x in arrays.values()])) for f in (np.min, np.max))
+    small = np.uint8 if low >= 0 and high <= 255 else np.float32
+    data = {key: torch.from_numpy(x.astype(small)) for key, x in arrays.items()}
+    if low >= 0 and high <= 1:
+        return data, 1, "binary"
+    if one.ndim > 2 and all(x.dtype == np.uint8 for x in arrays.values()):
+        return data, 255, "8-bit levels divided by 255"
+    levels = f"integers {low} to {high} as they are"
+    if all(x.dtype == np.uint8 for x in arrays.values()):
+        levels += " (grey levels come as images, (N, H, W))"
+    return data, 1, levels
 
 
 def _classes(
@@ -139,21 +215,27 @@ def _classes(
     return {key: torch.from_numpy(array.astype(np.int64)) for key, array in labels.items()}
 
 
-def _split(name: str, path: Path, wholes: dict[str, Split]) -> DataSet:
-    if "valid" in wholes:
-        return assemble(
-            name, f"{path.name}, its own splits", "none", *(wholes[key] for key in SPLITS)
-        )
-    # either the whole set, or its train split beside a test split of its own
-    key, whole = next(iter(wholes.items()))
+def _split(name: str, path: Path, wholes: dict[str, Split], notes: list[str]) -> DataSet:
+    # either the whole set, or its train split beside others of its own
+    key, whole = next(iter(wholes.items())) if TRAIN not in wholes else (TRAIN, wholes[TRAIN])
+    missing = [part for part in (VALID, TEST) if part not in wholes]
     tenth = len(whole) // 10
-    if tenth == 0:
+    if missing and tenth == 0:
         raise UsageError(f"{path} has {len(whole)} data in {key}, too few to split; 10 will do")
-    if "test" in wholes:
-        train, valid = partition(shuffled(whole), len(whole) - tenth, tenth)
-        test = wholes["test"]
-        how = f"its own test split, a tenth of its train split held out (shuffle seed {SEED})"
-    else:
-        train, valid, test = partition(shuffled(whole), len(whole) - 2 * tenth, tenth, tenth)
+    how = "its own splits"
+    if len(missing) == 2:
         how = f"shuffled (seed {SEED}) and split 80/10/10"
-    return assemble(name, f"{path.name}, {how}", "none", train, valid, test)
+    elif missing:
+        own, held = ("test", "") if missing == [VALID] else ("validation", " as test split")
+        how = (
+            f"its own {own} split, a tenth of its train split held out{held} (shuffle seed {SEED})"
+        )
+    if missing:
+        sizes = [len(whole) - len(missing) * tenth, *(tenth for _ in missing)]
+        cut = partition(shuffled(whole), *sizes)
+        wholes = wholes | dict(zip([TRAIN, *missing], cut, strict=True))
+    train, valid, test = (wholes[part] for part in SPLITS)
+    if bool((train.images == train.images[0]).all()):
+        raise UsageError(f"{path}: all {len(train)} training data are the same; look at the file")
+    description = "; ".join([f"{path.name}, {how}", *notes])
+    return assemble(name, description, "none", train, valid, test)

@@ -109,7 +109,7 @@ def _unknown(name: str) -> str:
 
 def _split(images: np.ndarray, labels: np.ndarray | None, scale: int = 255) -> Split:
     numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    return Split(torch.from_numpy(channels_first(images)), numbers, scale)
+    return Split(torch.from_numpy(channels_first(images)[0]), numbers, scale)
 
 
 def _mnist5k(root: Path) -> DataSet:
@@ -207,7 +207,7 @@ def _drawings(root: Path, place: Path, background: bool) -> Split:
     torchvision_set("omniglot", "Omniglot", root, place, background=background)
     # read by path, as torchvision's own order and labels are those in which the disk lists folders
     folder = place / ("images_background" if background else "images_evaluation")
-    images, characters = read_folder(folder)
+    images, characters, _ = read_folder(folder)
     if characters is None or images.shape[1:] != (105, 105):
         raise damaged(folder, f"its images are of shape {images.shape}")
     labels = np.unique(characters, return_inverse=True)[1]
