@@ -207,6 +207,7 @@ def fit(
             _announce(prepared, run)
         before = len(run.history) if resume else -1
         trainer.run()
+        prepared = replace(prepared, notes=(*prepared.notes, *trainer.notes))
         try:
             drawn = (num_samples, weight_samples, num_data, seed, memory)
             trained = len(run.history) > before

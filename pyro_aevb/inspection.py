@@ -11,7 +11,7 @@ The contract a pair keeps:
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.probes import Positions, Probe
+from pyro_aevb.pythonstate import untouched
 from pyro_aevb.sites import family, in_plate, is_delta, is_masked, sample_sites
 
 
@@ -44,9 +45,10 @@ def inspect(pair: Pair, x: Tensor) -> Description:
     if len(x) < 2:
         raise UsageError(f"a pair is checked on at least 2 data, not {len(x)}")
     x = x[:5]
-    with pair.active(), _modes(pair), torch.random.fork_rng(_cuda(x)):
+    with pair.active(), _modes(pair), torch.random.fork_rng(_cuda(x)), ExitStack() as left:
         pair.eval()
         _Run(pair, x)  # creates lazy parameters, and moves no running averages
+        left.enter_context(untouched(pair.python))
         before = {name: value.detach().clone() for name, value in pair.tensors().items()}
         pair.train()
         run = _Run(pair, x)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.locating import construct, locate
+from pyro_aevb.pythonstate import PythonState
 
 if TYPE_CHECKING:
     from pyro_aevb.data.sets import DataSet
@@ -82,6 +83,11 @@ class Pair(nn.Module):
         r"""The learning algorithm that the pair names by an attribute ``algorithm``."""
         named = self.attribute("algorithm")
         return named if isinstance(named, str) else None
+
+    @property
+    def python(self) -> PythonState:
+        r"""What the pair's code keeps in Python beside its parameters."""
+        return PythonState(self.sources, self._origin[0], self._callables)
 
     def attribute(self, name: str) -> Any:
         r"""An attribute of the object or file that the pair was made of; None where there is none.

@@ -131,6 +131,7 @@ def restore(
     )
     best = state["best"].get("tensors") if settings.get("patience") else None
     prepared.pair.load_tensors(best or state["tensors"], str(run.checkpoint))
+    prepared.pair.python.load(state.get("python", {}), prepared.train.images.device)
     prepared.pair.eval()
     notes = state.get("notes", [])
     if state.get("source") != prepared.pair.source:

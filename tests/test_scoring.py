@@ -96,7 +96,7 @@ def test_the_graph_of_a_pair_scores_as_its_handlers_do(kind, way, monkeypatch):
 
 def test_a_kept_scorer_captures_once_and_sees_what_becomes_of_the_parameters(monkeypatch):
     captures, real = [], replay.capture
-    monkeypatch.setattr(replay, "capture", lambda *a: captures.append(a) or real(*a))
+    monkeypatch.setattr(replay, "capture", lambda *a, **o: captures.append(a) or real(*a, **o))
     torch.manual_seed(0)
     source, x = VAE((1, 6, 6), 3, [20]), binary(30, 1, 6, 6)
     pair = ready(source, x)

@@ -249,7 +249,7 @@ def test_an_objective_that_is_not_finite_stops_and_keeps_the_last_good_checkpoin
         def model(self, x):
             self.calls += 1
             with self.plate(x):
-                loc = self.theta * (math.nan if self.calls > 12 else 1.0)
+                loc = self.theta * (math.nan if self.calls > 9 else 1.0)
                 dist_x = dist.Normal(loc, 1, validate_args=False).to_event(1)
                 pyro.sample("x", dist_x, obs=x)
 

@@ -5,12 +5,17 @@ step does not change. So the function is run once on proxies, and what remains i
 random draws and gradients included, which :mod:`~pyro_aevb.engine.inductor` compiles.
 """
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+
+from pyro_aevb.pythonstate import Kept, PythonState, untouched
 
 Function = Callable[..., list[Tensor]]
 
@@ -41,12 +46,15 @@ def capture(
     example: Sequence[Tensor],
     other: Sequence[Tensor],
     state: Sequence[Tensor] = (),
+    python: PythonState | None = None,
 ) -> Captured:
     r"""Trace a function, and check that the trace does what the function does.
 
     The check is on other arguments, from the same state of the random generators: a branch that
-    depends on the data, or a number that a Python counter changes from call to call, shows there.
-    The generators and `state` are left as they were.
+    depends on the data shows there. A Python value that a call changes, such as a counter that an
+    annealing follows, would stay what it was when it was captured, however little two calls that
+    follow one another differ; so `python` is compared before and after a call. The generators,
+    `state` and `python` are left as they were.
 
     Valid for functions whose sequence of tensor operations depends on nothing but the shapes of
     the arguments.
@@ -56,10 +64,11 @@ def capture(
         example: Arguments to trace it with.
         other: Different arguments of the same shapes.
         state: Tensors that the function may change in place, such as running averages.
+        python: Values that the function may change or follow, beside tensors.
 
     Raises:
-        NotCapturable: The function reads a value back from a tensor, or the trace computes
-            something else.
+        NotCapturable: The function reads a value back from a tensor, changes a value of Python or
+            draws from its random numbers, or the trace computes something else.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -71,7 +80,11 @@ def capture(
             for tensor, value in zip(state, before, strict=True):
                 tensor.copy_(value)
 
-    with torch.random.fork_rng(list(devices)):
+    with ExitStack() as left:
+        left.enter_context(torch.random.fork_rng(list(devices)))
+        if python is not None:
+            left.enter_context(untouched(python))
+        bound = {} if python is None else python.read()
         try:
             graph = make_fx(function)(*example)
         except Exception as error:  # whatever the user's code does that cannot be traced
@@ -79,11 +92,17 @@ def capture(
         finally:
             restore()
         captured = _lift(graph)
+        if python is not None:
+            _check_bindings(bound, python.read(), captured.lifted)
+            python.put(bound)
         results = []
         for run in (function, captured):
             torch.manual_seed(0)
             try:
-                results.append(run(*other))
+                with _unchanging(python):
+                    results.append(run(*other))
+            except NotCapturable:
+                raise
             except Exception as error:  # on other data the code, or its trace, may fail
                 raise NotCapturable(_reason(error)) from error
             finally:
@@ -92,6 +111,35 @@ def capture(
         if not torch.allclose(eager, replayed, rtol=1e-3, atol=1e-6, equal_nan=True):
             raise NotCapturable("what it computes changes from call to call, or with the data")
     return captured
+
+
+@contextmanager
+def _unchanging(python: PythonState | None) -> Iterator[None]:
+    r"""Refuse what changes Python values inside this, or draws random numbers there."""
+    if python is None:
+        yield
+        return
+    before, numbers, legacy = python.read(), random.getstate(), np.random.get_state()
+    yield
+    after = python.read()
+    for name, kept in after.items():
+        if kept.kind in ("plain", "generator") and not kept.same(before.get(name)):
+            raise NotCapturable(f"it changes the Python value {name!r} from call to call")
+    if random.getstate() != numbers:
+        raise NotCapturable("it draws from Python's random module")
+    if any(np.any(a != b) for a, b in zip(np.random.get_state(), legacy, strict=True)):
+        raise NotCapturable("it draws from NumPy's global random numbers")
+
+
+def _check_bindings(
+    before: Mapping[str, Kept], after: Mapping[str, Kept], lifted: Sequence[Tensor]
+) -> None:
+    r"""Refuse a name that is bound to another tensor than the one that the graph reads."""
+    read = set(map(id, lifted))
+    for name, kept in before.items():
+        moved = name in after and after[name].value is not kept.value
+        if kept.kind == "tensor" and moved and id(kept.value) in read:
+            raise NotCapturable(f"it binds {name!r} to another tensor from call to call")
 
 
 def _lift(graph: GraphModule) -> Captured:

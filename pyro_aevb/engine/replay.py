@@ -10,6 +10,7 @@ from pyro_aevb.engine.capture import Function, NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
 from pyro_aevb.engine.products import reduced_products, use_onednn
 from pyro_aevb.engine.transcendental import use_cheaper
+from pyro_aevb.pythonstate import PythonState
 
 
 class Way(IntEnum):
@@ -32,10 +33,17 @@ class Replay:
         function: Valid for :func:`~pyro_aevb.engine.capture.capture`.
         way: How to run it. Where it cannot be captured or compiled, it runs eagerly.
         fallback: Told why it runs eagerly.
+        python: Of the pair that the function runs.
     """
 
-    def __init__(self, function: Function, way: Way, fallback: Callable[[str], None]) -> None:
-        self.function = function
+    def __init__(
+        self,
+        function: Function,
+        way: Way,
+        fallback: Callable[[str], None],
+        python: PythonState | None = None,
+    ) -> None:
+        self.function, self.python = function, python
         self.way = way
         self.fallback = fallback
         self._graphs: dict[tuple[torch.Size, ...], Function] = {}
@@ -55,7 +63,7 @@ class Replay:
 
     def _prepare(self, arguments: tuple[Tensor, ...]) -> Function:
         other = [value.flatten().flip(0).view(value.shape) for value in arguments]
-        captured = capture(self.function, arguments, other)
+        captured = capture(self.function, arguments, other, python=self.python)
         # Such as a decoder that was run only to reach the prior.
         captured.graph.graph.eliminate_dead_code()
         captured.graph.recompile()

@@ -205,7 +205,7 @@ class Annealer:
             if say is not None:
                 say(f"{pair.name} is annealed eagerly: {reason}")
 
-        self._evaluate = Replay(self._gradients, way, fallback)
+        self._evaluate = Replay(self._gradients, way, fallback, pair.python)
 
     @torch.no_grad()
     def __call__(

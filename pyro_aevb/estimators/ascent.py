@@ -53,8 +53,8 @@ class Ascent:
         self, joint: Joint, family: Family, way: Way, fallback: Callable[[str], None]
     ) -> None:
         self.joint, self.family = joint, family
-        self._step = Replay(self._gradient, way, fallback)
-        self._weigh = Replay(self._log_weights, way, fallback)
+        self._step = Replay(self._gradient, way, fallback, joint.pair.python)
+        self._weigh = Replay(self._log_weights, way, fallback, joint.pair.python)
         self._fixed = 3 + len(joint.weights)
 
     def maximize(

@@ -34,6 +34,7 @@ from pyro_aevb.estimators.terms import Terms, model_terms, weight_draw
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import latents
+from pyro_aevb.pythonstate import untouched
 
 DRAW_BLOCK = 1 << 22
 r"""About how many numbers are drawn at once."""
@@ -293,7 +294,7 @@ class Scorer:
         _, x = next(blocks_of(batches, range(1)))
         n = len(x)
         if n not in self._plans:
-            with seeded(x.device, self.seed):
+            with seeded(x.device, self.seed), untouched(self.pair.python):
                 weights = self._weights(batches, 0)
                 terms = Terms(self.pair, x, weights)
                 few = x[:2]
@@ -346,8 +347,9 @@ class _Plan:
         self.terms, self.draws, self.rows = terms, draws, rows
         self.times = even(draws, rows // min(n, FEW_DATA))
         self.few = even(n, rows // self.times)
-        self.draw = Replay(partial(terms.draw, draws), way, fallback)
-        self.evaluate = Replay(terms.evaluate, way, fallback)
+        python = terms.pair.python
+        self.draw = Replay(partial(terms.draw, draws), way, fallback, python)
+        self.evaluate = Replay(terms.evaluate, way, fallback, python)
 
     def model_terms(self, x: Tensor, weights: list[Tensor], values: list[Tensor]) -> Tensor:
         r"""log p(x|z, w) and log p(z|w) of a block of data at its draws, ``(2, k, n)``, float64."""

@@ -17,6 +17,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.objectives import make_objective
 from pyro_aevb.pairs import Pair
+from pyro_aevb.pythonstate import untouched
 
 ALGORITHMS = {
     "svi": "SVI",
@@ -136,7 +137,7 @@ def reached(
             pair.active(),
             WholeBatch(),
             pyro.validation_enabled(False),
-            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            untouched(pair.python, [device]),
         ):
             value = loss(data.take(index), index)
     finally:

@@ -26,6 +26,7 @@ from pyro_aevb.estimators.blocks import check_seed
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
+from pyro_aevb.pythonstate import Kept, untouched
 from pyro_aevb.training.algorithm import Algorithm, Phase
 from pyro_aevb.training.checkpoint import (
     load_checkpoint,
@@ -158,6 +159,12 @@ class Trainer:
         if self.compile == "off":
             self._scorer.compile = "off"
         self._learners = [self._learner(p) for p in self._algorithm.phases if p.parameters]
+        self._python = self.pair.python.read()
+        r"""The pair's Python values as it was made."""
+        self._frozen: dict[str, Kept] = {}
+        r"""As they were when a step was compiled, which repeats what followed from them."""
+        self.notes: list[str] = []
+        r"""What a reader of the results should know."""
 
     def _learner(self, phase: Phase) -> Learner:
         options: Mapping[str, Any] = {
@@ -174,9 +181,9 @@ class Trainer:
         r"""Evaluate every loss once on a few data, changing nothing, to fail before any work."""
         device = self.train.images.device
         few = torch.arange(min(len(self.train), self.batch_size, 5), device=device)
-        devices = [device] if device.type == "cuda" else []
-        before = {name: value.clone() for name, value in self._algorithm.state.items()}
-        with self.pair.active(), WholeBatch(), torch.random.fork_rng(devices):
+        held = [*self.pair.tensors().values(), *self._algorithm.state.values()]
+        before = [value.detach().clone() for value in held]
+        with self.pair.active(), WholeBatch(), untouched(self.pair.python, [device]):
             try:
                 given = self._begin(few)
                 for learner in self._learners:
@@ -191,8 +198,9 @@ class Trainer:
                 ) from error
         for parameter in self.pair.trainable().values():
             parameter.grad = None
-        for name, value in before.items():
-            self._algorithm.state[name].copy_(value)
+        with torch.no_grad():
+            for tensor, value in zip(held, before, strict=True):
+                tensor.copy_(value)
 
     def resume(self) -> None:
         r"""Take up the checkpoint: tensors, optimizers, history, generators, position."""
@@ -224,6 +232,7 @@ class Trainer:
         self.history, self.best = state["history"], state["best"]
         self.epoch, self.step = state["epoch"], state["step"]
         self.losses = list(state["losses"].to(self.train.images.device))
+        self.pair.python.load(state.get("python", {}), self.train.images.device)
         if self.compile == "auto":
             self.compiled = state["compiled"]
         restore_random_state(state["random"])
@@ -266,6 +275,12 @@ class Trainer:
 
     def save(self) -> None:
         r"""Write the checkpoint."""
+        python, lost = self.pair.python.saved(self._python)
+        if lost:
+            self.notes = [
+                f"note: runs of {self.pair.name} may not resume exactly: {', '.join(lost)} change "
+                "in training, and are no numbers, names, lists or tensors that a checkpoint holds"
+            ]
         if self.checkpoint is None or self.group.rank:
             return
         save_checkpoint(
@@ -283,7 +298,8 @@ class Trainer:
                 "epoch": self.epoch,
                 "step": self.step,
                 "compiled": self.compiled,
-                "notes": list(self._algorithm.notes),
+                "notes": [*self._algorithm.notes, *self.notes],
+                "python": python,
                 "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
                 "random": random_state(),
             },
@@ -296,7 +312,7 @@ class Trainer:
         index = order(len(self.train), self.seed, 0)[: self.batch_size]
         index = index.to(self.train.images.device)
         bar.set_postfix_str("compiling the step")
-        with torch.random.fork_rng([index.device] if index.is_cuda else []):
+        with untouched(self.pair.python, [index.device]):
             given = () if self._algorithm.once else (self.train.take(index),)
         try:
             for learner in self._learners:
@@ -313,6 +329,7 @@ class Trainer:
             if self.show:
                 bar.write(f"{self.pair.name} trains eagerly: {reason}")
             return
+        self._frozen = self.pair.python.read()
         self._algorithm.compile(lambda reason: bar.write(reason) if self.show else None)
         for learner in self._learners:
             if self.group.size == 1 and graphable(learner.optimizer):
@@ -342,6 +359,7 @@ class Trainer:
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
         began, first_step = time.perf_counter(), self.step
         scale = self._beta * kl_scale(self.epoch, self.kl_warm_up)
+        self._thaw(bar)
         index = order(len(self.train), self.seed, self.epoch).to(self.train.images.device)
         for learner in self._learners:
             learner.step.kl_scale = scale
@@ -400,6 +418,21 @@ class Trainer:
         self.save()
         if self.on_epoch is not None:
             self.on_epoch(self.history)
+
+    def _thaw(self, bar: Any) -> None:
+        r"""Run eagerly from now on if a value has changed that compiled steps have as it was."""
+        if not self._frozen:
+            return
+        now = self.pair.python.read()
+        for name, kept in self._frozen.items():
+            if kept.kind == "plain" and name in now and not kept.same(now[name]):
+                self._frozen, self.compiled = {}, False
+                for learner in self._learners:
+                    learner.step.forget()
+                    learner.graph = None
+                if self.show:
+                    bar.write(f"{self.pair.name} trains eagerly: {name!r} has changed")
+                return
 
     @staticmethod
     def watched(row: Row) -> tuple[float, str]:

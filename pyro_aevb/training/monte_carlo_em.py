@@ -136,7 +136,7 @@ class MonteCarloEM(Algorithm):
 
     def compile(self, fallback: Callable[[str], None]) -> None:
         r"""Compile what a trajectory evaluates."""
-        self._evaluate = Replay(self._joint.evaluate, Way.COMPILED, fallback)
+        self._evaluate = Replay(self._joint.evaluate, Way.COMPILED, fallback, self.pair.python)
 
     def before(self, x: Tensor, index: Tensor) -> None:
         r"""Move the chains of a batch by one trajectory, and tune the step size."""
