@@ -10,8 +10,7 @@ The contract a pair keeps:
 - a datum's terms depend on that datum and the latents alone (:mod:`~pyro_aevb.probes`).
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -45,8 +44,7 @@ def inspect(pair: Pair, x: Tensor) -> Description:
     if len(x) < 2:
         raise UsageError(f"a pair is checked on at least 2 data, not {len(x)}")
     x = x[:5]
-    with pair.active(), _modes(pair), torch.random.fork_rng(_cuda(x)), ExitStack() as left:
-        pair.eval()
+    with pair.active(), pair.evaluating(), torch.random.fork_rng(_cuda(x)), ExitStack() as left:
         _Run(pair, x)  # creates lazy parameters, and moves no running averages
         left.enter_context(untouched(pair.python))
         before = {name: value.detach().clone() for name, value in pair.tensors().items()}
@@ -79,17 +77,6 @@ def inspect(pair: Pair, x: Tensor) -> Description:
             _restore(pair, before)
     pair.description = description
     return description
-
-
-@contextmanager
-def _modes(pair: Pair) -> Iterator[None]:
-    r"""Leave every module in the mode, training or evaluation, that it was in."""
-    modes = {module: module.training for module in pair.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @torch.no_grad()
