@@ -2,11 +2,11 @@ r"""Assess a trained pair on the test split: numbers, per-datum values and figur
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch
 from pyro_aevb import plots
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import Corruption, make_corruption
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, in_a_line
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Compile, Scorer, Scores
 from pyro_aevb.estimators.latents import (
@@ -24,7 +24,13 @@ from pyro_aevb.estimators.latents import (
     no_density,
     summarize_latents,
 )
-from pyro_aevb.estimators.quantities import log_likelihood, measured, summarize, weight_kl
+from pyro_aevb.estimators.quantities import (
+    log_likelihood,
+    measured,
+    summarize,
+    undefined,
+    weight_kl,
+)
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import (
     decode_grid,
@@ -40,6 +46,8 @@ from pyro_aevb.report import alike
 from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
 from pyro_aevb.training.parallel import Alone
+
+T = TypeVar("T")
 
 BOUNDS = {"ais_lower", "reciprocal", "log_likelihood_best"}
 r"""Metrics of other estimators that estimate log p(x) of the test data, datum by datum."""
@@ -99,12 +107,16 @@ def assess(
     train = scored("scoring training data", prepared.fixed_train, 1, seed + 1, False)
     if scores is None or train is None:
         return {}
-    weights = None
+    weights, no_weights = None, None
     if description.weights_undefined() is None:
-        weights = weight_kl(pair, test.take(torch.arange(2)), weight_samples, seed)
+        few = test.take(torch.arange(2))
+        weights, no_weights = attempt(lambda: weight_kl(pair, few, weight_samples, seed))
     metrics = summarize(scores, train, description, weights)
-    reason = no_density(description)
-    health = None if reason else latent_health(pair, test, seed=seed)
+    if no_weights is not None:
+        metrics |= {name: undefined(no_weights) for name in ("weight_kl", "training_elbo")}
+    health, reason = None, no_density(description)
+    if reason is None:
+        health, reason = attempt(lambda: latent_health(pair, test, seed=seed))
     metrics |= summarize_latents(health, reason)
     results: dict[str, Any] = {
         "pair": pair.name,
@@ -146,11 +158,29 @@ def assess(
     run.write_results(results)
     run.write_per_datum(scores, per_datum)
     undrawn = draw_figures(run, prepared, scores, health)
-    results = compare_bounds(run)
-    with drawn("convergence.png", undrawn):
+    compare_bounds(run)
+    with drawn("convergence.png", undrawn, run):
         draw_convergence(run)
+    return noted(run, undrawn)
+
+
+def attempt(make: Callable[[], T]) -> tuple[T | None, str | None]:
+    r"""A summary, or why there is none: one that fails must not cost the others."""
+    try:
+        return make(), None
+    except Exception as error:  # of a pair's code
+        return None, f"it could not be computed, {in_a_line(error)}"
+
+
+def noted(run: Run, undrawn: Sequence[str]) -> dict[str, Any]:
+    r"""Add notes of figures that are not drawn to a run's results.
+
+    Returns:
+        What ``results.json`` holds now.
+    """
+    results = run.results
     if undrawn:
-        results["notes"] = [*results["notes"], *undrawn]
+        results["notes"] = list(dict.fromkeys([*results.get("notes", []), *undrawn]))
         run.write_results(results)
     return results
 
@@ -206,19 +236,20 @@ def _on_training(run: Run, pair: Pair) -> Iterator[str]:
 
 
 @contextmanager
-def drawn(figure: str, undrawn: list[str]) -> Iterator[None]:
+def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[None]:
     r"""Draw a figure inside this: if that fails, a note says why, and everything else goes on.
 
     Arguments:
         figure: Its name.
         undrawn: Where the note goes.
+        run: Whose figure it is; one of that name from earlier is then removed.
     """
     try:
         yield
     except Exception as error:  # of a pair's code, or of data that a picture was not made for
-        said = " ".join(str(error).split())[:200]
-        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-        undrawn.append(f"note: {figure} is not drawn: {kind}{said}")
+        if run is not None:
+            (run.figures / figure).unlink(missing_ok=True)
+        undrawn.append(f"note: {figure} is not drawn: {in_a_line(error)}")
 
 
 @torch.no_grad()
@@ -234,11 +265,8 @@ def draw_figures(
     description, path = prepared.description, run.figures
     undrawn: list[str] = []
     if run.history:
-        with drawn("history.png", undrawn):
-            label = "training objective"
-            if description.weights_undefined() is None:
-                label += ", less KL(q(w) || p(w)) / N"
-            plots.history(run.history, path / "history.png", label)
+        with drawn("history.png", undrawn, run):
+            plots.history(run.history, path / "history.png", _objective(run, prepared))
     x = prepared.test.take(_spread(len(prepared.test), prepared.data.test.labels))
     if description.no_simulation() is not None:
         undrawn.append(f"note: no data are decoded in pictures: {description.no_simulation()}")
@@ -247,41 +275,64 @@ def draw_figures(
             torch.manual_seed(0)
             _decoded_figures(run, prepared, x, undrawn)
     if scores is not None and scores.elbo is not None and scores.log_weight is not None:
-        with drawn("elbo_log_likelihood.png", undrawn):
+        with drawn("elbo_log_likelihood.png", undrawn, run):
             plots.elbo_against_log_likelihood(
                 scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
             )
     if health is not None and health.by_dimension:
-        with drawn("latent_kl.png", undrawn):
+        with drawn("latent_kl.png", undrawn, run):
             plots.latent_kl(health.by_dimension, COLLAPSED, path / "latent_kl.png")
     return undrawn
+
+
+def _objective(run: Run, prepared: Prepared) -> str:
+    r"""What to call the objective of training beside the ELBO of validation."""
+    settings, called = run.settings, "training objective"
+    learns = settings.get("algorithm") or prepared.pair.algorithm or "svi"
+    of = settings.get("objective") or "elbo"
+    if learns != "svi":
+        called += f" of {learns}"
+    elif of in ("iwae", "dreg"):
+        called += f", {of} of {settings.get('num_particles', 1)} draws"
+    elif of not in ("elbo", "sampled_elbo"):
+        called += f", {of}"
+    if prepared.description.weights_undefined() is None:
+        called += ", less KL(q(w) || p(w)) / N"
+    return called
 
 
 def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: list[str]) -> None:
     r"""Reconstructions of x, samples, and walks through the latent space."""
     pair, description, path = prepared.pair, prepared.description, run.figures
-    with drawn("reconstructions.png", undrawn):
-        images = reconstruct(pair, x)
-        if images.shape == x.shape:
-            what = {"mean": "reconstruction"}.get(kind := shown_by(pair, x), f"its {kind}")
-            shown = path / "reconstructions.png"
-            plots.reconstructions(_array(x), _array(images), shown, output=what)
-            if (corruption := _trained_corruption(run, pair)) is not None:
-                seen = corruption(x)
-                images = reconstruct(pair, seen)
-                shown = path / "denoising.png"
-                plots.reconstructions(_array(seen), _array(images), shown, _array(x), what)
+    with drawn("reconstructions.png", undrawn, run):
+        images = _like(reconstruct(pair, x), x)
+        what = {"mean": "reconstruction"}.get(kind := shown_by(pair, x), f"its {kind}")
+        plots.reconstructions(_array(x), images, path / "reconstructions.png", output=what)
+    if (corruption := _trained_corruption(run, pair)) is not None:
+        with drawn("denoising.png", undrawn, run):
+            seen = corruption(x)
+            images = _like(reconstruct(pair, seen), x)
+            what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
+            shown = path / "denoising.png"
+            plots.reconstructions(_array(seen), images, shown, _array(x), what)
     if description.no_prior() is None:
-        with drawn("samples.png", undrawn):
+        with drawn("samples.png", undrawn, run):
             many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
-            made = generate(pair, many)
-            if made.shape == many.shape:
-                kind = shown_by(pair, many)
-                title = f"{kind}s of p(x|z), one for each z of the prior"
-                plots.samples(_array(made), path / "samples.png", title)
+            title = f"{shown_by(pair, many)}s of p(x|z), one for each z of the prior"
+            plots.samples(_like(generate(pair, many), many), path / "samples.png", title)
     if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
-        with drawn("the latent space", undrawn):
-            _latent_figures(run, prepared)
+        with drawn("latent.png", undrawn, run):
+            _latent_figures(run, prepared, undrawn)
+
+
+def _like(images: torch.Tensor | np.ndarray, x: torch.Tensor) -> np.ndarray:
+    r"""Decoded data, if they are of the shape of data."""
+    images = images if isinstance(images, np.ndarray) else _array(images)
+    if images.shape[1:] != x.shape[1:]:
+        raise UsageError(
+            f"its likelihood is of shape {images.shape[1:]}, and data are of {tuple(x.shape[1:])}"
+        )
+    return images
 
 
 def compare_bounds(run: Run) -> dict[str, Any]:
@@ -301,6 +352,8 @@ def compare_bounds(run: Run) -> dict[str, Any]:
     for name in BOUNDS & results["metrics"].keys():
         metric = results["metrics"][name]
         metric.pop("above_log_likelihood", None)
+        if metric["value"] is None:
+            continue
         if metric.get("weight_samples", 1) != reference.get("weight_samples", 1):
             continue  # p(x|w) of other draws of the weights
         values = run.per_datum(metric["estimator"], name)
@@ -348,32 +401,33 @@ def _trained_corruption(run: Run, pair: Pair) -> Corruption | None:
     return make_corruption(named, options, pair.attribute("corruption"))
 
 
-def _latent_figures(run: Run, prepared: Prepared) -> None:
+def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
+    r"""Where the codes lie, and what lies there."""
     pair, test, path = prepared.pair, prepared.test, run.figures
     x = test.take(torch.arange(min(2000, len(test))))
     (site,) = prepared.description.local_sites
     # Draws where their distribution is what was trained for, else means.
     codes = _array(encode(pair, x, sample=site.matched)[site.name])
-    labels = prepared.data.test.labels
-    shown = None if labels is None else labels[: len(codes)].numpy()
-    if site.matched and codes.shape[1] > 1:
-        drawn = _array(draw_prior(pair, x))
-        plots.latent_scatter(codes[:, :2], shown, path / "latent.png", drawn[:, :2])
-    elif codes.shape[1] == 2:
-        plots.latent_scatter(codes, shown, path / "latent.png")
-    if codes.shape[1] == 2:
-        if prepared.description.undefined() is None or (site.matched and site.prior == "Normal"):
-            grid = decode_grid(pair, plots.manifold_grid(20), x)
-            if grid.shape[1:] == x.shape[1:]:
-                plots.manifold(grid, path / "manifold.png")
-        return
-    if codes.shape[1] < 2 or np.prod(x.shape[1:]) != np.prod(prepared.description.event_shape):
-        return
-    dimensions = [int(i) for i in np.argsort(-codes.var(0))[:8]]
-    values = np.linspace(-3, 3, 11) * max(1.0, float(codes.std(0)[dimensions].max()) / 3)
-    images = traverse(pair, x[:1], dimensions, values)
-    names = [f"z[{dimension}]" for dimension in dimensions]
-    plots.traversals(images, values, path / "traversals.png", names)
+    if codes.shape[1] == 2 or (site.matched and codes.shape[1] > 1):
+        with drawn("latent.png", undrawn, run):
+            labels = prepared.data.test.labels
+            known = None if labels is None else labels[: len(codes)].numpy()
+            prior = _array(draw_prior(pair, x))[:, :2] if site.matched else None
+            plots.latent_scatter(codes[:, :2], known, path / "latent.png", prior)
+    has_prior = prepared.description.undefined() is None
+    if codes.shape[1] == 2 and (has_prior or (site.matched and site.prior == "Normal")):
+        with drawn("manifold.png", undrawn, run):
+            grid = _like(decode_grid(pair, plots.manifold_grid(20), x), x)
+            plots.manifold(grid, path / "manifold.png", f"{shown_by(pair, x[:2])}s of p(x|z)")
+    if codes.shape[1] > 2:
+        with drawn("traversals.png", undrawn, run):
+            dimensions = [int(i) for i in np.argsort(-codes.var(0))[:8]]
+            values = np.linspace(-3, 3, 11) * max(1.0, float(codes.std(0)[dimensions].max()) / 3)
+            images = traverse(pair, x[:1], dimensions, values)
+            _like(images[0], x)
+            names = [f"z[{dimension}]" for dimension in dimensions]
+            title = f"{shown_by(pair, x[:2])}s of p(x|z)"
+            plots.traversals(images, values, path / "traversals.png", names, title)
 
 
 def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pyro_aevb import plots
-from pyro_aevb.assessment import compare_bounds, draw_convergence, environment
+from pyro_aevb.assessment import compare_bounds, draw_convergence, drawn, environment, noted
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import Annealer
@@ -272,8 +272,11 @@ def estimate(
         "environment": environment(test.images.device),
     }
     run.add(name, stated, metrics, per_datum)
-    results = compare_bounds(run)
-    draw_convergence(run)
+    compare_bounds(run)
+    undrawn: list[str] = []
+    with drawn("convergence.png", undrawn, run):
+        draw_convergence(run)
     if name == "gap":
-        _draw_gap(run)
-    return results
+        with drawn("inference_gap.png", undrawn, run):
+            _draw_gap(run)
+    return noted(run, undrawn)

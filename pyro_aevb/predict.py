@@ -28,18 +28,21 @@ def _described(pair: Pair) -> Description:
 
 
 @torch.no_grad()
-def latents(pair: Pair, x: Tensor, sample: bool = False) -> dict[str, Tensor]:
+def latents(
+    pair: Pair, x: Tensor, sample: bool = False, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     r"""Values of all latent sites, local and global, from the guide.
 
     Arguments:
         pair: An inspected pair.
         x: The data, ``(batch, *event_shape)``.
         sample: Draw them from the guide, instead of taking its means.
+        given: Values of some sites, which the others may depend on.
     """
     description = _described(pair)
     names = [site.name for site in (*description.local_sites, *description.global_sites)]
     names += description.auxiliary
-    with pair.active(), pair.evaluating(), WholeBatch():
+    with pair.active(), pair.evaluating(), WholeBatch(), Fix(given or {}):
         guide = pair.guide if sample else AtMean()(pair.guide)
         trace: Any = poutine.trace(guide).get_trace(x)
     return {name: trace.nodes[name]["value"] for name in names}
@@ -70,7 +73,7 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = F
     Arguments:
         pair: An inspected pair.
         values: Values of latent sites. Local ones that are not given are drawn from the model,
-            global ones (weights) are the guide's means.
+            global ones (weights) are the guide's means, given those that are.
         x: Any batch of the wanted length: the model is called with it, only its shape is used.
         sample: Draw data from :math:`p(x|z, w)` instead.
 
@@ -78,19 +81,25 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = F
         ``(batch, *event_shape)``.
 
     Raises:
-        UsageError: The pair has no latent site of a given name, or one of another shape; or the
-            model reads the data that it is called with, so latents alone give none.
+        UsageError: The pair has no latent site of a given name, or one of another shape; a local
+            site that is not given has no prior to be drawn from; or the model reads the data that
+            it is called with, so latents alone give none.
     """
     description = _described(pair)
     if (reason := description.no_simulation()) is not None:
         raise UsageError(f"{pair.name} cannot decode: {reason}")
     _check_values(pair, values, len(x))
+    for site in description.local_sites:
+        if site.name not in values and (reason := description.no_prior()) is not None:
+            raise UsageError(f"{pair.name} cannot decode without values of {site.name!r}: {reason}")
     weights = [site.name for site in description.global_sites if site.name not in values]
     if weights:
-        means = latents(pair, x[:1])
+        given = {s.name: values[s.name] for s in description.global_sites if s.name in values}
+        means = latents(pair, _at_least_two(x)[:2], given=given)
         values = {**values, **{name: means[name] for name in weights}}
     fn = _model(pair, values, x)[description.observed]["fn"]
     value = fn.sample() if sample else typical(fn)[0]
+    value = value if value.is_floating_point() else value.to(x.dtype)  # a category, as data
     return value.reshape(x.shape) if value.numel() == x.numel() else value
 
 
@@ -201,9 +210,9 @@ def decode_grid(pair: Pair, points: np.ndarray, x: Tensor) -> np.ndarray:
         ``(n, *event_shape)``.
     """
     name = _single_site(pair)
-    z = torch.as_tensor(points, dtype=x.dtype, device=x.device)
-    values = {**latents(pair, x[:2]), name: z}
-    return decode(pair, values, x[:1].expand(len(z), *x.shape[1:])).cpu().numpy()
+    # Of the precision of the pair's own codes, which need not be that of the data.
+    z = torch.as_tensor(points).to(latents(pair, _at_least_two(x)[:2])[name])
+    return decode(pair, {name: z}, x[:1].expand(len(z), *x.shape[1:])).cpu().numpy()
 
 
 def traverse(pair: Pair, x: Tensor, dimensions: list[int], values: np.ndarray) -> np.ndarray:
@@ -218,9 +227,14 @@ def traverse(pair: Pair, x: Tensor, dimensions: list[int], values: np.ndarray) -
     Returns:
         ``(len(dimensions), len(values), *event_shape)``.
     """
-    code = latents(pair, x)[_single_site(pair)].cpu().numpy()[0]
+    code = latents(pair, _at_least_two(x))[_single_site(pair)].cpu().numpy()[0]
     points = np.tile(code, (len(dimensions), len(values), 1))
     for row, dimension in enumerate(dimensions):
         points[row, :, dimension] = values
     images = decode_grid(pair, points.reshape(-1, len(code)), x)
-    return images.reshape(len(dimensions), len(values), *x.shape[1:])
+    return images.reshape(len(dimensions), len(values), *images.shape[1:])
+
+
+def _at_least_two(x: Tensor) -> Tensor:
+    r"""A batch as a pair is checked on: of one datum alone, ``squeeze`` makes none."""
+    return x if len(x) > 1 else x.expand(2, *x.shape[1:])

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pyro_aevb import plots
+from pyro_aevb.assessment import drawn, noted
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.data.sets import load
@@ -123,15 +124,18 @@ def score_against(
     metrics = separation(ours, theirs, reason)
     shown = "log_likelihood" if "log_likelihood" in metrics else "reconstruction"
     file = "".join(c if c.isalnum() or c in "._-" else "-" for c in f"against-{against}.png")
-    plots.against(
-        (prepared.data.name, against),
-        (scores_of(ours)[shown], scores_of(theirs)[shown]),
-        shown,
-        metrics[shown]["value"],
-        run.figures / file,
-    )
     entry = {**_counts(scorer, test), "num_others": len(other), "metrics": metrics}
-    return run.add_section("against", against, entry)
+    run.add_section("against", against, entry)
+    undrawn: list[str] = []
+    with drawn(file, undrawn, run):
+        plots.against(
+            (prepared.data.name, against),
+            (scores_of(ours)[shown], scores_of(theirs)[shown]),
+            shown,
+            metrics[shown]["value"],
+            run.figures / file,
+        )
+    return noted(run, undrawn)
 
 
 def other_data(prepared: Prepared, name: str, data_root: str | None = None) -> Batches:

@@ -7,6 +7,7 @@ r"""A run: a directory that holds everything about one training, read and writte
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -169,7 +170,8 @@ class Run:
         self._write(SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        self._write("results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(_finite(results), indent=2, allow_nan=False)
+        self._write("results.json", text + "\n")
 
     def with_others(self, results: Mapping[str, Any]) -> dict[str, Any]:
         r"""New results, and what other estimators found for the same trained pair and data.
@@ -294,6 +296,18 @@ def seconds_per_epoch(clock: "np.ndarray") -> float | None:
 
     seconds = np.diff(clock, prepend=0.0)
     return float(np.median(seconds)) if len(seconds) else None
+
+
+def _finite(entry: Any) -> Any:
+    r"""Results as JSON can hold them: a value that is no finite number is not defined, and why."""
+    if isinstance(entry, Mapping):
+        kept = {name: _finite(value) for name, value in entry.items()}
+        if isinstance(entry.get("value"), float) and kept["value"] is None:
+            kept["reason"] = f"it is {entry['value']}, not a finite number"
+        return kept
+    if isinstance(entry, (list, tuple)):
+        return [_finite(value) for value in entry]
+    return None if isinstance(entry, float) and not math.isfinite(entry) else entry
 
 
 def _found_by(metric: Mapping[str, Any]) -> str:

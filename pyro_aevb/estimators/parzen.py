@@ -29,11 +29,12 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.blocks import seeded
 from pyro_aevb.estimators.quantities import Metric, measured
 from pyro_aevb.estimators.streaming import LogWeights
 from pyro_aevb.pairs import Pair
-from pyro_aevb.predict import generate
+from pyro_aevb.predict import generate, reconstruct, shown_by
 
 BLOCK = 500
 r"""Samples that are decoded together, under one draw of the weights."""
@@ -65,8 +66,21 @@ def parzen(
         The metric, with the ``bandwidth``, and the per-datum values, ``(N,)``.
 
     Raises:
-        UsageError: The prior is masked out, so there is nothing to draw from.
+        UsageError: The prior is masked out, so there is nothing to draw from; the likelihood has no
+            mean, or one of another shape than the data; or the samples equal the validation data.
     """
+    few = valid.take(torch.arange(2) % len(valid))
+    means = reconstruct(pair, few)
+    if (kind := shown_by(pair, few)) != "mean":
+        raise UsageError(
+            f"the Parzen window is around means of p(x|z), and that of {pair.name}, a "
+            f"{pair.description.likelihood if pair.description else 'density'}, has a {kind} only"
+        )
+    if means.shape != few.shape:
+        raise UsageError(
+            f"the Parzen window is around means of the shape of data, {tuple(few.shape[1:])}, and "
+            f"those of {pair.name} have shape {tuple(means.shape[1:])}"
+        )
     x, y = (batches.take(torch.arange(len(batches))).flatten(1) for batches in (valid, test))
     like = valid.take(torch.zeros(1, dtype=torch.int64))
 
@@ -79,6 +93,11 @@ def parzen(
                 progress(len(batch))
 
     scale = math.sqrt(_squares(x, next(iter(samples()))).mean().item() / x.shape[1])
+    if scale == 0:
+        raise UsageError(
+            f"{pair.name}: every validation datum equals every sample, so that there is no width "
+            "of a Parzen window to choose"
+        )
     for tried in (COARSE, FINE):
         means = log_density(x, samples(), scale * tried).mean(1)
         scale *= tried[int(means.argmax())]

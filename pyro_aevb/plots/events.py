@@ -100,12 +100,13 @@ def manifold_grid(g: int) -> np.ndarray:
     return np.stack([horizontal.ravel(), vertical.ravel()], axis=1)
 
 
-def manifold(images: np.ndarray, path: str | Path) -> Path:
+def manifold(images: np.ndarray, path: str | Path, title: str = "") -> Path:
     r"""Draws the decodings of :func:`manifold_grid`, tiled without gaps.
 
     Arguments:
         images: The decodings in the order of the grid, shape :math:`(g^2, *event)`.
         path: Where to write.
+        title: What a decoding is.
     """
     g = round(sqrt(len(images)))
     figure, axes = canvas.grid(displayable(images), g, g, gap=False, cell=max(0.38, 5 / g))
@@ -120,11 +121,16 @@ def manifold(images: np.ndarray, path: str | Path) -> Path:
     axes.tick_params(length=3)
     axes.set_xlabel("$z_1$")
     axes.set_ylabel("$z_2$")
+    axes.set_title(canvas.plain(title))
     return canvas.save(figure, path)
 
 
 def traversals(
-    images: np.ndarray, values: np.ndarray, path: str | Path, labels: Sequence[str]
+    images: np.ndarray,
+    values: np.ndarray,
+    path: str | Path,
+    labels: Sequence[str],
+    title: str = "",
 ) -> Path:
     r"""Draws decodings along one latent dimension after the other.
 
@@ -134,6 +140,7 @@ def traversals(
         values: The values taken along each walk, shape :math:`(s,)`.
         path: Where to write.
         labels: The names of the :math:`d` dimensions, `"$z_3$"` for example.
+        title: What a decoding is.
     """
     rows, columns = images.shape[:2]
     events = displayable(images.reshape(rows * columns, *images.shape[2:]))
@@ -141,6 +148,7 @@ def traversals(
     axes.set_yticks(np.arange(rows) + 0.5, labels)
     axes.set_xticks(np.arange(columns) + 0.5, [f"{value:.3g}" for value in values])
     axes.set_xlabel("value of the latent dimension")
+    axes.set_title(canvas.plain(title))
     return canvas.save(figure, path)
 
 
