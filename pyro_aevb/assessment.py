@@ -14,7 +14,7 @@ import torch
 from pyro_aevb import plots
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import Corruption, make_corruption
-from pyro_aevb.errors import UsageError, in_a_line
+from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Compile, Scorer, Scores
 from pyro_aevb.estimators.latents import (
@@ -42,6 +42,7 @@ from pyro_aevb.predict import (
     traverse,
 )
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
+from pyro_aevb.pythonstate import untouched
 from pyro_aevb.report import alike
 from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
@@ -169,7 +170,7 @@ def attempt(make: Callable[[], T]) -> tuple[T | None, str | None]:
     try:
         return make(), None
     except Exception as error:  # of a pair's code
-        return None, f"it could not be computed, {in_a_line(error)}"
+        return None, f"it could not be computed, {type(error).__name__}: {one_line(error)}"
 
 
 def noted(run: Run, undrawn: Sequence[str]) -> dict[str, Any]:
@@ -249,7 +250,40 @@ def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[N
     except Exception as error:  # of a pair's code, or of data that a picture was not made for
         if run is not None:
             (run.figures / figure).unlink(missing_ok=True)
-        undrawn.append(f"note: {figure} is not drawn: {in_a_line(error)}")
+        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+        undrawn.append(f"note: {figure} is not drawn: {kind}{one_line(error)}")
+
+
+@torch.no_grad()
+def rehearse(prepared: Prepared) -> list[str]:
+    r"""Score two data, and decode them as pictures do, to know before any training what fails.
+
+    Leaves everything as it was.
+
+    Returns:
+        In a line each, what will not be drawn, and why.
+
+    Raises:
+        UsageError: The pair cannot be scored.
+    """
+    pair, description = prepared.pair, prepared.description
+    few = prepared.test.first(min(2, len(prepared.test)))
+    x = few.take(torch.arange(len(few)))
+    undrawn: list[str] = []
+    with untouched(pair.python, [x.device]):
+        try:
+            Scorer(pair, 2, 1)(few)
+        except (ValueError, RuntimeError, IndexError, TypeError, NotImplementedError) as error:
+            raise UsageError(
+                f"{pair.name} cannot be scored: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        if description.no_simulation() is None:
+            with drawn("reconstructions.png", undrawn):
+                reconstruct(pair, x)
+            if description.no_prior() is None:
+                with drawn("samples.png", undrawn):
+                    generate(pair, x)
+    return undrawn
 
 
 @torch.no_grad()
@@ -297,7 +331,7 @@ def _objective(run: Run, prepared: Prepared) -> str:
     elif of not in ("elbo", "sampled_elbo"):
         called += f", {of}"
     if prepared.description.weights_undefined() is None:
-        called += ", less KL(q(w) || p(w)) / N"
+        called += ", minus KL(q(w) || p(w)) / N"
     return called
 
 

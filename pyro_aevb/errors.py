@@ -8,11 +8,7 @@ class UsageError(ValueError):
     """
 
 
-def in_a_line(error: Exception) -> str:
-    """What went wrong: the words of a UsageError, and of another error its type too."""
-    # Pyro appends the shapes of the sites so far.
+def one_line(error: BaseException) -> str:
+    r"""What an error says, in one line of at most 300 characters, without Pyro's list of shapes."""
     said = " ".join(str(error).partition("Trace Shapes:")[0].split())
-    said = said if len(said) < 300 else said[:300] + " …"
-    if isinstance(error, UsageError):
-        return said
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return said if len(said) < 300 else said[:300] + " …"

@@ -6,7 +6,7 @@ leave them as they were.
 
 Seen are the attributes of the pair's modules, of the object that it was made of and of objects of
 the user's own classes in them, the names of a file of two functions, and what these functions take
-from around them. Not seen are values that a library keeps, files, and the clock.
+from around them. Not seen are values that a library keeps, iterators, files, and the clock.
 """
 
 import copy
@@ -159,7 +159,14 @@ def _attributes(label: str, owner: Any, seen: set[int], depth: int) -> Iterator[
     seen.add(id(owner))
     module = isinstance(owner, nn.Module)
     values = vars(owner)
-    yield label, values, [name for name in values if not (module and name in MACHINERY)]
+    # A library's modules keep caches of their own.
+    foreign = _home(owner) in LIBRARIES
+    yield label, values, [
+        name
+        for name, value in values.items()
+        if not (module and name in MACHINERY)
+        if not (foreign and (name.startswith("_") or not _is_value(value)))
+    ]
     if module:
         yield f"{label}{BUFFERS}", owner._buffers, owner._buffers
     if depth == DEPTH:
@@ -249,8 +256,12 @@ def _is_own(value: Any) -> bool:
     r"""Whether an object is of a class that a user may have written."""
     if isinstance(value, (type, ModuleType, FunctionType, nn.Module, Tensor)) or callable(value):
         return False
-    home = type(value).__module__.partition(".")[0]
-    return hasattr(value, "__dict__") and home not in LIBRARIES
+    return hasattr(value, "__dict__") and _home(value) not in LIBRARIES
+
+
+def _home(value: Any) -> str:
+    r"""The package of a value's class."""
+    return type(value).__module__.partition(".")[0]
 
 
 def _is_plain(value: Any) -> bool:

@@ -66,23 +66,23 @@ def parzen(
         The metric, with the ``bandwidth``, and the per-datum values, ``(N,)``.
 
     Raises:
-        UsageError: The prior is masked out, so there is nothing to draw from; the likelihood has no
-            mean, or one of another shape than the data; or the samples equal the validation data.
+        UsageError: The prior is masked out, so there is nothing to draw from; or the likelihood
+            has no mean to put a kernel on, or one of another shape than the data; or all samples
+            equal all validation data.
     """
-    few = valid.take(torch.arange(2) % len(valid))
-    means = reconstruct(pair, few)
-    if (kind := shown_by(pair, few)) != "mean":
-        raise UsageError(
-            f"the Parzen window is around means of p(x|z), and that of {pair.name}, a "
-            f"{pair.description.likelihood if pair.description else 'density'}, has a {kind} only"
-        )
-    if means.shape != few.shape:
-        raise UsageError(
-            f"the Parzen window is around means of the shape of data, {tuple(few.shape[1:])}, and "
-            f"those of {pair.name} have shape {tuple(means.shape[1:])}"
-        )
     x, y = (batches.take(torch.arange(len(batches))).flatten(1) for batches in (valid, test))
     like = valid.take(torch.zeros(1, dtype=torch.int64))
+    if shown_by(pair, like) != "mean":
+        assert pair.description is not None
+        raise UsageError(
+            f"{pair.name}: parzen is a density around means of the data, and a likelihood of "
+            f"{pair.description.likelihood} has none"
+        )
+    if (shape := tuple(reconstruct(pair, like).shape[1:])) != tuple(like.shape[1:]):
+        raise UsageError(
+            f"{pair.name}: parzen is a density around means of the data, of shape "
+            f"{tuple(like.shape[1:])}, and those of its likelihood have shape {shape}"
+        )
 
     def samples() -> Iterator[Tensor]:
         for start in range(0, num_kernels, BLOCK):
