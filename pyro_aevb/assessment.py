@@ -2,28 +2,19 @@ r"""Assess a trained pair on the test split: numbers, per-datum values and figur
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 
 from pyro_aevb import plots
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.data.corruption import Corruption, make_corruption
-from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Compile, Scorer, Scores
-from pyro_aevb.estimators.latents import (
-    COLLAPSED,
-    LatentHealth,
-    latent_health,
-    no_density,
-    summarize_latents,
-)
+from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
 from pyro_aevb.estimators.quantities import (
     log_likelihood,
     measured,
@@ -32,23 +23,13 @@ from pyro_aevb.estimators.quantities import (
     weight_kl,
 )
 from pyro_aevb.pairs import Pair
-from pyro_aevb.predict import (
-    decode_grid,
-    draw_prior,
-    encode,
-    generate,
-    reconstruct,
-    shown_by,
-    traverse,
-)
+from pyro_aevb.pictures import draw_figures, drawn, noted, trained_corruption
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
-from pyro_aevb.pythonstate import untouched
+from pyro_aevb.rehearsal import attempt
 from pyro_aevb.report import alike
 from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
 from pyro_aevb.training.parallel import Alone
-
-T = TypeVar("T")
 
 BOUNDS = {"ais_lower", "reciprocal", "log_likelihood_best"}
 r"""Metrics of other estimators that estimate log p(x) of the test data, datum by datum."""
@@ -165,27 +146,6 @@ def assess(
     return noted(run, undrawn)
 
 
-def attempt(make: Callable[[], T]) -> tuple[T | None, str | None]:
-    r"""A summary, or why there is none: one that fails must not cost the others."""
-    try:
-        return make(), None
-    except Exception as error:  # of a pair's code
-        return None, f"it could not be computed, {type(error).__name__}: {one_line(error)}"
-
-
-def noted(run: Run, undrawn: Sequence[str]) -> dict[str, Any]:
-    r"""Add notes of figures that are not drawn to a run's results.
-
-    Returns:
-        What ``results.json`` holds now.
-    """
-    results = run.results
-    if undrawn:
-        results["notes"] = list(dict.fromkeys([*results.get("notes", []), *undrawn]))
-        run.write_results(results)
-    return results
-
-
 def processor() -> str:
     r"""What the CPU calls itself."""
     try:
@@ -229,144 +189,11 @@ def to_score(
 
 def _on_training(run: Run, pair: Pair) -> Iterator[str]:
     r"""In what the training's objective was another than what is scored."""
-    corruption, weight = _trained_corruption(run, pair), run.history[-1]["kl_scale"]
+    corruption, weight = trained_corruption(run, pair), run.history[-1]["kl_scale"]
     if corruption is not None:
         yield f"note: {pair.name} was trained on {corruption} of its input; scored on clean input"
     if weight != 1:
         yield f"note: {pair.name} was trained with the KL times {weight:g}; scored with the KL"
-
-
-@contextmanager
-def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[None]:
-    r"""Draw a figure inside this: if that fails, a note says why, and everything else goes on.
-
-    Arguments:
-        figure: Its name.
-        undrawn: Where the note goes.
-        run: Whose figure it is; one of that name from earlier is then removed.
-    """
-    try:
-        yield
-    except Exception as error:  # of a pair's code, or of data that a picture was not made for
-        if run is not None:
-            (run.figures / figure).unlink(missing_ok=True)
-        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-        undrawn.append(f"note: {figure} is not drawn: {kind}{one_line(error)}")
-
-
-@torch.no_grad()
-def rehearse(prepared: Prepared) -> list[str]:
-    r"""Score two data, and decode them as pictures do, to know before any training what fails.
-
-    Leaves everything as it was.
-
-    Returns:
-        In a line each, what will not be drawn, and why.
-
-    Raises:
-        UsageError: The pair cannot be scored.
-    """
-    pair, description = prepared.pair, prepared.description
-    few = prepared.test.first(min(2, len(prepared.test)))
-    x = few.take(torch.arange(len(few)))
-    undrawn: list[str] = []
-    with untouched(pair.python, [x.device]):
-        try:
-            Scorer(pair, 2, 1)(few)
-        except (ValueError, RuntimeError, IndexError, TypeError, NotImplementedError) as error:
-            raise UsageError(
-                f"{pair.name} cannot be scored: {type(error).__name__}: {one_line(error)}"
-            ) from error
-        if description.no_simulation() is None:
-            with drawn("reconstructions.png", undrawn):
-                reconstruct(pair, x)
-            if description.no_prior() is None:
-                with drawn("samples.png", undrawn):
-                    generate(pair, x)
-    return undrawn
-
-
-@torch.no_grad()
-def draw_figures(
-    run: Run, prepared: Prepared, scores: Scores | None, health: LatentHealth | None = None
-) -> list[str]:
-    r"""Every picture that the pair allows, into ``figures/``.
-
-    Returns:
-        In a line each, which figures failed, and why.
-    """
-    run.figures.mkdir(exist_ok=True)
-    description, path = prepared.description, run.figures
-    undrawn: list[str] = []
-    if run.history:
-        with drawn("history.png", undrawn, run):
-            plots.history(run.history, path / "history.png", _objective(run, prepared))
-    x = prepared.test.take(_spread(len(prepared.test), prepared.data.test.labels))
-    if description.no_simulation() is not None:
-        undrawn.append(f"note: no data are decoded in pictures: {description.no_simulation()}")
-    else:
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
-            torch.manual_seed(0)
-            _decoded_figures(run, prepared, x, undrawn)
-    if scores is not None and scores.elbo is not None and scores.log_weight is not None:
-        with drawn("elbo_log_likelihood.png", undrawn, run):
-            plots.elbo_against_log_likelihood(
-                scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
-            )
-    if health is not None and health.by_dimension:
-        with drawn("latent_kl.png", undrawn, run):
-            plots.latent_kl(health.by_dimension, COLLAPSED, path / "latent_kl.png")
-    return undrawn
-
-
-def _objective(run: Run, prepared: Prepared) -> str:
-    r"""What to call the objective of training beside the ELBO of validation."""
-    settings, called = run.settings, "training objective"
-    learns = settings.get("algorithm") or prepared.pair.algorithm or "svi"
-    of = settings.get("objective") or "elbo"
-    if learns != "svi":
-        called += f" of {learns}"
-    elif of in ("iwae", "dreg"):
-        called += f", {of} of {settings.get('num_particles', 1)} draws"
-    elif of not in ("elbo", "sampled_elbo"):
-        called += f", {of}"
-    if prepared.description.weights_undefined() is None:
-        called += ", minus KL(q(w) || p(w)) / N"
-    return called
-
-
-def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: list[str]) -> None:
-    r"""Reconstructions of x, samples, and walks through the latent space."""
-    pair, description, path = prepared.pair, prepared.description, run.figures
-    with drawn("reconstructions.png", undrawn, run):
-        images = _like(reconstruct(pair, x), x)
-        what = {"mean": "reconstruction"}.get(kind := shown_by(pair, x), f"its {kind}")
-        plots.reconstructions(_array(x), images, path / "reconstructions.png", output=what)
-    if (corruption := _trained_corruption(run, pair)) is not None:
-        with drawn("denoising.png", undrawn, run):
-            seen = corruption(x)
-            images = _like(reconstruct(pair, seen), x)
-            what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
-            shown = path / "denoising.png"
-            plots.reconstructions(_array(seen), images, shown, _array(x), what)
-    if description.no_prior() is None:
-        with drawn("samples.png", undrawn, run):
-            many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
-            title = f"{shown_by(pair, many)}s of p(x|z), one for each z of the prior"
-            plots.samples(_like(generate(pair, many), many), path / "samples.png", title)
-    if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
-        with drawn("latent.png", undrawn, run):
-            _latent_figures(run, prepared, undrawn)
-
-
-def _like(images: torch.Tensor | np.ndarray, x: torch.Tensor) -> np.ndarray:
-    r"""Decoded data, if they are of the shape of data."""
-    images = images if isinstance(images, np.ndarray) else _array(images)
-    if images.shape[1:] != x.shape[1:]:
-        raise UsageError(
-            f"its likelihood is of shape {images.shape[1:]}, and data are of {tuple(x.shape[1:])}"
-        )
-    return images
 
 
 def compare_bounds(run: Run) -> dict[str, Any]:
@@ -425,52 +252,3 @@ def draw_convergence(run: Run) -> None:
     levels = {name: float(values[:n].mean()) for name, values in bounds.items()}
     gap = results["metrics"]["bdmc_gap"]["value"] if alike(results["metrics"]) else None
     plots.convergence(curves, run.figures / "convergence.png", levels, gap)
-
-
-def _trained_corruption(run: Run, pair: Pair) -> Corruption | None:
-    r"""What corrupted a run's training data, where its settings or its pair can still say."""
-    named, options = (run.settings.get(key) for key in ("corruption", "corruption_options"))
-    if str(named).startswith("<"):  # a Python object
-        return None
-    return make_corruption(named, options, pair.attribute("corruption"))
-
-
-def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
-    r"""Where the codes lie, and what lies there."""
-    pair, test, path = prepared.pair, prepared.test, run.figures
-    x = test.take(torch.arange(min(2000, len(test))))
-    (site,) = prepared.description.local_sites
-    # Draws where their distribution is what was trained for, else means.
-    codes = _array(encode(pair, x, sample=site.matched)[site.name])
-    if codes.shape[1] == 2 or (site.matched and codes.shape[1] > 1):
-        with drawn("latent.png", undrawn, run):
-            labels = prepared.data.test.labels
-            known = None if labels is None else labels[: len(codes)].numpy()
-            prior = _array(draw_prior(pair, x))[:, :2] if site.matched else None
-            plots.latent_scatter(codes[:, :2], known, path / "latent.png", prior)
-    has_prior = prepared.description.undefined() is None
-    if codes.shape[1] == 2 and (has_prior or (site.matched and site.prior == "Normal")):
-        with drawn("manifold.png", undrawn, run):
-            grid = _like(decode_grid(pair, plots.manifold_grid(20), x), x)
-            plots.manifold(grid, path / "manifold.png", f"{shown_by(pair, x[:2])}s of p(x|z)")
-    if codes.shape[1] > 2:
-        with drawn("traversals.png", undrawn, run):
-            dimensions = [int(i) for i in np.argsort(-codes.var(0))[:8]]
-            values = np.linspace(-3, 3, 11) * max(1.0, float(codes.std(0)[dimensions].max()) / 3)
-            images = traverse(pair, x[:1], dimensions, values)
-            _like(images[0], x)
-            names = [f"z[{dimension}]" for dimension in dimensions]
-            title = f"{shown_by(pair, x[:2])}s of p(x|z)"
-            plots.traversals(images, values, path / "traversals.png", names, title)
-
-
-def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:
-    r"""Ten data to show: one of each class where there are ten, else the first."""
-    if labels is not None and len(labels.unique()) == 10:
-        return torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])
-    return torch.arange(min(10, n))
-
-
-def _array(x: torch.Tensor) -> np.ndarray:
-    values: np.ndarray = x.cpu().numpy()
-    return values

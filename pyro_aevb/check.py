@@ -34,8 +34,8 @@ def check(
     Returns:
         The description.
     """
-    from pyro_aevb.assessment import rehearse
     from pyro_aevb.preparation import prepare
+    from pyro_aevb.rehearsal import rehearse
     from pyro_aevb.training.loop import seed_everything
 
     seed_everything(seed)

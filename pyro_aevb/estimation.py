@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pyro_aevb import plots
-from pyro_aevb.assessment import compare_bounds, draw_convergence, drawn, environment, noted
+from pyro_aevb.assessment import compare_bounds, draw_convergence, environment
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import Annealer
@@ -27,6 +27,7 @@ from pyro_aevb.estimators.gap import inference_gap
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.estimators.quantities import Metric, measured
 from pyro_aevb.estimators.reciprocal import RELIABLE, Reciprocal
+from pyro_aevb.pictures import drawn, noted
 from pyro_aevb.preparation import Prepared
 from pyro_aevb.runs import IMPORTANCE, Run
 from pyro_aevb.sharing import Work

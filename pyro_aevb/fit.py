@@ -129,10 +129,11 @@ def fit(
     from contextlib import ExitStack
     from dataclasses import replace
 
-    from pyro_aevb.assessment import assess, rehearse, to_score
+    from pyro_aevb.assessment import assess, to_score
     from pyro_aevb.consent import remember
     from pyro_aevb.engine import products
     from pyro_aevb.preparation import prepare
+    from pyro_aevb.rehearsal import rehearse
     from pyro_aevb.report import show_results
     from pyro_aevb.runs import Run
     from pyro_aevb.training.algorithm import make_algorithm
@@ -198,8 +199,9 @@ def fit(
         )
         if epochs:
             trainer.try_objective()
-            for note in rehearse(prepared) if show else ():
-                print(note)
+            for note in rehearse(prepared):
+                if show:
+                    print(note)
         group.agree(lambda: held.enter_context(run.alone()))
         if resume and group.agree(run.checkpoint.is_file):
             trainer.resume()

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from pyro_aevb import plots
-from pyro_aevb.assessment import drawn, noted
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.data.sets import load
@@ -16,6 +15,7 @@ from pyro_aevb.estimators.blocks import seeded
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.ood import scores_of, separation
 from pyro_aevb.estimators.robustness import robustness
+from pyro_aevb.pictures import drawn, noted
 from pyro_aevb.preparation import Prepared
 from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
