@@ -112,6 +112,7 @@ def assess(
         "epochs": len(run.history),
         "seconds": round(time.perf_counter() - began, 3),
         "parameters": description.num_parameters,
+        "codes": "points" if description.codes_are_points() else "draws",
         "environment": environment(test.images.device),
         "settings": {
             "importance": {

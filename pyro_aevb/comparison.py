@@ -38,8 +38,9 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
         runs: Evaluated runs by name.
 
     Returns:
-        For each run its ``metrics``; ``paired``, by metric the mean difference to the best run in
-        nats per datum and its paired standard error; ``corrupted``, its scores under corruptions;
+        For each run its ``metrics``; ``points``, whether its codes are points; ``paired``, by
+        metric the mean difference to the best run in nats per datum and its paired standard error;
+        ``corrupted``, its scores under corruptions;
         ``parameters``, how many are trained, and ``seconds_per_epoch``, of training, the median;
         where log-likelihoods are defined, by ArviZ, ``difference`` to the best, its
         ``standard_error`` and the stacking ``weight``; and for repetitions of one training
@@ -65,6 +66,7 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     for name in order:
         table[name] = {
             "metrics": results[name]["metrics"],
+            "points": codes_are_points(results[name]),
             "paired": {
                 metric: paired(values[order[0]][metric], per_datum)
                 for metric, per_datum in values[name].items()
@@ -85,8 +87,9 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
 
 
 def codes_are_points(results: Mapping[str, Any]) -> bool:
-    r"""Whether a run's codes are points without a density, of which draws cost nothing."""
-    return bool(results["metrics"]["kl"]["value"] is None)
+    r"""Whether a run's codes are points, of which draws cost nothing."""
+    by_kl = "points" if results["metrics"]["kl"]["value"] is None else "draws"
+    return bool(results.get("codes", by_kl) == "points")
 
 
 def paired(reference: np.ndarray, values: np.ndarray) -> Metric:

@@ -92,6 +92,11 @@ class Description:
                 return f"latent site {site.name!r} has no prior (it is masked out)"
         return None
 
+    def codes_are_points(self) -> bool:
+        r"""Whether there are codes, and the guide gives each as a point, so that no draw costs."""
+        posteriors = [site.posterior for site in self.local_sites]
+        return bool(posteriors) and all(family == "Delta" for family in posteriors)
+
     def weights_undefined(self) -> str | None:
         r"""Why quantities that need a density of the weights are not defined; None if they are."""
         if not self.global_sites:

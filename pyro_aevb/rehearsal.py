@@ -45,7 +45,9 @@ def rehearse(prepared: Prepared) -> list[str]:
     with untouched(pair.python, [x.device]):
         try:
             Scorer(pair, 2, 1)(few)
-        except (ValueError, RuntimeError, IndexError, TypeError, NotImplementedError) as error:
+        except UsageError:
+            raise
+        except Exception as error:  # of a pair's code
             raise UsageError(
                 f"{pair.name} cannot be scored: {type(error).__name__}: {one_line(error)}"
             ) from error

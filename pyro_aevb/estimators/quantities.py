@@ -44,6 +44,7 @@ UNRELIABLE = 0.7
 r"""Above this Pareto k-hat an importance-sampling estimate should not be relied on."""
 
 
+@np.errstate(invalid="ignore")  # an infinite value has no standard error
 def measured(values: np.ndarray, **counts: int) -> Metric:
     r"""A mean over data with its standard error.
 
@@ -113,6 +114,7 @@ def weight_kl(pair: Pair, x: Tensor, samples: int, seed: int) -> np.ndarray:
     return np.array(values)
 
 
+@np.errstate(invalid="ignore")  # nor a difference to another one
 def summarize(
     test: Scores, train: Scores, description: Description, weights: np.ndarray | None
 ) -> dict[str, Metric]:
