@@ -83,7 +83,9 @@ class PythonState:
         for label, values, names in list(self._owners()):
             for name in list(names):
                 kept, now = reading.get(f"{label}{name}"), _kept(values[name])
-                if kept is not None and (now.value is not kept.value or not kept.same(now)):
+                if kept is not None and label.endswith(BUFFERS):
+                    values[name] = kept.value
+                elif kept is not None and (now.value is not kept.value or not kept.same(now)):
                     values[name] = _restored(kept)
                 elif kept is None and now.kind != "object" and type(values) is dict:
                     del values[name]  # so that a class attribute shows again
@@ -161,12 +163,16 @@ def _attributes(label: str, owner: Any, seen: set[int], depth: int) -> Iterator[
     values = vars(owner)
     # A library's modules keep caches of their own.
     foreign = _home(owner) in LIBRARIES
-    yield label, values, [
-        name
-        for name, value in values.items()
-        if not (module and name in MACHINERY)
-        if not (foreign and (name.startswith("_") or not _is_value(value)))
-    ]
+    yield (
+        label,
+        values,
+        [
+            name
+            for name, value in values.items()
+            if not (module and name in MACHINERY)
+            if not (foreign and (name.startswith("_") or not _is_value(value)))
+        ],
+    )
     if module:
         yield f"{label}{BUFFERS}", owner._buffers, owner._buffers
     if depth == DEPTH:

@@ -47,6 +47,15 @@ def marginal(weight, mu, noise):
     return multivariate_normal(np.asarray(mu), covariance)
 
 
+class Log:
+    """What was called, kept where it is no state of the pair."""
+
+    __slots__ = ("items",)
+
+    def __init__(self):
+        self.items = []
+
+
 class PPCA(nn.Module):
     """x ~ N(W z + mu, noise^2), z ~ N(0, I): probabilistic PCA.
 
@@ -63,7 +72,7 @@ class PPCA(nn.Module):
         self.A = nn.Parameter(0.8 * gain + 0.03)
         self.c = nn.Parameter(0.1 - gain @ self.mu.detach())
         self.log_s = nn.Parameter(0.5 * covariance.diagonal().log() + 0.2)
-        self.z, self.rows = None, []
+        self.z, self.rows = None, Log()
 
     def plate(self, x):
         if self.num_data is None:
@@ -71,7 +80,7 @@ class PPCA(nn.Module):
         return pyro.plate("data", size=self.num_data, subsample_size=len(x))
 
     def model(self, x):
-        self.rows.append(len(x))
+        self.rows.items.append(len(x))
         with self.plate(x):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.W.shape[1]), 1.0).to_event(1))
             self.z = z
