@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pyro
 import pytest
 import scipy.stats
 import torch
@@ -12,6 +13,7 @@ import torch
 import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.comparison import over_seeds, paired
+from pyro_aevb.models import AdversarialAutoencoder
 from pyro_aevb.predict import reconstruct
 from pyro_aevb.preparation import restore
 from pyro_aevb.report import show_comparison, show_results
@@ -131,6 +133,27 @@ def test_points_and_draws_of_codes_are_compared_at_their_means(folder):
     assert "| reconstruction difference |" not in text
     alike, _ = compared(folder, "small", "wide")
     assert {"reconstruction", "reconstruction_mean"} <= set(list(alike.values())[1]["paired"])
+
+
+def test_codes_that_are_drawn_without_a_density_are_no_points(folder):
+    """A Gaussian encoder matched to a prior of bounded support: no KL, and codes that are drawn."""
+    within = pyro.distributions.Uniform(-torch.ones(2), torch.ones(2)).to_event(1)
+    pair = AdversarialAutoencoder((1, 8, 8), 2, [8], prior=within, encoder="gaussian")
+    drawn = pyro_aevb.fit(pair, "digits", out=str(folder / "drawn"), epochs=0, **SMALL)
+    assert drawn.results["metrics"]["kl"]["value"] is None
+    table, out = compared(folder, "plain_ae", "drawn")
+    (first, _), (second, row) = table.items()
+    assert set(row["paired"]) == {"reconstruction_mean"}
+    mine, theirs = (values_of(folder, name, "reconstruction_mean") for name in (second, first))
+    assert row["paired"]["reconstruction_mean"]["value"] == pytest.approx((mine - theirs).mean())
+    # The codes of the one cost something by being drawn, those of the other nothing.
+    for name, cost in (("plain_ae", False), ("drawn", True)):
+        sampled, mean = (
+            values_of(folder, name, m) for m in ("reconstruction", "reconstruction_mean")
+        )
+        assert (np.abs(sampled - mean).max() > 0.01) == cost
+        assert table[name]["points"] != cost
+    assert "at the codes themselves in plain_ae" in (out / "comparison.md").read_text()
 
 
 def test_repetitions_of_one_training_are_averaged_over_seeds(folder, capsys):

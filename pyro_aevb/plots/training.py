@@ -65,7 +65,7 @@ def history(
         if below := _limit(axes, np.concatenate(curves)):
             points = f"{below} points lie" if below > 1 else "1 point lies"
             axes.set_xlabel(f"epoch ({points} below the axis)")
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="best")
         axes.locator_params(axis="x", integer=True)
     else:
         axes.set(xticks=[], yticks=[])

@@ -197,14 +197,23 @@ class Trainer:
         sizes = [min(len(self.train), self.batch_size, 5)]
         if 0 < self._last < sizes[0]:
             sizes.append(self._last)
-        with self.pair.active(), WholeBatch(), untouched(self.pair.python, [device]):
+        with (
+            self.pair.active(),
+            self.pair.evaluating(),
+            WholeBatch(),
+            untouched(self.pair.python, [device]),
+        ):
+            self.pair.train()
             for size in sizes:
                 few = torch.arange(size, device=device)
                 try:
                     given = self._begin(few)
                     for learner in self._learners:
                         learner.step.rehearse()
-                        learner.step(few, *given)
+                        loss = learner.step(few, *given)
+                        # A standard deviation of one datum fails without an error.
+                        if size == self._last and not bool(loss.isfinite().all()):
+                            raise ValueError("its loss is not finite")
                 except (NotImplementedError, ValueError, RuntimeError) as error:
                     if isinstance(error, UsageError):
                         raise

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.pairs import Pair
 
 L2 = ("adadelta", "adagrad", "adam", "adamax", "asgd", "nadam", "radam", "rmsprop", "sgd")
@@ -154,9 +154,10 @@ def make_schedule(
         raise UsageError(f"--schedule-options for {name}: {error}") from error
     try:
         _rehearse(found, optimizer, options, epochs)
-    except ValueError as error:
+    except Exception as error:  # a schedule's own, or of a function that it was given
         raise UsageError(
-            f"--schedule {name} cannot take a step at the end of each of {epochs} epochs: {error}"
+            f"--schedule {name} cannot take a step at the end of each of {epochs} epochs: "
+            f"{one_line(error)}"
         ) from error
     return schedule
 
