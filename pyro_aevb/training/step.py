@@ -13,7 +13,7 @@ from pyro_aevb.engine.inductor import compile_captured
 from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import ScaleSites
 from pyro_aevb.pairs import Pair
-from pyro_aevb.pythonstate import untouched
+from pyro_aevb.pythonstate import PythonState, untouched
 from pyro_aevb.training.algorithm import Phase
 from pyro_aevb.training.draws import Draws
 from pyro_aevb.training.parallel import Alone
@@ -60,6 +60,11 @@ class Step:
         self._scale = torch.ones((), device=self.data.images.device)
 
     @property
+    def python(self) -> PythonState:
+        r"""The Python values that the loss may follow."""
+        return self.pair.python.beside(self.phase.loss)
+
+    @property
     def kl_scale(self) -> float:
         return self._kl_scale
 
@@ -82,7 +87,7 @@ class Step:
         device = self.data.images.device
         tensors = list(self.pair.tensors().values())
         before = [tensor.detach().clone() for tensor in tensors]
-        with untouched(self.pair.python, [device]):
+        with untouched(self.python, [device]):
             index = torch.arange(3, device=device) % len(self.data)
             few = self.data.take(index)
             self._forget_gradients()
@@ -144,7 +149,7 @@ class Step:
             example,
             (index.flip(0).roll(1) // 2, self._scale / 2, *(g.flip(0) for g in given)),
             [*self.pair.tensors().values()],
-            self.pair.python,
+            self.python,
         )
         self._compiled = compile_captured(captured, example, same_draws=not index.is_cuda)
         self._used = list(used.values())
