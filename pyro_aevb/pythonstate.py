@@ -28,7 +28,8 @@ class PythonState:
     r"""The Python values of a pair, and of what it is trained by.
 
     Arguments:
-        roots: What keeps them, or leads to what does, each with a label: modules, objects, functions.
+        roots: What keeps them or leads to what does, modules, objects and functions, each with a
+            label.
     """
 
     def __init__(self, roots: Iterable[tuple[str, Any]] = ()) -> None:
@@ -111,7 +112,7 @@ class PythonState:
 
     @staticmethod
     def _there(kept: Kept, before: Kept | None) -> bool:
-        r"""Whether an object need not be saved: it was there, or is a library's, made at each call."""
+        r"""Whether an object need not be saved: it was there, or a library's is made anew."""
         return kept.same(before) or of_library(type(kept.value).__module__)
 
     def _owners(self) -> Iterator[Owner]:
@@ -137,10 +138,12 @@ def _missing(name: str, before: Mapping[str, Kept], after: Mapping[str, Kept]) -
 
 def rebound(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> dict[str, Any]:
     r"""By name the tensors in whose place there is another tensor."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, kept in before.items():
         now = {id(tensor) for tensor in after[name].tensors()} if name in after else set()
-        found |= {name: tensor for tensor in kept.tensors() if id(tensor) not in now}
+        for tensor in kept.tensors():
+            if id(tensor) not in now:
+                found[name] = tensor
     return found
 
 

@@ -5,7 +5,8 @@ A library's objects and functions are passed through where they hold the user's,
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -117,20 +118,15 @@ class _Walk:
                 continue
             self.seen[id(one)] = one
             names = {n for n, v in vars(one).items() if _is_value(v) and n[:1] != "_"}
-            yield Owner(
-                f"{one.__qualname__}.",
-                lambda one=one, names=names: {n: v for n, v in vars(one).items() if n in names},
-                functools.partial(setattr, one),
-                functools.partial(delattr, one),
-                names.__contains__,
-            )
+            set_, remove = functools.partial(setattr, one), functools.partial(delattr, one)
+            values = functools.partial(_some, vars(one), names)
+            yield Owner(f"{one.__qualname__}.", values, set_, remove, names.__contains__)
             for name, value in list(vars(one).items()):
                 if not name.startswith("__") or name == "__call__":
                     yield from self.visit(f"{one.__qualname__}.{name}", value)
 
     def _function(self, label: str, function: FunctionType) -> Iterator[Owner]:
-        held = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        cells = {name: cell for name, cell in held.items() if _is_set(cell)}
+        cells = _closure(function)
         label = label or function.__qualname__
         at = f"{label}: "
         if not of_library(str(function.__globals__.get("__name__"))):
@@ -148,7 +144,6 @@ class _Walk:
         for name, cell in cells.items():
             yield from self.visit(f"{at}{name}", cell.cell_contents)
         yield from self.visit(label, getattr(function, "__wrapped__", None))
-
 
     def _defaults(self, label: str, function: FunctionType) -> Owner:
         code, given = function.__code__, function.__defaults__ or ()
@@ -171,6 +166,10 @@ class _Walk:
             if _is_value(value):
                 known.add(name)
             yield from self.visit(name, value)
+
+
+def _some(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _nothing(*_: Any) -> None:
@@ -198,12 +197,14 @@ def _dictionary(
     )
 
 
-def _is_set(cell: Any) -> bool:
-    try:
-        cell.cell_contents
-    except ValueError:
-        return False
-    return True
+def _closure(function: FunctionType) -> dict[str, Any]:
+    r"""The cells of a closure by name; one that has not been set holds nothing."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    found = {}
+    for name, cell in cells:
+        with suppress(ValueError):
+            found[name] = (cell, cell.cell_contents)[0]
+    return found
 
 
 def _is_value(value: Any) -> bool:

@@ -215,7 +215,7 @@ class Scorer:
         )
 
     def _drop_stale(self) -> None:
-        r"""Capture anew where Python values, which graphs hold, have changed since the last call."""
+        r"""Capture anew where Python values, which graphs hold, have changed since."""
         now = self.pair.python.read()
         if self._plans and (changed(self._python, now) or rebound(self._python, now)):
             self._plans.clear()

@@ -210,7 +210,9 @@ class Trainer:
         assert self.checkpoint is not None
         path = self.checkpoint
         state = self.group.agree(lambda: load_checkpoint(path))
-        self.pair.load_tensors(state["tensors"], str(self.checkpoint))
+        self._held = set(state.get("python", {}))
+        if gone := self._load(state, str(self.checkpoint)):
+            self._note_lost(gone)
         algorithm, name = self._algorithm, state.get("algorithm", "svi")
         if name != algorithm.name:
             raise UsageError(
@@ -235,9 +237,6 @@ class Trainer:
         self.history, self.best = state["history"], state["best"]
         self.epoch, self.step = state["epoch"], state["step"]
         self.losses = list(state["losses"].to(self.train.images.device))
-        self._held = set(state.get("python", {}))
-        if gone := self._load_python(state.get("python", {})):
-            self._note_lost(gone)
         if self.compile == "auto":
             self.compiled = state["compiled"]
         restore_random_state(state["random"])
@@ -274,8 +273,7 @@ class Trainer:
             while self.epoch < last and not self._out_of_patience():
                 self._run_epoch(bar, stop)
         if self.patience and "tensors" in self.best:
-            self.pair.load_tensors(self.best["tensors"], "the best epoch")
-            self._load_python(self.best.get("python", {}))
+            self._load(self.best, "the best epoch")
         self.pair.eval()
         return self.history
 
@@ -441,10 +439,11 @@ class Trainer:
             if self.show:
                 bar.write(f"{self.pair.name} trains eagerly: {name!r} has changed")
 
-    def _load_python(self, held: Mapping[str, Any]) -> list[str]:
-        r"""Make Python values those of a checkpoint; the names of what has no place for them."""
+    def _load(self, state: Mapping[str, Any], origin: str) -> list[str]:
+        r"""Take over tensors and Python values; the names of values that have no place."""
         self.python.put(self._made)
-        return self.python.load(held, self.train.images.device)
+        self.pair.load_tensors(state["tensors"], origin)
+        return self.python.load(state.get("python", {}), self.train.images.device)
 
     def _note_lost(self, names: Sequence[str]) -> None:
         if not self.notes:
