@@ -2,7 +2,8 @@ r"""``results.nc``: an ArviZ file of per-datum values.
 
 Group ``log_likelihood`` holds ``x``, log p(x_n|w_s), a draw for each draw of the weights;
 ``sample_stats`` the ELBO, its parts and the health of the importance weights; ``posterior`` the
-codes E_q[z|x]; ``predictive`` the per-datum log-likelihood, averaged over draws of the weights;
+codes E_q[z|x]; ``predictive`` the per-datum log-likelihood, averaged over draws of the weights, and
+``reconstruction_mean``, at the means of codes and weights;
 ``convergence`` the same from the first of the draws alone. Every other estimator has a group of its
 name, which may hold fewer data, the first ones.
 """
@@ -34,8 +35,12 @@ def groups_of(scores: Scores, log_likelihood: np.ndarray | None) -> Groups:
         groups["posterior"][site] = (("chain", "draw", "datum", f"{site}_dim"), codes[None, None])
     if scores.log_weight is not None:
         groups["log_likelihood"] = {"x": (draws, scores.log_weight[None])}
-    if log_likelihood is not None:
-        groups["predictive"] = {"log_likelihood": (("datum",), log_likelihood)}
+    predictive = {
+        "log_likelihood": log_likelihood,
+        "reconstruction_mean": scores.reconstruction_mean,
+    }
+    if known := {k: (("datum",), v) for k, v in predictive.items() if v is not None}:
+        groups["predictive"] = known
     curve = against_samples(scores)
     if curve is not None:
         groups["convergence"] = {

@@ -3,6 +3,7 @@ r"""Assess a trained pair on the test split: numbers, per-datum values and figur
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import torch
 from pyro_aevb import plots
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import Corruption, make_corruption
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Compile, Scorer, Scores
 from pyro_aevb.estimators.latents import (
     COLLAPSED,
+    LatentHealth,
     latent_health,
     no_density,
     summarize_latents,
@@ -30,9 +32,11 @@ from pyro_aevb.predict import (
     encode,
     generate,
     reconstruct,
+    shown_by,
     traverse,
 )
 from pyro_aevb.preparation import Prepared, is_grey_bernoulli
+from pyro_aevb.pythonstate import untouched
 from pyro_aevb.report import alike
 from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
@@ -103,7 +107,7 @@ def assess(
     reason = no_density(description)
     health = None if reason else latent_health(pair, test, seed=seed)
     metrics |= summarize_latents(health, reason)
-    results = {
+    results: dict[str, Any] = {
         "pair": pair.name,
         "data": prepared.data.name,
         "data_description": prepared.data.description,
@@ -142,11 +146,13 @@ def assess(
         results = run.with_others(results)
     run.write_results(results)
     run.write_per_datum(scores, per_datum)
-    draw_figures(run, prepared, scores)
-    if health is not None and health.by_dimension:
-        plots.latent_kl(health.by_dimension, COLLAPSED, run.figures / "latent_kl.png")
+    undrawn = draw_figures(run, prepared, scores, health)
     results = compare_bounds(run)
-    draw_convergence(run)
+    with drawn("convergence.png", undrawn):
+        draw_convergence(run)
+    if undrawn:
+        results["notes"] = [*results["notes"], *undrawn]
+        run.write_results(results)
     return results
 
 
@@ -200,36 +206,114 @@ def _on_training(run: Run, pair: Pair) -> Iterator[str]:
         yield f"note: {pair.name} was trained with the KL times {weight:g}; scored with the KL"
 
 
+@contextmanager
+def drawn(figure: str, undrawn: list[str]) -> Iterator[None]:
+    r"""Draw a figure inside this: if that fails, a note says why, and everything else goes on.
+
+    Arguments:
+        figure: Its name.
+        undrawn: Where the note goes.
+    """
+    try:
+        yield
+    except Exception as error:  # of a pair's code, or of data that a picture was not made for
+        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+        undrawn.append(f"note: {figure} is not drawn: {kind}{one_line(error)}")
+
+
 @torch.no_grad()
-def draw_figures(run: Run, prepared: Prepared, scores: Scores | None) -> None:
-    r"""Every picture that the pair allows, into ``figures/``."""
+def rehearse(prepared: Prepared) -> list[str]:
+    r"""Score two data, and decode them as pictures do, to know before any training what fails.
+
+    Leaves everything as it was.
+
+    Returns:
+        In a line each, what will not be drawn, and why.
+
+    Raises:
+        UsageError: The pair cannot be scored.
+    """
+    pair, description = prepared.pair, prepared.description
+    few = prepared.test.first(min(2, len(prepared.test)))
+    x = few.take(torch.arange(len(few)))
+    undrawn: list[str] = []
+    with untouched(pair.python, [x.device]):
+        try:
+            Scorer(pair, 2, 1)(few)
+        except (ValueError, RuntimeError, IndexError, TypeError, NotImplementedError) as error:
+            raise UsageError(
+                f"{pair.name} cannot be scored: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        if description.no_simulation() is None:
+            with drawn("reconstructions.png", undrawn):
+                reconstruct(pair, x)
+            if description.no_prior() is None:
+                with drawn("samples.png", undrawn):
+                    generate(pair, x)
+    return undrawn
+
+
+@torch.no_grad()
+def draw_figures(
+    run: Run, prepared: Prepared, scores: Scores | None, health: LatentHealth | None = None
+) -> list[str]:
+    r"""Every picture that the pair allows, into ``figures/``.
+
+    Returns:
+        In a line each, which figures failed, and why.
+    """
     run.figures.mkdir(exist_ok=True)
-    pair, description, path = prepared.pair, prepared.description, run.figures
-    test = prepared.test
+    description, path = prepared.description, run.figures
+    undrawn: list[str] = []
     if run.history:
-        plots.history(run.history, path / "history.png")
-    x = test.take(_spread(len(test), prepared.data.test.labels))
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        torch.manual_seed(0)
+        with drawn("history.png", undrawn):
+            label = "training objective"
+            if description.weights_undefined() is None:
+                label += ", less KL(q(w) || p(w)) / N"
+            plots.history(run.history, path / "history.png", label)
+    x = prepared.test.take(_spread(len(prepared.test), prepared.data.test.labels))
+    if description.no_simulation() is not None:
+        undrawn.append(f"note: no data are decoded in pictures: {description.no_simulation()}")
+    else:
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            torch.manual_seed(0)
+            _decoded_figures(run, prepared, x, undrawn)
+    if scores is not None and scores.elbo is not None and scores.log_weight is not None:
+        with drawn("elbo_log_likelihood.png", undrawn):
+            plots.elbo_against_log_likelihood(
+                scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
+            )
+    if health is not None and health.by_dimension:
+        with drawn("latent_kl.png", undrawn):
+            plots.latent_kl(health.by_dimension, COLLAPSED, path / "latent_kl.png")
+    return undrawn
+
+
+def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: list[str]) -> None:
+    r"""Reconstructions of x, samples, and walks through the latent space."""
+    pair, description, path = prepared.pair, prepared.description, run.figures
+    with drawn("reconstructions.png", undrawn):
         images = reconstruct(pair, x)
         if images.shape == x.shape:
-            plots.reconstructions(_array(x), _array(images), path / "reconstructions.png")
+            what = {"mean": "reconstruction"}.get(kind := shown_by(pair, x), f"its {kind}")
+            shown = path / "reconstructions.png"
+            plots.reconstructions(_array(x), _array(images), shown, output=what)
             if (corruption := _trained_corruption(run, pair)) is not None:
                 seen = corruption(x)
                 images = reconstruct(pair, seen)
                 shown = path / "denoising.png"
-                plots.reconstructions(_array(seen), _array(images), shown, _array(x))
-        if description.no_prior() is None:
-            many = test.take(torch.arange(min(64, len(test))))
-            drawn = generate(pair, many)
-            if drawn.shape == many.shape:
-                plots.samples(_array(drawn), path / "samples.png")
-        if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
+                plots.reconstructions(_array(seen), _array(images), shown, _array(x), what)
+    if description.no_prior() is None:
+        with drawn("samples.png", undrawn):
+            many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
+            made = generate(pair, many)
+            if made.shape == many.shape:
+                kind = shown_by(pair, many)
+                title = f"{kind}s of p(x|z), one for each z of the prior"
+                plots.samples(_array(made), path / "samples.png", title)
+    if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
+        with drawn("the latent space", undrawn):
             _latent_figures(run, prepared)
-    if scores is not None and scores.elbo is not None and scores.log_weight is not None:
-        plots.elbo_against_log_likelihood(
-            scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
-        )
 
 
 def compare_bounds(run: Run) -> dict[str, Any]:

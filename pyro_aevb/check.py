@@ -34,13 +34,17 @@ def check(
     Returns:
         The description.
     """
+    from pyro_aevb.assessment import rehearse
     from pyro_aevb.preparation import prepare
     from pyro_aevb.training.loop import seed_everything
 
     seed_everything(seed)
     prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
+    notes = rehearse(prepared)
     if show:
         _print(pair, prepared)
+        for note in notes:
+            print(note)
     return prepared.description
 
 

@@ -92,10 +92,18 @@ def _title(result: Mapping[str, Any]) -> str:
 
 
 def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+    from pyro_aevb.comparison import codes_are_points
     from pyro_aevb.report import converged, counts
     from pyro_aevb.tables import with_error
 
     notes = []
+    points = [name for name in table if codes_are_points(table[name])]
+    if 0 < len(points) < len(table):
+        notes.append(
+            f"reconstruction is at the codes themselves in {', '.join(points)}, whose codes are "
+            "points, and at draws of them elsewhere: no difference of the two is given; compare "
+            "reconstruction_mean, at the means of codes and weights"
+        )
     known = [name for name in table if _value(table[name], "log_likelihood") is not None]
     for name in table:
         if name not in known:

@@ -15,6 +15,7 @@ PAIRED = {
     "elbo": ("sample_stats", "elbo"),
     "log_likelihood": ("predictive", "log_likelihood"),
     "reconstruction": ("sample_stats", "reconstruction"),
+    "reconstruction_mean": ("predictive", "reconstruction_mean"),
 }
 r"""Where the per-datum values of a metric are in ``results.nc``; those of other estimators are in a
 group of the estimator's name."""
@@ -29,7 +30,9 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     r"""What is known of each run, the best one first.
 
     The best is the one of the highest ``log_likelihood``, or where fewer than two runs have one, of
-    the highest ``reconstruction``.
+    the highest ``reconstruction``. That of codes that are points is at the best code, and that of
+    codes that are drawn is not; where runs of both kinds stand side by side
+    ``reconstruction_mean``, at the mean of the codes, is compared in its place.
 
     Arguments:
         runs: Evaluated runs by name.
@@ -49,7 +52,10 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     _same_data(results)
     values = {name: _per_datum(run, results[name]) for name, run in runs.items()}
     likely = {n: v["log_likelihood"] for n, v in values.items() if "log_likelihood" in v}
-    by = "log_likelihood" if len(likely) > 1 else "reconstruction"
+    mixed = len({codes_are_points(result) for result in results.values()}) > 1
+    by = "reconstruction_mean" if mixed else "reconstruction"
+    if len(likely) > 1:
+        by = "log_likelihood"
 
     def badness(name: str) -> float:
         return -float(values[name][by].mean()) if by in values[name] else np.inf
@@ -63,6 +69,7 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
                 metric: paired(values[order[0]][metric], per_datum)
                 for metric, per_datum in values[name].items()
                 if name != order[0] and metric in values[order[0]]
+                if metric != "reconstruction" or not mixed
             },
             "corrupted": results[name].get("corrupted", {}),
             "parameters": results[name]["parameters"],
@@ -75,6 +82,11 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
         for name in group:
             table[name]["over_seeds"] = over_seeds({n: table[n] for n in group})
     return table
+
+
+def codes_are_points(results: Mapping[str, Any]) -> bool:
+    r"""Whether a run's codes are points without a density, of which draws cost nothing."""
+    return bool(results["metrics"]["kl"]["value"] is None)
 
 
 def paired(reference: np.ndarray, values: np.ndarray) -> Metric:

@@ -6,3 +6,9 @@ class UsageError(ValueError):
 
     The commands print it as it is and leave with exit status 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    r"""What an error says, in one line of at most 300 characters, without Pyro's list of shapes."""
+    said = " ".join(str(error).partition("Trace Shapes:")[0].split())
+    return said if len(said) < 300 else said[:300] + " …"

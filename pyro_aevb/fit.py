@@ -37,6 +37,7 @@ def fit(
     epochs: int = 100,
     stop_after: int | None = None,
     batch_size: int = 100,
+    drop_last: bool = False,
     lr: float = 1e-3,
     optimizer: str = "adam",
     optimizer_options: dict[str, Any] | None = None,
@@ -81,6 +82,7 @@ def fit(
         stop_after: Pause after so many of them in all, and score; --resume goes on as if the run
             had not paused.
         batch_size: Data per step, of all processes together where torchrun starts several.
+        drop_last: Leave out the last batch of an epoch where it is smaller than the others.
         lr: Learning rate.
         optimizer: A class of torch.optim.
         optimizer_options: Its further arguments, such as {betas: [0.9, 0.999], eps: 1e-4}.
@@ -127,7 +129,7 @@ def fit(
     from contextlib import ExitStack
     from dataclasses import replace
 
-    from pyro_aevb.assessment import assess, to_score
+    from pyro_aevb.assessment import assess, rehearse, to_score
     from pyro_aevb.consent import remember
     from pyro_aevb.engine import products
     from pyro_aevb.preparation import prepare
@@ -179,6 +181,7 @@ def fit(
             epochs=epochs,
             stop_after=stop_after,
             batch_size=batch_size,
+            drop_last=drop_last,
             optimizer=optimizer,
             lr=lr,
             optimizer_options=optimizer_options or {},
@@ -195,6 +198,8 @@ def fit(
         )
         if epochs:
             trainer.try_objective()
+            for note in rehearse(prepared) if show else ():
+                print(note)
         group.agree(lambda: held.enter_context(run.alone()))
         if resume and group.agree(run.checkpoint.is_file):
             trainer.resume()

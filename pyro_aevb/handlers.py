@@ -55,27 +55,38 @@ class Fix(Messenger):
             msg["done"] = True
 
 
+def typical(fn: Any) -> tuple[Tensor, str]:
+    r"""A value that stands for a distribution, and what it is: its mean, its mode, or a draw.
+
+    The mode where there is no finite mean, as of a Cauchy or an index; a draw where there is
+    neither, as of a logit-normal.
+    """
+    for name in ("mean", "mode"):
+        try:
+            value = getattr(fn, name)
+        except (NotImplementedError, AttributeError):
+            continue
+        # A categorical distribution answers NaN where it is asked for its mean.
+        if bool(torch.isfinite(value).all()):
+            return value, name
+    return fn.sample(), "draw"
+
+
 class AtMean(Messenger):
     r"""Let every latent site return the mean of its distribution, where it has one.
 
     Around a guide this gives :math:`\mathrm{E}_q[z|x]` and :math:`\mathrm{E}_q[w]`, exactly when
     the sites do not depend on one another, and the values along the chain of means otherwise.
-    A distribution without a mean, such as that of an index, takes its mode, and one without either
-    is sampled.
+    A distribution without a mean takes its mode, and one without either is sampled
+    (:func:`typical`).
     """
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["done"] or site_is_subsample(msg):
             return
-        for name in ("mean", "mode"):
-            try:
-                value = getattr(msg["fn"], name)
-            except NotImplementedError:
-                continue
-            # A categorical distribution answers NaN where it is asked for its mean.
-            if bool(torch.isfinite(value).all()):
-                msg["value"], msg["done"] = value, True
-                return
+        value, kind = typical(msg["fn"])
+        if kind != "draw":
+            msg["value"], msg["done"] = value, True
 
 
 class InTurn(Messenger):

@@ -10,21 +10,21 @@ The contract a pair keeps:
 - a datum's terms depend on that datum and the latents alone (:mod:`~pyro_aevb.probes`).
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
 from pyro_aevb.description import Description, Site
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.probes import Positions, Probe
@@ -45,8 +45,7 @@ def inspect(pair: Pair, x: Tensor) -> Description:
     if len(x) < 2:
         raise UsageError(f"a pair is checked on at least 2 data, not {len(x)}")
     x = x[:5]
-    with pair.active(), _modes(pair), torch.random.fork_rng(_cuda(x)), ExitStack() as left:
-        pair.eval()
+    with pair.active(), pair.evaluating(), torch.random.fork_rng(_cuda(x)), ExitStack() as left:
         _Run(pair, x)  # creates lazy parameters, and moves no running averages
         left.enter_context(untouched(pair.python))
         before = {name: value.detach().clone() for name, value in pair.tensors().items()}
@@ -79,17 +78,6 @@ def inspect(pair: Pair, x: Tensor) -> Description:
             _restore(pair, before)
     pair.description = description
     return description
-
-
-@contextmanager
-def _modes(pair: Pair) -> Iterator[None]:
-    r"""Leave every module in the mode, training or evaluation, that it was in."""
-    modes = {module: module.training for module in pair.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @torch.no_grad()
@@ -141,10 +129,9 @@ class _Run:
             with Positions(self.pair.name, side, self.plates, len(x)):
                 return poutine.trace(function).get_trace(x)
         except UsageError as error:  # Pyro appends the shapes of the sites so far
-            raise UsageError(str(error).partition("Trace Shapes:")[0].strip()) from error
+            raise UsageError(one_line(error)) from error
         except Exception as error:  # the user's code: whatever it raises
-            said = " ".join(str(error).partition("Trace Shapes:")[0].split())
-            said = said if len(said) < 300 else said[:300] + " …"
+            said = one_line(error)
             hint = f"is it made for data of shape {tuple(x.shape[1:])}?"
             if "Shape mismatch inside plate" in said:
                 hint = "a distribution over vectors or images needs .to_event(number of dims)"
@@ -154,6 +141,8 @@ class _Run:
                 )
             elif "invalid values" in said or "constraint" in said:
                 hint = "a parameter of that distribution is not finite or not in its range"
+            elif "dtype" in said or "Double" in said:
+                hint = "data are float32: make the pair's parameters float32 too, by .float()"
             raise self._wrong(
                 f"the {side} failed on a batch of shape {tuple(x.shape)}: "
                 f"{type(error).__name__}: {said}; {hint}"
@@ -231,7 +220,22 @@ class _Run:
         return [(name, fn) for name, fn in plates if fn.subsample_size not in (None, fn.size)]
 
     def _observed(self) -> str:
+        for side, sites in (("model", self.model), ("guide", self.guide)):
+            for name, site in sites.items():
+                if isinstance(site["fn"], Unit):
+                    raise self._wrong(
+                        f"pyro.factor {name!r} in the {side} is a term of no distribution, so what "
+                        "is scored would be no density; make it part of a sample site"
+                    )
         observed = [name for name, site in self.model.items() if site["is_observed"]]
+        for name in observed:
+            base = name.removesuffix("_observed")
+            if base != name and f"{base}_unobserved" in self.model:
+                raise self._wrong(
+                    f"site {base!r} has an obs_mask, which makes what is missing a latent site; "
+                    "leave it out of the density instead: mask the distribution, as in "
+                    "Normal(...).mask(seen).to_event(1), and give obs=x with any values there"
+                )
         if len(observed) != 1:
             what = "no observed site"
             if observed:

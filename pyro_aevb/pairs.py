@@ -125,6 +125,17 @@ class Pair(nn.Module):
                 finally:
                     self._active = False
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        r"""Evaluation mode inside this; afterwards each module is in the mode that it was in."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
     def move(self, device: torch.device | str) -> "Pair":
         r"""Move every tensor of the pair to a device, in place."""
         if self._active:

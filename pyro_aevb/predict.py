@@ -2,9 +2,11 @@ r"""Use a trained pair: encode, decode, reconstruct, generate, walk through the 
 
 All by effect handlers around the pair's own model and guide. Latents are tensors by site name,
 ``(batch, *shape of the site)``; images and vectors are ``(batch, *event_shape)``. Global latents
-(weights) take the mean of the guide, except where a draw is asked for.
+(weights) take the mean of the guide, except where a draw is asked for. A pair is used in evaluation
+mode, whatever mode it is in.
 """
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from pyro_aevb.description import Description
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import AtMean, Fix, WholeBatch
+from pyro_aevb.handlers import AtMean, Fix, WholeBatch, typical
 from pyro_aevb.pairs import Pair
 
 
@@ -37,7 +39,7 @@ def latents(pair: Pair, x: Tensor, sample: bool = False) -> dict[str, Tensor]:
     description = _described(pair)
     names = [site.name for site in (*description.local_sites, *description.global_sites)]
     names += description.auxiliary
-    with pair.active(), WholeBatch():
+    with pair.active(), pair.evaluating(), WholeBatch():
         guide = pair.guide if sample else AtMean()(pair.guide)
         trace: Any = poutine.trace(guide).get_trace(x)
     return {name: trace.nodes[name]["value"] for name in names}
@@ -59,28 +61,68 @@ def encode(pair: Pair, x: Tensor, sample: bool = False) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
+def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = False) -> Tensor:
     r"""The mean of the observed site given latents: :math:`\mathrm{E}[x|z, w]`.
+
+    Where that distribution has no finite mean its mode, as of categorical data, and where it has
+    neither a draw: :func:`shown_by` says which.
 
     Arguments:
         pair: An inspected pair.
-        values: Values of latent sites; those not given are drawn from the model.
+        values: Values of latent sites. Local ones that are not given are drawn from the model,
+            global ones (weights) are the guide's means.
         x: Any batch of the wanted length: the model is called with it, only its shape is used.
+        sample: Draw data from :math:`p(x|z, w)` instead.
 
     Returns:
         ``(batch, *event_shape)``.
 
     Raises:
-        UsageError: The model reads the data that it is called with, so latents alone give none.
+        UsageError: The pair has no latent site of a given name, or one of another shape; or the
+            model reads the data that it is called with, so latents alone give none.
     """
-    if (reason := _described(pair).no_simulation()) is not None:
+    description = _described(pair)
+    if (reason := description.no_simulation()) is not None:
         raise UsageError(f"{pair.name} cannot decode: {reason}")
-    mean: Tensor = _model(pair, values, x)[_described(pair).observed]["fn"].mean
-    return mean.reshape(x.shape) if mean.numel() == x.numel() else mean
+    _check_values(pair, values, len(x))
+    weights = [site.name for site in description.global_sites if site.name not in values]
+    if weights:
+        means = latents(pair, x[:1])
+        values = {**values, **{name: means[name] for name in weights}}
+    fn = _model(pair, values, x)[description.observed]["fn"]
+    value = fn.sample() if sample else typical(fn)[0]
+    return value.reshape(x.shape) if value.numel() == x.numel() else value
+
+
+@torch.no_grad()
+def shown_by(pair: Pair, x: Tensor) -> str:
+    r"""What :func:`decode` returns for a pair: ``mean``, ``mode`` or ``draw`` of p(x|z, w)."""
+    return typical(_model(pair, latents(pair, x), x)[_described(pair).observed]["fn"])[1]
+
+
+def _check_values(pair: Pair, values: Mapping[str, Tensor], batch: int) -> None:
+    description = _described(pair)
+    shapes = {site.name: (batch, *site.event_shape) for site in description.local_sites}
+    shapes |= {site.name: site.event_shape for site in description.global_sites}
+    others = (*description.auxiliary, *description.enumerated)
+    for name, value in values.items():
+        if name in others:
+            continue
+        if name not in shapes:
+            near = difflib.get_close_matches(name, shapes, 1, 0.0)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UsageError(
+                f"{pair.name} has no latent site {name!r}{hint}; it has {', '.join(shapes)}"
+            )
+        if tuple(value.shape) != shapes[name]:
+            raise UsageError(
+                f"{pair.name}: values of {name!r} have shape {tuple(value.shape)}, and need "
+                f"{shapes[name]}"
+            )
 
 
 def _model(pair: Pair, values: Mapping[str, Tensor], x: Tensor) -> Any:
-    with pair.active(), WholeBatch(), Fix(values):
+    with pair.active(), pair.evaluating(), WholeBatch(), Fix(values):
         trace: Any = poutine.trace(pair.model).get_trace(x)
     return trace.nodes
 
@@ -96,17 +138,18 @@ def reconstruct(pair: Pair, x: Tensor, sample: bool = False) -> Tensor:
     return decode(pair, latents(pair, x, sample), x)
 
 
-def generate(pair: Pair, x: Tensor) -> Tensor:
-    r"""Means of the observed site for draws from the prior, with one draw of the weights.
+def generate(pair: Pair, x: Tensor, sample: bool = False) -> Tensor:
+    r"""Means :math:`\mathrm{E}[x|z, w]` for draws of z from the prior, and one of the weights.
 
     Arguments:
         pair: An inspected pair.
         x: Any batch of the wanted length.
+        sample: Draw data from :math:`p(x|z, w)` instead, which are then draws from the model.
 
     Raises:
         UsageError: The prior of a local site is masked out, so there is nothing to draw from.
     """
-    return decode(pair, _weights(pair, x, "generate"), x)
+    return decode(pair, _weights(pair, x, "generate"), x, sample)
 
 
 @torch.no_grad()

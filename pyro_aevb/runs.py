@@ -161,6 +161,8 @@ class Run:
         import numpy as np
 
         images = self.results["num_train"] if num_train is None else num_train
+        if self.settings.get("drop_last"):
+            images -= images % self.settings["batch_size"]
         rates = [row["images_per_second"] or np.nan for row in self.history]
         return np.cumsum(images / np.array(rates, dtype=float))
 

@@ -10,7 +10,10 @@ from typing import Any
 from pyro_aevb.errors import UsageError
 from pyro_aevb.report import counts
 
-SHOWN = ("elbo", "log_likelihood", "gap", "reconstruction", "kl", "active_units")
+SHOWN = (
+    *("elbo", "log_likelihood", "gap", "reconstruction", "reconstruction_mean", "kl"),
+    "active_units",
+)
 SUFFIXES = (".csv", ".md", ".tex")
 
 

@@ -7,10 +7,13 @@ import shutil
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 
 import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.comparison import over_seeds, paired
+from pyro_aevb.predict import reconstruct
+from pyro_aevb.preparation import restore
 from pyro_aevb.report import show_comparison, show_results
 from pyro_aevb.tables import csv_table, latex_table, markdown_table, rows_of
 
@@ -45,6 +48,7 @@ def values_of(folder, name, metric):
         "log_likelihood": ("predictive", "log_likelihood"),
         "elbo": ("sample_stats", "elbo"),
         "reconstruction": ("sample_stats", "reconstruction"),
+        "reconstruction_mean": ("predictive", "reconstruction_mean"),
     }[metric]
     return pyro_aevb.Run.open(folder / name).per_datum(group, variable).reshape(25)
 
@@ -103,16 +107,30 @@ def test_fewer_data_are_compared_with_the_same_ones():
     assert found["value"] / found["standard_error"] == pytest.approx(test.statistic)
 
 
-def test_without_log_likelihoods_runs_are_ordered_by_reconstruction(folder):
+def test_points_and_draws_of_codes_are_compared_at_their_means(folder):
+    """A reconstruction at a point and one at draws differ by what the draws cost, not in worth."""
     table, out = compared(folder, "small", "plain_ae")
-    means = [row["metrics"]["reconstruction"]["value"] for row in table.values()]
+    means = [row["metrics"]["reconstruction_mean"]["value"] for row in table.values()]
     assert means == sorted(means, reverse=True)
     assert all("weight" not in row for row in table.values())
-    other = list(table.values())[1]["paired"]
-    assert set(other) == {"reconstruction"}
+    (first, _), (second, row) = table.items()
+    assert set(row["paired"]) == {"reconstruction_mean"}
+    mine, theirs = (values_of(folder, name, "reconstruction_mean") for name in (second, first))
+    assert row["paired"]["reconstruction_mean"]["value"] == pytest.approx((mine - theirs).mean())
+    run = pyro_aevb.Run.open(folder / "small")
+    prepared = restore(run)
+    x = prepared.test.take(torch.arange(25))
+    logits = torch.logit(reconstruct(prepared.pair, x).double())
+    exact = torch.distributions.Bernoulli(logits=logits).log_prob(x.double()).sum((1, 2, 3))
+    np.testing.assert_allclose(values_of(folder, "small", "reconstruction_mean"), exact, rtol=1e-4)
     assert not (out / "pairwise.png").exists() and (out / "comparison.png").is_file()
     text = (out / "comparison.md").read_text()
     assert "not defined" in text and "plain_ae: log-likelihood not defined" in text
+    assert "at the codes themselves in plain_ae" in text
+    assert "| reconstruction_mean difference |" in text
+    assert "| reconstruction difference |" not in text
+    alike, _ = compared(folder, "small", "wide")
+    assert {"reconstruction", "reconstruction_mean"} <= set(list(alike.values())[1]["paired"])
 
 
 def test_repetitions_of_one_training_are_averaged_over_seeds(folder, capsys):

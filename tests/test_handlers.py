@@ -10,6 +10,9 @@ import scipy.stats
 import torch
 from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, matrix, posterior, ready
 from pyro import poutine
+from pyro.distributions.transforms import SigmoidTransform
+from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule, PyroSample
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import (
@@ -18,6 +21,7 @@ from pyro_aevb.handlers import (
     InTurn,
     ScaleSites,
     WholeBatch,
+    typical,
 )
 from pyro_aevb.models import Autoencoder
 from pyro_aevb.pairs import load_pair
@@ -185,6 +189,77 @@ def test_weights_take_their_mean_unless_drawn():
     assert (drawn["W"] != source.loc).all() and drawn["z"].shape == (5, 2)
     z = matrix(5, 2, seed=9)
     torch.testing.assert_close(decode(pair, {"z": z, "W": drawn["W"]}, x), z @ drawn["W"].T)
+    torch.testing.assert_close(decode(pair, {"z": z}, x), z @ source.loc.T)
+    for values, said in (
+        ({"Z": z}, "has no latent site 'Z' .did you mean 'z'.*it has z, W"),
+        ({"z": z[:3]}, r"'z' have shape \(3, 2\), and need \(5, 2\)"),
+        ({"z": z, "W": z}, r"'W' have shape \(5, 2\), and need \(3, 2\)"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            decode(pair, values, x)
+
+
+def test_weights_behind_an_autoguide_take_their_mean_too():
+    class Net(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.lin = PyroModule[torch.nn.Linear](2, 3)
+            self.lin.weight = PyroSample(dist.Normal(0.0, 1.0).expand([3, 2]).to_event(2))
+            self.weights = AutoNormal(poutine.block(self.model, hide=["z", "x", "data"]))
+
+        def model(self, x):
+            weight, bias = self.lin.weight, self.lin.bias
+            with pyro.plate("data", 9, subsample_size=len(x)):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z @ weight.T + bias, 0.1).to_event(1), obs=x)
+
+        def guide(self, x):
+            self.weights(x)
+            with pyro.plate("data", 9, subsample_size=len(x)):
+                pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
+
+    source, x = Net(), matrix(5, 3).float()
+    pair, z = ready(source, x), matrix(5, 2, seed=9).float()
+    mean = source.weights.median()["lin.weight"]
+    torch.testing.assert_close(decode(pair, {"z": z}, x), (z @ mean.T + source.lin.bias).detach())
+
+
+def test_a_pair_is_used_in_evaluation_mode_whatever_mode_it_is_in():
+    class Normed(PPCA):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(4).double()
+
+        def guide(self, x):
+            super().guide(self.norm(x))
+
+    source = Normed()
+    x = source.data(6)
+    source.norm.running_mean += 0.4
+    pair = ready(source, x)
+    pair.train()
+    seen = (x - 0.4) / (1 + source.norm.eps) ** 0.5
+    expected = seen @ source.A.T + source.c
+    torch.testing.assert_close(encode(pair, x[:1])["z"], expected[:1].detach())
+    assert source.norm.training and float(source.norm.running_mean[0]) == pytest.approx(0.4)
+
+
+def test_what_stands_for_a_distribution_is_its_mean_or_else_its_mode():
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
+    normal = dist.Normal(torch.tensor([0.3, -2.0]), 1.0)
+    logit_normal = dist.TransformedDistribution(normal, [SigmoidTransform()])
+    for fn, expected, kind in (
+        (normal, [0.3, -2.0], "mean"),
+        (dist.Categorical(logits=logits), [1, 0], "mode"),
+        (dist.Cauchy(torch.tensor([0.5, 1.0]), 1.0), [0.5, 1.0], "mode"),
+        (dist.StudentT(torch.tensor([0.7, 1.0]), 2.0, 1.0), [2.0, 2.0], "mode"),
+        (dist.StudentT(torch.tensor([3.0, 4.0]), 2.0, 1.0), [2.0, 2.0], "mean"),
+    ):
+        value, found = typical(fn)
+        assert found == kind and value.tolist() == pytest.approx(expected)
+    draws = torch.stack([typical(logit_normal)[0] for _ in range(4000)]).logit()
+    assert typical(logit_normal)[1] == "draw"
+    np.testing.assert_allclose(draws.mean(0), [0.3, -2.0], atol=4 / 4000**0.5)
 
 
 def test_generated_data_follow_the_marginal_means():
@@ -195,6 +270,9 @@ def test_generated_data_follow_the_marginal_means():
     covariance = (source.W @ source.W.T).detach().numpy()
     np.testing.assert_allclose(np.cov(means.numpy().T), covariance, atol=0.06)
     np.testing.assert_allclose(means.mean(0), source.mu.detach(), atol=0.06)
+    drawn = generate(pair, x, sample=True)
+    noisy = covariance + source.noise**2 * np.eye(4)
+    np.testing.assert_allclose(np.cov(drawn.numpy().T), noisy, atol=0.06)
 
 
 def test_generated_data_share_one_draw_of_the_weights():

@@ -6,10 +6,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, matrix, ready
+from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready
 from pyro.infer import config_enumerate
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import score
 from pyro_aevb.models import VAE, Autoencoder
 
 
@@ -125,6 +126,23 @@ def observing(x):
         normal("seen", x, obs=x)
 
 
+def missing(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(0.0, 1.0).expand(x.shape).to_event(1), obs=x,
+                    obs_mask=torch.ones(len(x)).bool())  # fmt: skip
+
+
+def with_a_factor(x):
+    with pyro.plate("data", len(x)):
+        normal("x", x, obs=x)
+        pyro.factor("f", torch.ones(len(x)))
+
+
+def of_doubles(x):
+    with pyro.plate("data", len(x)):
+        normal("x", x, x @ torch.zeros(3, 3).double(), obs=x)
+
+
 def not_a_number(x):
     with pyro.plate("data", len(x)):
         normal("z", x, torch.full(x.shape, torch.nan))
@@ -190,6 +208,9 @@ BREACHES = {
         *(no_event_in_weights, lambda x: code_only(x, event_dims=0)),
         *("'z'", ".to_event("),
     ),
+    "obs_mask": (missing, nothing, "'x' has an obs_mask", "Normal(...).mask(seen)"),
+    "factor": (with_a_factor, nothing, "pyro.factor 'f' in the model", "part of a sample site"),
+    "doubles": (of_doubles, nothing, "the model failed", "data are float32"),
     "infinite": (inf, code, "'x'", "not finite"),
     "not a number": (plain, not_a_number, "the guide", "not finite"),
     "grey": (grey, code, "'x'", "--binarize dynamic"),
@@ -233,6 +254,21 @@ def test_a_plate_of_the_guide_that_does_not_know_n():
 
     with pytest.raises(UsageError, match="'data'.*size=N"):
         ready((model, guide), torch.rand(8, 3))
+
+
+def test_what_is_missing_may_be_masked_out():
+    seen = torch.rand(8, 3) > 0.4
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            of_batch = dist.Normal(0.3, 1.0).expand(x.shape).mask(x > -9).to_event(1)
+            pyro.sample("x", of_batch, obs=x)
+
+    x = torch.where(seen, torch.randn(8, 3), -99.0)
+    pair = ready((model, nothing), x)
+    expected = torch.where(seen, torch.distributions.Normal(0.3, 1.0).log_prob(x), 0.0).sum(1)
+    found = score(pair, batches(x), 1).reconstruction[0]
+    torch.testing.assert_close(torch.from_numpy(found).float(), expected)
 
 
 # What a pair is made of

@@ -180,13 +180,13 @@ def test_reconstructions_of_corrupted_inputs_lie_below_what_is_clean(
 def test_samples_png_is_in_reading_order(tmp_path: Path) -> None:
     red, green, blue, grey = np.eye(3)[0], np.eye(3)[1], np.eye(3)[2], np.full(3, 0.5)
     images = np.stack([red, green, blue, grey])[:, :, None, None] * np.ones((9, 9))
-    pixels = cells(picture(plots.samples(images, tmp_path / "samples.png")), 2, 2)
+    pixels = cells(picture(plots.samples(images, tmp_path / "samples.png", "draws")), 2, 2)
     np.testing.assert_allclose(pixels, [[red, green], [blue, grey]], atol=0.01)
 
 
 def test_samples_of_vectors_are_curves_in_their_cells(tmp_path: Path, drawn: list[Figure]) -> None:
     vectors = np.random.default_rng(0).normal(size=(5, 40))
-    plots.samples(vectors, tmp_path / "samples.png")
+    plots.samples(vectors, tmp_path / "samples.png", "draws")
     (line,) = drawn[0].axes[0].lines
     x, y = (np.reshape(values, (5, 41))[:, :40] for values in (line.get_xdata(), line.get_ydata()))
     for i in range(5):
@@ -439,7 +439,7 @@ def test_comparison_places_runs_and_errors(tmp_path: Path, drawn: list[Figure]) 
 def test_pyplot_is_never_imported(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np; from pyro_aevb import plots;"
-        f"plots.samples(np.zeros((4, 1, 3, 3)), {str(tmp_path / 'samples.png')!r});"
+        f"plots.samples(np.zeros((4, 1, 3, 3)), {str(tmp_path / 'samples.png')!r}, 'draws');"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     root = Path(__file__).parent.parent

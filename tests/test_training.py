@@ -163,7 +163,7 @@ class Stop(Exception):
 
 SETTINGS = [
     {"schedule": "cosine", "kl_warm_up": 2},
-    {"optimizer": "adagrad", "patience": 3},
+    {"optimizer": "adagrad", "patience": 3, "drop_last": True},
     {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}, "schedule": "iwae"},
 ]
 
@@ -198,14 +198,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, settings, how, tmp_path
 
             def differentiable_loss(self, *args):
                 self.calls += 1
-                if self.calls == 10:  # in the middle of the third epoch
+                if self.calls == 10:  # in the middle of an epoch
                     os.kill(os.getpid(), signal.SIGINT)
                 return super().differentiable_loss(*args)
 
         part = trainer(make, path, objective=Interrupting(), **settings)
         with pytest.raises(KeyboardInterrupt):
             part.run()
-        assert (part.epoch, part.step) == (2, 2)
+        assert (part.epoch, part.step) == divmod(10, 3 if settings.get("drop_last") else 4)
 
     seed_everything(99)
     resumed = trainer(make, path, **settings)
@@ -220,6 +220,57 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, settings, how, tmp_path
         row, other = dict(row), dict(other)
         row.pop("images_per_second"), other.pop("images_per_second")
         assert row == other
+
+
+def test_a_smaller_last_batch_may_be_left_out():
+    """37 data in batches of 9: each epoch leaves out the last of its order."""
+    run = trainer(Location(), epochs=3, batch_size=9, drop_last=True, optimizer="sgd", lr=0.1)
+    history, data = run.run(), batches().images
+    theta, constant = torch.zeros(D), D / 2 * math.log(2 * math.pi)
+    for epoch, row in enumerate(history):
+        losses = []
+        for index in order(N, 1, epoch)[:36].split(9):
+            gradient = (theta - data[index]).mean(0)
+            losses.append(0.5 * (data[index] - theta).square().sum(1).mean() + constant)
+            theta = theta - 0.1 * gradient
+        assert row["objective"] == pytest.approx(-float(sum(losses) / 4), rel=1e-5)
+    torch.testing.assert_close(run.pair.trainable()["pair.theta"].detach(), theta)
+    with pytest.raises(UsageError, match="--drop-last with --batch-size 38 leaves nothing of 37"):
+        trainer(Location(), batch_size=38, drop_last=True)
+
+
+def test_a_last_batch_that_fails_is_said_before_the_first_step():
+    class Normed(Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Sequential(self.encoder, nn.BatchNorm1d(4))
+
+    for size in (9, 12, 36):
+        run = trainer(Normed(), binarize="fixed", epochs=1, batch_size=size)
+        with pytest.raises(UsageError, match="last batch of an epoch has 1 of 37 .*--drop-last"):
+            run.try_objective()
+        run = trainer(Normed(), binarize="fixed", epochs=1, batch_size=size, drop_last=True)
+        run.try_objective()
+        assert math.isfinite(run.run()[0]["objective"])
+    trainer(Normed(), binarize="fixed", epochs=1, batch_size=10).try_objective()
+
+
+def test_a_schedule_that_is_too_short_is_said_before_the_first_step():
+    def rates(steps):
+        options = {"max_lr": 0.3, "total_steps": steps, "cycle_momentum": False}
+        settings = {"schedule": "OneCycleLR", "schedule_options": options, "epochs": 6}
+        return [r["learning_rate"] for r in trainer(Location(), optimizer="sgd", **settings).run()]
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.3, 9, cycle_momentum=False)
+    expected = []
+    for _ in range(6):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    assert rates(9) == pytest.approx(expected)
+    with pytest.raises(UsageError, match="OneCycleLR cannot take a step .* of 6 epochs: .* 4"):
+        rates(4)
 
 
 def test_a_run_made_longer_follows_the_longer_schedule(tmp_path):

@@ -126,7 +126,8 @@ def convergence(
         text += f" ± {rise.std(ddof=1) / sqrt(n):.2f}" if n > 1 else ""
         axes.set_title(f"last doubling, {text} nats", loc="left", fontsize="medium")
         ylabel = f"log-likelihood of {n:,} data, nats per datum"
-        axes.set(xscale="log", xlabel=f"number of {name}", ylabel=ylabel)
+        bars = "bars: standard error of the difference to the last point"
+        axes.set(xscale="log", xlabel=f"number of {name}\n({bars})", ylabel=ylabel)
         for i, (bound, value) in enumerate((bounds or {}).items()):
             label, color = f"{canvas.plain(bound)} {value:.2f}", f"C{i + 1}"
             axes.axhline(value, color=color, lw=1.2, ls="-.", label=label)

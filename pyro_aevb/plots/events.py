@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def reconstructions(
-    inputs: np.ndarray, outputs: np.ndarray, path: str | Path, clean: np.ndarray | None = None
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    path: str | Path,
+    clean: np.ndarray | None = None,
+    output: str = "reconstruction",
 ) -> Path:
     r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are vectors.
 
@@ -26,11 +30,12 @@ def reconstructions(
         outputs: Their reconstructions, of the same shape.
         path: Where to write.
         clean: The data that the inputs are a corruption of, if they are one; drawn above them.
+        output: What to call the reconstructions.
     """
-    rows = {"input": inputs[:12], "reconstruction": outputs[:12]}
+    rows = {"input": inputs[:12], output: outputs[:12]}
     if clean is not None:
-        rows = {"clean": clean[:12], "corrupted input": inputs[:12], "reconstruction": outputs[:12]}
-    n = len(rows["reconstruction"])
+        rows = {"clean": clean[:12], "corrupted input": inputs[:12], output: outputs[:12]}
+    n = len(rows[output])
     events = displayable(np.concatenate(list(rows.values())))
     if events.ndim > 2:
         figure, axes = canvas.grid(events, len(rows), n, gap=True, cell=0.85)
@@ -44,7 +49,7 @@ def reconstructions(
     ).flat
     component = np.arange(events.shape[1])
     marker = "o" if len(component) <= 30 else ""
-    colors = {"clean": "0.55", "input": "0.55", "corrupted input": "C0", "reconstruction": "C3"}
+    colors = {"clean": "0.55", "input": "0.55", "corrupted input": "C0", output: "C3"}
     for i, axes in enumerate(panels):
         if i < n:
             for row, label in enumerate(rows):
@@ -60,13 +65,13 @@ def reconstructions(
     return canvas.save(figure, path)
 
 
-def samples(images: np.ndarray, path: str | Path, title: str = "samples from the prior") -> Path:
+def samples(images: np.ndarray, path: str | Path, title: str) -> Path:
     r"""Draws samples in a grid, row by row.
 
     Arguments:
-        images: The samples, shape :math:`(n, *event)`.
+        images: The samples, or their means, shape :math:`(n, *event)`.
         path: Where to write.
-        title: What they are samples of.
+        title: What they are.
     """
     columns = ceil(sqrt(len(images)))
     rows = ceil(len(images) / columns)

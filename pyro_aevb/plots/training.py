@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def history(rows: Sequence[Mapping[str, float | None]], path: str | Path) -> Path:
+def history(
+    rows: Sequence[Mapping[str, float | None]],
+    path: str | Path,
+    objective: str = "training objective",
+) -> Path:
     r"""Draws the training objective and the validation ELBO against the epoch.
 
     Where no ELBO is defined, the validation reconstruction takes its place.
@@ -26,6 +30,7 @@ def history(rows: Sequence[Mapping[str, float | None]], path: str | Path) -> Pat
         rows: One mapping per epoch with `epoch`, `objective`, `elbo` and perhaps `reconstruction`
             in nats per datum, and `kl_scale`; `None` where a quantity was not measured.
         path: Where to write.
+        objective: What the objective is, where it is not what the validation measures.
     """
 
     def column(name: str) -> np.ndarray:
@@ -38,7 +43,7 @@ def history(rows: Sequence[Mapping[str, float | None]], path: str | Path) -> Pat
     watched, label = "elbo", "validation ELBO"
     if not np.isfinite(column("elbo")).any():
         watched, label = "reconstruction", "validation reconstruction"
-    for name, text, color in (("objective", "training objective", "C1"), (watched, label, "C0")):
+    for name, text, color in (("objective", objective, "C1"), (watched, label, "C0")):
         values = column(name)
         known = np.isfinite(values)
         if known.any():

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.engine.capture import NotCapturable
 from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.blocks import check_seed
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.handlers import WholeBatch
@@ -74,6 +74,7 @@ class Trainer:
         stop_after: Pause after so many of them in all; a resumed run goes on as if it had not.
         batch_size: B, of all processes together; the last batch of an epoch is smaller where B
             does not divide N.
+        drop_last: Leave such a smaller batch out, another one in every epoch.
         optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`; each phase has
             one of its own.
         schedule, schedule_options: See :func:`~.optimizers.make_schedule`; likewise.
@@ -101,6 +102,7 @@ class Trainer:
     epochs: int = 100
     stop_after: int | None = None
     batch_size: int = 100
+    drop_last: bool = False
     optimizer: str = "adam"
     lr: float = 1e-3
     optimizer_options: dict[str, Any] = field(default_factory=dict)
@@ -127,6 +129,16 @@ class Trainer:
             raise UsageError(
                 f"--batch-size is {self.batch_size} for {self.group.size} processes, which share "
                 "every batch; raise it, or start fewer processes"
+            )
+        n, rest = len(self.train), len(self.train) % self.batch_size
+        self._seen = n - rest if self.drop_last else n
+        r"""How many data an epoch visits."""
+        self._last = 0 if self.drop_last else rest
+        r"""The length of a smaller batch at the end of an epoch."""
+        if not self._seen:
+            raise UsageError(
+                f"--drop-last with --batch-size {self.batch_size} leaves nothing of {n} training "
+                "data; take a smaller batch"
             )
         if self.compile not in ("auto", "on", "off"):
             raise UsageError(f"--compile is {self.compile!r}; it must be auto, on or off")
@@ -183,22 +195,32 @@ class Trainer:
     def try_objective(self) -> None:
         r"""Evaluate every loss once on a few data, changing nothing, to fail before any work."""
         device = self.train.images.device
-        few = torch.arange(min(len(self.train), self.batch_size, 5), device=device)
         held = [*self.pair.tensors().values(), *self._algorithm.state.values()]
         before = [value.detach().clone() for value in held]
+        sizes = [min(len(self.train), self.batch_size, 5)]
+        if 0 < self._last < sizes[0]:
+            sizes.append(self._last)
         with self.pair.active(), WholeBatch(), untouched(self.python, [device]):
-            try:
-                given = self._begin(few)
-                for learner in self._learners:
-                    learner.step.rehearse()
-                    learner.step(few, *given)
-            except (NotImplementedError, ValueError, RuntimeError) as error:
-                if isinstance(error, UsageError):
-                    raise
-                raise UsageError(
-                    f"{self._algorithm.title} cannot train {self.pair.name}: "
-                    f"{' '.join(str(error).split())[:300]}"
-                ) from error
+            for size in sizes:
+                few = torch.arange(size, device=device)
+                try:
+                    given = self._begin(few)
+                    for learner in self._learners:
+                        learner.step.rehearse()
+                        learner.step(few, *given)
+                except (NotImplementedError, ValueError, RuntimeError) as error:
+                    if isinstance(error, UsageError):
+                        raise
+                    hint = ""
+                    if size == self._last:
+                        hint = (
+                            f"; the last batch of an epoch has {size} of {len(self.train)} data: "
+                            "add --drop-last, or take another --batch-size"
+                        )
+                    raise UsageError(
+                        f"{self._algorithm.title} cannot train {self.pair.name}: "
+                        f"{one_line(error)}{hint}"
+                    ) from error
         for parameter in self.pair.trainable().values():
             parameter.grad = None
         with torch.no_grad():
@@ -250,7 +272,7 @@ class Trainer:
         """
         from tqdm import tqdm
 
-        steps = math.ceil(len(self.train) / self.batch_size)
+        steps = math.ceil(self._seen / self.batch_size)
         self.pair.train()
         self.group.align([*self.pair.tensors().values(), *self._algorithm.state.values()])
         bar = tqdm(
@@ -360,7 +382,8 @@ class Trainer:
         began, first_step = time.perf_counter(), self.step
         scale = self._beta * kl_scale(self.epoch, self.kl_warm_up)
         self._thaw(bar)
-        index = order(len(self.train), self.seed, self.epoch).to(self.train.images.device)
+        index = order(len(self.train), self.seed, self.epoch)[: self._seen]
+        index = index.to(self.train.images.device)
         for learner in self._learners:
             learner.step.kl_scale = scale
         for chosen in index.split(self.batch_size)[self.step :]:
@@ -373,7 +396,7 @@ class Trainer:
             except UsageError:
                 raise
             except (ValueError, RuntimeError, IndexError, TypeError) as error:
-                said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                said = f"{type(error).__name__}: {one_line(error)}"
                 raise UsageError(
                     f"{self.pair.name} failed on a batch of {len(chosen)} in epoch "
                     f"{self.epoch + 1}: {said}"

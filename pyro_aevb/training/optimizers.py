@@ -1,7 +1,9 @@
 r"""Optimizers and learning-rate schedules of torch, by name."""
 
 import difflib
+import inspect
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -147,9 +149,28 @@ def make_schedule(
             "torch.optim.lr_scheduler such as ExponentialLR"
         )
     try:
-        return found(optimizer, **options)
+        schedule = found(optimizer, **options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"--schedule-options for {name}: {error}") from error
+    try:
+        _rehearse(found, optimizer, options, epochs)
+    except ValueError as error:
+        raise UsageError(
+            f"--schedule {name} cannot take a step at the end of each of {epochs} epochs: {error}"
+        ) from error
+    return schedule
+
+
+def _rehearse(kind: Any, optimizer: Optimizer, options: Mapping[str, Any], epochs: int) -> None:
+    r"""Take all steps of a run on an optimizer of the same kind that trains nothing."""
+    make: Any = type(optimizer)
+    takes = inspect.signature(make).parameters
+    defaults = {name: value for name, value in optimizer.defaults.items() if name in takes}
+    schedule = kind(make([torch.zeros(1, requires_grad=True)], **defaults), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch expects the optimizer to step, too
+        for _ in range(epochs):
+            schedule.step(*([0.0] if kind is lr_scheduler.ReduceLROnPlateau else []))
 
 
 def follow(schedule: lr_scheduler.LRScheduler, optimizer: Optimizer) -> None:
