@@ -92,13 +92,16 @@ class Step:
             few = self.data.take(index)
             self._forget_gradients()
             self._draws = Draws(lambda x: self._evaluate(x, index[: len(x)]), few, self.pair.name)
+            moved = [
+                not torch.equal(tensor, was) for tensor, was in zip(tensors, before, strict=True)
+            ]
         self._reached = [p for p in self.parameters.values() if p.grad is not None]
-        self._averages = []
+        self._averages = [
+            t for t, m in zip(tensors, moved, strict=True) if m and t.is_floating_point()
+        ]
         with torch.no_grad():
-            for tensor, value in zip(tensors, before, strict=True):
-                if tensor.is_floating_point() and not torch.equal(tensor, value):
-                    self._averages.append(tensor)
-                tensor.copy_(value)
+            for tensor, was in zip(tensors, before, strict=True):
+                tensor.copy_(was)
 
     @property
     def compiled(self) -> bool:
