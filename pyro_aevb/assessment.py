@@ -269,7 +269,7 @@ def draw_figures(
         with drawn("history.png", undrawn):
             label = "training objective"
             if description.weights_undefined() is None:
-                label += ", less KL(q(w) || p(w)) / N"
+                label += ", minus KL(q(w) || p(w)) / N"
             plots.history(run.history, path / "history.png", label)
     x = prepared.test.take(_spread(len(prepared.test), prepared.data.test.labels))
     if description.no_simulation() is not None:

@@ -88,11 +88,12 @@ class _Walk:
         if hasattr(module, "_store"):
             return  # a pair itself, whose sources are looked at
         dot = f"{label}." if label else ""
-        yield _dictionary(dot, vars(module), without=MACHINERY)
+        own = not of_library(type(module).__module__)
+        yield _dictionary(dot, vars(module), private=own)
         kept, loose = module._buffers, module._non_persistent_buffers_set
         yield _dictionary(dot + BUFFERS, kept, set(kept) - loose)
         yield _dictionary(f"{dot}buffers.", kept, loose)
-        if not of_library(type(module).__module__):
+        if own:
             yield from self._class(type(module))
         attributes = {k: v for k, v in vars(module).items() if k not in MACHINERY}
         for name, value in (attributes | module._modules).items():
@@ -179,14 +180,19 @@ def _nothing(*_: Any) -> None:
 def _dictionary(
     label: str,
     values: dict[str, Any],
-    names: "set[str] | None" = None,
-    without: "set[str] | None" = None,
+    names: Collection[str] | None = None,
+    private: bool = True,
 ) -> Owner:
+    r"""What a dictionary keeps by some names, or all but Python's and the machinery's.
+
+    A library keeps caches of its own by names that are `private`.
+    """
+
     def takes(name: str) -> bool:
         if names is not None:
             return name in names
-        hidden = name.startswith(("__", "_pyro_")) or name in (without or ())
-        return name.isidentifier() and not hidden
+        hidden = name.startswith(("__", "_pyro_")) or name in MACHINERY
+        return name.isidentifier() and not hidden and (private or name[:1] != "_")
 
     return Owner(
         label,

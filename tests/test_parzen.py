@@ -3,11 +3,14 @@
 import math
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from linear_gaussian import PPCA, batches, ready
+from linear_gaussian import PPCA, batches, matrix, ready
 from sklearn.neighbors import KernelDensity
+from torch import nn
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import parzen as module
@@ -81,3 +84,37 @@ def test_what_has_no_prior_cannot_be_sampled():
     pair = ready(Autoencoder((5,), latent_dim=2, hidden=[4]), x)
     with pytest.raises(UsageError, match="cannot generate"):
         parzen(pair, batches(x), batches(x), 10)
+
+
+class Levels(nn.Module):
+    """Three levels for each of four components, by their index or one-hot."""
+
+    def __init__(self, family):
+        super().__init__()
+        self.family, self.logits = family, nn.Parameter(matrix(2, 12, seed=8))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            h = (z @ self.logits).view(-1, 4, 3)
+            pyro.sample("x", self.family(logits=h).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.flatten(1)[:, :2], 0.1).to_event(1))
+
+
+def test_a_likelihood_without_a_mean_has_no_window(monkeypatch):
+    levels = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (40, 4)))
+    x, hot = levels.double(), nn.functional.one_hot(levels, 3).double()
+    drawn, real = [], module.generate
+    monkeypatch.setattr(module, "generate", lambda *a: drawn.append(real(*a)) or drawn[-1])
+    metric, values = parzen(
+        ready(Levels(dist.OneHotCategorical), hot), batches(hot), batches(hot), 50
+    )
+    means = drawn[-1]
+    torch.testing.assert_close(means.sum(-1), torch.ones(50, 4).double())
+    window = KernelDensity(bandwidth=metric["bandwidth"]).fit(means.flatten(1))
+    np.testing.assert_allclose(values, window.score_samples(hot.flatten(1)), rtol=1e-8)
+    with pytest.raises(UsageError, match="a likelihood of Categorical has none"):
+        parzen(ready(Levels(dist.Categorical), x), batches(x), batches(x), 50)

@@ -29,11 +29,12 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.blocks import seeded
 from pyro_aevb.estimators.quantities import Metric, measured
 from pyro_aevb.estimators.streaming import LogWeights
 from pyro_aevb.pairs import Pair
-from pyro_aevb.predict import generate
+from pyro_aevb.predict import generate, shown_by
 
 BLOCK = 500
 r"""Samples that are decoded together, under one draw of the weights."""
@@ -65,10 +66,17 @@ def parzen(
         The metric, with the ``bandwidth``, and the per-datum values, ``(N,)``.
 
     Raises:
-        UsageError: The prior is masked out, so there is nothing to draw from.
+        UsageError: The prior is masked out, so there is nothing to draw from; or the likelihood
+            has no mean to put a kernel on.
     """
     x, y = (batches.take(torch.arange(len(batches))).flatten(1) for batches in (valid, test))
     like = valid.take(torch.zeros(1, dtype=torch.int64))
+    if shown_by(pair, like) != "mean":
+        assert pair.description is not None
+        raise UsageError(
+            f"{pair.name}: parzen is a density around means of the data, and a likelihood of "
+            f"{pair.description.likelihood} has none"
+        )
 
     def samples() -> Iterator[Tensor]:
         for start in range(0, num_kernels, BLOCK):
