@@ -5,6 +5,7 @@ A library's objects and functions are passed through where they hold the user's,
 
 import functools
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ MACHINERY = set(vars(nn.Module()))
 r"""Attributes that every module has, which are not the user's."""
 BUFFERS = "_buffers."
 r"""Of these it matters here to which tensor a name is bound; checkpoints hold them already."""
+
+NAMESPACES = (SimpleNamespace, Namespace)
 
 
 @dataclass
@@ -102,15 +105,17 @@ class _Walk:
 
     def _object(self, label: str, value: Any) -> Iterator[Owner]:
         home = type(value).__module__
-        ours = home.startswith("pyro_aevb.")
-        own = isinstance(value, SimpleNamespace) or not of_library(home)
-        if not hasattr(value, "__dict__") or not (own or ours):
+        own = isinstance(value, NAMESPACES) or not of_library(home)
+        if not own and not home.startswith("pyro_aevb."):
             return
         dot = f"{label}." if label else ""
+        slots = {name for one in type(value).__mro__ for name in _slots(one)}
         if own:
-            yield _dictionary(dot, vars(value))
+            yield _dictionary(dot, getattr(value, "__dict__", {}))
+            yield _attributes(dot, value, slots)
             yield from self._class(type(value))
-        for name, entry in list(vars(value).items()):
+        held = {**getattr(value, "__dict__", {}), **_some(value, slots)}
+        for name, entry in held.items():
             yield from self.visit(dot + name, entry)
 
     def _class(self, kind: type) -> Iterator[Owner]:
@@ -119,9 +124,7 @@ class _Walk:
                 continue
             self.seen[id(one)] = one
             names = {n for n, v in vars(one).items() if _is_value(v) and n[:1] != "_"}
-            set_, remove = functools.partial(setattr, one), functools.partial(delattr, one)
-            values = functools.partial(_some, vars(one), names)
-            yield Owner(f"{one.__qualname__}.", values, set_, remove, names.__contains__)
+            yield _attributes(f"{one.__qualname__}.", one, names)
             for name, value in list(vars(one).items()):
                 if not name.startswith("__") or name == "__call__":
                     yield from self.visit(f"{one.__qualname__}.{name}", value)
@@ -169,8 +172,24 @@ class _Walk:
             yield from self.visit(name, value)
 
 
-def _some(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in names}
+def _attributes(label: str, value: Any, names: Collection[str]) -> Owner:
+    set_ = functools.partial(object.__setattr__, value)
+    remove = functools.partial(object.__delattr__, value)
+    if isinstance(value, type):
+        set_, remove = functools.partial(setattr, value), functools.partial(delattr, value)
+    return Owner(label, lambda: _some(value, names), set_, remove, names.__contains__)
+
+
+def _some(value: Any, names: Collection[str]) -> dict[str, Any]:
+    if isinstance(value, type):  # what it has of its own
+        return {name: held for name, held in vars(value).items() if name in names}
+    return {name: getattr(value, name) for name in sorted(names) if hasattr(value, name)}
+
+
+def _slots(kind: type) -> list[str]:
+    slots = vars(kind).get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
+    return [name for name in names if name[:2] != "__"]
 
 
 def _nothing(*_: Any) -> None:

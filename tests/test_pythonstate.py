@@ -193,7 +193,9 @@ class Helped(Outside):
 
 
 class Annealing:
-    """An object that is called."""
+    """An object that is called, and has no dictionary."""
+
+    __slots__ = ("calls",)
 
     def __init__(self):
         self.calls = 0
