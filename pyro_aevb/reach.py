@@ -6,7 +6,7 @@ A library's objects and functions are passed through where they hold the user's,
 import functools
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -111,8 +111,9 @@ class _Walk:
         dot = f"{label}." if label else ""
         slots = {name for one in type(value).__mro__ for name in _slots(one)}
         if own:
-            yield _dictionary(dot, getattr(value, "__dict__", {}))
             yield _attributes(dot, value, slots)
+            if hasattr(value, "__dict__"):
+                yield _dictionary(dot, vars(value))
             yield from self._class(type(value))
         held = {**getattr(value, "__dict__", {}), **_some(value, slots)}
         for name, entry in held.items():
