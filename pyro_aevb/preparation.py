@@ -129,9 +129,9 @@ def restore(
         settings.get("binarize"),
         device,
     )
-    best = state["best"].get("tensors") if settings.get("patience") else None
-    prepared.pair.load_tensors(best or state["tensors"], str(run.checkpoint))
-    prepared.pair.python.load(state.get("python", {}), prepared.train.images.device)
+    best = state["best"] if settings.get("patience") and "tensors" in state["best"] else state
+    prepared.pair.load_tensors(best["tensors"], str(run.checkpoint))
+    prepared.pair.python.load(best.get("python", {}), prepared.train.images.device)
     prepared.pair.eval()
     notes = state.get("notes", [])
     if state.get("source") != prepared.pair.source:

@@ -1,6 +1,7 @@
 """Linear-Gaussian pairs in double precision, and their closed forms by other means."""
 
 import math
+import threading
 
 import numpy as np
 import pyro
@@ -47,13 +48,11 @@ def marginal(weight, mu, noise):
     return multivariate_normal(np.asarray(mu), covariance)
 
 
-class Log:
-    """What was called, kept where it is no state of the pair."""
-
-    __slots__ = ("items",)
-
-    def __init__(self):
-        self.items = []
+def log():
+    """Where calls are kept beside the state of a pair: in what a library keeps."""
+    made = threading.local()
+    made.items = []
+    return made
 
 
 class PPCA(nn.Module):
@@ -72,7 +71,7 @@ class PPCA(nn.Module):
         self.A = nn.Parameter(0.8 * gain + 0.03)
         self.c = nn.Parameter(0.1 - gain @ self.mu.detach())
         self.log_s = nn.Parameter(0.5 * covariance.diagonal().log() + 0.2)
-        self.z, self.rows = None, Log()
+        self.z, self.rows = None, log()
 
     def plate(self, x):
         if self.num_data is None:

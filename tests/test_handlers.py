@@ -224,6 +224,25 @@ def test_weights_behind_an_autoguide_take_their_mean_too():
     torch.testing.assert_close(decode(pair, {"z": z}, x), (z @ mean.T + source.lin.bias).detach())
 
 
+def test_weights_that_are_not_given_follow_from_those_that_are():
+    class Chain(torch.nn.Module):
+        def model(self, x):
+            w = pyro.sample("w", dist.Normal(0.0, 1.0))
+            v = pyro.sample("v", dist.Normal(w, 1.0))
+            with pyro.plate("data", 9, subsample_size=len(x)):
+                pyro.sample("x", dist.Normal(x.new_zeros(x.shape) + v, 1.0).to_event(1), obs=x)
+
+        def guide(self, x):
+            w = pyro.sample("w", dist.Normal(0.3, 0.1))
+            pyro.sample("v", dist.Normal(0.5 * w, 0.1))
+
+    x = matrix(5, 3).float()
+    pair = ready(Chain(), x)
+    assert decode(pair, {}, x).unique().tolist() == pytest.approx([0.15])
+    assert decode(pair, {"w": torch.tensor(2.0)}, x).unique().tolist() == [1.0]
+    assert decode(pair, {"v": torch.tensor(2.0)}, x).unique().tolist() == [2.0]
+
+
 def test_a_pair_is_used_in_evaluation_mode_whatever_mode_it_is_in():
     class Normed(PPCA):
         def __init__(self):

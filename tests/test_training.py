@@ -255,6 +255,23 @@ def test_a_last_batch_that_fails_is_said_before_the_first_step():
     trainer(Normed(), binarize="fixed", epochs=1, batch_size=10).try_objective()
 
 
+def test_a_last_batch_without_a_number_is_said_before_the_first_step():
+    """A standard deviation over the batch, by which training alone scales, is NaN for one datum."""
+
+    class Scaled(Module):
+        def guide(self, x):
+            super().guide(x / x.std(0) if self.training else x)
+
+    run = trainer(Scaled(), binarize="fixed", epochs=1, batch_size=12)
+    run.pair.eval()  # trying the loss is training, whatever mode the pair comes in
+    with pytest.raises(UsageError, match="its loss is not finite; the last batch .* has 1 of 37"):
+        run.try_objective()
+    assert not run.pair.training
+    run = trainer(Scaled(), binarize="fixed", epochs=1, batch_size=12, drop_last=True)
+    run.try_objective()
+    assert math.isfinite(run.run()[0]["objective"])
+
+
 def test_a_schedule_that_is_too_short_is_said_before_the_first_step():
     def rates(steps):
         options = {"max_lr": 0.3, "total_steps": steps, "cycle_momentum": False}
@@ -271,6 +288,12 @@ def test_a_schedule_that_is_too_short_is_said_before_the_first_step():
     assert rates(9) == pytest.approx(expected)
     with pytest.raises(UsageError, match="OneCycleLR cannot take a step .* of 6 epochs: .* 4"):
         rates(4)
+    table = [1.0, 0.5, 0.2]  # a function of one's own, that looks rates up
+    settings = {"schedule": "LambdaLR", "schedule_options": {"lr_lambda": table.__getitem__}}
+    listed = trainer(Location(), epochs=2, lr=0.3, optimizer="sgd", **settings).run()
+    assert [row["learning_rate"] for row in listed] == pytest.approx([0.3, 0.15])
+    with pytest.raises(UsageError, match="LambdaLR .* each of 3 epochs: list index out of range"):
+        trainer(Location(), epochs=3, **settings)
 
 
 def test_a_run_made_longer_follows_the_longer_schedule(tmp_path):
