@@ -256,11 +256,23 @@ def test_a_last_batch_that_fails_is_said_before_the_first_step():
 
 
 def test_a_last_batch_without_a_number_is_said_before_the_first_step():
-    """A standard deviation over the batch, by which training alone scales, is NaN for one datum."""
+    """A variance over the batch, by which training alone scales, is 0/0 for one datum."""
 
     class Scaled(Module):
         def guide(self, x):
-            super().guide(x / x.std(0) if self.training else x)
+            spread = ((x - x.mean(0)) ** 2).sum(0) / (len(x) - 1)
+            with pyro.plate("data", len(x)):
+                loc, scale = self.encoder(x).chunk(2, -1)
+                loc = loc * (1 + spread.sum()) if self.training else loc
+                q = dist.Normal(loc, scale.exp(), validate_args=False)
+                pyro.sample("z", q.to_event(1))
+
+        def model(self, x):
+            with pyro.plate("data", len(x)):
+                p = dist.Normal(x.new_zeros(len(x), 2), 1, validate_args=False)
+                z = pyro.sample("z", p.to_event(1))
+                q = dist.Bernoulli(logits=self.decoder(z), validate_args=False)
+                pyro.sample("x", q.to_event(1), obs=x)
 
     run = trainer(Scaled(), binarize="fixed", epochs=1, batch_size=12)
     run.pair.eval()  # trying the loss is training, whatever mode the pair comes in
