@@ -87,7 +87,10 @@ class Pair(nn.Module):
     @property
     def python(self) -> PythonState:
         r"""What the pair's code keeps in Python beside its parameters."""
-        return PythonState(self.sources, self._origin[0], self._callables)
+        origin = () if isinstance(self._origin[0], tuple) else (("", self._origin[0]),)
+        return PythonState(
+            (*self.sources.items(), *origin, *zip(("model", "guide"), self._callables, strict=True))
+        )
 
     def attribute(self, name: str) -> Any:
         r"""An attribute of the object or file that the pair was made of; None where there is none.

@@ -71,7 +71,7 @@ def prepare(
     loaded = load_pair(pair, pair_parameters, dataset).move(chosen)
     train = Batches(dataset.train, way, chosen)
     scored = evaluation_binarization(way)
-    description = inspect(loaded, train.take(torch.arange(min(5, len(train)))))
+    description = inspect(loaded, train.take(_telling(train)))
     _check_fit(loaded, description, dataset, way)
     consent.remember("pair", pair)
     return Prepared(
@@ -129,15 +129,24 @@ def restore(
         settings.get("binarize"),
         device,
     )
-    best = state["best"].get("tensors") if settings.get("patience") else None
-    prepared.pair.load_tensors(best or state["tensors"], str(run.checkpoint))
-    prepared.pair.python.load(state.get("python", {}), prepared.train.images.device)
+    best = state["best"] if settings.get("patience") and "tensors" in state["best"] else state
+    prepared.pair.load_tensors(best["tensors"], str(run.checkpoint))
+    prepared.pair.python.load(best.get("python", {}), prepared.train.images.device)
     prepared.pair.eval()
     notes = state.get("notes", [])
     if state.get("source") != prepared.pair.source:
         changed = "warning: the pair's source has changed since it was trained; this scores the new"
         notes = [f"{changed} one", *notes]
     return replace(prepared, notes=tuple(notes))
+
+
+def _telling(train: Batches) -> torch.Tensor:
+    r"""The positions of the data that a pair is checked on: five, the largest and the least value
+    that it will meet among them, so that one outside a likelihood's support is found."""
+    flat = train.images.flatten(1)
+    extremes = {int(flat.amax(1).argmax()), int(flat.amin(1).argmin())}
+    others = [n for n in range(min(5, len(train))) if n not in extremes][: 5 - len(extremes)]
+    return torch.tensor(sorted(extremes | set(others)))
 
 
 def choose_device(device: str) -> torch.device:

@@ -1,6 +1,7 @@
 """Linear-Gaussian pairs in double precision, and their closed forms by other means."""
 
 import math
+import threading
 
 import numpy as np
 import pyro
@@ -47,6 +48,13 @@ def marginal(weight, mu, noise):
     return multivariate_normal(np.asarray(mu), covariance)
 
 
+def log():
+    """Where calls are kept beside the state of a pair: in what a library keeps."""
+    made = threading.local()
+    made.items = []
+    return made
+
+
 class PPCA(nn.Module):
     """x ~ N(W z + mu, noise^2), z ~ N(0, I): probabilistic PCA.
 
@@ -63,7 +71,7 @@ class PPCA(nn.Module):
         self.A = nn.Parameter(0.8 * gain + 0.03)
         self.c = nn.Parameter(0.1 - gain @ self.mu.detach())
         self.log_s = nn.Parameter(0.5 * covariance.diagonal().log() + 0.2)
-        self.z, self.rows = None, []
+        self.z, self.rows = None, log()
 
     def plate(self, x):
         if self.num_data is None:
@@ -71,7 +79,7 @@ class PPCA(nn.Module):
         return pyro.plate("data", size=self.num_data, subsample_size=len(x))
 
     def model(self, x):
-        self.rows.append(len(x))
+        self.rows.items.append(len(x))
         with self.plate(x):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.W.shape[1]), 1.0).to_event(1))
             self.z = z

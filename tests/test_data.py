@@ -437,6 +437,27 @@ def test_what_a_likelihood_does_not_support_names_it_and_a_remedy_that_fits() ->
         assert never not in str(error.value)
 
 
+def test_one_token_outside_the_support_is_found_wherever_it_stands() -> None:
+    tokens = torch.randint(0, 5, (200, 3), generator=torch.Generator().manual_seed(0)).float()
+    logits = torch.arange(5.0)
+
+    def model(x: torch.Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            every = dist.Categorical(logits=logits).expand(x.shape).to_event(1)
+            pyro.sample("x", every, obs=x)
+
+    def prepared(images: torch.Tensor) -> Any:
+        split = Split(images, None, 1)
+        return prepare((model, lambda x: None), DataSet("t", split, split, split, "", "none"))
+
+    found = score(prepared(tokens).pair, Batches(Split(tokens, None, 1), "none"), 1)
+    expected = logits.log_softmax(0)[tokens.long()].sum(1)
+    np.testing.assert_allclose(found.reconstruction[0], expected, rtol=1e-5)
+    tokens[117, 1] = 6
+    with pytest.raises(UsageError, match="from 0 to 6, is outside the support of Categorical"):
+        prepared(tokens)
+
+
 # Folders and names of arrays
 
 

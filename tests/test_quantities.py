@@ -61,9 +61,9 @@ def test_the_budget_bounds_the_rows_that_the_model_sees():
     x = source.data(100)
     pair, largest = ready(source, x), []
     for memory in (20_000, 200_000):
-        source.rows.clear()
+        source.rows.items.clear()
         score(pair, batches(x), 500, memory=memory)
-        largest.append(max(source.rows[:-1]))
+        largest.append(max(source.rows.items[:-1]))
         # z and x in float64 are the least a row takes.
         assert largest[-1] * (2 + 4) * 8 <= max(memory, 100 * 48)
     assert largest[1] > largest[0]

@@ -254,7 +254,7 @@ def fake(study: Study, out: Path, values: dict[tuple[str, str], list[float | Non
             record.looks = {str(cell.looks[-1]): {"test": found}}
             record.write(cell, out)
             run = Run(out / cell.path)
-            run.write_settings({})
+            run.write_settings({"pair": "VAE", "data": "digits"})
             run.write_results(found)
             epochs = range(1, cell.looks[-1] + 1)
             rates = ({"epoch": e, "elbo": -5.0 + e, "images_per_second": 100 / e} for e in epochs)

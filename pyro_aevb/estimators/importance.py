@@ -34,7 +34,7 @@ from pyro_aevb.estimators.terms import Terms, model_terms, weight_draw
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
 from pyro_aevb.predict import latents
-from pyro_aevb.pythonstate import untouched
+from pyro_aevb.pythonstate import Reading, changed, rebound, untouched
 
 DRAW_BLOCK = 1 << 22
 r"""About how many numbers are drawn at once."""
@@ -158,6 +158,7 @@ class Scorer:
         self.compile, self.say, self.calls = compile, say, calls
         self.corruption = corruption
         self._plans: dict[int, _Plan] = {}
+        self._python: Reading = {}
 
     @torch.no_grad()
     def __call__(
@@ -178,6 +179,7 @@ class Scorer:
                 leaves the data clean.
         """
         chosen = numbered(len(batches)) if blocks is None else blocks
+        self._drop_stale()
         training = self.pair.training
         self.pair.eval()
         try:
@@ -211,6 +213,14 @@ class Scorer:
             codes=means,
             **values,
         )
+
+    def _drop_stale(self) -> None:
+        r"""Capture anew where Python values, which graphs hold, have changed since."""
+        now = self.pair.python.read()
+        if self._plans and (changed(self._python, now) or rebound(self._python, now)):
+            self._plans.clear()
+            self.calls = 1  # as they may have at each
+        self._python = now
 
     def _weight_draw(
         self,

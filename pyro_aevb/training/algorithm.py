@@ -100,6 +100,9 @@ class Algorithm:
             fallback: Told why something has to run eagerly.
         """
 
+    def forget(self) -> None:
+        r"""Run eagerly again what :meth:`compile` compiled."""
+
     @property
     def once(self) -> bool:
         r"""Whether each batch is looked at once, so that the step may make it too."""
@@ -137,7 +140,7 @@ def reached(
             pair.active(),
             WholeBatch(),
             pyro.validation_enabled(False),
-            untouched(pair.python, [device]),
+            untouched(pair.python.beside(loss), [device]),
         ):
             value = loss(data.take(index), index)
     finally:

@@ -26,7 +26,7 @@ from pyro_aevb.estimators.blocks import check_seed
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.pairs import Pair
-from pyro_aevb.pythonstate import Kept, untouched
+from pyro_aevb.pythonstate import Reading, changed, rebound, untouched
 from pyro_aevb.training.algorithm import Algorithm, Phase
 from pyro_aevb.training.checkpoint import (
     load_checkpoint,
@@ -171,10 +171,13 @@ class Trainer:
         if self.compile == "off":
             self._scorer.compile = "off"
         self._learners = [self._learner(p) for p in self._algorithm.phases if p.parameters]
-        self._python = self.pair.python.read()
-        r"""The pair's Python values as it was made."""
-        self._frozen: dict[str, Kept] = {}
-        r"""As they were when a step was compiled, which repeats what followed from them."""
+        self.python = self.pair.python.beside(self._algorithm)
+        self._made = self.python.read()
+        r"""The Python values as the pair was made."""
+        self._left: Reading = {}
+        r"""As the last epoch left them."""
+        self._held: set[str] = set()
+        r"""Names that the checkpoint had which was resumed."""
         self.notes: list[str] = []
         r"""What a reader of the results should know."""
 
@@ -197,7 +200,7 @@ class Trainer:
         sizes = [min(len(self.train), self.batch_size, 5)]
         if 0 < self._last < sizes[0]:
             sizes.append(self._last)
-        with self.pair.active(), WholeBatch(), untouched(self.pair.python, [device]):
+        with self.pair.active(), WholeBatch(), untouched(self.python, [device]):
             for size in sizes:
                 few = torch.arange(size, device=device)
                 try:
@@ -229,7 +232,9 @@ class Trainer:
         assert self.checkpoint is not None
         path = self.checkpoint
         state = self.group.agree(lambda: load_checkpoint(path))
-        self.pair.load_tensors(state["tensors"], str(self.checkpoint))
+        self._held = set(state.get("python", {}))
+        if gone := self._load(state, str(self.checkpoint)):
+            self._note_lost(gone)
         algorithm, name = self._algorithm, state.get("algorithm", "svi")
         if name != algorithm.name:
             raise UsageError(
@@ -254,7 +259,6 @@ class Trainer:
         self.history, self.best = state["history"], state["best"]
         self.epoch, self.step = state["epoch"], state["step"]
         self.losses = list(state["losses"].to(self.train.images.device))
-        self.pair.python.load(state.get("python", {}), self.train.images.device)
         if self.compile == "auto":
             self.compiled = state["compiled"]
         restore_random_state(state["random"])
@@ -291,18 +295,15 @@ class Trainer:
             while self.epoch < last and not self._out_of_patience():
                 self._run_epoch(bar, stop)
         if self.patience and "tensors" in self.best:
-            self.pair.load_tensors(self.best["tensors"], "the best epoch")
+            self._load(self.best, "the best epoch")
         self.pair.eval()
         return self.history
 
     def save(self) -> None:
         r"""Write the checkpoint."""
-        python, lost = self.pair.python.saved(self._python)
+        python, lost = self.python.saved(self._made, self._held)
         if lost:
-            self.notes = [
-                f"note: runs of {self.pair.name} may not resume exactly: {', '.join(lost)} change "
-                "in training, and are no numbers, names, lists or tensors that a checkpoint holds"
-            ]
+            self._note_lost(lost)
         if self.checkpoint is None or self.group.rank:
             return
         save_checkpoint(
@@ -334,7 +335,7 @@ class Trainer:
         index = order(len(self.train), self.seed, 0)[: self.batch_size]
         index = index.to(self.train.images.device)
         bar.set_postfix_str("compiling the step")
-        with untouched(self.pair.python, [index.device]):
+        with untouched(self.python, [index.device]):
             given = () if self._algorithm.once else (self.train.take(index),)
         try:
             for learner in self._learners:
@@ -351,7 +352,6 @@ class Trainer:
             if self.show:
                 bar.write(f"{self.pair.name} trains eagerly: {reason}")
             return
-        self._frozen = self.pair.python.read()
         self._algorithm.compile(lambda reason: bar.write(reason) if self.show else None)
         for learner in self._learners:
             if self.group.size == 1 and graphable(learner.optimizer):
@@ -434,28 +434,48 @@ class Trainer:
         self.epoch, self.step, self.losses = self.epoch + 1, 0, []
         if self.patience and value > self.best["value"]:
             tensors = {k: v.clone() for k, v in _detached(self.pair.tensors()).items()}
-            self.best = {"value": value, "epoch": self.epoch, "tensors": tensors}
+            python, _ = self.python.saved(self._made, self._held)
+            best = {"value": value, "epoch": self.epoch, "tensors": tensors, "python": python}
+            self.best = best
         bar.set_postfix_str(
             f"epoch {self.epoch}, validation {name} {value:.2f} nats/datum, {rate:,.0f} images/s"
         )
         self.save()
+        self._left = self.python.read() if self._is_compiled() else {}
         if self.on_epoch is not None:
             self.on_epoch(self.history)
 
     def _thaw(self, bar: Any) -> None:
-        r"""Run eagerly from now on if a value has changed that compiled steps have as it was."""
-        if not self._frozen:
+        r"""Run eagerly from now on if a value was changed between epochs.
+
+        Compiled steps repeat what followed from it as it was; steps themselves change none.
+        """
+        if not self._left or not self._is_compiled():
             return
-        now = self.pair.python.read()
-        for name, kept in self._frozen.items():
-            if kept.kind == "plain" and name in now and not kept.same(now[name]):
-                self._frozen, self.compiled = {}, False
-                for learner in self._learners:
-                    learner.step.forget()
-                    learner.graph = None
-                if self.show:
-                    bar.write(f"{self.pair.name} trains eagerly: {name!r} has changed")
-                return
+        now = self.python.read()
+        if name := next(iter([*changed(self._left, now), *rebound(self._left, now)]), None):
+            self.compiled = False
+            for learner in self._learners:
+                learner.step.forget()
+                learner.graph = None
+            self._algorithm.forget()
+            if self.show:
+                bar.write(f"{self.pair.name} trains eagerly: {name!r} has changed")
+
+    def _load(self, state: Mapping[str, Any], origin: str) -> list[str]:
+        r"""Take over tensors and Python values; the names of values that have no place."""
+        self.python.put(self._made)
+        self.pair.load_tensors(state["tensors"], origin)
+        return self.python.load(state.get("python", {}), self.train.images.device)
+
+    def _note_lost(self, names: Sequence[str]) -> None:
+        if not self.notes:
+            self.notes = [
+                f"note: runs of {self.pair.name} do not resume exactly: no checkpoint holds "
+                f"{', '.join(map(repr, names))}, which its code keeps in Python"
+            ]
+            if self.show:
+                print(self.notes[0])
 
     @staticmethod
     def watched(row: Row) -> tuple[float, str]:
@@ -467,7 +487,8 @@ class Trainer:
 
     def _validate(self) -> Row:
         r"""The true ELBO, KL weight 1, on the validation data, with the same draws every epoch."""
-        scores = self._scorer(self.valid)
+        with untouched(self.python, [self.valid.images.device]):
+            scores = self._scorer(self.valid)
         return {
             "elbo": None if scores.elbo is None else float(scores.elbo.mean()),
             "reconstruction": float(scores.reconstruction.mean()),

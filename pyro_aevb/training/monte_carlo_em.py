@@ -132,11 +132,15 @@ class MonteCarloEM(Algorithm):
                 "note: Monte Carlo EM has not trained the guide, and elbo, log_likelihood and "
                 "whatever else rests on it are of a guide as it was made",
             )
-        self._evaluate = Replay(self._joint.evaluate, Way.EAGER, lambda reason: None)
+        self.forget()
 
     def compile(self, fallback: Callable[[str], None]) -> None:
         r"""Compile what a trajectory evaluates."""
         self._evaluate = Replay(self._joint.evaluate, Way.COMPILED, fallback, self.pair.python)
+
+    def forget(self) -> None:
+        r"""Evaluate eagerly."""
+        self._evaluate = Replay(self._joint.evaluate, Way.EAGER, lambda reason: None)
 
     def before(self, x: Tensor, index: Tensor) -> None:
         r"""Move the chains of a batch by one trajectory, and tune the step size."""
@@ -146,10 +150,12 @@ class MonteCarloEM(Algorithm):
         def at(q: Tensor) -> Point:
             return Point(q, *self._evaluate(x, q))
 
-        start = at(self.chains[index])
-        end, move = transition(at, start, self._both, self._step_size, self.leapfrog_steps)
+        try:
+            start = at(self.chains[index])
+            end, move = transition(at, start, self._both, self._step_size, self.leapfrog_steps)
+        finally:
+            self.pair.train(training)
         size, average = adapt(self._step_size, self._average, move.probability, self.target, LIMITS)
-        self.pair.train(training)
         self.chains[index] = end.q
         self._step_size.copy_(size)
         self._average.copy_(average)

@@ -13,7 +13,7 @@ from pyro_aevb.engine.inductor import compile_captured
 from pyro_aevb.errors import UsageError
 from pyro_aevb.handlers import ScaleSites
 from pyro_aevb.pairs import Pair
-from pyro_aevb.pythonstate import untouched
+from pyro_aevb.pythonstate import PythonState, untouched
 from pyro_aevb.training.algorithm import Phase
 from pyro_aevb.training.draws import Draws
 from pyro_aevb.training.parallel import Alone
@@ -60,6 +60,11 @@ class Step:
         self._scale = torch.ones((), device=self.data.images.device)
 
     @property
+    def python(self) -> PythonState:
+        r"""The Python values that the loss may follow."""
+        return self.pair.python.beside(self.phase.loss)
+
+    @property
     def kl_scale(self) -> float:
         return self._kl_scale
 
@@ -82,18 +87,21 @@ class Step:
         device = self.data.images.device
         tensors = list(self.pair.tensors().values())
         before = [tensor.detach().clone() for tensor in tensors]
-        with untouched(self.pair.python, [device]):
+        with untouched(self.python, [device]):
             index = torch.arange(3, device=device) % len(self.data)
             few = self.data.take(index)
             self._forget_gradients()
             self._draws = Draws(lambda x: self._evaluate(x, index[: len(x)]), few, self.pair.name)
+            moved = [
+                not torch.equal(tensor, was) for tensor, was in zip(tensors, before, strict=True)
+            ]
         self._reached = [p for p in self.parameters.values() if p.grad is not None]
-        self._averages = []
+        self._averages = [
+            t for t, m in zip(tensors, moved, strict=True) if m and t.is_floating_point()
+        ]
         with torch.no_grad():
-            for tensor, value in zip(tensors, before, strict=True):
-                if tensor.is_floating_point() and not torch.equal(tensor, value):
-                    self._averages.append(tensor)
-                tensor.copy_(value)
+            for tensor, was in zip(tensors, before, strict=True):
+                tensor.copy_(was)
 
     @property
     def compiled(self) -> bool:
@@ -144,7 +152,7 @@ class Step:
             example,
             (index.flip(0).roll(1) // 2, self._scale / 2, *(g.flip(0) for g in given)),
             [*self.pair.tensors().values()],
-            self.pair.python,
+            self.python,
         )
         self._compiled = compile_captured(captured, example, same_draws=not index.is_cuda)
         self._used = list(used.values())
