@@ -519,7 +519,7 @@ def test_what_stands_beside_splits_is_not_left_out_in_silence(
         ({"train": grey, "test": grey, "validated_val": grey}, "'validated_val', which is not kno"),
         ({"train": grey, "x_train": grey}, "train and x_train, which are the same thing"),
         ({"train": grey, "test": grey, "val_labels": grey}, "no data that these are the labels"),
-        ({"valid": grey, "test": grey}, "has the splits valid, test and no training data"),
+        ({"valid": grey, "test": grey}, "has valid and test data and no training data"),
         ({"train": grey, "test": grey, "y": grey}, "of one split of several; name it train_y"),
     ):
         np.savez(path, **arrays)

@@ -145,8 +145,8 @@ def channels_first(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
             anything else stays as it is, and so does what has 1 or 3 in place of H.
 
     Returns:
-        The images, contiguous, and what was done to them. Four channels of bytes, of which the
-        last is transparency, are laid over white.
+        The images, contiguous, and how they were read, where it is not plain. Four channels of
+        bytes that come last are colours and opacity, and are laid over white.
     """
     notes = []
     if array.ndim == 3:
@@ -159,6 +159,8 @@ def channels_first(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
                 array = over_white(array)
                 notes.append("transparency over white")
             array = array.transpose(0, 3, 1, 2)
+        else:
+            notes.append("channels first")
     return np.ascontiguousarray(array), notes
 
 
@@ -186,21 +188,23 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]
     r"""Read all images below a folder, in the order of their paths.
 
     Links are followed. Hidden files and folders are passed over, as other programs leave them
-    (``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``). Every page of a TIFF is an image. An image
-    lies the way up that its camera noted, and over white where it is transparent.
+    (``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``), and so are files of other kinds. Every page
+    of a TIFF is an image. An image lies the way up that its camera noted, and over white where it
+    is transparent.
 
     Arguments:
         folder: The folder; the names of its subfolders are the labels.
 
     Returns:
-        uint8 images, shape (N, H, W) if all are grey, else (N, H, W, 3); the label names,
+        uint8 images, shape (N, H, W) if all are grey, else (N, 3, H, W); the label names,
         shape (N,), or None where there are no subfolders; and what a reader should know.
 
     Raises:
-        UsageError: If there is no image, one cannot be read or is an animation, or their sizes
-            differ.
+        UsageError: If there is no image, one cannot be read or is an animation, one lies beside
+            subfolders of images, or their sizes differ.
     """
-    paths = sorted(p for p in _below(folder) if p.suffix.lower() in SUFFIXES)
+    files = list(files_below(folder))
+    paths = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise UsageError(f"{folder} holds no images (looked for {' '.join(sorted(SUFFIXES))})")
     images, names, notes = [], [], []
@@ -217,27 +221,41 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]
                     f"{other_w}x{other_h}; make them all one size"
                 )
     if any(image.ndim == 3 for image in images):
-        images = [i if i.ndim == 3 else np.repeat(i[..., None], 3, axis=2) for i in images]
-    labels = np.array(names) if len(set(names)) > 1 else None
-    return np.stack(images), labels, list(dict.fromkeys(notes))
+        images = [i.transpose(2, 0, 1) if i.ndim == 3 else np.stack([i] * 3) for i in images]
+    top = [path.name for path in paths if path.parent == folder]
+    if 0 < len(top) < len(paths):
+        raise UsageError(
+            f"{folder} holds images beside folders of images, whose names are labels;"
+            f" put {top[0]} into a folder too"
+        )
+    others = sorted({path.suffix.lower() or "without suffix" for path in files} - SUFFIXES)
+    if others:
+        notes.append(f"other files passed over ({' '.join(others[:5])})")
+    return np.stack(images), None if top else np.array(names), list(dict.fromkeys(notes))
 
 
 def is_hidden(name: str) -> bool:
     r"""Whether a file or folder is one that programs leave behind, and nobody looks at."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    r"""The files below a folder, and below those that links there lead to, each folder once."""
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
+def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    r"""The files below a folder that are not hidden, also through links.
+
+    Arguments:
+        folder: The folder.
+        above: Those that it lies in, by their true paths; a link back to one of them is no folder.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if is_hidden(path.name):
             continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        yield from (Path(place) / name for name in files if not is_hidden(name))
+        if path.is_dir():
+            yield from files_below(path, (*above, real))
+        else:
+            yield path
 
 
 def _read_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
@@ -245,7 +263,8 @@ def _read_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
     from PIL import Image, ImageSequence
 
     try:
-        with Image.open(path) as image:
+        # The file, not its name: what is named is mapped, which scrambles a TIFF that is turned.
+        with path.open("rb") as file, Image.open(file) as image:
             count = getattr(image, "n_frames", 1)
             if count > 1 and image.format in ("GIF", "WEBP", "PNG"):
                 raise UsageError(
@@ -257,9 +276,9 @@ def _read_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
             pages = [_read_page(path, page) for page in ImageSequence.Iterator(image)]
             notes = [note for _, notes in pages for note in notes]
             return [page for page, _ in pages], [*notes, "every page of a TIFF"]
-    except PermissionError:
+    except (UsageError, PermissionError):
         raise
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a parser of damaged bytes may raise anything
         raise damaged(path, "it cannot be read as an image") from error
 
 
@@ -271,9 +290,10 @@ def _read_page(path: Path, image: Any) -> tuple[np.ndarray, list[str]]:
             f"{path} has pixels of mode {image.mode}; only 8-bit grey and RGB are read"
         )
     grey, notes = image.mode in GREY_MODES, []
-    upright = ImageOps.exif_transpose(image)
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+    # asked before the pixels are read, as Pillow then turns a TIFF and forgets that it did
+    if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9):
         notes.append("turned as the camera noted")
+    upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data:
         rgba = np.asarray(upright.convert("RGBA"))
         if rgba[..., 3].min() < 255:

@@ -2,13 +2,14 @@ r"""The data set made of a user's own arrays or images."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_aevb.data.files import SUFFIXES, channels_first, is_hidden, read_arrays, read_folder
+from pyro_aevb.data.files import SUFFIXES, channels_first, files_below, read_arrays, read_folder
 from pyro_aevb.data.splits import SEED, DataSet, Split, assemble, partition, shuffled
 from pyro_aevb.errors import UsageError
 
@@ -42,7 +43,8 @@ def read(name: str) -> DataSet:
     Arrays are (N, D), (N, H, W), (N, C, H, W), or (N, H, W, C) where C is less than H and W.
     Integers of 8 bits without a sign (uint8) that are images are grey levels, of which 255 stands
     for 1, or binary data if none exceeds 1. All other integers, and floats, stay as they are.
-    What was done is said in the description.
+    What was done is said in the description. What stands beside splits and looks like data, splits
+    below the first level of a folder, and a set without training data are refused.
 
     Arguments:
         name: The path.
@@ -62,43 +64,59 @@ def read(name: str) -> DataSet:
         raise UsageError(f"{path} is neither an .npy or .npz file nor a folder of images")
     labels = {key.removesuffix("_labels"): x for key, x in arrays.items() if key.endswith("labels")}
     found = {key: x for key, x in arrays.items() if not key.endswith("labels")}
-    if len(found) > 1 and TRAIN not in found:
-        raise UsageError(f"{path} has the splits {', '.join(found)} and no training data")
+    if TRAIN not in found and "images" not in found:
+        raise UsageError(f"{path} has {' and '.join(found)} data and no training data")
     for key, array in found.items():
         found[key], said = channels_first(_numbers(f"{path} [{key}]", array))
         notes += said
     data, scale, levels = _stored(path, found)
     labels = {key if key in data else next(iter(data)): x for key, x in labels.items()}
-    classes = _classes(path, labels, data)
+    classes, named = _classes(path, labels, data)
     splits = {key: Split(x, classes.get(key), scale) for key, x in data.items()}
-    return _split(name, path, splits, list(dict.fromkeys([*notes, levels])))
+    return _split(name, path, splits, list(dict.fromkeys([*notes, *named, levels])))
 
 
 def _read_folders(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    children = [p for p in sorted(folder.iterdir()) if not is_hidden(p.name)]
-    folders = [p for p in children if p.is_dir()]
-    parts = [p for p in folders if p.name.lower() in ALIASES]
-    others = [p.name for p in folders if p not in parts]
-    # A class may be called train or test; beside another split such a folder is one.
-    if not parts or (len(parts) == 1 and others):
-        images, labels, notes = read_folder(folder)
-        return {"images": images} | ({} if labels is None else {"labels": labels}), notes
-    if others or any(p.suffix.lower() in SUFFIXES for p in children if p.is_file()):
-        what = f"the folder {others[0]}" if others else "images"
+    parts = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in ALIASES]
+    files = (p.relative_to(folder) for p in files_below(folder))
+    images = sorted(p for p in files if p.suffix.lower() in SUFFIXES)
+    names = [part.name for part in parts]
+    others = [p.parts[0] for p in images if p.parts[0] not in names]
+    # A class may be called train. What stands beside another split, or has classes, is a split.
+    if len(parts) == 1 and others and all(len(p.parts) == 2 for p in images if p.parts[0] in names):
+        parts = []
+    elif parts and others:
+        what = "the folder" if (folder / others[0]).is_dir() else "the image"
         raise UsageError(
-            f"{folder} holds {what} beside {' and '.join(p.name for p in parts)}; keep the splits, "
+            f"{folder} holds {what} {others[0]} beside {' and '.join(names)}; keep the splits, "
             f"{', '.join(SPLITS)}, alone there"
         )
-    arrays, said = {}, []
-    for part in parts:
-        key = ALIASES[part.name.lower()]
+    _no_inner_splits(folder, images)
+    arrays, labels, said = {}, {}, []
+    for part in parts or [folder]:
+        key = ALIASES[part.name.lower()] if parts else "images"
         if key in arrays:
             raise UsageError(f"{folder} holds two folders for {key}, one of them {part.name}")
-        arrays[key], labels, notes = read_folder(part)
+        arrays[key], found, notes = read_folder(part)
         said += notes
-        if labels is not None:
-            arrays[f"{key}_labels"] = labels
-    return arrays, said
+        if found is not None:
+            labels[f"{key}_labels"] = found
+    # one folder for all says nothing; of one split alone it may be the only class there
+    several = len({name for found in labels.values() for name in found}) > 1
+    return arrays | (labels if several else {}), said
+
+
+def _no_inner_splits(folder: Path, images: list[Path]) -> None:
+    inner: dict[Path, set[str]] = {}
+    for place in (place for image in images for place in image.parents[:-2]):
+        if place.name.lower() in ALIASES:
+            inner.setdefault(place.parent, set()).add(place.name)
+    for place, names in inner.items():
+        if len({ALIASES[name.lower()] for name in names}) > 1:
+            raise UsageError(
+                f"{folder / place} holds the splits {' and '.join(sorted(names))}: give --data that"
+                f" folder, or put the splits above the classes"
+            )
 
 
 def _named(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -125,13 +143,16 @@ def _named(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndar
         of = role.removesuffix("_labels")
         if role.endswith("_labels") and of not in found:
             raise UsageError(f"{path} holds {key}, and no data that these are the labels of")
-        if role == "labels" and "images" not in found:
+        if role == "labels" and len(data) > 1:
             raise UsageError(f"{path} holds {key}, of one split of several; name it train_{key}")
+    # beside splits, what looks like data of another is not left out
+    events = {arrays[found[role]].shape[1:] for role in data if role != "images"}
     for key in unknown:
-        if any(token in ALIASES for token in key.lower().split("_")):
+        like = arrays[key].ndim > 1 and arrays[key].shape[1:] in events
+        if like or any(token in ALIASES for token in _tokens(key)):
             raise UsageError(
-                f"{path} holds {key!r}, which is not known; a split is named train, valid or test, "
-                "its labels train_labels and so on"
+                f"{path} holds {key!r}, which is not known; splits are named {', '.join(ALIASES)},"
+                " their labels train_labels and so on; take other arrays out"
             )
     notes = [f"the arrays {', '.join(unknown)} left out"] if unknown else []
     return {role: arrays[key] for role, key in found.items()}, notes
@@ -140,7 +161,7 @@ def _named(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndar
 def _role(key: str) -> str | None:
     r"""``train`` for ``x_train``, ``test_labels`` for ``y_test``, ``images`` for ``x``, and so on;
     None for a name that says nothing."""
-    tokens = key.lower().split("_")
+    tokens = _tokens(key)
     splits = [ALIASES[token] for token in tokens if token in ALIASES]
     rest = [token for token in tokens if token not in ALIASES]
     if len(splits) > 1 or len(rest) > 1 or not set(rest) <= DATA | LABELS:
@@ -148,6 +169,12 @@ def _role(key: str) -> str | None:
     if rest and rest[0] in LABELS:
         return f"{splits[0]}_labels" if splits else "labels"
     return splits[0] if splits else "images"
+
+
+def _tokens(key: str) -> list[str]:
+    # the words of train_x, train-x, trainX and XTrain
+    words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])|(?<=^[A-Z])(?=[A-Z][a-z])", key)
+    return [word.lower() for word in words if word]
 
 
 def _numbers(what: str, array: np.ndarray) -> np.ndarray:
@@ -201,7 +228,8 @@ def _stored(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Tensor
 
 def _classes(
     path: Path, labels: dict[str, np.ndarray], data: dict[str, Tensor]
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], list[str]]:
+    notes = []
     for key, array in labels.items():
         if array.shape != (len(data[key]),) or array.dtype.kind not in "buiU":
             raise UsageError(
@@ -212,7 +240,10 @@ def _classes(
         # numbered in sorted order over all splits, so that a name has one number
         names = np.unique(np.concatenate(list(labels.values())))
         labels = {key: np.searchsorted(names, array) for key, array in labels.items()}
-    return {key: torch.from_numpy(array.astype(np.int64)) for key, array in labels.items()}
+        first = ", ".join(map(str, names[:5])) + (", and so on" if len(names) > 5 else "")
+        notes.append(f"{len(names)} classes: {first}")
+    numbers = {key: torch.from_numpy(array.astype(np.int64)) for key, array in labels.items()}
+    return numbers, notes
 
 
 def _split(name: str, path: Path, wholes: dict[str, Split], notes: list[str]) -> DataSet:
