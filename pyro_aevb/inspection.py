@@ -52,6 +52,7 @@ def inspect(pair: Pair, x: Tensor) -> Description:
         pair.train()
         run = _Run(pair, x)
         description = run.describe()
+        run.check_parameters()
         # A second batch size: shapes or parameters that hang on the first one show now.
         again = _Run(pair, x[:-1]).describe()
         created = sorted(set(pair.tensors()) - set(before))
@@ -65,7 +66,6 @@ def inspect(pair: Pair, x: Tensor) -> Description:
                 f"{pair.name}: the size of plate {description.plate!r} changes with the batch; "
                 'write pyro.plate("data", len(x)), or size=N, the number of training data'
             )
-        run.check_parameters()
         pair.eval()
         _restore(pair, before)
         try:
@@ -74,6 +74,14 @@ def inspect(pair: Pair, x: Tensor) -> Description:
                 probe = Probe(pair, x, description.plate, description.observed)
                 probe.check_neighbours()
                 description = replace(description, reads_data=probe.reads_data())
+        except UsageError:
+            raise
+        except Exception as error:  # of a density that knows its own last draw alone
+            raise UsageError(
+                f"{pair.name} fails where it is run again at latents that it has drawn: "
+                f"{type(error).__name__}: {one_line(error)}; every density has to be one at any "
+                "value, so a flow needs an inverse, as affine_autoregressive or spline has"
+            ) from error
         finally:
             _restore(pair, before)
     pair.description = description

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready
+from pyro.distributions.transforms import Planar
 from pyro.infer import config_enumerate
 
 from pyro_aevb.errors import UsageError
@@ -143,6 +144,17 @@ def of_doubles(x):
         normal("x", x, x @ torch.zeros(3, 3).double(), obs=x)
 
 
+def without_an_inverse():
+    flow = Planar(3)  # in the closure as a module
+
+    def guide(x):
+        base = dist.Normal(x, 1.0)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.TransformedDistribution(base, [flow]))
+
+    return guide
+
+
 def not_a_number(x):
     with pyro.plate("data", len(x)):
         normal("z", x, torch.full(x.shape, torch.nan))
@@ -210,6 +222,7 @@ BREACHES = {
     ),
     "obs_mask": (missing, nothing, "'x' has an obs_mask", "Normal(...).mask(seen)"),
     "factor": (with_a_factor, nothing, "pyro.factor 'f' in the model", "part of a sample site"),
+    "no inverse": (plain, without_an_inverse(), "fails where it is run again", "an inverse"),
     "doubles": (of_doubles, nothing, "the model failed", "data are float32"),
     "infinite": (inf, code, "'x'", "not finite"),
     "not a number": (plain, not_a_number, "the guide", "not finite"),
