@@ -33,7 +33,7 @@ class Kept:
     value: Any
     r"""The object itself."""
     content: Any
-    r"""What it held: of a container its entries, by key or in order."""
+    r"""What it held, of a container its entries, by key or in order."""
 
     def same(self, other: "Kept | None", tensors: bool = True) -> bool:
         r"""Whether both hold the same.

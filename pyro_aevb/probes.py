@@ -109,6 +109,7 @@ class Probe:
 
     def __init__(self, pair: Pair, x: Tensor, plate: str, observed: str) -> None:
         self.pair, self.x, self.plate, self.observed = pair, x, plate, observed
+        self.python = pair.python.read()
         self.sites = self._run(x, {})
         self.values: dict[str, Tensor] = {}
         self.local: set[str] = set()
@@ -118,7 +119,8 @@ class Probe:
             self.local |= {name for name, site in latent.items() if in_plate(site, plate)}
 
     def check_neighbours(self) -> None:
-        r"""The terms of every site of model and guide are the same without the first datum.
+        r"""The terms of every site of model and guide are the same without the first datum, and in
+        the reverse order.
 
         Where two runs on the same data already differ, the pair draws random numbers that are no
         sites, and nothing is said.
@@ -126,8 +128,11 @@ class Probe:
         Raises:
             UsageError: A site's terms depend on the other data of the batch.
         """
-        whole, fewer = self._terms(self.sites), self._terms(self._run(*self._rows(slice(1, None))))
-        differing = [key for key in whole if not _same(whole[key][1:], fewer.get(key, whole[key]))]
+        rows = torch.arange(len(self.x) - 1, 0, -1, device=self.x.device)
+        whole, fewer = self._terms(self.sites), self._terms(self._run(*self._rows(rows)))
+        differing = [
+            key for key in whole if not _same(whole[key][rows], fewer.get(key, whole[key]))
+        ]
         if not differing:
             return
         again = self._terms(self._run(self.x, self.values))
@@ -136,7 +141,7 @@ class Probe:
                 continue
             raise UsageError(
                 f"{self.pair.name}: {side} site {name!r} depends on the other data of the batch: "
-                f"of one datum {_change(whole[side, name][1:], fewer[side, name])} where another "
+                f"of one datum {_change(whole[side, name][rows], fewer[side, name])} where another "
                 "datum is left out; compute it from that datum alone (no mean over the batch, no "
                 "BatchNorm without running statistics)"
             )
@@ -199,7 +204,9 @@ class Probe:
 
     def _side(self, side: Any, x: Tensor, values: dict[str, Tensor]) -> dict[str, Any]:
         with WholeBatch(), Fix(values):
-            return sample_sites(poutine.trace(side).get_trace(x))
+            sites = sample_sites(poutine.trace(side).get_trace(x))
+        self.pair.python.put(self.python)  # each run is a first one, also of what counts its calls
+        return sites
 
     def _terms(self, sites: dict[str, dict[str, Any]]) -> dict[tuple[str, str], Tensor]:
         r"""By side and site of the data plate, a row of numbers for each datum: log-probabilities,

@@ -132,6 +132,26 @@ class Relative(Pair):
         return super().likelihood(z - z.mean(0), x, i)
 
 
+class LastReads(Pair):
+    """The last datum alone sees the one before it."""
+
+    def seen(self, x):
+        return torch.cat([x[:-1], (x[-1:] + x[-2:-1]) / 2]) if len(x) > 1 else x
+
+
+class Cursor(Pair):
+    """Labels of its own, read on from where the last call stopped."""
+
+    def __init__(self):
+        super().__init__()
+        self.position, self.labels = 0, torch.arange(2.0 * N).view(N, 2)
+
+    def likelihood(self, z, x, i):
+        index = (torch.arange(len(x)) + self.position) % N
+        self.position += len(x)
+        return super().likelihood(z + self.labels[index], x, i)
+
+
 class Points(Standardized):
     """Codes without a density, made of the whole batch."""
 
@@ -152,6 +172,8 @@ class Points(Standardized):
         (Standardized(), "guide site 'z'"),
         (BatchNorm(False), "guide site 'z'"),
         (Relative(), "model site 'x'"),
+        (LastReads(), "guide site 'z'"),
+        (Cursor(), "model site 'x'"),
         (Points(), "guide site 'z'"),
     ],
 )

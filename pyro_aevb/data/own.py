@@ -34,7 +34,7 @@ def read(name: str) -> DataSet:
 
     An ``.npz`` file has the arrays ``train``, ``test`` and perhaps ``valid``, or one array
     (``images``, ``x``, or the only one), and perhaps labels (``labels``; ``train_labels`` and so
-    on), integers or names. Of a folder :func:`~.files.read_folder` reads the images, or those of
+    on), integers or names. Of a folder ``read_folder`` reads the images, or those of
     its folders ``train``, ``test`` and ``valid``; the subfolders they lie in are their labels.
     Splits have other usual names too (:data:`ALIASES`), and arrays (``x_train``, ``y_train``). What
     is not split is split 80/10/10 by a fixed shuffle; a missing ``valid`` or ``test`` is a tenth
