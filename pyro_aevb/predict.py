@@ -72,7 +72,7 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = F
 
     Arguments:
         pair: An inspected pair.
-        values: Values of latent sites. Local ones that are not given are drawn from the model,
+        values: Values of latent sites, tensors, arrays or lists of numbers. Local ones that are not given are drawn from the model,
             global ones (weights) are the guide's means, given those that are.
         x: Any batch of the wanted length: the model is called with it, only its shape is used.
         sample: Draw data from :math:`p(x|z, w)` instead.
@@ -88,6 +88,7 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = F
     description = _described(pair)
     if (reason := description.no_simulation()) is not None:
         raise UsageError(f"{pair.name} cannot decode: {reason}")
+    values = _like_draws(pair, values, x)
     _check_values(pair, values, len(x))
     for site in description.local_sites:
         if site.name not in values and (reason := description.no_prior()) is not None:
@@ -107,6 +108,17 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = F
 def shown_by(pair: Pair, x: Tensor) -> str:
     r"""What :func:`decode` returns for a pair: ``mean``, ``mode`` or ``draw`` of p(x|z, w)."""
     return typical(_model(pair, latents(pair, x), x)[_described(pair).observed]["fn"])[1]
+
+
+def _like_draws(pair: Pair, values: Mapping[str, Any], x: Tensor) -> dict[str, Tensor]:
+    r"""Values as tensors of the precision, and on the device, of what the guide draws."""
+    if all(isinstance(v, Tensor) and v.dtype == x.dtype for v in values.values()):
+        return dict(values)
+    drawn = latents(pair, _at_least_two(x)[:2])
+    return {
+        name: torch.as_tensor(value).to(drawn[name]) if name in drawn else torch.as_tensor(value)
+        for name, value in values.items()
+    }
 
 
 def _check_values(pair: Pair, values: Mapping[str, Tensor], batch: int) -> None:

@@ -190,6 +190,10 @@ def test_weights_take_their_mean_unless_drawn():
     z = matrix(5, 2, seed=9)
     torch.testing.assert_close(decode(pair, {"z": z, "W": drawn["W"]}, x), z @ drawn["W"].T)
     torch.testing.assert_close(decode(pair, {"z": z}, x), z @ source.loc.T)
+    for same in (z.tolist(), z.numpy(), z.float()):
+        torch.testing.assert_close(
+            decode(pair, {"z": same}, x), z @ source.loc.T, rtol=1e-6, atol=0
+        )
     for values, said in (
         ({"Z": z}, "has no latent site 'Z' .did you mean 'z'.*it has z, W"),
         ({"z": z[:3]}, r"'z' have shape \(3, 2\), and need \(5, 2\)"),
