@@ -72,8 +72,9 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = F
 
     Arguments:
         pair: An inspected pair.
-        values: Values of latent sites, tensors, arrays or lists of numbers. Local ones that are not given are drawn from the model,
-            global ones (weights) are the guide's means, given those that are.
+        values: Values of latent sites, as tensors, arrays or lists of numbers. Local ones that are
+            not given are drawn from the model, global ones (weights) are the guide's means, given
+            those that are.
         x: Any batch of the wanted length: the model is called with it, only its shape is used.
         sample: Draw data from :math:`p(x|z, w)` instead.
 
