@@ -6,7 +6,7 @@ random draws and gradients included, which :mod:`~pyro_aevb.engine.inductor` com
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class Captured:
 
     graph: GraphModule
     lifted: tuple[Tensor, ...]
+    leaves: tuple[str, ...] = ()
+    r"""Python values that the function sets and does not follow; the graph does not set them."""
 
     def __call__(self, *arguments: Tensor) -> list[Tensor]:
         with torch.no_grad():
@@ -48,10 +50,12 @@ def capture(
     r"""Trace a function, and check that the trace does what the function does.
 
     The check is on other arguments, from the same state of the random generators: a branch that
-    depends on the data shows there. A Python value that a call changes, such as a counter that an
+    depends on the data shows there. A second trace is to be the same graph with the same numbers
+    in it, so that what changes by however little from call to call shows too, wherever it is kept.
+    A Python value that a call changes, such as a counter that an
     annealing follows, would stay what it was when it was captured, however little two calls that
     follow one another differ; so `python` is compared before and after a call. The generators,
-    `state` and `python` are left as they were. The two may differ by rounding.
+    `state` and `python` are left as they were. Function and graph may differ by rounding.
 
     Valid for functions whose sequence of tensor operations depends on nothing but the shapes of
     the arguments.
@@ -72,6 +76,7 @@ def capture(
     python = python or PythonState()
     devices = {x.device for x in (*example, *state) if x.is_cuda}
     before = [tensor.detach().clone() for tensor in state]
+    places = [_place(tensor) for tensor in state]
     with untouched(python, devices) as kept:
         for name, value in kept.items():
             if value.kind == "iterator":  # a look at how far it is would move it
@@ -90,38 +95,47 @@ def capture(
             except Exception as error:  # on other data the code, or its trace, may fail
                 raise NotCapturable(_reason(error)) from error
 
-        try:
-            graph = make_fx(function)(*example)
-            traced = python.read()
-        except Exception as error:  # whatever the user's code does that cannot be traced
-            raise NotCapturable(_reason(error)) from error
-        finally:
-            restore()
-        captured = _lift(graph)
+        held = {name: [*value.tensors()] for name, value in kept.items()}
+        moved = {name: [*map(_place, tensors)] for name, tensors in held.items()}
+
+        def trace(arguments: Sequence[Tensor]) -> tuple[Captured, Reading]:
+            try:
+                return _lift(make_fx(function)(*arguments)), python.read()
+            except Exception as error:  # whatever the user's code does that cannot be traced
+                raise NotCapturable(_reason(error)) from error
+            finally:
+                restore()
+
+        captured, traced = trace(example)
+        for name, tensors in {**held, "a parameter or buffer": state}.items():
+            if [*map(_place, tensors)] != moved.get(name, places):
+                raise NotCapturable(f"it gives {name!r} other data by .data, for .copy_()")
         read = set(map(id, captured.lifted))
         for name, tensor in rebound(kept, traced).items():
             if id(tensor) in read:
                 raise NotCapturable(f"it binds {name!r} to another tensor from call to call")
         try:
-            eager = _by_tensors_alone(lambda: run(function), python, kept)
+            eager, leaves = _by_tensors_alone(lambda: run(function), python, kept)
         finally:
             restore()
         try:
             replayed = run(captured)
         finally:
             restore()
-    if not _alike(eager, replayed):
+        again, _ = trace(other)
+    if not (_alike(eager, replayed) and _same_graph(captured, again)):
         raise NotCapturable("what it computes changes from call to call, or with the data")
-    return captured
+    return replace(captured, leaves=leaves)
 
 
 def _by_tensors_alone(
     run: Callable[[], list[Tensor]], python: PythonState, before: Reading
-) -> list[Tensor]:
-    r"""What a function returns, if all that counts of its calls is in tensors.
+) -> tuple[list[Tensor], tuple[str, ...]]:
+    r"""What a function returns, if all that counts for its next calls is in tensors.
 
-    A value that each call sets alike, such as the length of the batch, and that the next one does
-    not follow, is none that counts.
+    A value that each call sets alike, such as the length of the batch, or anew, such as a tensor
+    kept to look at, and that the next one does not follow, is none that counts: the names of these
+    are returned too.
 
     Raises:
         NotCapturable: It follows Python values that it changes, or draws other random numbers than
@@ -137,7 +151,21 @@ def _by_tensors_alone(
         if moving or not _alike(result, again):
             name = (moving or set_)[0]
             raise NotCapturable(f"it changes the Python value {name!r} from call to call")
-    return result
+    leaves = dict.fromkeys([*set_, *rebound(before, after), *rebound(after, before)])
+    return result, tuple(leaves)
+
+
+def _same_graph(one: Captured, other: Captured) -> bool:
+    r"""Whether two graphs do the same with the same numbers, and with the same or equal tensors."""
+    return str(one.graph.graph) == str(other.graph.graph) and all(
+        a is b or (a.dtype == b.dtype and torch.equal(a, b))
+        for a, b in zip(one.lifted, other.lifted, strict=True)
+    )
+
+
+def _place(tensor: Tensor) -> int:
+    r"""Where a tensor's numbers lie, which no operation changes."""
+    return tensor.data_ptr() if tensor.layout is torch.strided else 0
 
 
 def _alike(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:

@@ -379,7 +379,7 @@ class Trainer:
         given = self._begin(index)
         losses = []
         for learner in self._learners:
-            update = learner.graph or learner.update
+            update = learner.update if learner.step.eager else learner.graph or learner.update
             try:
                 taken = [update(index, *given) for _ in range(learner.step.phase.repeat)]
             except FloatingPointError as error:
@@ -395,11 +395,14 @@ class Trainer:
         index = index.to(self.train.images.device)
         for learner in self._learners:
             learner.step.kl_scale = scale
-        for chosen in index.split(self.batch_size)[self.step :]:
+        batches = index.split(self.batch_size)
+        for chosen in batches[self.step :]:
             if self.group.stops(stop.is_set()):
                 self.group.agree(self.save)
                 where = self.checkpoint and self.checkpoint.parent
                 raise KeyboardInterrupt(f"--resume --out {where} continues from here")
+            for learner in self._learners:  # what validation may follow is left by the last step
+                learner.step.eager = bool(learner.step.leaves) and chosen is batches[-1]
             try:
                 loss = self._update(chosen)
             except UsageError:

@@ -27,8 +27,9 @@ class Step:
     parameters, and of no other, and returns the loss, detached. The batch is made in the step, so
     that it is compiled too, or given, where several phases or particles look at the same one. Of a
     phase with several particles one evaluation is compiled, and called for each. ``kl_scale``
-    multiplies the log-probabilities of the latent sites. Both ways draw from torch's generators,
-    on a CPU the same numbers.
+    multiplies the log-probabilities of the latent sites. While ``eager`` is set a compiled step
+    runs eagerly, which sets the Python values, ``leaves``, that its graph does not. Both ways draw
+    from torch's generators, on a CPU the same numbers.
     Run inside ``pair.active()`` and ``WholeBatch()``, in several processes after
     :meth:`rehearse`: each computes its rows of the batch, and all get the whole one's loss and
     gradients.
@@ -44,9 +45,11 @@ class Step:
     phase: Phase
     data: Batches
     group: Alone = field(default_factory=Alone)
+    eager: bool = field(default=False, init=False)
     parameters: dict[str, Tensor] = field(init=False)
     _kl_scale: float = field(default=1.0, init=False)
     _scale: Tensor = field(init=False)
+    leaves: tuple[str, ...] = field(default=(), init=False)
     _compiled: Callable[..., list[Tensor]] | None = field(default=None, init=False)
     _size: int = field(default=0, init=False)
     _draws: Draws | None = field(default=None, init=False)
@@ -154,13 +157,14 @@ class Step:
             [*self.pair.tensors().values()],
             self.python,
         )
+        self.leaves = captured.leaves
         self._compiled = compile_captured(captured, example, same_draws=not index.is_cuda)
         self._used = list(used.values())
 
     def __call__(self, index: Tensor, x: Tensor | None = None) -> Tensor:
         index = index.to(self.data.images.device)
         given = self._given(x)
-        compiled = self._compiled is not None and len(index) == self._size
+        compiled = self._compiled is not None and len(index) == self._size and not self.eager
         evaluate = self._replay if compiled else self._eagerly
         self._forget_gradients()
         losses = [evaluate(index, *given) for _ in range(self.phase.particles)]
