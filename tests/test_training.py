@@ -328,23 +328,76 @@ def test_patience_stops_and_returns_to_the_best_epoch():
     assert t._validate()["reconstruction"] == pytest.approx(values[best], abs=1e-6)
 
 
-def test_an_objective_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+@pytest.mark.parametrize(
+    "first, said",
+    [
+        (8, r"the objective is not finite in epoch 2, step \d"),
+        (9, "elbo is not finite in epoch 2 "),
+    ],
+)
+def test_an_objective_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    first, said, tmp_path
+):
     class Exploding(Location):
         calls = 0
 
         def model(self, x):
             self.calls += 1
             with self.plate(x):
-                loc = self.theta * (math.nan if self.calls > 9 else 1.0)
+                loc = self.theta * (math.nan if self.calls > first else 1.0)
                 dist_x = dist.Normal(loc, 1, validate_args=False).to_event(1)
                 pyro.sample("x", dist_x, obs=x)
 
     t = trainer(Exploding(), tmp_path / "c.pt", epochs=9)
-    with pytest.raises(UsageError, match=r"not finite in epoch 2, step \d.*model x nan"):
+    with pytest.raises(UsageError, match=f"{said}.*model x nan"):
         t.run()
     kept = load_checkpoint(tmp_path / "c.pt")
     assert kept["epoch"] == 1
     assert all(torch.isfinite(value).all() for value in kept["tensors"].values())
+
+
+def test_whatever_a_pair_raises_in_a_step_is_one_line_and_what_was_trained_is_kept(tmp_path):
+    class Failing(Location):
+        left = 10**9
+
+        def model(self, x):
+            self.left -= 1
+            assert self.left, "no more"
+            super().model(x)
+
+    t = trainer(Failing(), tmp_path / "c.pt", epochs=3)
+    t.pair.sources["pair"].left = 8  # four steps of an epoch, and four
+    with pytest.raises(UsageError, match="failed on a batch of 7 in epoch 2: AssertionError: no"):
+        t.run()
+    (row,) = load_checkpoint(tmp_path / "c.pt")["history"]
+    expected = trainer(Location(), epochs=1).run()[0]
+    assert row["objective"] == expected["objective"] and row["elbo"] == expected["elbo"]
+
+
+def test_validation_that_is_not_finite_names_its_datum_and_keeps_the_checkpoint(tmp_path):
+    class Within(Location):
+        r"""x ~ U(theta - 1, theta + 1): -D log 2, or no density at all."""
+
+        def model(self, x):
+            with self.plate(x):
+                low = self.theta - 1
+                dist_x = dist.Uniform(low, low + 2, validate_args=False).to_event(1)
+                pyro.sample("x", dist_x, obs=x)
+
+    for far in (False, True):
+        t = trainer(Within(), tmp_path / f"{far}.pt", epochs=2)
+        pixels = t.valid.images.clone()
+        pixels[7, 1] = 9.0 if far else 0.9
+        t.valid = Batches(Split(pixels, None, 1), "none")
+        if far:
+            said = r"elbo is not finite in epoch 1 for 1 of 37 .* position 7; .* model x -inf\."
+            with pytest.raises(UsageError, match=said):
+                t.run()
+            assert load_checkpoint(tmp_path / "True.pt")["epoch"] == 0
+            continue
+        for row in t.run():
+            assert row["elbo"] == pytest.approx(-D * math.log(2))
+            assert row["objective"] == pytest.approx(-D * math.log(2))
 
 
 def test_kl_warm_up_scales_the_objective_and_not_the_validation():
@@ -382,6 +435,10 @@ def test_schedules_follow_their_formulas():
         rates("cosine", 10, final=0.1),
         2.0 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10))),
     )
+    np.testing.assert_allclose(rates("iwae", 80, scale=0), rates("iwae", 80, scale=80 / 3280))
+    for name, option, value in (("cosine", "final", "low"), ("iwae", "scale", -1)):
+        with pytest.raises(UsageError, match=f"schedule '{name}': {option} is {value!r}"):
+            rates(name, 4, **{option: value})
     np.testing.assert_allclose(rates("ExponentialLR", 4, gamma=0.5), [2, 1, 0.5, 0.25])
     np.testing.assert_allclose([kl_scale(e, 4) for e in range(6)], [0.2, 0.4, 0.6, 0.8, 1, 1])
 

@@ -10,13 +10,13 @@ from pyro_aevb.sites import log_prob, sample_sites
 
 
 @torch.no_grad()
-def not_finite(pair: Pair, x: Tensor, where: str) -> UsageError:
+def not_finite(pair: Pair, x: Tensor, said: str) -> UsageError:
     r"""An error that names the log-probability per datum of every site.
 
     Arguments:
         pair: What is trained; its parameter store is active.
         x: The batch on which it happened.
-        where: The epoch and the step, and what is kept.
+        said: What is not finite and when, and what is kept.
     """
     guide = poutine.trace(pair.guide).get_trace(x)
     model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(x)
@@ -26,6 +26,6 @@ def not_finite(pair: Pair, x: Tensor, where: str) -> UsageError:
         for name, site in sample_sites(trace).items()
     ]
     return UsageError(
-        f"the objective is not finite in {where}. Log-probabilities per datum of each site: "
-        f"{', '.join(terms)}. Lower --lr, or look at the site that is not finite"
+        f"{said}. Log-probabilities per datum of each site: {', '.join(terms)}. Lower --lr, or "
+        "look at the site that is not finite"
     )

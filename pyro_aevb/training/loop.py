@@ -217,9 +217,9 @@ class Trainer:
                         # A standard deviation of one datum fails without an error.
                         if size == self._last and not bool(loss.isfinite().all()):
                             raise ValueError("its loss is not finite")
-                except (NotImplementedError, ValueError, RuntimeError) as error:
-                    if isinstance(error, UsageError):
-                        raise
+                except UsageError:
+                    raise
+                except Exception as error:  # of a pair's code
                     hint = ""
                     if size == self._last:
                         hint = (
@@ -407,7 +407,7 @@ class Trainer:
                 loss = self._update(chosen)
             except UsageError:
                 raise
-            except (ValueError, RuntimeError, IndexError, TypeError) as error:
+            except Exception as error:  # of a pair's code
                 said = f"{type(error).__name__}: {one_line(error)}"
                 raise UsageError(
                     f"{self.pair.name} failed on a batch of {len(chosen)} in epoch "
@@ -435,8 +435,10 @@ class Trainer:
         }
         value, name = self.watched(row)
         self.group.check_in_step(self.pair.name)
-        if not (math.isfinite(objective) and math.isfinite(value)):
+        if not math.isfinite(objective):
             raise self._not_finite(chosen)
+        if not math.isfinite(value):
+            raise self._not_finite_at_validation(name)
         self.history.append(row)
         for learner in self._learners:
             if isinstance(learner.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -512,10 +514,25 @@ class Trainer:
             self.epoch - self.best["epoch"] >= self.patience
         )
 
+    def _kept(self) -> str:
+        return f"; {self.checkpoint} keeps epoch {self.epoch}" if self.checkpoint else ""
+
     def _not_finite(self, index: Tensor) -> UsageError:
-        kept = f"; {self.checkpoint} keeps epoch {self.epoch}" if self.checkpoint else ""
-        where = f"epoch {self.epoch + 1}, step {self.step + 1}{kept}"
-        return not_finite(self.pair, self.train.take(index), where)
+        where = f"epoch {self.epoch + 1}, step {self.step + 1}{self._kept()}"
+        said = f"the objective is not finite in {where}"
+        return not_finite(self.pair, self.train.take(index), said)
+
+    def _not_finite_at_validation(self, name: str) -> UsageError:
+        scores = self._scorer(self.valid)
+        values = scores.reconstruction if scores.elbo is None else scores.elbo
+        bad = np.flatnonzero(~np.isfinite(values).all(0))
+        few = np.resize(bad, max(2, min(len(bad), self.batch_size)))  # a pair sees two or more
+        said = (
+            f"{name} is not finite in epoch {self.epoch + 1} for {len(bad)} of {len(self.valid)} "
+            f"validation data, the first at position {bad[0]}{self._kept()}"
+        )
+        with self.pair.evaluating():
+            return not_finite(self.pair, self.valid.take(torch.from_numpy(few)), said)
 
 
 def seed_everything(seed: int) -> None:

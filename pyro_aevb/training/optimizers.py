@@ -128,7 +128,7 @@ def make_schedule(
         _refuse(name, options)
         return lr_scheduler.LambdaLR(optimizer, _constant)
     if name == "cosine":
-        final = options.pop("final", 0.01)
+        final = _number(name, options, "final", 0.01)
         _refuse(name, options)
 
         def cosine(epoch: int) -> float:
@@ -137,7 +137,7 @@ def make_schedule(
 
         return lr_scheduler.LambdaLR(optimizer, cosine)
     if name == "iwae":
-        scale = options.pop("scale", 1.0)
+        scale = _number(name, options, "scale", 1.0)
         _refuse(name, options)
         stretch = scale if scale > 0 else epochs / 3280
         return lr_scheduler.LambdaLR(optimizer, lambda e: 10 ** (-_iwae_stage(e, stretch) / 7))
@@ -157,7 +157,7 @@ def make_schedule(
     except Exception as error:  # a schedule's own, or of a function that it was given
         raise UsageError(
             f"--schedule {name} cannot take a step at the end of each of {epochs} epochs: "
-            f"{one_line(error)}"
+            f"{one_line(error)}; let its --schedule-options reach so far"
         ) from error
     return schedule
 
@@ -190,6 +190,13 @@ def _constant(epoch: int) -> float:
 def _iwae_stage(epoch: int, stretch: float) -> int:
     ends = [stretch * (3 ** (i + 1) - 1) / 2 for i in range(8)]
     return next((i for i, end in enumerate(ends) if epoch < end), 7)
+
+
+def _number(name: str, options: dict[str, Any], option: str, default: float) -> float:
+    value = options.pop(option, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise UsageError(f"schedule {name!r}: {option} is {value!r}; it is a number, 0 or more")
+    return float(value)
 
 
 def _refuse(name: str, options: Mapping[str, Any]) -> None:
