@@ -242,6 +242,7 @@ def choose(name: str, options: Mapping[str, Any] | None, **flags: Any) -> dict[s
     return chosen
 
 
+@np.errstate(invalid="ignore")  # infinite values have no difference, and the results say so
 def estimate(
     run: Run, prepared: Prepared, test: Batches, name: str, settings: Mapping[str, Any], work: Work
 ) -> dict[str, Any]:

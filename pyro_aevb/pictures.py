@@ -82,9 +82,10 @@ def draw_figures(
             _decoded_figures(run, prepared, x, undrawn)
     if scores is not None and scores.elbo is not None and scores.log_weight is not None:
         with drawn("elbo_log_likelihood.png", undrawn, run):
-            plots.elbo_against_log_likelihood(
-                scores.elbo.mean(0), log_likelihood(scores), path / "elbo_log_likelihood.png"
-            )
+            bounds = scores.elbo.mean(0), log_likelihood(scores)
+            if infinite := int((~np.isfinite(bounds).all(0)).sum()):
+                raise UsageError(f"the values of {infinite} data are not finite")
+            plots.elbo_against_log_likelihood(*bounds, path / "elbo_log_likelihood.png")
     if health is not None and health.by_dimension:
         with drawn("latent_kl.png", undrawn, run):
             plots.latent_kl(health.by_dimension, COLLAPSED, path / "latent_kl.png")

@@ -109,6 +109,17 @@ def test_its_standard_error_is_that_of_repeated_data():
     assert auroc(np.array([1.0]), np.array(n)) == (1.0, None)
 
 
+def test_scores_of_data_without_a_density_rank_last_and_those_of_none_have_no_rank():
+    usual, foreign = np.array([1.0, 3.0, -np.inf, np.inf]), np.array([np.inf, 2.0, np.inf])
+    pairs = [[(f > u) + 0.5 * (f == u) for f in foreign] for u in usual]
+    area, error = auroc(usual, foreign)
+    assert area == pytest.approx(np.mean(pairs))
+    by_hand = np.var(np.mean(pairs, 1), ddof=1) / 4 + np.var(np.mean(pairs, 0), ddof=1) / 3
+    assert error == pytest.approx(math.sqrt(by_hand))
+    area, error = auroc(usual, np.array([2.0, np.nan]))
+    assert math.isnan(area) and error is None
+
+
 def test_foreign_data_are_found_by_every_score():
     # The posterior of the mean is wide, so far from the data the draws of it disagree.
     torch.manual_seed(0)

@@ -100,17 +100,19 @@ def auroc(usual: np.ndarray, foreign: np.ndarray) -> tuple[float, float | None]:
         foreign: Scores of data that should score high, ``(n,)``.
 
     Returns:
-        The area, and its standard error, None where a side has one datum.
+        The area, and its standard error, None where a side has one datum. Infinite scores rank as
+        such; among scores that are no numbers there is no order, and the area is none either.
     """
     from scipy.stats import rankdata
     from sklearn.metrics import roc_auc_score
 
     m, n = len(usual), len(foreign)
-    both = np.concatenate([usual, foreign])
-    area = float(roc_auc_score(np.repeat([0, 1], [m, n]), both))
+    ranks = rankdata(np.concatenate([usual, foreign]))
+    if np.isnan(ranks).any():
+        return math.nan, None
+    area = float(roc_auc_score(np.repeat([0, 1], [m, n]), ranks))
     if min(m, n) < 2:
         return area, None
-    ranks = rankdata(both)
     of_usual = 1 - (ranks[:m] - rankdata(usual)) / n
     of_foreign = (ranks[m:] - rankdata(foreign)) / m
     return area, math.sqrt(of_usual.var(ddof=1) / m + of_foreign.var(ddof=1) / n)

@@ -17,6 +17,7 @@ from pyro_aevb.estimators.quantities import Metric, log_likelihood, measured, un
 QUANTITIES = ("reconstruction", "reconstruction_mean", "kl", "elbo", "log_likelihood")
 
 
+@np.errstate(invalid="ignore")  # infinite values have no difference and no spread
 def robustness(draws: Sequence[Scores], clean: Scores, reason: str | None) -> dict[str, Metric]:
     r"""Quantities under several draws of a corruption, beside those of clean input.
 
