@@ -30,6 +30,7 @@ from pyro_aevb.pairs import Pair
 from pyro_aevb.probes import Positions, Probe
 from pyro_aevb.pythonstate import untouched
 from pyro_aevb.sites import family, in_plate, is_delta, is_masked, sample_sites
+from pyro_aevb.supports import outside
 
 
 def inspect(pair: Pair, x: Tensor) -> Description:
@@ -305,18 +306,7 @@ class _Run:
             said = " ".join(str(error).split())
             if "support" not in said:
                 raise self._wrong(f"{side} site {name!r}: {said[:200]}") from error
-            low, high = (float(f()) for f in (site["value"].min, site["value"].max))
-            support = getattr(fn.support, "base_constraint", fn.support)
-            remedy = "rescale the data, or take a likelihood for such values"
-            if family(fn) == "Bernoulli" and 0 <= low and high <= 1:
-                remedy = (
-                    "for grey pixels under a Bernoulli use --binarize dynamic, or "
-                    "Bernoulli(..., validate_args=False) for their cross-entropy"
-                )
-            raise self._wrong(
-                f"the value of {side} site {name!r}, from {low:.4g} to {high:.4g}, is outside the "
-                f"support of {family(fn)}, {support}; {remedy}"
-            ) from error
+            raise self._wrong(outside(side, site)) from error
         if not bool(torch.isfinite(log_prob).all()):
             raise self._wrong(
                 f"the log-probability of {side} site {name!r} is not finite; look at its "

@@ -16,6 +16,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.inspection import inspect
 from pyro_aevb.pairs import Pair, load_pair
 from pyro_aevb.runs import SETTINGS, Run
+from pyro_aevb.supports import check_support
 from pyro_aevb.training.checkpoint import load_checkpoint
 
 
@@ -73,8 +74,7 @@ def prepare(
     scored = evaluation_binarization(way)
     description = inspect(loaded, train.take(_telling(train)))
     _check_fit(loaded, description, dataset, way)
-    consent.remember("pair", pair)
-    return Prepared(
+    prepared = Prepared(
         pair=loaded,
         description=description,
         data=dataset,
@@ -84,6 +84,10 @@ def prepare(
         valid=Batches(dataset.valid, scored, chosen),
         test=Batches(dataset.test, scored, chosen),
     )
+    for split in ("train", "valid", "test"):
+        check_support(loaded, getattr(prepared, split), split)
+    consent.remember("pair", pair)
+    return prepared
 
 
 def restore(

@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.errors import one_line
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.latents import latent_health, no_density
 from pyro_aevb.estimators.quantities import weight_kl
@@ -43,14 +43,7 @@ def rehearse(prepared: Prepared) -> list[str]:
     x = few.take(torch.arange(len(few)))
     undrawn: list[str] = []
     with untouched(pair.python, [x.device]):
-        try:
-            Scorer(pair, 2, 1)(few)
-        except UsageError:
-            raise
-        except Exception as error:  # of a pair's code
-            raise UsageError(
-                f"{pair.name} cannot be scored: {type(error).__name__}: {one_line(error)}"
-            ) from error
+        Scorer(pair, 2, 1)(few)
         if no_density(description) is None:
             _, reason = attempt(lambda: latent_health(pair, few))
             undrawn += [f"note: no mutual_information: {reason}"] if reason else []

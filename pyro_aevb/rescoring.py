@@ -19,6 +19,7 @@ from pyro_aevb.pictures import drawn, noted
 from pyro_aevb.preparation import Prepared
 from pyro_aevb.runs import Run
 from pyro_aevb.sharing import Work
+from pyro_aevb.supports import check_support
 
 NOISE = "noise"
 
@@ -112,6 +113,7 @@ def score_against(
     run.current_results()
     other = other_data(prepared, against, data_root)
     other = other.first(min(len(other), len(test)))
+    check_support(prepared.pair, other, f"{against}, test")
     scorer = make(calls=2)
     ours = work.score("scoring test data", scorer, test)
     theirs = work.score(f"scoring {against}", scorer, other)

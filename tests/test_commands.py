@@ -292,6 +292,7 @@ def test_a_checkpoint_of_another_pair_is_refused(trained):
         (["--lr=0.1"], "lr is 0.001 there and 0.1 here"),
         (["--optimizer=sgd"], "optimizer is 'adam' there"),
         (["--batch-size=7"], "batch_size is 100 there"),
+        (["--drop-last"], "drop_last is False there and True here"),
         (["--data=mnist5k"], "data is 'digits' there"),
         (["--epochs=0"], "has 1 already"),
         (["--patience=2"], "patience is 0 there and 2 here"),

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Replay, Way
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.blocks import blocks_of, check_seed, numbered, seeded
 from pyro_aevb.estimators.chunks import even, few_rows
 from pyro_aevb.estimators.streaming import LogWeights, milestones
@@ -128,7 +128,8 @@ class Scorer:
             ``log_weight`` an estimate of it.
 
     Raises:
-        UsageError: The seed is out of range; or, when called, compiling was asked for and fails.
+        UsageError: The seed is out of range; or, when called, the pair fails, or compiling was
+            asked for and does.
     """
 
     def __init__(
@@ -198,6 +199,12 @@ class Scorer:
                         self._at_means(plan, x, self._seen(x, noise, block))
                         for block, x in blocks_of(batches, chosen)
                     )
+        except UsageError:
+            raise
+        except Exception as error:  # of a pair's code
+            raise UsageError(
+                f"{self.pair.name} cannot be scored: {type(error).__name__}: {one_line(error)}"
+            ) from error
         finally:
             self.pair.train(training)
         values: dict[str, Any] = {
