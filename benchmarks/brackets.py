@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from benchmarks import report
 from benchmarks.measure import say
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.data.splits import Split
+from pyro_aevb.data.split import Split
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.reciprocal import Reciprocal
-from pyro_aevb.inspection import inspect
-from pyro_aevb.pairs import Pair, load_pair
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.pair import Pair, load_pair
 
 DIMENSIONS = {2: (200, 100), 10: (100, 300), 50: (50, 1000)}
 r"""How many data, and temperatures."""

@@ -20,7 +20,7 @@ def circumstances(module: str, device: str) -> dict[str, Any]:
     r"""What a number means nothing without: the machine, the versions, the command, the day."""
     import torch
 
-    from pyro_aevb.assessment import processor
+    from pyro_aevb.reports.assess import processor
 
     machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device != "cpu":

@@ -8,13 +8,28 @@ that ``--help`` answers at once.
 
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyro_aevb.check import check
 from pyro_aevb.compare import compare
 from pyro_aevb.errors import UsageError
 from pyro_aevb.evaluate import evaluate
 from pyro_aevb.fit import fit
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
+    from pyro_aevb.models import (
+        VAE,
+        AdversarialAutoencoder,
+        Autoencoder,
+        BayesianAutoencoder,
+        BayesianVAE,
+        BetaVAE,
+        DenoisingAutoencoder,
+    )
+    from pyro_aevb.pairs.contract import inspect
+    from pyro_aevb.pairs.pair import Pair, load_pair
+    from pyro_aevb.pairs.predict import decode, encode, generate, reconstruct
+    from pyro_aevb.runs.run import Run
 
 __version__ = "0.1.0"
 
@@ -23,26 +38,42 @@ __version__ = "0.1.0"
 warnings.filterwarnings("ignore", r"'pyro_aevb\..*found in sys.modules", RuntimeWarning, "runpy")
 
 _HOME = {
-    "Run": "runs",
-    "Pair": "pairs",
-    "load_pair": "pairs",
-    "inspect": "inspection",
-    "encode": "predict",
-    "decode": "predict",
-    "reconstruct": "predict",
-    "generate": "predict",
-    "VAE": "models",
-    "Autoencoder": "models",
-    "BetaVAE": "models",
-    "DenoisingAutoencoder": "models",
+    "Pair": "pairs.pair",
+    "load_pair": "pairs.pair",
+    "inspect": "pairs.contract",
+    **dict.fromkeys(("encode", "decode", "reconstruct", "generate"), "pairs.predict"),
+    "Run": "runs.run",
 }
-__all__ = ["UsageError", "__version__", "check", "compare", "evaluate", "fit", *_HOME]
+r"""Where a name lives that is imported when it is first used; of all others, in models."""
+__all__ = [
+    "VAE",
+    "AdversarialAutoencoder",
+    "Autoencoder",
+    "BayesianAutoencoder",
+    "BayesianVAE",
+    "BetaVAE",
+    "DenoisingAutoencoder",
+    "Pair",
+    "Run",
+    "UsageError",
+    "__version__",
+    "check",
+    "compare",
+    "decode",
+    "encode",
+    "evaluate",
+    "fit",
+    "generate",
+    "inspect",
+    "load_pair",
+    "reconstruct",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'pyro_aevb' has no attribute {name!r}")
-    return getattr(import_module(f"pyro_aevb.{_HOME[name]}"), name)
+    return getattr(import_module(f"pyro_aevb.{_HOME.get(name, 'models')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,7 @@ r"""Describe a pair, or say what is wrong with it: ``python -m pyro_aevb.check -
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from pyro_aevb.description import Description
+    from pyro_aevb.pairs.description import Description
 
 
 def check(
@@ -34,9 +34,9 @@ def check(
     Returns:
         The description.
     """
-    from pyro_aevb.preparation import prepare
-    from pyro_aevb.rehearsal import rehearse
-    from pyro_aevb.training.loop import seed_everything
+    from pyro_aevb.reports.rehearsal import rehearse
+    from pyro_aevb.runs.prepare import prepare
+    from pyro_aevb.training.trainer import seed_everything
 
     seed_everything(seed)
     prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
@@ -52,7 +52,7 @@ def _print(source: Any, prepared: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pyro_aevb.locating import FROM_DATA, constructor, constructor_parameters
+    from pyro_aevb.pairs.locate import FROM_DATA, constructor, constructor_parameters
 
     console, description = Console(), prepared.description
     size = "the batch" if description.plate_size is None else f"{description.plate_size:,}"

@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
-from pyro_aevb.consent import require
 from pyro_aevb.errors import UsageError
-from pyro_aevb.settings import read_settings
+from pyro_aevb.pairs.consent import require
+from pyro_aevb.runs.settings import read_settings
 
 PAIR_FLAG = "--pair."
 POSITIONAL = {
@@ -40,8 +40,8 @@ def run_command(
     ``--batch-size 20`` sets ``batch_size``; ``--pair.NAME VALUE`` sets an entry of
     ``pair_parameters``, typed by the pair's constructor; ``--config FILE`` reads a YAML file of
     parameters, which flags override. What such a file names runs only by consent
-    (:mod:`pyro_aevb.consent`). A mistake prints one line and exits with status 2; Ctrl-C exits
-    with 130.
+    (:mod:`pyro_aevb.pairs.consent`). A mistake prints one line and exits with status 2; Ctrl-C
+    exits with 130.
 
     Arguments:
         function: Its docstring explains the flags.
@@ -274,7 +274,7 @@ def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: The pair has no such parameter, or it does not take the value.
     """
-    from pyro_aevb.locating import FROM_DATA, constructor, constructor_parameters, locate
+    from pyro_aevb.pairs.locate import FROM_DATA, constructor, constructor_parameters, locate
 
     make, (_, title) = constructor(pair), locate(pair, look=True)
     names = [flag[len(PAIR_FLAG) :].partition("=")[0] for flag in flags]

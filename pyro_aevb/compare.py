@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyro_aevb.runs import Run
+    from pyro_aevb.runs.run import Run
 
 DRAWN = ("elbo", "log_likelihood", "ais_lower")
 
@@ -30,13 +30,11 @@ def compare(
         For each run, the best first, its ``metrics``; ``paired`` differences to the best run by
         metric, in nats per datum with standard errors; where log-likelihoods are defined, by
         ArviZ, ``difference`` to the best, its ``standard_error`` and the stacking ``weight``; see
-        :func:`~pyro_aevb.comparison.side_by_side`.
+        :func:`~pyro_aevb.reports.comparison.side_by_side`.
     """
-    from pyro_aevb.comparison import names_of, side_by_side
     from pyro_aevb.errors import UsageError
-    from pyro_aevb.report import show_comparison
-    from pyro_aevb.runs import Run
-    from pyro_aevb.tables import (
+    from pyro_aevb.reports.comparison import names_of, side_by_side
+    from pyro_aevb.reports.tables import (
         check_export,
         csv_table,
         latex_table,
@@ -45,6 +43,8 @@ def compare(
         over_seeds_tables,
         rows_of,
     )
+    from pyro_aevb.reports.text import show_comparison
+    from pyro_aevb.runs.run import Run
 
     exported = None if export is None else check_export(export)
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
@@ -92,8 +92,8 @@ def _title(result: Mapping[str, Any]) -> str:
 
 
 def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
-    from pyro_aevb.report import converged, counts
-    from pyro_aevb.tables import with_error
+    from pyro_aevb.reports.tables import with_error
+    from pyro_aevb.reports.text import converged, counts
 
     notes = []
     points = [name for name in table if table[name]["points"]]
@@ -142,7 +142,7 @@ def _value(row: Mapping[str, Any], metric: str) -> float | None:
 
 
 def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path) -> list[Path]:
-    from pyro_aevb import plots
+    from pyro_aevb.reports import plots
 
     drawn = {
         metric: (

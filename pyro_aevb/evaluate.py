@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from pyro_aevb.runs import Run
+    from pyro_aevb.runs.run import Run
 
 
 def evaluate(
@@ -66,16 +66,16 @@ def evaluate(
     """
     from functools import partial
 
-    from pyro_aevb.assessment import assess, to_score
     from pyro_aevb.engine import products
-    from pyro_aevb.estimation import FIRST, choose, estimate
+    from pyro_aevb.engine.processes import processes
     from pyro_aevb.estimators.importance import Scorer
-    from pyro_aevb.preparation import restore
-    from pyro_aevb.report import show_results
-    from pyro_aevb.rescoring import choose_corruption, score_against, score_corrupted
-    from pyro_aevb.runs import IMPORTANCE, only_run
-    from pyro_aevb.sharing import Work
-    from pyro_aevb.training.parallel import processes
+    from pyro_aevb.estimators.work import Work
+    from pyro_aevb.reports.assess import assess, to_score
+    from pyro_aevb.reports.estimation import FIRST, choose, estimate
+    from pyro_aevb.reports.rescoring import choose_corruption, score_against, score_corrupted
+    from pyro_aevb.reports.text import show_results
+    from pyro_aevb.runs.prepare import restore
+    from pyro_aevb.runs.run import IMPORTANCE, only_run
 
     _one_at_a_time(estimator != IMPORTANCE, corruption is not None, against is not None)
     corrupt = choose_corruption(corruption, corruption_options, num_noise)

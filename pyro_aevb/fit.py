@@ -7,7 +7,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from pyro_aevb.runs import Run
+    from pyro_aevb.runs.run import Run
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
@@ -129,16 +129,16 @@ def fit(
     from contextlib import ExitStack
     from dataclasses import replace
 
-    from pyro_aevb.assessment import assess, to_score
-    from pyro_aevb.consent import remember
     from pyro_aevb.engine import products
-    from pyro_aevb.preparation import prepare
-    from pyro_aevb.rehearsal import rehearse
-    from pyro_aevb.report import show_results
-    from pyro_aevb.runs import Run
+    from pyro_aevb.engine.processes import processes
+    from pyro_aevb.pairs.consent import remember
+    from pyro_aevb.reports.assess import assess, to_score
+    from pyro_aevb.reports.rehearsal import rehearse
+    from pyro_aevb.reports.text import show_results
+    from pyro_aevb.runs.prepare import prepare
+    from pyro_aevb.runs.run import Run
     from pyro_aevb.training.algorithm import make_algorithm
-    from pyro_aevb.training.loop import Trainer, seed_everything
-    from pyro_aevb.training.parallel import processes
+    from pyro_aevb.training.trainer import Trainer, seed_everything
 
     with (
         products.matmul_precision(matmul_precision),
@@ -276,9 +276,9 @@ def _stored_settings(given: Mapping[str, Any], names: list[str]) -> dict[str, An
         UsageError: That was a Python object, which a file cannot hold; or code that nobody here
             has agreed to run.
     """
-    from pyro_aevb.consent import require
     from pyro_aevb.errors import UsageError
-    from pyro_aevb.runs import SETTINGS, Run
+    from pyro_aevb.pairs.consent import require
+    from pyro_aevb.runs.run import SETTINGS, Run
 
     run = Run(given["out"])
     if not (run.path / SETTINGS).is_file():

@@ -11,8 +11,8 @@ from scipy.stats import multivariate_normal
 from torch import nn
 
 from pyro_aevb.data import Batches, Split
-from pyro_aevb.inspection import inspect
-from pyro_aevb.pairs import load_pair
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.pair import load_pair
 
 
 def ready(source, x):

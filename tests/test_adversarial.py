@@ -14,17 +14,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import pyro_aevb
 import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.inspection import inspect
 from pyro_aevb.models import VAE, AdversarialAutoencoder, Autoencoder
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.predict import encode, generate
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.pairs.predict import encode, generate
 from pyro_aevb.training.adversarial import Adversarial
 from pyro_aevb.training.algorithm import make_algorithm
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.training.objectives.elbo import TraceELBO
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 SHAPE = (1, 4, 4)
 PRIORS = {

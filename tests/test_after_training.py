@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.functional import softplus
 
 import pyro_aevb
-from pyro_aevb.data.splits import DataSet, Split
-from pyro_aevb.handlers import typical
+from pyro_aevb.data.split import DataSet, Split
+from pyro_aevb.pairs.handlers import typical
 
 N, D = 60, 6
 
@@ -115,8 +115,8 @@ def test_a_figure_that_fails_is_named_and_the_numbers_stand(tmp_path, capsys, mo
     def broken(*args, **options):
         raise RuntimeError("no\npaper")
 
-    monkeypatch.setattr(pyro_aevb.plots, "history", broken)
-    monkeypatch.setattr(pyro_aevb.plots, "samples", broken)
+    monkeypatch.setattr(pyro_aevb.reports.plots, "history", broken)
+    monkeypatch.setattr(pyro_aevb.reports.plots, "samples", broken)
     pair = Pair(LIKELIHOODS["Normal"][0])
     how = {"epochs": 1, "num_samples": 20, "compile": "off"}
     run = pyro_aevb.fit(pair, data("real"), out=str(tmp_path / "r"), **how)

@@ -12,13 +12,13 @@ from torch import nn
 
 import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches, order
-from pyro_aevb.data.splits import Split
+from pyro_aevb.data.split import Split
 from pyro_aevb.engine.capture import NotCapturable
 from pyro_aevb.errors import UsageError
-from pyro_aevb.inspection import inspect
-from pyro_aevb.pairs import load_pair
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.pair import load_pair
 from pyro_aevb.training.algorithm import Algorithm, Phase, make_algorithm, reached
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 N, D, B = 23, 3, 6
 

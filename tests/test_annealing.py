@@ -18,15 +18,15 @@ from scipy.special import logsumexp
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import pyro_aevb
-from pyro_aevb import plots
 from pyro_aevb.data.sets import load
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import Annealer, temperatures
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.reciprocal import Reciprocal
-from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.models import VAE
-from pyro_aevb.preparation import restore
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.reports import plots
+from pyro_aevb.runs.prepare import restore
 
 
 def ppca(latent, features, scale=1.0):

@@ -19,16 +19,16 @@ import pyro_aevb.training.svi as learning
 from pyro_aevb.cli import parse_pair_flags
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
-from pyro_aevb.handlers import Fix, WholeBatch
+from pyro_aevb.estimators.metrics import log_likelihood, summarize, weight_kl
 from pyro_aevb.models import VAE, Autoencoder, BayesianAutoencoder, BayesianVAE
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.preparation import prepare
-from pyro_aevb.sites import sample_sites
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.models.weights.noise import Flipout, LocalReparameterization
+from pyro_aevb.pairs.handlers import Fix, WholeBatch
+from pyro_aevb.pairs.sites import sample_sites
+from pyro_aevb.runs.prepare import prepare
+from pyro_aevb.training.objectives import make_objective
+from pyro_aevb.training.objectives.elbo import TraceELBO
 from pyro_aevb.training.step import Step
-from pyro_aevb.weight_noise import Flipout, LocalReparameterization
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 N, EVENT = 50, (1, 6, 5)
 POINT = {BayesianAutoencoder: Autoencoder, BayesianVAE: VAE}

@@ -17,17 +17,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import ScaleSites, WholeBatch
 from pyro_aevb.models import VAE, Autoencoder, BetaVAE
-from pyro_aevb.objectives.dreg import DReG
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.objectives.iwae import IWAE
-from pyro_aevb.pairs import load_pair
+from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
+from pyro_aevb.pairs.pair import load_pair
 from pyro_aevb.training.algorithm import make_algorithm
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.training.objectives.dreg import DReG
+from pyro_aevb.training.objectives.elbo import TraceELBO
+from pyro_aevb.training.objectives.iwae import IWAE
 from pyro_aevb.training.optimizers import latent_weight
 from pyro_aevb.training.step import Step
 from pyro_aevb.training.svi import SVI
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 
 def weighted(objective, pair, x, beta, seed=0):

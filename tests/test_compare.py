@@ -12,12 +12,12 @@ import torch
 
 import pyro_aevb
 from pyro_aevb.cli import run_command
-from pyro_aevb.comparison import over_seeds, paired
 from pyro_aevb.models import AdversarialAutoencoder
-from pyro_aevb.predict import reconstruct
-from pyro_aevb.preparation import restore
-from pyro_aevb.report import show_comparison, show_results
-from pyro_aevb.tables import csv_table, latex_table, markdown_table, rows_of
+from pyro_aevb.pairs.predict import reconstruct
+from pyro_aevb.reports.comparison import over_seeds, paired
+from pyro_aevb.reports.tables import csv_table, latex_table, markdown_table, rows_of
+from pyro_aevb.reports.text import show_comparison, show_results
+from pyro_aevb.runs.prepare import restore
 
 SMALL = {"num_samples": 40, "num_data": 25, "show": False}
 
@@ -291,7 +291,7 @@ def test_csv_has_a_column_for_every_name():
 def test_estimators_that_a_run_has_are_shown_and_drawn(folder, tmp_path, monkeypatch):
     import shutil
 
-    from pyro_aevb import plots
+    from pyro_aevb.reports import plots
 
     for name in ("small", "wide"):
         shutil.copytree(folder / name, tmp_path / name)

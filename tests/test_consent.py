@@ -11,13 +11,13 @@ import torch
 import yaml
 
 import pyro_aevb
-from pyro_aevb import consent
 from pyro_aevb.cli import run_command
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.locating import constructor
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.preparation import restore
+from pyro_aevb.pairs import consent
+from pyro_aevb.pairs.locate import constructor
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.runs.prepare import restore
 
 QUICK = ["--epochs=1", "--num-samples=30", "--num-data=20", "--data=digits", "--show=false"]
 SMALL = {"num_samples": 30, "num_data": 20, "show": False}
@@ -351,7 +351,7 @@ def test_modules_of_python_are_refused_without_importing_them(monkeypatch):
 
 def test_a_study_scores_the_pair_that_it_names(mine, sent, tmp_path):
     """Whatever the settings in its directory say."""
-    from pyro_aevb.studies.declarations import Cell
+    from pyro_aevb.studies.declare import Cell
     from pyro_aevb.studies.work import work
 
     settings = {"pair": f"{mine / 'my_pair.py'}:MyVAE", "data": "digits"}

@@ -9,14 +9,14 @@ import scipy.stats
 import torch
 from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready
 
-from pyro_aevb import plots
 from pyro_aevb.estimators import blocks, importance
 from pyro_aevb.estimators.convergence import against_samples, against_weights
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.estimators.quantities import log_likelihood, summarize
-from pyro_aevb.estimators.streaming import LogWeights, milestones
-from pyro_aevb.plots import canvas
-from pyro_aevb.report import CONVERGED, converged, warnings
+from pyro_aevb.estimators.log_weights import LogWeights, milestones
+from pyro_aevb.estimators.metrics import log_likelihood, summarize
+from pyro_aevb.reports import plots
+from pyro_aevb.reports.plots import canvas
+from pyro_aevb.reports.text import CONVERGED, converged, warnings
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,20 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import pyro_aevb
-import pyro_aevb.preparation
+import pyro_aevb.runs.prepare
 import pyro_aevb.training.step
 from pyro_aevb.cli import run_command
 from pyro_aevb.data import Batches, Split
 from pyro_aevb.data.corruption import GaussianNoise, Masking, SaltAndPepper, make_corruption
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.models import VAE, Autoencoder, DenoisingAutoencoder
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.objectives.elbo import TraceELBO
+from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.training.algorithm import make_algorithm
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.training.objectives import make_objective
+from pyro_aevb.training.objectives.elbo import TraceELBO
 from pyro_aevb.training.step import Step
 from pyro_aevb.training.svi import SVI
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 
 def binomial(count, n, p):
@@ -329,7 +329,7 @@ def test_the_command_trains_on_corrupted_and_scores_clean_data(tmp_path, capsys)
     run = pyro_aevb.Run.open(out)
     assert (run.figures / "denoising.png").is_file()
     assert any("on Masking(rate=0.25, exact=False) of" in note for note in run.results["notes"])
-    pair, test = pyro_aevb.preparation.restore(run).pair, pyro_aevb.preparation.restore(run).test
+    pair, test = pyro_aevb.runs.prepare.restore(run).pair, pyro_aevb.runs.prepare.restore(run).test
     x, source = test.take(torch.arange(20)), pair.attribute("encoder")
     with torch.no_grad():
         px = pair.attribute("likelihood")(pair.attribute("decoder")(source(x)[0]))

@@ -11,10 +11,10 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.sets import load
 from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.predict import draw_prior
-from pyro_aevb.preparation import prepare
+from pyro_aevb.pairs.predict import draw_prior
+from pyro_aevb.runs.prepare import prepare
 from pyro_aevb.training.algorithm import make_algorithm
-from pyro_aevb.training.loop import Trainer
+from pyro_aevb.training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.cuda,

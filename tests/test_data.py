@@ -22,9 +22,9 @@ from pyro_aevb.data import Batches, DataSet, Split, evaluation_binarization, loa
 from pyro_aevb.data.sets import _shrunk
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.inspection import inspect
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.preparation import prepare
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.runs.prepare import prepare
 
 torch.set_num_threads(1)
 

@@ -11,11 +11,11 @@ from torch.distributions import Normal
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import pyro_aevb.training.step
-from pyro_aevb.handlers import ScaleSites, WholeBatch
 from pyro_aevb.models import Autoencoder
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.objectives.dreg import DReG
-from pyro_aevb.objectives.iwae import IWAE
+from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
+from pyro_aevb.training.objectives import make_objective
+from pyro_aevb.training.objectives.dreg import DReG
+from pyro_aevb.training.objectives.iwae import IWAE
 from pyro_aevb.training.step import Step
 from pyro_aevb.training.svi import SVI
 

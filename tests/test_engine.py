@@ -12,19 +12,19 @@ import pyro_aevb.engine.inductor
 import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import GaussianNoise
-from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.engine import products
 from pyro_aevb.engine.capture import NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.inspection import inspect
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.training.objectives import make_objective
+from pyro_aevb.training.objectives.elbo import TraceELBO
 from pyro_aevb.training.step import Step
 from pyro_aevb.training.svi import SVI
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 B = 24
@@ -394,11 +394,11 @@ def test_the_choice_to_compile(tmp_path, capsys, monkeypatch):
     make_trainer(tmp_path, epochs=1, compile="off").run()
     assert made == []
     make_trainer(tmp_path, epochs=1, compile="on").run()
-    monkeypatch.setattr("pyro_aevb.training.loop.COMPILE_FROM", 2)
+    monkeypatch.setattr("pyro_aevb.training.trainer.COMPILE_FROM", 2)
     make_trainer(tmp_path, epochs=1).run()
     assert made == [20, 20]
     monkeypatch.undo()
-    monkeypatch.setattr("pyro_aevb.training.loop.COMPILE_FROM", 2)
+    monkeypatch.setattr("pyro_aevb.training.trainer.COMPILE_FROM", 2)
     make_trainer(tmp_path, epochs=1, objective=Trace_ELBO(), show=True).run()
     said = capsys.readouterr()
     assert (said.out + said.err).count("trains eagerly: it reads a value back") == 1

@@ -23,10 +23,10 @@ from pyro.nn import PyroModule
 from sklearn.decomposition import PCA
 
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.estimators.quantities import log_likelihood, summarize, weight_kl
-from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.estimators.metrics import log_likelihood, summarize, weight_kl
 from pyro_aevb.models import VAE
-from pyro_aevb.objectives import make_objective
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.training.objectives import make_objective
 
 FIELDS = ["reconstruction", "reconstruction_mean", "kl", "elbo", "log_weight", "ess"]
 

@@ -16,12 +16,12 @@ import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.data import Batches, DataSet, Split
 from pyro_aevb.data.corruption import GaussianNoise
-from pyro_aevb.estimation import ESTIMATORS
 from pyro_aevb.estimators.importance import Scorer
-from pyro_aevb.estimators.ood import auroc, scores_of
-from pyro_aevb.preparation import restore
-from pyro_aevb.report import show_results
-from pyro_aevb.rescoring import other_data
+from pyro_aevb.estimators.other_data import auroc, scores_of
+from pyro_aevb.reports.estimation import ESTIMATORS
+from pyro_aevb.reports.rescoring import other_data
+from pyro_aevb.reports.text import show_results
+from pyro_aevb.runs.prepare import restore
 
 SMALL = {"num_samples": 30, "num_data": 20, "show": False}
 
@@ -79,7 +79,7 @@ def test_the_parzen_window_is_around_grey_mean_images(run):
     options = {"num_kernels": 400}
     metric = pyro_aevb.evaluate(run, "parzen", options, seed=5, show=False)["metrics"]["parzen"]
     with torch.random.fork_rng():
-        from pyro_aevb.estimators.blocks import seeded
+        from pyro_aevb.engine.streams import seeded
 
         like = prepared.test.take(torch.zeros(400, dtype=torch.int64))
         with seeded(like.device, 5, 1):
@@ -347,8 +347,8 @@ def test_a_mistake_is_one_line_and_changes_nothing(words, said, trained, capsys)
 
 
 def test_estimators_of_one_process_refuse_several(run):
-    from pyro_aevb.estimation import estimate
-    from pyro_aevb.sharing import Work
+    from pyro_aevb.estimators.work import Work
+    from pyro_aevb.reports.estimation import estimate
 
     class Two:
         rank, size = 0, 2

@@ -21,12 +21,12 @@ from pyro_aevb.cli import run_command
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.sets import load
 from pyro_aevb.fit import fit
-from pyro_aevb.inspection import inspect
-from pyro_aevb.objectives.iwae import IWAE
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.predict import encode, reconstruct
-from pyro_aevb.runs import Run
-from pyro_aevb.training.checkpoint import load_checkpoint
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.pairs.predict import encode, reconstruct
+from pyro_aevb.runs.checkpoint import load_checkpoint
+from pyro_aevb.runs.run import Run
+from pyro_aevb.training.objectives.iwae import IWAE
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 POINT_WEIGHTS = {
@@ -72,7 +72,7 @@ def runs(few, tmp_path_factory):
             words = [*command(example), "--epochs=4", "--batch-size=20", f"--num-samples={K}"]
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(EXAMPLES.parent)
-                patch.setattr("pyro_aevb.preparation.load", lambda *_: few)
+                patch.setattr("pyro_aevb.runs.prepare.load", lambda *_: few)
                 run_command(fit, [*words, "--device=cpu", "--show=false", f"--out={out}"])
             done[example] = Run.open(out), trained_pair(Run.open(out), few)
         return done[example]
@@ -270,7 +270,7 @@ def test_compare_two_pairs_runs_and_draws(few, tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("compare_two_pairs", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr("pyro_aevb.preparation.load", lambda *_: few)
+    monkeypatch.setattr("pyro_aevb.runs.prepare.load", lambda *_: few)
     script.main(epochs=1, out=str(tmp_path))
     found = {name: Run.open(tmp_path / name) for name in script.PAIRS}
     for run in found.values():

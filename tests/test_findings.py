@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyro_aevb.studies.autoencoder_grids import PULLS, SLOWER, reachable
-from pyro_aevb.studies.bayesian_autoencoders import ESTIMATE
-from pyro_aevb.studies.declarations import slug
+from pyro_aevb.studies.declare import slug
+from pyro_aevb.studies.shipped.autoencoder_grids import PULLS, SLOWER, reachable
+from pyro_aevb.studies.shipped.bayesian_autoencoders import ESTIMATE
 
 STUDIES = Path(__file__).parents[1] / "docs" / "studies"
 MLPS = ("32", "256-128-2", "256-128-3", "256-128-32", "128-64-2", "128-64-3", "128-64-32")

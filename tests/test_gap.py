@@ -24,16 +24,16 @@ from linear_gaussian import (
 from torch.distributions import kl_divergence
 
 import pyro_aevb
-from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.engine.replay import Way
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import ascent
 from pyro_aevb.estimators.ascent import Ascent
-from pyro_aevb.estimators.families import Flow, normal
 from pyro_aevb.estimators.gap import InferenceGap, inference_gap
 from pyro_aevb.estimators.joint import Joint
-from pyro_aevb.handlers import WholeBatch
+from pyro_aevb.estimators.variational import Flow, normal
 from pyro_aevb.models import VAE, Autoencoder
+from pyro_aevb.pairs.handlers import WholeBatch
 
 
 @pytest.fixture

@@ -17,16 +17,16 @@ from torch import nn
 from torch.distributions import kl_divergence
 from torch.func import functional_call
 
-from pyro_aevb import guides
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.estimators.quantities import log_likelihood, weight_kl
-from pyro_aevb.handlers import AtMean, WholeBatch
-from pyro_aevb.normals import LogScaleNormal, LowRankNormal
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.priors import IsotropicNormal, NormalMixture, WeightPrior, fan_in
-from pyro_aevb.sites import sample_sites
-from pyro_aevb.weight_noise import LocalReparameterization
+from pyro_aevb.estimators.metrics import log_likelihood, weight_kl
+from pyro_aevb.models.weights import posteriors as guides
+from pyro_aevb.models.weights.noise import LocalReparameterization
+from pyro_aevb.models.weights.normals import LogScaleNormal, LowRankNormal
+from pyro_aevb.models.weights.priors import IsotropicNormal, NormalMixture, WeightPrior, fan_in
+from pyro_aevb.pairs.handlers import AtMean, WholeBatch
+from pyro_aevb.pairs.sites import sample_sites
+from pyro_aevb.training.objectives.elbo import TraceELBO
 
 SHAPE = torch.Size([3, 2])
 

@@ -15,7 +15,8 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroSample
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import (
+from pyro_aevb.models import Autoencoder
+from pyro_aevb.pairs.handlers import (
     AtMean,
     Fix,
     InTurn,
@@ -23,9 +24,8 @@ from pyro_aevb.handlers import (
     WholeBatch,
     typical,
 )
-from pyro_aevb.models import Autoencoder
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.predict import (
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.pairs.predict import (
     decode,
     decode_grid,
     encode,
@@ -34,7 +34,7 @@ from pyro_aevb.predict import (
     reconstruct,
     traverse,
 )
-from pyro_aevb.sites import in_plate, log_prob, sample_sites
+from pyro_aevb.pairs.sites import in_plate, log_prob, sample_sites
 
 
 def traced(function, *args):

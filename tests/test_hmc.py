@@ -11,12 +11,12 @@ from scipy import stats
 from pyro_aevb.data.sets import load
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.hmc import Point, adapt, evaluate, leapfrog, transition
 from pyro_aevb.estimators.joint import Joint
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.hmc import Point, adapt, evaluate, leapfrog, transition
-from pyro_aevb.inspection import inspect
 from pyro_aevb.models import VAE, Autoencoder
-from pyro_aevb.pairs import load_pair
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import load_pair
 
 ONE = torch.ones(1).double()
 TWO = torch.ones(2).double()

@@ -22,9 +22,9 @@ from linear_gaussian import (
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
 from pyro_aevb.estimators.terms import Terms
-from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.models import Autoencoder
-from pyro_aevb.report import warnings
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.reports.text import warnings
 
 
 def encloses(low, high, truth, error, most):

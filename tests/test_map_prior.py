@@ -11,10 +11,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from pyro_aevb.data.batches import order
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models import AdversarialAutoencoder, Autoencoder
-from pyro_aevb.objectives.elbo import TraceELBO
 from pyro_aevb.training.algorithm import make_algorithm
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.training.objectives.elbo import TraceELBO
 from pyro_aevb.training.optimizers import map_options
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 N, D = 37, 6
 PIXELS = torch.from_numpy(np.random.RandomState(0).rand(N, D).astype(np.float32))

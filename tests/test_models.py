@@ -13,9 +13,8 @@ import torch
 from pyro import poutine
 from torch import nn
 
-from pyro_aevb import likelihoods, networks
 from pyro_aevb.errors import UsageError
-from pyro_aevb.models import VAE, Autoencoder
+from pyro_aevb.models import VAE, Autoencoder, likelihoods, networks
 
 SIZES = [(1, 28, 28), (1, 28, 20), (2, 7, 5), (3, 32, 32), (1, 105, 105), (1, 1, 1), (1, 2, 3)]
 NAMES = ["bernoulli", "gaussian", "gaussian_sigmoid"]

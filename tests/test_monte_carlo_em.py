@@ -16,14 +16,14 @@ import pyro_aevb
 import pyro_aevb.engine.replay
 import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.data.splits import Split
+from pyro_aevb.data.split import Split
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.inspection import inspect
 from pyro_aevb.models import VAE, Autoencoder
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import load_pair
 from pyro_aevb.training.monte_carlo_em import MonteCarloEM
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 
 class LearnedPPCA(nn.Module):

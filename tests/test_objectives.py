@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import ScaleSites, WholeBatch
 from pyro_aevb.models import Autoencoder
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.objectives.iwae import IWAE
+from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
+from pyro_aevb.training.objectives import make_objective
+from pyro_aevb.training.objectives.elbo import TraceELBO
+from pyro_aevb.training.objectives.iwae import IWAE
 
 BETA = 0.3
 

@@ -9,11 +9,11 @@ import torch
 from linear_gaussian import PPCA, BayesianPPCA, GaussianMean, batches, matrix, ready
 from scipy.special import logsumexp
 
-from pyro_aevb import plots
 from pyro_aevb.estimators.importance import Scores, score
-from pyro_aevb.estimators.ood import auroc, scores_of, separation
+from pyro_aevb.estimators.other_data import auroc, scores_of, separation
 from pyro_aevb.models import Autoencoder
-from pyro_aevb.plots import canvas
+from pyro_aevb.reports import plots
+from pyro_aevb.reports.plots import canvas
 
 
 def of(log_p):

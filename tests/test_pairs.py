@@ -17,13 +17,13 @@ from torch import nn
 from pyro_aevb.data import DataSet, Split
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.inspection import inspect
-from pyro_aevb.locating import constructor
 from pyro_aevb.models import VAE
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.predict import encode
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.locate import constructor
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.pairs.predict import encode
+from pyro_aevb.training.objectives.elbo import TraceELBO
 
 FILE = """
 import pyro

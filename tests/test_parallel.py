@@ -21,18 +21,18 @@ from torch.nn import functional
 import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.data.corruption import SaltAndPepper
+from pyro_aevb.engine.processes import Alone, Processes, processes
+from pyro_aevb.engine.shared_draws import Draws
+from pyro_aevb.engine.streams import DATA_BLOCK
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.blocks import DATA_BLOCK
 from pyro_aevb.estimators.importance import Scores
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.preparation import prepare
-from pyro_aevb.sharing import score_together
+from pyro_aevb.estimators.work import score_together
+from pyro_aevb.runs.prepare import prepare
 from pyro_aevb.training.algorithm import make_algorithm
-from pyro_aevb.training.draws import Draws
-from pyro_aevb.training.loop import Trainer, seed_everything
-from pyro_aevb.training.parallel import Alone, Processes, processes
+from pyro_aevb.training.objectives import make_objective
+from pyro_aevb.training.objectives.elbo import TraceELBO
 from pyro_aevb.training.svi import SVI
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 BAYESIAN = f"{Path(__file__).parent.parent}/examples/bayesian_decoder.py:BayesianDecoder"
 CHAIN = f"{Path(__file__).parent.parent}/examples/hierarchical.py:TwoLayers"

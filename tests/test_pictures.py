@@ -14,13 +14,14 @@ from torch import nn
 from torch.nn.functional import softplus
 
 import pyro_aevb
-from pyro_aevb import assessment, plots
-from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.parzen import parzen
-from pyro_aevb.predict import decode, decode_grid, encode, traverse
-from pyro_aevb.preparation import prepare
-from pyro_aevb.rehearsal import rehearse
+from pyro_aevb.pairs.predict import decode, decode_grid, encode, traverse
+from pyro_aevb.reports import assess as assessment
+from pyro_aevb.reports import plots
+from pyro_aevb.reports.rehearsal import rehearse
+from pyro_aevb.runs.prepare import prepare
 
 D, K = 4, 3
 UNIT = np.random.default_rng(0).uniform(0.05, 0.95, (40, D)).astype(np.float32)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy import stats
 
-from pyro_aevb import panels, plots, tiles
-from pyro_aevb.plots import canvas
+from pyro_aevb.reports import plots
+from pyro_aevb.reports.plots import canvas, panels, tiles
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.gap import inference_gap
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.latents import latent_health
+from pyro_aevb.estimators.metrics import summarize, weight_kl
 from pyro_aevb.estimators.parzen import parzen
-from pyro_aevb.estimators.quantities import summarize, weight_kl
-from pyro_aevb.predict import generate, reconstruct
+from pyro_aevb.pairs.predict import generate, reconstruct
 from pyro_aevb.training.wake_sleep import WakeSleep
 
 N, D = 12, 6

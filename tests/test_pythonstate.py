@@ -14,20 +14,20 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import pyro_aevb
-import pyro_aevb.training.loop
 import pyro_aevb.training.step
+import pyro_aevb.training.trainer
 from pyro_aevb.data.batches import Batches, order
-from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.engine.capture import NotCapturable, capture
 from pyro_aevb.errors import UsageError
-from pyro_aevb.inspection import inspect
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.preparation import restore
-from pyro_aevb.pythonstate import PythonState
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.pairs.state.python import PythonState
+from pyro_aevb.runs.prepare import restore
+from pyro_aevb.training.objectives import make_objective
+from pyro_aevb.training.objectives.elbo import TraceELBO
 from pyro_aevb.training.svi import SVI
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 N, D = 60, 16
 
@@ -357,7 +357,7 @@ def rows(history):
 @pytest.fixture
 def compiling(monkeypatch):
     """Every run compiles, that is: repeats what was captured."""
-    monkeypatch.setattr(pyro_aevb.training.loop, "COMPILE_FROM", 1)
+    monkeypatch.setattr(pyro_aevb.training.trainer, "COMPILE_FROM", 1)
     as_captured = lambda captured, *args, **options: captured  # noqa: E731
     monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", as_captured)
 

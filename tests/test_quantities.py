@@ -19,7 +19,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import blocks, importance
 from pyro_aevb.estimators.diagnostics import active_units, effective_sample_size, pareto_k
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.estimators.quantities import log_likelihood, measured, summarize, weight_kl
+from pyro_aevb.estimators.metrics import log_likelihood, measured, summarize, weight_kl
 from pyro_aevb.models import VAE, Autoencoder
 
 FIELDS = ["reconstruction", "reconstruction_mean", "kl", "elbo", "log_weight", "ess"]

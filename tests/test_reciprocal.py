@@ -8,11 +8,11 @@ from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, post
 from scipy.special import logsumexp
 
 import pyro_aevb
-from pyro_aevb import estimation
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.reciprocal import Reciprocal, log_reciprocal
-from pyro_aevb.preparation import restore
+from pyro_aevb.reports import estimation
+from pyro_aevb.runs.prepare import restore
 
 
 def by_hand(draws, fresh, log_joint):

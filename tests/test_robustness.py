@@ -13,11 +13,11 @@ from linear_gaussian import PPCA, BayesianPPCA, batches, matrix, ready
 from pyro_aevb.data.corruption import GaussianNoise, Masking
 from pyro_aevb.engine import inductor
 from pyro_aevb.estimators import blocks
+from pyro_aevb.estimators.corrupted import robustness
 from pyro_aevb.estimators.importance import Scorer, score
-from pyro_aevb.estimators.robustness import robustness
-from pyro_aevb.inspection import inspect
 from pyro_aevb.models import VAE, Autoencoder
-from pyro_aevb.pairs import load_pair
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.pair import load_pair
 
 FIELDS = ["reconstruction", "reconstruction_mean", "kl", "elbo", "log_weight"]
 

@@ -16,16 +16,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_aevb.engine import inductor, replay
+from pyro_aevb.engine.chunks import even
 from pyro_aevb.engine.replay import Way
 from pyro_aevb.engine.transcendental import use_cheaper
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import blocks, importance
-from pyro_aevb.estimators.chunks import even
 from pyro_aevb.estimators.importance import Scorer, score
-from pyro_aevb.estimators.streaming import LogWeights, tail_length
-from pyro_aevb.inspection import inspect
+from pyro_aevb.estimators.log_weights import LogWeights, tail_length
 from pyro_aevb.models import VAE
-from pyro_aevb.pairs import load_pair
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.pair import load_pair
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FIELDS = ["reconstruction", "kl", "elbo", "log_weight", "ess", "reconstruction_mean"]

@@ -23,14 +23,14 @@ from joblib import Parallel, delayed
 
 import pyro_aevb
 from pyro_aevb.errors import UsageError
-from pyro_aevb.runs import Run
+from pyro_aevb.runs.run import Run
 from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
+from pyro_aevb.studies.cell import Record, note_failure
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.entries import Entry
 from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
 from pyro_aevb.studies.known import Elsewhere, Known, read_cells, write_cells
 from pyro_aevb.studies.page import write_page
-from pyro_aevb.studies.records import Record, note_failure
 from pyro_aevb.studies.study import SHIPPED, find
 from pyro_aevb.studies.work import DIED, STARTED, run_cells, work
 
@@ -782,7 +782,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt("--resume --out continues from here")
 
-    monkeypatch.setattr("pyro_aevb.training.loop.Trainer.run", interrupted)
+    monkeypatch.setattr("pyro_aevb.training.trainer.Trainer.run", interrupted)
     file = declared(tmp_path / "tiny.py", "tiny()")
     with pytest.raises(KeyboardInterrupt, match="the same command goes on from here"):
         study(file, seeds=1, out=str(tmp_path / "out"), show=False)
@@ -878,7 +878,7 @@ def test_a_page_is_written_again_from_its_cells(
     def trained(*args, **kwargs):
         raise AssertionError("nothing is left to do")
 
-    monkeypatch.setattr("pyro_aevb.training.loop.Trainer.run", trained)
+    monkeypatch.setattr("pyro_aevb.training.trainer.Trainer.run", trained)
     file = declared(tmp_path / "tiny.py", "replace(tiny(), figures=FIGURES)")
     outcome = study(file, seeds=1, out=str(tmp_path / "out"), page=str(page))
     # The tables are written anew, to the last digit; pictures of runs that are not here stay.
@@ -1084,7 +1084,8 @@ def test_curves_are_over_epochs_that_all_seeds_have(
     _, vae, _, other = tiny().cells("full", 2)
     cells[other.path] = replace(cells[vae.path], numbers={"2": {"test/elbo": -7.0}})
     drawn: list = []
-    monkeypatch.setattr("pyro_aevb.panels.curves", lambda found, *rest, **how: drawn.append(found))
+    curves = "pyro_aevb.reports.plots.panels.curves"
+    monkeypatch.setattr(curves, lambda found, *rest, **how: drawn.append(found))
     collected = Collected(tiny(), "full", 2, tmp_path / "out", finished=cells)
     curves(collected, tmp_path / "x.png", grid="sizes", quantities={"b": "test/elbo"})
     x, y = drawn[0]["2"]["VAE"]
@@ -1304,8 +1305,8 @@ def test_the_command_exits_with_1_when_a_cell_failed(
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_declared_setting_is_one(name: str) -> None:
     from pyro_aevb.data.sets import load, names
-    from pyro_aevb.estimation import ESTIMATORS
-    from pyro_aevb.pairs import load_pair
+    from pyro_aevb.pairs.pair import load_pair
+    from pyro_aevb.reports.estimation import ESTIMATORS
 
     _, found = find(name)
     fit = set(signature(pyro_aevb.fit).parameters)
@@ -1327,7 +1328,7 @@ def test_every_declared_setting_is_one(name: str) -> None:
 
 def test_published_values_differ_as_the_slides_say() -> None:
     """The slides give the loss through noise beside each value, so slips of the pen show."""
-    from pyro_aevb.studies.wacker_ibarrondo import CLEAN, MLPS, NOISY_PUBLISHED
+    from pyro_aevb.studies.shipped.wacker_ibarrondo import CLEAN, MLPS, NOISY_PUBLISHED
 
     losses = {
         "Bayesian NN": (-2.8, -12.1, -16.5, -36.7, -13.4, -13.6, -39.2),

@@ -11,9 +11,9 @@ from torch.nn.functional import softplus
 
 import pyro_aevb
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.errors import UsageError
-from pyro_aevb.supports import telling
+from pyro_aevb.pairs.supports import telling
 
 N, D = 40, 3
 RNG = np.random.default_rng(0)

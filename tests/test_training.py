@@ -15,15 +15,15 @@ from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 from pyro_aevb.data.batches import Batches, order
-from pyro_aevb.data.splits import Split
+from pyro_aevb.data.split import Split
 from pyro_aevb.errors import UsageError
-from pyro_aevb.inspection import inspect
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.training.checkpoint import load_checkpoint, save_checkpoint
-from pyro_aevb.training.loop import Trainer, seed_everything
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.runs.checkpoint import load_checkpoint, save_checkpoint
+from pyro_aevb.training.objectives import make_objective
+from pyro_aevb.training.objectives.elbo import TraceELBO
 from pyro_aevb.training.optimizers import kl_scale, make_schedule
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 N, D = 37, 4
 

@@ -18,11 +18,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import ScaleSites, WholeBatch
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.pairs import load_pair
-from pyro_aevb.sites import guide_sites
-from pyro_aevb.weight_noise import Flipout, LocalReparameterization
+from pyro_aevb.models.weights.noise import Flipout, LocalReparameterization
+from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
+from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.pairs.sites import guide_sites
+from pyro_aevb.training.objectives.elbo import TraceELBO
 
 HANDLERS = [LocalReparameterization, Flipout]
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from benchmarks.networks import Network
-from pyro_aevb.data.splits import DataSet, Split
-from pyro_aevb.preparation import prepare
+from pyro_aevb.data.split import DataSet, Split
+from pyro_aevb.runs.prepare import prepare
 from pyro_aevb.training.algorithm import make_algorithm
-from pyro_aevb.training.loop import Trainer
+from pyro_aevb.training.trainer import Trainer
 
 
 class Family:

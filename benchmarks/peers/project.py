@@ -11,15 +11,15 @@ from benchmarks.noise import FixedNoise
 from benchmarks.peers import nets
 from benchmarks.peers.weights import BayesianAutoencoder, PointAutoencoder
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.data.splits import DataSet, Split
+from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.importance import Scorer
-from pyro_aevb.handlers import WholeBatch
 from pyro_aevb.models import VAE
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.preparation import prepare
-from pyro_aevb.training.loop import Trainer
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.runs.prepare import prepare
+from pyro_aevb.training.objectives import make_objective
 from pyro_aevb.training.svi import SVI
+from pyro_aevb.training.trainer import Trainer
 
 
 class Project(nets.TorchParameters):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyro_aevb.data.batches import Batches, evaluation_binarization, order
     from pyro_aevb.data.sets import load, names
-    from pyro_aevb.data.splits import Binarize, DataSet, Split
+    from pyro_aevb.data.split import Binarize, DataSet, Split
 
 __all__ = [
     "Batches",

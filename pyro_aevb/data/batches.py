@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_aevb.data.splits import Binarize, Split
+from pyro_aevb.data.split import Binarize, Split
 from pyro_aevb.errors import UsageError
 
 FIXED_SEED = 777

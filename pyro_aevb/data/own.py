@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.files import SUFFIXES, channels_first, files_below, read_arrays, read_folder
-from pyro_aevb.data.splits import SEED, DataSet, Split, assemble, partition, shuffled
+from pyro_aevb.data.split import SEED, DataSet, Split, assemble, partition, shuffled
 from pyro_aevb.errors import UsageError
 
 SPLITS = ("train", "valid", "test")

@@ -22,7 +22,7 @@ from pyro_aevb.data.files import (
     read_idx,
     read_mat,
 )
-from pyro_aevb.data.splits import (
+from pyro_aevb.data.split import (
     SEED,
     Binarize,
     DataSet,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from pyro_aevb.pythonstate import PythonState, Reading, changed, drawn_by, rebound, untouched
+from pyro_aevb.pairs.state.python import PythonState, Reading, changed, drawn_by, rebound, untouched
 
 Function = Callable[..., list[Tensor]]
 

@@ -10,7 +10,7 @@ from pyro_aevb.engine.capture import Function, NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
 from pyro_aevb.engine.products import reduced_products, use_onednn
 from pyro_aevb.engine.transcendental import use_cheaper
-from pyro_aevb.pythonstate import PythonState
+from pyro_aevb.pairs.state.python import PythonState
 
 
 class Way(IntEnum):

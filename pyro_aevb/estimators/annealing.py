@@ -50,16 +50,16 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.chunks import even, few_rows
 from pyro_aevb.engine.replay import Replay, Way
+from pyro_aevb.engine.streams import blocks_of, check_seed, numbered, seeded
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.blocks import blocks_of, check_seed, numbered, seeded
-from pyro_aevb.estimators.chunks import even, few_rows
+from pyro_aevb.estimators.hmc import Move, Point, adapt, evaluate, transition
 from pyro_aevb.estimators.importance import Compile
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.terms import weight_draw
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.hmc import Move, Point, adapt, evaluate, transition
-from pyro_aevb.pairs import Pair
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import Pair
 
 START = 0.1
 r"""The first step size."""
@@ -222,7 +222,8 @@ class Annealer:
             s: The number of the draw of the global latents, the one that a
                 :class:`~.importance.Scorer` of the same seed scores with.
             progress: Called at each of the T temperatures of a block of data with its length.
-            blocks: Anneal the data of these blocks of :data:`~.blocks.DATA_BLOCK` alone.
+            blocks: Anneal the data of these blocks of :data:`~pyro_aevb.engine.streams.DATA_BLOCK`
+            alone.
         """
         chosen = numbered(len(batches)) if blocks is None else blocks
         parts = []

@@ -20,8 +20,8 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pyro_aevb.engine.replay import Replay, Way
-from pyro_aevb.estimators.families import Family
 from pyro_aevb.estimators.joint import Joint
+from pyro_aevb.estimators.variational import Family
 
 DRAWS, EVALUATED = 10, 25
 r"""Draws per datum of a step, and of what is evaluated at once."""
@@ -44,7 +44,7 @@ class Ascent:
 
     Arguments:
         joint: The pair's joint density.
-        family: See :mod:`~pyro_aevb.estimators.families`.
+        family: See :mod:`~pyro_aevb.estimators.variational`.
         way: How to run it.
         fallback: Told why it runs eagerly, where it cannot be captured.
     """

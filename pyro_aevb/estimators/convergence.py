@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from pyro_aevb.estimators.importance import Scores
-from pyro_aevb.estimators.streaming import milestones
+from pyro_aevb.estimators.log_weights import milestones
 
 
 class Curve(NamedTuple):

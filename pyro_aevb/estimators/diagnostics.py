@@ -3,7 +3,7 @@ r"""The health of importance weights and of the latent code."""
 import numpy as np
 from torch import Tensor
 
-from pyro_aevb.estimators.streaming import LogWeights
+from pyro_aevb.estimators.log_weights import LogWeights
 
 ACTIVE = 0.01
 r"""A latent dimension is active if the variance of its code over data exceeds this."""

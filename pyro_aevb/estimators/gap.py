@@ -10,8 +10,8 @@ global latents held fixed throughout, and :math:`q^*` the best member of the gui
 
 The first says what the family costs, the second what computing q from x by a net costs. Two
 families are optimized: normals with a diagonal covariance, and flows
-(:class:`~pyro_aevb.estimators.families.Flow`). In place of :math:`\log p(x)` stands the highest of
-several stochastic lower bounds on it, so an approximation gap is, in expectation, too small.
+(:class:`~pyro_aevb.estimators.variational.Flow`). In place of :math:`\log p(x)` stands the highest
+of several stochastic lower bounds on it, so an approximation gap is, in expectation, too small.
 
 References:
     | Inference Suboptimality in Variational Autoencoders (Cremer, Li and Duvenaud, 2018)
@@ -30,17 +30,17 @@ from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Way
+from pyro_aevb.engine.streams import check_seed, seeded
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.ascent import DRAWS, Ascent
-from pyro_aevb.estimators.blocks import check_seed, seeded
-from pyro_aevb.estimators.families import Flow, normal
 from pyro_aevb.estimators.importance import COMPILE_FROM, Compile, score
 from pyro_aevb.estimators.joint import Joint
-from pyro_aevb.estimators.quantities import UNRELIABLE, Metric, measured
-from pyro_aevb.estimators.streaming import LogWeights
+from pyro_aevb.estimators.log_weights import LogWeights
+from pyro_aevb.estimators.metrics import UNRELIABLE, Metric, measured
 from pyro_aevb.estimators.terms import Terms, weight_draw
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.pairs import Pair
+from pyro_aevb.estimators.variational import Flow, normal
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import Pair
 
 DATA = 100
 r"""Data that are optimized together."""

@@ -9,7 +9,7 @@ For each draw of the global latents :math:`w_s \sim q(w)` and each datum,
 at plate scale 1: the data axis and the particle axis are kept apart, and no term is multiplied
 by N/B. Draws are made in blocks of fixed size under seeds of their own, while the memory
 budget only decides how many rows the model sees at once, so the values do not depend on it. Of a
-block of draws only sums are kept (:class:`~pyro_aevb.estimators.streaming.LogWeights`), so memory
+block of draws only sums are kept (:class:`~pyro_aevb.estimators.log_weights.LogWeights`), so memory
 does not grow with K.
 """
 
@@ -25,16 +25,16 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.chunks import even, few_rows
 from pyro_aevb.engine.replay import Replay, Way
+from pyro_aevb.engine.streams import blocks_of, check_seed, numbered, seeded
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.estimators.blocks import blocks_of, check_seed, numbered, seeded
-from pyro_aevb.estimators.chunks import even, few_rows
-from pyro_aevb.estimators.streaming import LogWeights, milestones
+from pyro_aevb.estimators.log_weights import LogWeights, milestones
 from pyro_aevb.estimators.terms import Terms, model_terms, weight_draw
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.pairs import Pair
-from pyro_aevb.predict import latents
-from pyro_aevb.pythonstate import Reading, changed, rebound, untouched
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.predict import latents
+from pyro_aevb.pairs.state.python import Reading, changed, rebound, untouched
 
 DRAW_BLOCK = 1 << 22
 r"""About how many numbers are drawn at once."""
@@ -96,7 +96,8 @@ def score(
         batches: The data as they are presented; fixed ones, not dynamic binarization.
         num_samples, weight_samples, seed, memory, details, compile, say: See :class:`Scorer`.
         progress: Called with the number of data done.
-        blocks: Score the data of these blocks of :data:`~.blocks.DATA_BLOCK` alone.
+        blocks: Score the data of these blocks of :data:`~pyro_aevb.engine.streams.DATA_BLOCK`
+        alone.
 
     Returns:
         The per-datum values.

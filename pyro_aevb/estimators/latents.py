@@ -37,13 +37,13 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.description import Description
+from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.blocks import seeded
-from pyro_aevb.estimators.quantities import Metric, measured, undefined
+from pyro_aevb.estimators.metrics import Metric, measured, undefined
 from pyro_aevb.estimators.terms import Terms, weight_draw
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.pairs import Pair
+from pyro_aevb.pairs.description import Description
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import Pair
 
 DATA, CHAINED = 1000, 200
 r"""Data that are looked at; and of a guide that has to run for every pair of a datum and a code."""

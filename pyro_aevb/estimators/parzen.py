@@ -29,12 +29,12 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.blocks import seeded
-from pyro_aevb.estimators.quantities import Metric, measured
-from pyro_aevb.estimators.streaming import LogWeights
-from pyro_aevb.pairs import Pair
-from pyro_aevb.predict import generate, reconstruct, shown_by
+from pyro_aevb.estimators.log_weights import LogWeights
+from pyro_aevb.estimators.metrics import Metric, measured
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.predict import generate, reconstruct, shown_by
 
 BLOCK = 500
 r"""Samples that are decoded together, under one draw of the weights."""

@@ -35,11 +35,11 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.streams import blocks_of, numbered, seeded
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import START, Annealer, Progress
-from pyro_aevb.estimators.blocks import blocks_of, numbered, seeded
-from pyro_aevb.hmc import adapt, transition
-from pyro_aevb.pairs import Pair
+from pyro_aevb.estimators.hmc import adapt, transition
+from pyro_aevb.pairs.pair import Pair
 
 RELIABLE, MOST = 4, 10
 r"""Dimensions up to which the paper relies on the estimate, and beyond which it is refused."""

@@ -7,10 +7,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_aevb.estimators.blocks import seeded
-from pyro_aevb.handlers import Fix, InTurn
-from pyro_aevb.pairs import Pair
-from pyro_aevb.sites import (
+from pyro_aevb.engine.streams import seeded
+from pyro_aevb.pairs.handlers import Fix, InTurn
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.sites import (
     closed_form_kl,
     component_kl,
     in_plate,
@@ -210,7 +210,8 @@ def weight_draw(
     r"""The draw number s of the global sites from the guide, the same for every estimator.
 
     Of an ensemble, or any other index whose values are equally likely, draws in turn take each
-    value (:class:`~pyro_aevb.handlers.InTurn`). The caller's random numbers are left as they were.
+    value (:class:`~pyro_aevb.pairs.handlers.InTurn`). The caller's random numbers are left as they
+    were.
 
     Arguments:
         pair: An inspected pair.

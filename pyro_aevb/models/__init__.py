@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adversarialautoencoder import AdversarialAutoencoder
-    from .autoencoder import Autoencoder
-    from .bayesianautoencoder import BayesianAutoencoder
-    from .bayesianvae import BayesianVAE
-    from .betavae import BetaVAE
-    from .denoisingautoencoder import DenoisingAutoencoder
-    from .vae import VAE
+    from pyro_aevb.models.adversarialautoencoder import AdversarialAutoencoder
+    from pyro_aevb.models.autoencoder import Autoencoder
+    from pyro_aevb.models.bayesianautoencoder import BayesianAutoencoder
+    from pyro_aevb.models.bayesianvae import BayesianVAE
+    from pyro_aevb.models.betavae import BetaVAE
+    from pyro_aevb.models.denoisingautoencoder import DenoisingAutoencoder
+    from pyro_aevb.models.vae import VAE
 
 __all__ = [
     "VAE",

@@ -14,9 +14,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from .. import likelihoods, networks
-from ..errors import UsageError
-from .nets import EncoderDecoder
+from pyro_aevb.errors import UsageError
+from pyro_aevb.models import likelihoods, networks
+from pyro_aevb.models.encoder_decoder import EncoderDecoder
 
 
 class AdversarialAutoencoder(EncoderDecoder):
@@ -26,13 +26,14 @@ class AdversarialAutoencoder(EncoderDecoder):
 
     .. math:: z \sim p(z), \qquad x \mid z \sim p_\theta(x \mid z),
 
-    with the pixels of :math:`x` independent given :math:`z` (see :mod:`pyro_aevb.likelihoods`).
-    The guide is a point at the output of an encoder net, :math:`\delta(z - f_\phi(x))`, or a
-    Gaussian :math:`\mathcal{N}(\mu_\phi(x), \mathrm{diag}\, \sigma_\phi^2(x))`. It is trained by
+    with the pixels of :math:`x` independent given :math:`z` (see
+    :mod:`pyro_aevb.models.likelihoods`). The guide is a point at the output of an encoder net,
+    :math:`\delta(z - f_\phi(x))`, or a Gaussian
+    :math:`\mathcal{N}(\mu_\phi(x), \mathrm{diag}\, \sigma_\phi^2(x))`. It is trained by
     :class:`~pyro_aevb.training.adversarial.Adversarial`: to reconstruct, and to make the codes of
     all data together, :math:`q(z) = \mathrm{E}_x\, q_\phi(z \mid x)`, so like the prior that a
-    discriminator net on codes cannot tell them apart. No bound on :math:`\log p(x)` is ascended
-    and the prior needs no density, only draws.
+    discriminator net on codes cannot tell them apart. No bound on :math:`\log p(x)` is ascended and
+    the prior needs no density, only draws.
 
     With the point, ``elbo`` and ``log_likelihood`` are not defined, as the guide has no density;
     ``reconstruction`` is. With the Gaussian they are: bounds hold for any guide, also one that was
@@ -50,7 +51,7 @@ class AdversarialAutoencoder(EncoderDecoder):
 
     Arguments:
         event_shape, latent_dim, hidden, network, likelihood, activation, init, output_bias:
-            See :class:`~pyro_aevb.models.nets.EncoderDecoder`.
+            See :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
         encoder: ``"deterministic"`` or ``"gaussian"``.
         prior: ``"normal"``, :math:`\mathcal{N}(0, s^2 I)`; ``"mixture"``, of Gaussians of equal
             weight and standard deviation s, whose means lie at equal distances on a circle in the

@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor
 
-from .nets import EncoderDecoder
+from pyro_aevb.models.encoder_decoder import EncoderDecoder
 
 
 class Autoencoder(EncoderDecoder):
@@ -16,10 +16,11 @@ class Autoencoder(EncoderDecoder):
 
     .. math:: x \mid z \sim p_\theta(x \mid z), \qquad z = f_\phi(x),
 
-    with the pixels of :math:`x` independent given :math:`z` (see :mod:`pyro_aevb.likelihoods`).
-    The prior of the code is masked, so that it adds nothing to any log-probability, and the guide
-    is a point mass at the output of the encoder net, :math:`\delta(z - f_\phi(x))`. What Pyro
-    calls the ELBO of this pair is then the reconstruction alone, in nats per datum,
+    with the pixels of :math:`x` independent given :math:`z` (see
+    :mod:`pyro_aevb.models.likelihoods`). The prior of the code is masked, so that it adds nothing
+    to any log-probability, and the guide is a point mass at the output of the encoder net,
+    :math:`\delta(z - f_\phi(x))`. What Pyro calls the ELBO of this pair is then the reconstruction
+    alone, in nats per datum,
 
     .. math:: \log p_\theta(x \mid z = f_\phi(x)).
 
@@ -34,7 +35,7 @@ class Autoencoder(EncoderDecoder):
     Sites: the latent ``"z"`` of event shape ``(latent_dim,)`` and the observed ``"x"`` of event
     shape `event_shape`, in the plate ``"data"`` over the batch.
 
-    The arguments are those of :class:`~pyro_aevb.models.nets.EncoderDecoder`.
+    The arguments are those of :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
 
     References:
         | Auto-Encoding Variational Bayes (Kingma & Welling, 2014)

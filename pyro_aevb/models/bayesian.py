@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 import pyro
 from torch import Tensor, nn
 
-from .. import guides, likelihoods, networks, priors
-from .nets import EncoderDecoder
+from pyro_aevb.models import likelihoods, networks
+from pyro_aevb.models.encoder_decoder import EncoderDecoder
+from pyro_aevb.models.weights import posteriors, priors
 
 
 class Bayesian(nn.Module):
@@ -23,17 +24,17 @@ class Bayesian(nn.Module):
 
     Arguments:
         event_shape, latent_dim, hidden, network, likelihood, activation, init, output_bias:
-            See :class:`~pyro_aevb.models.nets.EncoderDecoder`.
+            See :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
         num_data: N, the number of training data.
         data_mean, min_scale: As `event_shape`.
         bayesian: Whose weights are uncertain: those of ``"both"`` nets, or of the ``"decoder"``
             alone; the encoder's are then points. Default the family's: `uncertain`.
         prior: ``"fan_in"``, ``"learned"`` or ``"mixture"``, see
-            :class:`~pyro_aevb.priors.WeightPrior`; default ``"learned"``, or ``"fan_in"`` if the
-            posterior's weights are points.
+            :class:`~pyro_aevb.models.weights.priors.WeightPrior`; default ``"learned"``, or
+            ``"fan_in"`` if the posterior's weights are points.
         prior_scale: The prior's scale, in units of one over the root of the fan-in.
         posterior: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``, see
-            :mod:`pyro_aevb.guides`.
+            :mod:`pyro_aevb.models.weights.posteriors`.
         init_scale: Of ``"normal"`` and ``"low_rank"``: the standard deviation at the start, in
             units of the prior's; default 0.1.
         rank: Of ``"low_rank"``: the number of directions for each tensor; default 4.
@@ -45,7 +46,7 @@ class Bayesian(nn.Module):
     """
 
     nets: EncoderDecoder
-    weights: guides.WeightGuide
+    weights: posteriors.WeightGuide
     family: ClassVar[type[EncoderDecoder]]
     r"""The pair whose weights are points."""
     uncertain: ClassVar[Literal["both", "decoder"]] = "both"
@@ -69,7 +70,7 @@ class Bayesian(nn.Module):
         bayesian: Literal["both", "decoder"] | None = None,
         prior: priors.Kind | None = None,
         prior_scale: float = 1.0,
-        posterior: guides.Family = "normal",
+        posterior: posteriors.Family = "normal",
         init_scale: float | None = None,
         rank: int | None = None,
         dropout: float | None = None,
@@ -79,7 +80,7 @@ class Bayesian(nn.Module):
         bayesian = self.uncertain if bayesian is None else bayesian
         networks.check_choice("bayesian", bayesian, ("both", "decoder"))
         if prior is None:
-            prior = "fan_in" if posterior in guides.POINTS else "learned"
+            prior = "fan_in" if posterior in posteriors.POINTS else "learned"
         points = partial(
             self.family,
             *(event_shape, latent_dim, hidden, network, likelihood, activation),
@@ -93,7 +94,7 @@ class Bayesian(nn.Module):
         self.nets = points()
         self.nets.num_data = num_data
         lifted = uncertain(self.nets)
-        self.weights = guides.build(
+        self.weights = posteriors.build(
             posterior,
             lifted,
             priors.WeightPrior(prior, lifted, prior_scale),

@@ -1,7 +1,7 @@
 r"""The autoencoder with uncertain weights: a Bayesian neural network."""
 
-from .autoencoder import Autoencoder
-from .bayesian import Bayesian
+from pyro_aevb.models.autoencoder import Autoencoder
+from pyro_aevb.models.bayesian import Bayesian
 
 
 class BayesianAutoencoder(Bayesian):

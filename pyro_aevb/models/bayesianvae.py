@@ -1,7 +1,7 @@
 r"""The variational autoencoder with uncertain weights: the doubly stochastic hybrid."""
 
-from .bayesian import Bayesian
-from .vae import VAE
+from pyro_aevb.models.bayesian import Bayesian
+from pyro_aevb.models.vae import VAE
 
 
 class BayesianVAE(Bayesian):

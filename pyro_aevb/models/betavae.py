@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .vae import VAE
+from pyro_aevb.models.vae import VAE
 
 
 class BetaVAE(VAE):
@@ -23,13 +23,13 @@ class BetaVAE(VAE):
 
     The weight is an attribute, ``beta``, that the training reads
     (:func:`~pyro_aevb.training.optimizers.latent_weight`) and applies by an effect handler
-    (:class:`~pyro_aevb.handlers.ScaleSites`). Any pair takes one, by an attribute of that name or
-    by the flag ``--beta``, which has the last word.
+    (:class:`~pyro_aevb.pairs.handlers.ScaleSites`). Any pair takes one, by an attribute of that
+    name or by the flag ``--beta``, which has the last word.
 
     Arguments:
         event_shape: The shape of one datum.
         beta: The weight :math:`\beta`, 0 or more.
-        options: The other arguments of :class:`~pyro_aevb.models.nets.EncoderDecoder`.
+        options: The other arguments of :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
 
     References:
         | beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..data.corruption import Corruption, Masking
-from .autoencoder import Autoencoder
+from pyro_aevb.data.corruption import Corruption, Masking
+from pyro_aevb.models.autoencoder import Autoencoder
 
 
 class DenoisingAutoencoder(Autoencoder):
@@ -32,7 +32,7 @@ class DenoisingAutoencoder(Autoencoder):
     layer, with a sigmoid. Here the weights are free, the code is linear, and `hidden` layers lie
     on both sides of it.
 
-    The arguments are those of :class:`~pyro_aevb.models.nets.EncoderDecoder`.
+    The arguments are those of :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
 
     References:
         | Extracting and Composing Robust Features with Denoising Autoencoders

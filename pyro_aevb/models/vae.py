@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor
 
-from .nets import EncoderDecoder
+from pyro_aevb.models.encoder_decoder import EncoderDecoder
 
 
 class VAE(EncoderDecoder):
@@ -16,9 +16,9 @@ class VAE(EncoderDecoder):
 
     .. math:: z \sim \mathcal{N}(0, I), \qquad x \mid z \sim p_\theta(x \mid z),
 
-    with the pixels of :math:`x` independent given :math:`z` (see :mod:`pyro_aevb.likelihoods`).
-    The guide is a Gaussian with diagonal covariance whose mean and log-variance are the two
-    outputs of an encoder net,
+    with the pixels of :math:`x` independent given :math:`z` (see
+    :mod:`pyro_aevb.models.likelihoods`). The guide is a Gaussian with diagonal covariance whose
+    mean and log-variance are the two outputs of an encoder net,
 
     .. math:: q_\phi(z \mid x) = \mathcal{N}(z \mid \mu_\phi(x),
         \mathrm{diag}\, \sigma_\phi^2(x)).
@@ -37,7 +37,7 @@ class VAE(EncoderDecoder):
     Sites: the latent ``"z"`` of event shape ``(latent_dim,)`` and the observed ``"x"`` of event
     shape `event_shape`, in the plate ``"data"`` over the batch.
 
-    The arguments are those of :class:`~pyro_aevb.models.nets.EncoderDecoder`.
+    The arguments are those of :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
 
     References:
         | Auto-Encoding Variational Bayes (Kingma & Welling, 2014)

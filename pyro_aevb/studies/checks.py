@@ -80,7 +80,7 @@ def check_found(settings: Mapping[str, Any], before: set[Any]) -> None:
     """
     import pyro_aevb
     from pyro_aevb.data.sets import check_name
-    from pyro_aevb.locating import check_parameters
+    from pyro_aevb.pairs.locate import check_parameters
 
     defaults = signature(pyro_aevb.fit).parameters
     pair, data = (settings.get(name, defaults[name].default) for name in ("pair", "data"))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.runs import Run
-from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Key, Scale, Study
+from pyro_aevb.runs.run import Run
+from pyro_aevb.studies.cell import Record, failure
+from pyro_aevb.studies.declare import FIT, HISTORY, Cell, Key, Scale, Study
 from pyro_aevb.studies.known import CLOCK, IMAGES, Elsewhere, Known, sources
-from pyro_aevb.studies.records import Record, failure
 
 if TYPE_CHECKING:
-    from pyro_aevb.preparation import Prepared
+    from pyro_aevb.runs.prepare import Prepared
 
 
 class Collected:
@@ -131,7 +131,7 @@ class Collected:
         Raises:
             Elsewhere: The run is not in the study's directory.
         """
-        from pyro_aevb.preparation import restore
+        from pyro_aevb.runs.prepare import restore
 
         self._here(cell)
         return restore(self.run(cell), "cpu", self.data_root, cell.pair)
@@ -141,7 +141,7 @@ class Collected:
 
         Arguments:
             cell: Whose.
-            quantity: See :class:`~.declarations.Table`.
+            quantity: See :class:`~.declare.Table`.
             epochs: At which look; None is the last.
 
         Returns:

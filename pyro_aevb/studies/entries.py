@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.declarations import Cell, Key, Table
+from pyro_aevb.studies.declare import Cell, Key, Table
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_aevb import panels
 from pyro_aevb.errors import UsageError
-from pyro_aevb.plots.canvas import NATS
-from pyro_aevb.predict import decode_grid, encode, generate, reconstruct
+from pyro_aevb.pairs.predict import decode_grid, encode, generate, reconstruct
+from pyro_aevb.reports.plots import panels
+from pyro_aevb.reports.plots.canvas import NATS
+from pyro_aevb.reports.tables import csv_table
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.declarations import HISTORY, Cell
+from pyro_aevb.studies.declare import HISTORY, Cell
 from pyro_aevb.studies.known import Elsewhere
-from pyro_aevb.tables import csv_table
 
 if TYPE_CHECKING:
-    from pyro_aevb.preparation import Prepared
+    from pyro_aevb.runs.prepare import Prepared
 
 Names = Sequence[str] | None
 NUMBERS = ".curves.csv"
@@ -48,7 +48,7 @@ def curves(
 
     Arguments:
         quantities: By name in the legend, those after the first with dashes: ``history/COLUMN``,
-            known after every epoch, or what a :class:`~.declarations.Table` takes, known at every
+            known after every epoch, or what a :class:`~.declare.Table` takes, known at every
             look.
         x: What lies on the horizontal axis, logarithmic except for epochs.
 

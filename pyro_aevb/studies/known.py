@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.locking import in_turn
-from pyro_aevb.runs import Run, seconds_per_epoch
-from pyro_aevb.studies.declarations import FIT, HISTORY, Cell, Scale
-from pyro_aevb.studies.records import SECTIONS, Record, difference, of_another_length, source_of
+from pyro_aevb.runs.locking import in_turn
+from pyro_aevb.runs.run import Run, seconds_per_epoch
+from pyro_aevb.studies.cell import SECTIONS, Record, difference, of_another_length, source_of
+from pyro_aevb.studies.declare import FIT, HISTORY, Cell, Scale
 
 CELLS = "cells.jsonl"
 r"""What a page keeps the cells in."""
@@ -26,7 +26,7 @@ IMAGES, CLOCK = "num_train", "training_seconds"
 r"""Names of what no table has, the training data and the seconds of training up to a look."""
 
 Numbers = dict[str, dict[str, float | None]]
-r"""By epochs, then by quantity (see :class:`~.declarations.Table`); None is not defined."""
+r"""By epochs, then by quantity (see :class:`~.declare.Table`); None is not defined."""
 
 
 class Elsewhere(UsageError):
@@ -38,7 +38,7 @@ class Known:
     r"""A cell's numbers at its looks, and what they are of.
 
     Arguments:
-        settings, scores, source, seconds, machine: See :class:`~.records.Record`.
+        settings, scores, source, seconds, machine: See :class:`~.cell.Record`.
         environments: The versions of what computed them.
         numbers: What came out.
     """

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pyro_aevb
 from pyro_aevb.errors import UsageError
+from pyro_aevb.reports.tables import markdown_table
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.declarations import Figure, Key, Table, slug
+from pyro_aevb.studies.declare import Figure, Key, Table, slug
 from pyro_aevb.studies.entries import Entry
 from pyro_aevb.studies.figures import NUMBERS
 from pyro_aevb.studies.known import CELLS, Elsewhere, write_cells
 from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
-from pyro_aevb.tables import markdown_table
 
 FINDINGS = "findings.md"
 LEGEND = (

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.locking import alone
+from pyro_aevb.runs.locking import alone
 
 if TYPE_CHECKING:
-    from pyro_aevb.studies.declarations import Cell, Scale, Study
+    from pyro_aevb.studies.declare import Cell, Scale, Study
 
 SHIPPED = ("aevb", "bayesian_autoencoders")
 
@@ -73,7 +73,7 @@ def study(
     """
     from tqdm import tqdm
 
-    from pyro_aevb.preparation import choose_device
+    from pyro_aevb.runs.prepare import choose_device
     from pyro_aevb.studies.collect import Collected
     from pyro_aevb.studies.known import CELLS, read_cells, write_cells
     from pyro_aevb.studies.page import write_page
@@ -178,15 +178,15 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
     Raises:
         UsageError: There is no such study.
     """
-    from pyro_aevb.locating import locate
-    from pyro_aevb.studies.declarations import Study
+    from pyro_aevb.pairs.locate import locate
+    from pyro_aevb.studies.declare import Study
 
     if not isinstance(name, str):
         if len(name) != 1:
             raise UsageError(f"give one study, not {len(name)}")
         name = name[0]
     if name in SHIPPED:
-        found, _ = locate(f"pyro_aevb.studies.{name}:STUDY")
+        found, _ = locate(f"pyro_aevb.studies.shipped.{name}:STUDY")
         return name, found
     if not name.endswith(".py"):
         raise UsageError(
@@ -232,9 +232,9 @@ def _keep(cell: "Cell", folder: Path, cells: Path, study: str, scale: "Scale") -
     Returns:
         Why it cannot be put there, if so: the end of the command tries it again.
     """
-    from pyro_aevb.runs import Run
+    from pyro_aevb.runs.run import Run
+    from pyro_aevb.studies.cell import Record
     from pyro_aevb.studies.known import Known, write_cells
-    from pyro_aevb.studies.records import Record
 
     try:
         record = Record.of(cell, folder)

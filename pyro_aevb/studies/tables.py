@@ -1,9 +1,9 @@
 r"""A study's tables as Markdown, CSV and LaTeX."""
 
+from pyro_aevb.reports.tables import csv_table, latex_table, markdown_table
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.declarations import Key, Table
+from pyro_aevb.studies.declare import Key, Table
 from pyro_aevb.studies.entries import Entry
-from pyro_aevb.tables import csv_table, latex_table, markdown_table
 
 BETTER, WORSE = "▲", "▼"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.studies.declarations import FIT, Cell, merged
-from pyro_aevb.studies.records import SECTIONS, Record, failure, note_failure
+from pyro_aevb.studies.cell import SECTIONS, Record, failure, note_failure
+from pyro_aevb.studies.declare import FIT, Cell, merged
 
 Backend = Literal["loky", "dask", "ray"]
 
@@ -83,8 +83,8 @@ def work(
 
 def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
     import pyro_aevb
-    from pyro_aevb.assessment import processor
-    from pyro_aevb.runs import Run
+    from pyro_aevb.reports.assess import processor
+    from pyro_aevb.runs.run import Run
 
     where: dict[str, Any] = {"device": device, "data_root": data_root}
     record = Record.of(cell, out)
@@ -119,7 +119,7 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
 
 def _beside(run: Any, name: str, results: dict[str, Any]) -> Any:
     r"""The same run, to be scored in another way, with what ``fit`` found and nothing else."""
-    from pyro_aevb.runs import Run
+    from pyro_aevb.runs.run import Run
 
     path = run.path.with_name(f"{run.path.name}-{name}")
     shutil.rmtree(path, ignore_errors=True)

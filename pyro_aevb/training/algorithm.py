@@ -14,10 +14,10 @@ from torch import Tensor
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.objectives import make_objective
-from pyro_aevb.pairs import Pair
-from pyro_aevb.pythonstate import untouched
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.state.python import untouched
+from pyro_aevb.training.objectives import make_objective
 
 ALGORITHMS = {
     "svi": "SVI",
@@ -63,7 +63,7 @@ class Phase:
 
 
 class Algorithm:
-    r"""A learning algorithm: all that the :class:`~pyro_aevb.training.loop.Trainer` asks of one.
+    r"""A learning algorithm: all that the :class:`~pyro_aevb.training.trainer.Trainer` asks of one.
 
     Epochs, validation, early stopping, schedules, progress, checkpoints, compilation and several
     processes are the trainer's, the same for all algorithms.

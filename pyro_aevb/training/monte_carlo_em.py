@@ -8,10 +8,10 @@ from torch import Tensor
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.hmc import Point, adapt, transition
 from pyro_aevb.estimators.joint import Joint
-from pyro_aevb.handlers import WholeBatch
-from pyro_aevb.hmc import Point, adapt, transition
-from pyro_aevb.pairs import Pair
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.training.algorithm import Algorithm, Phase, reached
 
 START = 0.1

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.pairs import Pair
+from pyro_aevb.pairs.pair import Pair
 
 L2 = ("adadelta", "adagrad", "adam", "adamax", "asgd", "nadam", "radam", "rmsprop", "sgd")
 r"""Optimizers that add ``weight_decay`` times the parameter to its gradient, before all else."""
@@ -218,7 +218,7 @@ def latent_weight(pair: Pair, beta: float | None = None) -> float:
     .. math:: \mathrm{E}_{q(z|x)}[\log p(x|z)] - \beta\, \mathrm{KL}(q(z|x) \,\|\, p(z))
 
     It multiplies the KL of the codes; in a pair whose codes have no density, that of the weights
-    (:meth:`~pyro_aevb.description.Description.kl_sites`).
+    (:meth:`~pyro_aevb.pairs.description.Description.kl_sites`).
 
     Arguments:
         pair: An inspected pair.

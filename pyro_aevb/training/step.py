@@ -10,13 +10,13 @@ from torch import Tensor
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.capture import NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
+from pyro_aevb.engine.processes import Alone
+from pyro_aevb.engine.shared_draws import Draws
 from pyro_aevb.errors import UsageError
-from pyro_aevb.handlers import ScaleSites
-from pyro_aevb.pairs import Pair
-from pyro_aevb.pythonstate import PythonState, untouched
+from pyro_aevb.pairs.handlers import ScaleSites
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.state.python import PythonState, untouched
 from pyro_aevb.training.algorithm import Phase
-from pyro_aevb.training.draws import Draws
-from pyro_aevb.training.parallel import Alone
 
 
 @dataclass

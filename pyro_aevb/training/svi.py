@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pyro_aevb.data.corruption import Corruption
 from pyro_aevb.errors import UsageError
-from pyro_aevb.objectives.elbo import TraceELBO
-from pyro_aevb.pairs import Pair
+from pyro_aevb.models.weights.noise import Flipout, LocalReparameterization
+from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.training.algorithm import Algorithm, Phase
-from pyro_aevb.weight_noise import Flipout, LocalReparameterization
+from pyro_aevb.training.objectives.elbo import TraceELBO
 
 WEIGHT_NOISE: dict[str, Callable[[], Any]] = {
     "shared": nullcontext,
@@ -38,9 +38,9 @@ class SVI(Algorithm):
         pair: An inspected pair.
         objective: Any ``pyro.infer.ELBO``.
         weight_noise: How the draws of weight sites reach the data: ``shared`` is one for the
-            batch; ``local`` and ``flipout`` are the handlers of :mod:`~pyro_aevb.weight_noise`.
-            None is the pair's attribute `weight_noise` where the objective allows it, else
-            ``shared``.
+            batch; ``local`` and ``flipout`` are the handlers of
+            :mod:`~pyro_aevb.models.weights.noise`. None is the pair's attribute `weight_noise`
+            where the objective allows it, else ``shared``.
         corruption: What the guide sees of a batch, drawn once in a step; the model observes the
             batch itself. None is the batch.
 

@@ -1,0 +1,1 @@
+r"""Priors, posteriors and noise of weights: what makes any net Bayesian."""

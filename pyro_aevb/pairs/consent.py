@@ -1,0 +1,90 @@
+r"""Whether code that a file of settings names may run: only if somebody here has named it.
+
+What is passed to a function or given as a flag is named by whoever does so. A file of settings may
+come from anywhere, so what it names runs if it comes with this package, if ``--trust`` says so, or
+if somebody has named just that code here before: of that a record is kept, outside the runs.
+"""
+
+import hashlib
+import importlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.locate import source_file, split_source
+
+Kind = Literal["pair", "objective"]
+
+_AGREED: set[str] = set()
+r"""What this process has recorded, where no file can be written."""
+
+
+def require(kind: Kind, source: Any, file: str | Path, trust: bool) -> None:
+    r"""Refuse what a file of settings names, before anything of it is imported.
+
+    Arguments:
+        kind: What it is named as.
+        source: Its name.
+        file: The file of settings.
+        trust: Whether the user agrees to whatever is named there.
+
+    Raises:
+        UsageError: It does not come with this package, and nobody has named it here, or agreed
+            to it, as it is now.
+    """
+    if not isinstance(source, str):
+        raise UsageError(f"{file}: {kind} is {source!r}; it takes a name")
+    if trust or _is_shipped(kind, source):
+        return
+    key = _key(kind, source)
+    if key is None or not (key in _AGREED or os.path.isfile(_record(key))):
+        raise UsageError(
+            f"{file} names {kind} {source}, whose code has not been used here before, or has "
+            "changed since: read it, then agree to it by --trust (in Python trust=True), or name "
+            f"it yourself by --{kind}"
+        )
+
+
+def remember(kind: Kind, source: Any) -> None:
+    r"""Record that settings may name this from now on, as long as its file stays the same.
+
+    To be called with what has been named or agreed to, and was found to be what it should be.
+    """
+    key = _key(kind, source) if isinstance(source, str) else None
+    if key is None or _is_shipped(kind, source):
+        return
+    _AGREED.add(key)
+    record = Path(_record(key))
+    with suppress(OSError):  # a home that cannot be written to: settings ask again
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(f"{kind} {source}, named in {Path.cwd()}\n")
+
+
+def _record(key: str) -> str:
+    r"""The file whose presence says that a key was agreed to; an absolute path, or no file's."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    folder = os.environ.get("PYRO_AEVB_TRUSTED") or f"{state}/pyro_aevb/trusted"
+    folder = os.path.expanduser(folder)
+    # Relative to wherever one stands it could be somebody else's.
+    return os.path.join(folder if os.path.isabs(folder) else os.devnull, key)
+
+
+def _key(kind: Kind, source: str) -> str | None:
+    r"""A name for what would be executed: by its place and by every letter of its file."""
+    path, attribute = split_source(source)
+    file = source_file(path)
+    if file is None or not file.is_file():
+        return None
+    module = "" if path.endswith(".py") else path
+    named = "\n".join((kind, module, str(file.resolve()), attribute, ""))
+    return hashlib.sha256(named.encode() + file.read_bytes()).hexdigest()
+
+
+def _is_shipped(kind: Kind, source: str) -> bool:
+    if kind == "pair":
+        return source in importlib.import_module("pyro_aevb.models").__all__
+    from pyro_aevb.training.objectives import is_stock
+
+    return is_stock(source)

@@ -1,0 +1,144 @@
+r"""Effect handlers: everything the package derives from a pair is one of these around it.
+
+A pair is run as ``with pair.active(), handler: pair.model(x)``. None of them looks inside the
+user's code; each answers Pyro's ``sample`` messages.
+"""
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.distributions import Categorical
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+
+class WholeBatch(Messenger):
+    r"""Let every plate take the batch it is given, instead of drawing a random subsample.
+
+    ``pyro.plate("data", size=N, subsample_size=len(x))`` draws :math:`B` of :math:`N` indices, by a
+    permutation of all :math:`N`, at every call. The batch has been chosen already, so the plate
+    only has to carry the scale :math:`N/B`. The indices :math:`0, \dots, B - 1` stand in for the
+    draw. This also lets :math:`B` exceed :math:`N`, as when a batch is repeated for :math:`K`
+    particles.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.indices: dict[str, Tensor] = {}
+        r"""What each plate was given."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) and msg["value"] is None:
+            fn = msg["fn"]
+            size = fn.size if fn.subsample_size is None else fn.subsample_size
+            msg["value"] = self.indices[msg["name"]] = torch.arange(size, device=fn.device)
+            msg["done"] = True
+
+
+class Fix(Messenger):
+    r"""Give the named latent sites these values; unlike conditioning, they stay latent.
+
+    Arguments:
+        values: The values by site name. Other sites are left alone.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"] = self.values[msg["name"]]
+            msg["done"] = True
+
+
+def typical(fn: Any) -> tuple[Tensor, str]:
+    r"""A value that stands for a distribution, and what it is: its mean, its mode, or a draw.
+
+    The mode where there is no finite mean, as of a Cauchy or an index; a draw where there is
+    neither, as of a logit-normal.
+    """
+    for name in ("mean", "mode"):
+        try:
+            value = getattr(fn, name)
+        except (NotImplementedError, AttributeError):
+            continue
+        # A categorical distribution answers NaN where it is asked for its mean.
+        if bool(torch.isfinite(value).all()):
+            return value, name
+    return fn.sample(), "draw"
+
+
+class AtMean(Messenger):
+    r"""Let every latent site return the mean of its distribution, where it has one.
+
+    Around a guide this gives :math:`\mathrm{E}_q[z|x]` and :math:`\mathrm{E}_q[w]`, exactly when
+    the sites do not depend on one another, and the values along the chain of means otherwise.
+    A distribution without a mean takes its mode, and one without either is sampled
+    (:func:`typical`).
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["done"] or site_is_subsample(msg):
+            return
+        value, kind = typical(msg["fn"])
+        if kind != "draw":
+            msg["value"], msg["done"] = value, True
+
+
+class InTurn(Messenger):
+    r"""Let a uniform index, such as that of an ensemble's member, take all its values in turn.
+
+    Of draws number :math:`0, 1, 2, \dots` every M that follow one another hold each of the M values
+    of the index once, in random order. A mean over draws, of which M divides the number, is then
+    that over values.
+
+    Acts on sites outside all plates, with a ``Categorical`` whose values are equally likely.
+
+    Arguments:
+        number: Of this draw.
+        seed: Of the orders.
+    """
+
+    def __init__(self, number: int, seed: int) -> None:
+        super().__init__()
+        self.number, self.seed = number, seed
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if msg["done"] or msg["is_observed"] or msg["value"] is not None:
+            return
+        if not isinstance(fn, Categorical) or fn.batch_shape or msg["cond_indep_stack"]:
+            return
+        if bool((fn.logits != fn.logits[0]).any()):
+            return
+        turn, place = divmod(self.number, len(fn.logits))
+        order = np.random.default_rng([self.seed, turn]).permutation(len(fn.logits))
+        msg["value"] = torch.tensor(order[place], device=fn.logits.device)
+        msg["done"] = True
+
+
+class ScaleSites(Messenger):
+    r"""Multiply the log-probabilities of the named sites by a factor.
+
+    Around the model and the guide, with the names of the latent sites
+    (:meth:`~pyro_aevb.pairs.description.Description.kl_sites`), this scales the Kullback-Leibler
+    term of any objective: KL warm-up, or the weight :math:`\beta` of a beta-VAE. In an
+    importance-weighted bound it scales the terms within the weights.
+
+    Arguments:
+        scale: The factor, a number or a scalar tensor, not negative.
+        names: The sites it applies to.
+    """
+
+    def __init__(self, scale: float | Tensor, names: Container[str]) -> None:
+        super().__init__()
+        self.scale = scale
+        self.names = names
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.names:
+            msg["scale"] = msg["scale"] * self.scale

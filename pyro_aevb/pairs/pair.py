@@ -1,0 +1,254 @@
+r"""A pair: two callables with one signature, ``model(x)`` and ``guide(x)``, and what they train.
+
+``x`` is a float tensor of shape ``(batch, *event_shape)``. The pair may be
+
+- one object with methods (or sub-modules) ``model`` and ``guide``: an ``nn.Module``, a
+  ``PyroModule``, or a plain class holding modules;
+- two names, ``model`` and ``guide``, in one file;
+- a tuple ``(model, guide)`` in Python.
+
+Parameters are those of the modules, and those made by ``pyro.param`` and ``pyro.module``.
+There is no base class and nothing to register. :func:`load_pair` turns any of these into a
+:class:`Pair`, which keeps the modules and a parameter store of its own, so that a second pair in
+one process starts fresh.
+"""
+
+import hashlib
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from pyro.nn import PyroModule, pyro_method
+from torch import Tensor, nn
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.locate import construct, locate
+from pyro_aevb.pairs.state.python import PythonState
+
+if TYPE_CHECKING:
+    from pyro_aevb.data.sets import DataSet
+    from pyro_aevb.pairs.description import Description
+
+_STORE = threading.RLock()
+r"""Pyro's parameter store and its stack of handlers are the process's: one pair at a time."""
+
+
+class Pair(nn.Module):
+    r"""A model, its guide, and every tensor that training them changes.
+
+    Arguments:
+        model: Called as ``model(x)``.
+        guide: Called as ``guide(x)``.
+        modules: The modules whose parameters and buffers belong to the pair, by name.
+        name: What to call the pair in results and messages.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Any],
+        guide: Callable[[Tensor], Any],
+        modules: Mapping[str, nn.Module],
+        name: str,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.sources = nn.ModuleDict(dict(modules))
+        # In a tuple, so that a module is not registered a second time under another name.
+        self._callables = (model, guide)
+        self._store: Any = {"params": {}, "constraints": {}}
+        self._module_local_params = pyro.settings.get("module_local_params")
+        self._active = False
+        self._device = torch.device("cpu")
+        self.description: Description | None = None
+        self.source: str | None = None
+        r"""A hash of the file that the pair was loaded from, to notice when it changes."""
+        self._origin: tuple[Any] = (None,)
+
+    @property
+    def model(self) -> Callable[[Tensor], Any]:
+        return self._callables[0]
+
+    @property
+    def guide(self) -> Callable[[Tensor], Any]:
+        return self._callables[1]
+
+    @property
+    def algorithm(self) -> str | None:
+        r"""The learning algorithm that the pair names by an attribute ``algorithm``."""
+        named = self.attribute("algorithm")
+        return named if isinstance(named, str) else None
+
+    @property
+    def python(self) -> PythonState:
+        r"""What the pair's code keeps in Python beside its parameters."""
+        origin = () if isinstance(self._origin[0], tuple) else (("", self._origin[0]),)
+        return PythonState(
+            (*self.sources.items(), *origin, *zip(("model", "guide"), self._callables, strict=True))
+        )
+
+    def attribute(self, name: str) -> Any:
+        r"""An attribute of the object or file that the pair was made of; None where there is none.
+
+        Beside `model` and `guide` these say by what the pair is trained: the name of an algorithm,
+        a discriminator, a corruption of its input, the weight `beta` of its KL.
+        """
+        return getattr(self._origin[0], name, None)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        r"""Run the model or the guide inside this: Pyro's parameter store is then the pair's own.
+
+        Pyro keeps one store for the process. There a second model of the same parameter names
+        would silently train, or fail to train, the first one's tensors.
+        """
+        # The lock first: the flag may be another thread's, whose store this one must not see.
+        with _STORE:
+            if self._active:
+                yield
+                return
+            # New tensors that the pair's code makes land on the pair's device.
+            device = nullcontext() if self._device.type == "cpu" else self._device
+            with (
+                pyro.get_param_store().scope(self._store),
+                pyro.settings.context(module_local_params=self._module_local_params),
+                device,
+            ):
+                self._active = True
+                try:
+                    yield
+                finally:
+                    self._active = False
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        r"""Evaluation mode inside this; afterwards each module is in the mode that it was in."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    def move(self, device: torch.device | str) -> "Pair":
+        r"""Move every tensor of the pair to a device, in place."""
+        if self._active:
+            raise RuntimeError("a pair moves between runs, not inside `with pair.active()`")
+        self._device = torch.device(device)
+        self.to(self._device)
+        for value in self._store["params"].values():
+            value.data = value.data.to(self._device)
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        r"""Parameters and buffers of the modules, then unconstrained ``pyro.param`` values."""
+        named = dict(self.sources.state_dict(keep_vars=True))
+        seen = {id(value) for value in named.values()}
+        store = pyro.get_param_store().get_state() if self._active else self._store
+        for name, value in store["params"].items():
+            if id(value) not in seen:
+                named[f"param:{name}"] = value
+        return named
+
+    def trainable(self) -> dict[str, Tensor]:
+        r"""The tensors that an optimizer updates, by name, each once."""
+        once: dict[int, tuple[str, Tensor]] = {}
+        for name, value in self.tensors().items():
+            if value.requires_grad:
+                once.setdefault(id(value), (name, value))
+        return dict(once.values())
+
+    def load_tensors(self, saved: Mapping[str, Tensor], origin: str) -> None:
+        r"""Copy saved values into the pair's tensors, all or none.
+
+        Arguments:
+            saved: Values by name, as :meth:`tensors` names them.
+            origin: Where they come from, for the message.
+
+        Raises:
+            UsageError: Names or shapes differ, as in a checkpoint of another pair.
+        """
+        own = self.tensors()
+        for name in [*own, *saved]:
+            if name not in own or name not in saved:
+                where = "is missing there" if name in own else "is not in this pair"
+                raise UsageError(
+                    f"{origin} belongs to another pair than {self.name}: {name!r} {where}; "
+                    "use the pair and the parameters it was trained with"
+                )
+            if own[name].shape != saved[name].shape:
+                raise UsageError(
+                    f"{origin} belongs to another pair than {self.name}: {name!r} has shape "
+                    f"{tuple(saved[name].shape)} there and {tuple(own[name].shape)} here; "
+                    "use the parameters it was trained with"
+                )
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(saved[name])
+
+
+def load_pair(
+    source: Any, parameters: Mapping[str, Any] | None = None, data: "DataSet | None" = None
+) -> Pair:
+    r"""Make a :class:`Pair` of anything that is one.
+
+    Arguments:
+        source: A shipped name (``"VAE"``), an import path (``"package.module:Name"``),
+            ``"file.py:Name"``, a ``"file.py"`` that defines ``model`` and ``guide``, or in Python
+            a class, an instance, or a tuple ``(model, guide)``.
+        parameters: The constructor's parameters.
+        data: Where the constructor's ``event_shape``, ``num_data`` and ``data_mean`` come from.
+
+    Raises:
+        UsageError: Nothing of that name, no model or guide in it, or parameters that it refuses.
+    """
+    found, name = locate(source)
+    found = construct(found, name, dict(parameters or {}), data)
+    if isinstance(found, Pair):
+        return found
+    if isinstance(found, tuple) and len(found) == 2:
+        model, guide = found
+        holders: dict[str, Any] = {"model": model, "guide": guide}
+        for side in (model, guide):
+            holders |= _reached(side)
+    else:
+        model, guide = getattr(found, "model", None), getattr(found, "guide", None)
+        own = getattr(found, "__dict__", {})
+        holders = {"pair": found} if isinstance(found, nn.Module) else dict(own)
+    for side, function in (("model", model), ("guide", guide)):
+        if not callable(function):
+            raise UsageError(f"{name} has no `{side}`: a pair defines both model(x) and guide(x)")
+    modules = {key: value for key, value in holders.items() if isinstance(value, nn.Module)}
+    pair = Pair(_in_context(model), _in_context(guide), modules, name)
+    pair._origin = (found,)
+    path = source.partition(":")[0] if isinstance(source, str) else ""
+    if path.endswith(".py"):
+        pair.source = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return pair
+
+
+def _in_context(function: Any) -> Any:
+    r"""A PyroModule's method as `pyro_method` would have it.
+
+    Outside the module's context a ``PyroSample`` attribute is drawn without becoming a site.
+    """
+    if inspect.ismethod(function) and isinstance(function.__self__, PyroModule):
+        return MethodType(pyro_method(function.__func__), function.__self__)
+    return function
+
+
+def _reached(function: Any) -> dict[str, Any]:
+    r"""What a function reaches by name: the object of a method, or globals and closure."""
+    if inspect.ismethod(function):
+        owner = function.__self__
+        return {"pair": owner} if isinstance(owner, nn.Module) else dict(vars(owner))
+    if not inspect.isfunction(function):
+        return {}
+    variables = inspect.getclosurevars(function)
+    return {**variables.globals, **variables.nonlocals}

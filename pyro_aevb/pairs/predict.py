@@ -1,0 +1,253 @@
+r"""Use a trained pair: encode, decode, reconstruct, generate, walk through the latent space.
+
+All by effect handlers around the pair's own model and guide. Latents are tensors by site name,
+``(batch, *shape of the site)``; images and vectors are ``(batch, *event_shape)``. Global latents
+(weights) take the mean of the guide, except where a draw is asked for. A pair is used in evaluation
+mode, whatever mode it is in.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.description import Description
+from pyro_aevb.pairs.handlers import AtMean, Fix, WholeBatch, typical
+from pyro_aevb.pairs.pair import Pair
+
+
+def _described(pair: Pair) -> Description:
+    if pair.description is None:
+        raise UsageError(f"{pair.name} has not been inspected yet; call inspect(pair, x) first")
+    return pair.description
+
+
+@torch.no_grad()
+def latents(
+    pair: Pair, x: Tensor, sample: bool = False, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    r"""Values of all latent sites, local and global, from the guide.
+
+    Arguments:
+        pair: An inspected pair.
+        x: The data, ``(batch, *event_shape)``.
+        sample: Draw them from the guide, instead of taking its means.
+        given: Values of some sites, which the others may depend on.
+    """
+    description = _described(pair)
+    names = [site.name for site in (*description.local_sites, *description.global_sites)]
+    names += description.auxiliary
+    with pair.active(), pair.evaluating(), WholeBatch(), Fix(given or {}):
+        guide = pair.guide if sample else AtMean()(pair.guide)
+        trace: Any = poutine.trace(guide).get_trace(x)
+    return {name: trace.nodes[name]["value"] for name in names}
+
+
+def encode(pair: Pair, x: Tensor, sample: bool = False) -> dict[str, Tensor]:
+    r"""The codes of data: :math:`\mathrm{E}_q[z|x]` of every local site, or a draw.
+
+    Arguments:
+        pair: An inspected pair.
+        x: The data, ``(batch, *event_shape)``.
+        sample: Draw the codes from the guide instead.
+
+    Returns:
+        A tensor ``(batch, *shape)`` for each local latent site.
+    """
+    values = latents(pair, x, sample)
+    return {site.name: values[site.name] for site in _described(pair).local_sites}
+
+
+@torch.no_grad()
+def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = False) -> Tensor:
+    r"""The mean of the observed site given latents: :math:`\mathrm{E}[x|z, w]`.
+
+    Where that distribution has no finite mean its mode, as of categorical data, and where it has
+    neither a draw: :func:`shown_by` says which.
+
+    Arguments:
+        pair: An inspected pair.
+        values: Values of latent sites, as tensors, arrays or lists of numbers. Local ones that are
+            not given are drawn from the model, global ones (weights) are the guide's means, given
+            those that are.
+        x: Any batch of the wanted length: the model is called with it, only its shape is used.
+        sample: Draw data from :math:`p(x|z, w)` instead.
+
+    Returns:
+        ``(batch, *event_shape)``.
+
+    Raises:
+        UsageError: The pair has no latent site of a given name, or one of another shape; a local
+            site that is not given has no prior to be drawn from; or the model reads the data that
+            it is called with, so latents alone give none.
+    """
+    description = _described(pair)
+    if (reason := description.no_simulation()) is not None:
+        raise UsageError(f"{pair.name} cannot decode: {reason}")
+    values = _like_draws(pair, values, x)
+    _check_values(pair, values, len(x))
+    for site in description.local_sites:
+        if site.name not in values and (reason := description.no_prior()) is not None:
+            raise UsageError(f"{pair.name} cannot decode without values of {site.name!r}: {reason}")
+    weights = [site.name for site in description.global_sites if site.name not in values]
+    if weights:
+        given = {s.name: values[s.name] for s in description.global_sites if s.name in values}
+        means = latents(pair, _at_least_two(x)[:2], given=given)
+        values = {**values, **{name: means[name] for name in weights}}
+    fn = _model(pair, values, x)[description.observed]["fn"]
+    value = fn.sample() if sample else typical(fn)[0]
+    value = value if value.is_floating_point() else value.to(x.dtype)  # a category, as data
+    return value.reshape(x.shape) if value.numel() == x.numel() else value
+
+
+@torch.no_grad()
+def shown_by(pair: Pair, x: Tensor) -> str:
+    r"""What :func:`decode` returns for a pair: ``mean``, ``mode`` or ``draw`` of p(x|z, w)."""
+    return typical(_model(pair, latents(pair, x), x)[_described(pair).observed]["fn"])[1]
+
+
+def _like_draws(pair: Pair, values: Mapping[str, Any], x: Tensor) -> dict[str, Tensor]:
+    r"""Values as tensors of the precision, and on the device, of what the guide draws."""
+    if all(isinstance(v, Tensor) and v.dtype == x.dtype for v in values.values()):
+        return dict(values)
+    drawn = latents(pair, _at_least_two(x)[:2])
+    return {
+        name: torch.as_tensor(value).to(drawn[name]) if name in drawn else torch.as_tensor(value)
+        for name, value in values.items()
+    }
+
+
+def _check_values(pair: Pair, values: Mapping[str, Tensor], batch: int) -> None:
+    description = _described(pair)
+    shapes = {site.name: (batch, *site.event_shape) for site in description.local_sites}
+    shapes |= {site.name: site.event_shape for site in description.global_sites}
+    others = (*description.auxiliary, *description.enumerated)
+    for name, value in values.items():
+        if name in others:
+            continue
+        if name not in shapes:
+            near = difflib.get_close_matches(name, shapes, 1, 0.0)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UsageError(
+                f"{pair.name} has no latent site {name!r}{hint}; it has {', '.join(shapes)}"
+            )
+        if tuple(value.shape) != shapes[name]:
+            raise UsageError(
+                f"{pair.name}: values of {name!r} have shape {tuple(value.shape)}, and need "
+                f"{shapes[name]}"
+            )
+
+
+def _model(pair: Pair, values: Mapping[str, Tensor], x: Tensor) -> Any:
+    with pair.active(), pair.evaluating(), WholeBatch(), Fix(values):
+        trace: Any = poutine.trace(pair.model).get_trace(x)
+    return trace.nodes
+
+
+def reconstruct(pair: Pair, x: Tensor, sample: bool = False) -> Tensor:
+    r"""Data through the guide and back: :math:`\mathrm{E}[x'|z, w]` at the codes of x.
+
+    Arguments:
+        pair: An inspected pair.
+        x: The data.
+        sample: Use a draw of codes and weights instead of their means.
+    """
+    return decode(pair, latents(pair, x, sample), x)
+
+
+def generate(pair: Pair, x: Tensor, sample: bool = False) -> Tensor:
+    r"""Means :math:`\mathrm{E}[x|z, w]` for draws of z from the prior, and one of the weights.
+
+    Arguments:
+        pair: An inspected pair.
+        x: Any batch of the wanted length.
+        sample: Draw data from :math:`p(x|z, w)` instead, which are then draws from the model.
+
+    Raises:
+        UsageError: The prior of a local site is masked out, so there is nothing to draw from.
+    """
+    return decode(pair, _weights(pair, x, "generate"), x, sample)
+
+
+@torch.no_grad()
+def draw_prior(pair: Pair, x: Tensor) -> Tensor:
+    r"""Draws from the prior of a code that is one vector, with one draw of the weights.
+
+    Arguments:
+        pair: An inspected pair with one local site of shape ``(d,)``.
+        x: Any batch of the wanted length.
+
+    Returns:
+        ``(batch, d)``.
+
+    Raises:
+        UsageError: As :func:`generate`, or there are other local sites.
+    """
+    value: Tensor = _model(pair, _weights(pair, x, "draw codes"), x)[_single_site(pair)]["value"]
+    return value
+
+
+def _weights(pair: Pair, x: Tensor, what: str) -> dict[str, Tensor]:
+    r"""A draw of the global latents, if the local ones have a prior."""
+    description = _described(pair)
+    reason = description.no_prior()
+    if reason is not None:
+        raise UsageError(f"{pair.name} cannot {what}: {reason}")
+    drawn = latents(pair, x, sample=True)
+    return {site.name: drawn[site.name] for site in description.global_sites}
+
+
+def _single_site(pair: Pair) -> str:
+    local = _described(pair).local_sites
+    if len(local) != 1 or len(local[0].event_shape) != 1:
+        raise UsageError(
+            f"{pair.name}: a walk through the latent space needs one local site of shape (d,)"
+        )
+    return local[0].name
+
+
+def decode_grid(pair: Pair, points: np.ndarray, x: Tensor) -> np.ndarray:
+    r"""Decode given latent points of a pair whose codes are one vector.
+
+    Arguments:
+        pair: An inspected pair with one local site of shape ``(d,)``.
+        points: ``(n, d)``.
+        x: One or more data; the first gives the shape.
+
+    Returns:
+        ``(n, *event_shape)``.
+    """
+    name = _single_site(pair)
+    # Of the precision of the pair's own codes, which need not be that of the data.
+    z = torch.as_tensor(points).to(latents(pair, _at_least_two(x)[:2])[name])
+    return decode(pair, {name: z}, x[:1].expand(len(z), *x.shape[1:])).cpu().numpy()
+
+
+def traverse(pair: Pair, x: Tensor, dimensions: list[int], values: np.ndarray) -> np.ndarray:
+    r"""Move one latent dimension at a time, the others staying at the code of a datum.
+
+    Arguments:
+        pair: An inspected pair with one local site of shape ``(d,)``.
+        x: One datum, ``(1, *event_shape)``.
+        dimensions: Which dimensions to move.
+        values: The values each takes.
+
+    Returns:
+        ``(len(dimensions), len(values), *event_shape)``.
+    """
+    code = latents(pair, _at_least_two(x))[_single_site(pair)].cpu().numpy()[0]
+    points = np.tile(code, (len(dimensions), len(values), 1))
+    for row, dimension in enumerate(dimensions):
+        points[row, :, dimension] = values
+    images = decode_grid(pair, points.reshape(-1, len(code)), x)
+    return images.reshape(len(dimensions), len(values), *images.shape[1:])
+
+
+def _at_least_two(x: Tensor) -> Tensor:
+    r"""A batch as a pair is checked on: of one datum alone, ``squeeze`` makes none."""
+    return x if len(x) > 1 else x.expand(2, *x.shape[1:])

@@ -1,0 +1,248 @@
+r"""What a pair's densities depend on, found by running it again on other data and at other places.
+
+The terms of a datum are a function of that datum and of the latents alone: the same whoever stands
+beside it in the batch and wherever it stands. Else no number per datum means anything. And where
+the model's distributions at fixed latents change with x, as those of a decoder that is told the
+earlier pixels, its densities are right, but nothing can be simulated by one call.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import MaskedDistribution
+from torch import Tensor
+from torch.distributions import Independent
+from torch.overrides import TorchFunctionMode
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.handlers import Fix, WholeBatch
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.sites import in_plate, is_delta, log_prob, sample_sites
+
+TOLERANCE = 1e-4
+r"""Relative difference of two values of the same quantity above which they are not the same."""
+COMPONENTS = 128
+r"""Components of a datum, chosen at random, that a likelihood is asked whether it reads."""
+
+
+class Positions(TorchFunctionMode):
+    r"""Refuse a look-up of the indices of a plate in what does not belong to the batch.
+
+    The batch has been chosen before the pair sees it, so these indices are 0, ..., B - 1 and say
+    nothing of which data they are. ``x[i]`` is therefore right, and a look-up in the rows of a
+    parameter or of labels that the pair holds reads those of other data.
+
+    Arguments:
+        pair: Its name.
+        side: ``model`` or ``guide``.
+        plates: What hands out the indices.
+        batch: B; plates of other sizes are not of the data.
+    """
+
+    def __init__(self, pair: str, side: str, plates: WholeBatch, batch: int) -> None:
+        super().__init__()
+        self.pair, self.side, self.plates, self.batch = pair, side, plates, batch
+        self.derived: list[tuple[str, Tensor]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        tensors = list(_tensors((*args, *(kwargs or {}).values())))
+        indices = [*self.plates.indices.items(), *self.derived]
+        for plate, index in indices:
+            if len(index) == self.batch and any(tensor is index for tensor in tensors):
+                self._look(func, plate, index, [t for t in tensors if t is not index])
+                result = func(*args, **(kwargs or {}))
+                if getattr(func, "__name__", "") in _CONVERSIONS:
+                    self.derived.append((plate, result))
+                return result
+        return func(*args, **(kwargs or {}))
+
+    def _look(self, func: Any, plate: str, index: Tensor, others: list[Tensor]) -> None:
+        name = getattr(func, "__name__", "")
+        if name in _HARMLESS or name in _CONVERSIONS or name.startswith("new_"):
+            return
+        rows = [len(tensor) if tensor.dim() else 0 for tensor in others]
+        if rows and all(count == len(index) for count in rows):
+            return
+        what = (
+            f"looks the indices of plate {plate!r} up in {rows[0]} rows"
+            if rows
+            else (f"computes with the indices of plate {plate!r}")
+        )
+        raise UsageError(
+            f"{self.pair}: the {self.side} {what}, but a batch is not told which data it holds, so "
+            "these are those of other data; put what belongs to a datum beside it into x (observe "
+            "one part, obs=x[:, :d], and read the other)"
+        )
+
+
+_CONVERSIONS = {"to", "long", "int", "cpu", "cuda", "clone", "detach", "contiguous"}
+_HARMLESS = {
+    *("__get__", "__len__", "size", "dim", "numel", "stride", "__hash__", "__repr__", "__format__"),
+    *("is_floating_point", "is_complex", "element_size", "zeros_like", "ones_like", "empty_like"),
+    "unbind",  # by a plate that is a loop, which is refused for that
+}
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+class Probe:
+    r"""Runs of a pair in evaluation mode, all at the latents of a first one.
+
+    Made and used inside ``pair.active()``, without gradients and Pyro's validation.
+
+    Arguments:
+        pair: The pair.
+        x: A few different data, ``(B, *event_shape)``.
+        plate: The name of its data plate.
+        observed: The name of its observed site.
+    """
+
+    def __init__(self, pair: Pair, x: Tensor, plate: str, observed: str) -> None:
+        self.pair, self.x, self.plate, self.observed = pair, x, plate, observed
+        self.python = pair.python.read()
+        self.sites = self._run(x, {})
+        self.values: dict[str, Tensor] = {}
+        self.local: set[str] = set()
+        for sites in self.sites.values():
+            latent = {name: site for name, site in sites.items() if not site["is_observed"]}
+            self.values |= {name: site["value"] for name, site in latent.items()}
+            self.local |= {name for name, site in latent.items() if in_plate(site, plate)}
+
+    def check_neighbours(self) -> None:
+        r"""The terms of every site of model and guide are the same without the first datum, and in
+        the reverse order.
+
+        Where two runs on the same data already differ, the pair draws random numbers that are no
+        sites, and nothing is said.
+
+        Raises:
+            UsageError: A site's terms depend on the other data of the batch.
+        """
+        rows = torch.arange(len(self.x) - 1, 0, -1, device=self.x.device)
+        whole, fewer = self._terms(self.sites), self._terms(self._run(*self._rows(rows)))
+        differing = [
+            key for key in whole if not _same(whole[key][rows], fewer.get(key, whole[key]))
+        ]
+        if not differing:
+            return
+        again = self._terms(self._run(self.x, self.values))
+        for side, name in differing:
+            if not _same(whole[side, name], again[side, name]):
+                continue
+            raise UsageError(
+                f"{self.pair.name}: {side} site {name!r} depends on the other data of the batch: "
+                f"of one datum {_change(whole[side, name][rows], fewer[side, name])} where another "
+                "datum is left out; compute it from that datum alone (no mean over the batch, no "
+                "BatchNorm without running statistics)"
+            )
+
+    def reads_data(self) -> tuple[str, ...]:
+        r"""The model's sites whose distribution at fixed latents changes with x.
+
+        Raises:
+            UsageError: The likelihood of a component changes with that component itself.
+        """
+        other = self._side(self.pair.model, self.x.roll(1, 0), self.values)
+        reading = tuple(
+            name
+            for name, site in self.sites["model"].items()
+            if in_plate(site, self.plate) and name in other
+            if not _same(*(_base(s["fn"]).log_prob(site["value"]) for s in (site, other[name])))
+        )
+        if self.observed in reading:
+            self._check_components()
+        return reading
+
+    def _check_components(self) -> None:
+        r"""Change one component of a datum at a time: its own likelihood must not change.
+
+        For likelihoods that are independent over components given what they read.
+        """
+        chosen = torch.randperm(self.x[0].numel(), device=self.x.device)[:COMPONENTS]
+        first = torch.zeros(1 + len(chosen), dtype=torch.int64, device=self.x.device)
+        x, values = self._rows(first)
+        rows = x.flatten(1)
+        low, high, own = self.x.min(), self.x.max(), rows[0, chosen]
+        reflected = low + high - own
+        rows[1 + torch.arange(len(chosen)), chosen] = torch.where(reflected == own, high, reflected)
+        site = self._side(self.pair.model, rows.view(x.shape), values)[self.observed]
+        fixed = site["value"][:1].expand_as(site["value"])
+        density = _base(site["fn"]).log_prob(fixed)
+        if density.shape != fixed.shape:
+            return
+        changed = (density - density[:1]).abs() > TOLERANCE * density[:1].abs().clamp(min=1.0)
+        wrong = ((site["value"] != fixed) & changed).nonzero()
+        if len(wrong):
+            raise UsageError(
+                f"{self.pair.name}: the likelihood of {self.observed!r} reads the very component "
+                f"that it predicts, such as {tuple(wrong[0, 1:].tolist())} of a datum of shape "
+                f"{tuple(fixed.shape[1:])}, so it is no density of x; let the decoder see earlier "
+                "components alone (shift or mask x), or put a summary that it needs beside the "
+                "data, as columns of x that are not observed"
+            )
+
+    def _rows(self, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        r"""Some of the data, and the latents with those data's values of the local sites."""
+        taken = {name: self.values[name][rows] for name in self.local}
+        return self.x[rows], self.values | taken
+
+    def _run(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+        r"""The sites of the guide, and of the model at the guide's latents."""
+        guide = self._side(self.pair.guide, x, values)
+        drawn = {name: site["value"] for name, site in guide.items()}
+        return {"guide": guide, "model": self._side(self.pair.model, x, values | drawn)}
+
+    def _side(self, side: Any, x: Tensor, values: dict[str, Tensor]) -> dict[str, Any]:
+        with WholeBatch(), Fix(values):
+            sites = sample_sites(poutine.trace(side).get_trace(x))
+        self.pair.python.put(self.python)  # each run is a first one, also of what counts its calls
+        return sites
+
+    def _terms(self, sites: dict[str, dict[str, Any]]) -> dict[tuple[str, str], Tensor]:
+        r"""By side and site of the data plate, a row of numbers for each datum: log-probabilities,
+        and of points where they are and what density they carry."""
+        found = {}
+        for side in sites:
+            for name, site in sites[side].items():
+                if not in_plate(site, self.plate):
+                    continue
+                terms = [log_prob(site, 1.0)]
+                if is_delta(site["fn"]):
+                    # Of a point computed in another batch, x == v fails in the last digit.
+                    terms = [_base(site["fn"]).v, _base(site["fn"]).log_density]
+                rows = len(site["value"])
+                found[side, name] = torch.cat([t.reshape(rows, -1).double() for t in terms], 1)
+        return found
+
+
+def _base(fn: Any) -> Any:
+    r"""A distribution without what only declares dimensions or masks them."""
+    while isinstance(fn, (Independent, MaskedDistribution)):
+        fn = fn.base_dist
+    return fn
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    r"""Whether two tensors hold the same numbers, up to rounding; also where they have none."""
+    if a.shape != b.shape:
+        return False
+    alike = (a == b) | (a.isnan() & b.isnan())
+    finite = [t[t.isfinite()].abs() for t in (a, b)]
+    largest = max(1.0, *(float(t.max()) for t in finite if t.numel()))
+    return bool((alike | ((a - b).abs() <= TOLERANCE * largest)).all())
+
+
+def _change(a: Tensor, b: Tensor) -> str:
+    r"""The two values that differ the most."""
+    place = int((a - b).abs().flatten().argmax())
+    return f"{float(a.flatten()[place]):.6g} becomes {float(b.flatten()[place]):.6g}"

@@ -1,0 +1,1 @@
+r"""What a pair's code keeps in Python, beside its parameters."""

@@ -1,0 +1,179 @@
+r"""What a pair's code keeps in Python beside its parameters: counters, temperatures, generators.
+
+A captured step repeats tensor operations and nothing else, so a step that changes such a value runs
+eagerly; a checkpoint holds the values that training has changed; and runs that only try something
+leave them as they were.
+
+Seen are the attributes of the pair's modules, of the object that it was made of, and of objects and
+classes of the user's own that they hold, also in lists and dictionaries; attributes, closures,
+defaults and global names of the user's own functions; and the same of an objective or a corruption.
+Not seen are values that a library keeps, how far an iterator is, files, and the clock.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyro_aevb.pairs.state.kept import Kept, decode, encode, keep
+from pyro_aevb.pairs.state.reach import BUFFERS, Owner, of_library, owners
+
+Reading = dict[str, Kept]
+
+
+class PythonState:
+    r"""The Python values of a pair, and of what it is trained by.
+
+    Arguments:
+        roots: What keeps them or leads to what does, modules, objects and functions, each with a
+            label.
+    """
+
+    def __init__(self, roots: Iterable[tuple[str, Any]] = ()) -> None:
+        self.roots = tuple(roots)
+
+    def beside(self, *others: Any) -> "PythonState":
+        r"""These values and those of what the pair is trained by, such as an objective."""
+        return PythonState((*self.roots, *(("algorithm", other) for other in others)))
+
+    def read(self) -> Reading:
+        r"""Every value as it is now, by a name that says where it is."""
+        return {
+            owner.label + name: keep(value)
+            for owner in self._owners()
+            for name, value in owner.values().items()
+        }
+
+    def put(self, reading: Mapping[str, Kept]) -> None:
+        r"""Make every value what it was; attributes that have come since go, objects apart."""
+        for owner in list(self._owners()):
+            for name, value in owner.values().items():
+                kept = reading.get(owner.label + name)
+                if kept is None:
+                    if keep(value).kind != "object":
+                        owner.remove(name)  # so that a class attribute shows again
+                    continue
+                before = kept.restore()
+                if before is not value:
+                    owner.set(name, before)
+
+    def saved(
+        self, since: Mapping[str, Kept], always: Iterable[str] = ()
+    ) -> tuple[dict[str, Any], list[str]]:
+        r"""What has changed, for a checkpoint.
+
+        Arguments:
+            since: An earlier reading.
+            always: Names to save though they have not changed.
+
+        Returns:
+            By name what numbers, strings, tensors and lists of them can say, and the names of what
+            they cannot.
+        """
+        held: dict[str, Any] = {}
+        lost = []
+        for name, kept in self.read().items():
+            before = since.get(name)
+            if kept.kind == "iterator" or (kept.kind == "object" and not self._there(kept, before)):
+                lost.append(name)
+            elif kept.kind == "object":
+                continue
+            elif BUFFERS not in name and (not kept.same(before) or name in always):
+                try:
+                    held[name] = encode(kept)
+                except ValueError:
+                    lost.append(name)
+        return held, lost
+
+    def load(self, held: Mapping[str, Any], device: torch.device | str) -> list[str]:
+        r"""Take over what :meth:`saved` returned.
+
+        Returns:
+            The names that have no place any longer.
+        """
+        left = dict(held)
+        for owner in list(self._owners()):
+            now = owner.values()
+            for place in list(left):
+                name = place.removeprefix(owner.label)
+                if not place.startswith(owner.label) or not owner.takes(name):
+                    continue
+                try:
+                    value = decode(left[place], now.get(name), device)
+                except LookupError:
+                    continue
+                del left[place]
+                if value is not now.get(name) or name not in now:
+                    owner.set(name, value)
+        return list(left)
+
+    @staticmethod
+    def _there(kept: Kept, before: Kept | None) -> bool:
+        r"""Whether an object need not be saved: it was there, or a library's is made anew."""
+        return kept.same(before) or of_library(type(kept.value).__module__)
+
+    def _owners(self) -> Iterator[Owner]:
+        return owners(self.roots)
+
+
+def changed(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> list[str]:
+    r"""The names of values that differ; what tensors hold, and objects of libraries, apart."""
+    names = dict.fromkeys((*before, *after))
+    return [
+        name
+        for name in names
+        if not _missing(name, before, after)
+        and (name not in before or not before[name].same(after.get(name), tensors=False))
+    ]
+
+
+def _missing(name: str, before: Mapping[str, Kept], after: Mapping[str, Kept]) -> bool:
+    r"""Whether a name has come or gone for nothing but a tensor or an object."""
+    kept = before.get(name) or after[name]
+    return (name in before) != (name in after) and kept.kind in ("tensor", "object", "iterator")
+
+
+def rebound(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> dict[str, Any]:
+    r"""By name the tensors in whose place there is another tensor."""
+    found: dict[str, Any] = {}
+    for name, kept in before.items():
+        now = {id(tensor) for tensor in after[name].tensors()} if name in after else set()
+        for tensor in kept.tensors():
+            if id(tensor) not in now:
+                found[name] = tensor
+    return found
+
+
+@contextmanager
+def untouched(python: PythonState, devices: Iterable[torch.device] = ()) -> Iterator[Reading]:
+    r"""Leave Python values and all random numbers, Python's and NumPy's too, as they were.
+
+    Arguments:
+        python: Of the pair that is tried.
+        devices: GPUs whose random numbers are meant too.
+
+    Yields:
+        The values.
+    """
+    before, numbers, legacy = python.read(), random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([d for d in devices if d.type == "cuda"]):
+            yield before
+    finally:
+        python.put(before)
+        random.setstate(numbers)
+        np.random.set_state(legacy)
+
+
+def drawn_by(run: Callable[[], Any]) -> tuple[Any, str | None]:
+    r"""What a function returns, and of which other random numbers than torch's it draws."""
+    numbers, legacy = random.getstate(), np.random.get_state()
+    result = run()
+    if random.getstate() != numbers:
+        return result, "Python's random module"
+    if any(np.any(a != b) for a, b in zip(np.random.get_state(), legacy, strict=True)):
+        return result, "NumPy's global random numbers"
+    return result, None

@@ -1,0 +1,89 @@
+r"""Data outside a likelihood's support: what is scored at them would be no log-density."""
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.sites import family
+from pyro_aevb.pairs.state.python import untouched
+
+
+def outside(side: str, site: dict[str, Any]) -> str:
+    r"""What to say of a site's value that its distribution refuses."""
+    fn, low, high = site["fn"], *(float(f()) for f in (site["value"].min, site["value"].max))
+    support = getattr(fn.support, "base_constraint", fn.support)
+    bounds = " ".join(str(support).split())
+    if "tensor" in bounds:  # one for each component
+        bounds = type(support).__name__.lstrip("_")
+    remedy = "rescale the data, or take a likelihood for such values"
+    if family(fn) == "Bernoulli" and 0 <= low and high <= 1:
+        remedy = (
+            "for grey pixels under a Bernoulli use --binarize dynamic, or "
+            "Bernoulli(..., validate_args=False) for their cross-entropy"
+        )
+    return (
+        f"the value of {side} site {site['name']!r}, from {low:.4g} to {high:.4g}, is outside the "
+        f"support of {family(fn)}, {bounds}; {remedy}"
+    )
+
+
+def telling(batches: Batches) -> Tensor:
+    r"""The positions of the data of a split that are most likely outside a support.
+
+    Those with the largest and the least value, the largest and the least sum, and the value that
+    is farthest from a whole number.
+    """
+    flat = batches.images.flatten(1)
+    sums = flat.sum(1, dtype=torch.float64)
+    found = [flat.amax(1).argmax(), flat.amin(1).argmin(), sums.argmax(), sums.argmin()]
+    if flat.is_floating_point():
+        parts = [(part - part.round()).abs().amax(1) for part in flat.split(4096)]
+        found.append(torch.cat(parts).argmax())
+    return torch.stack(found).unique()
+
+
+@torch.no_grad()
+def check_support(pair: Pair, batches: Batches, split: str) -> None:
+    r"""Run a pair on the :func:`telling` data of a split, changing nothing.
+
+    Arguments:
+        pair: An inspected pair.
+        batches: The split as it is scored.
+        split: Its name.
+
+    Raises:
+        UsageError: The pair fails on them, or its likelihood has no density there. One that is
+            declared with ``validate_args=False`` has a number for any value, and is not asked.
+    """
+    assert pair.description is not None, "inspect the pair first"
+    observed = pair.description.observed
+    with (
+        untouched(pair.python, [batches.images.device]),
+        pair.active(),
+        pair.evaluating(),
+        WholeBatch(),
+        pyro.validation_enabled(),
+    ):
+        x = batches.take(telling(batches))
+        x = x if len(x) > 1 else x.expand(2, *x.shape[1:])  # as many as a pair is checked on
+        try:
+            guide = poutine.trace(pair.guide).get_trace(x)
+            model: Any = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(x)
+        except Exception as error:  # of a pair's code
+            raise UsageError(
+                f"{pair.name} fails on data of the {split} split: {type(error).__name__}: "
+                f"{one_line(error)}"
+            ) from error
+        site = model.nodes[observed]
+        try:
+            site["fn"].log_prob(site["value"])
+        except ValueError as error:
+            said = outside("model", site) if "support" in str(error) else one_line(error)
+            raise UsageError(f"{pair.name}, {split} split: {said}") from error

@@ -1,0 +1,1 @@
+r"""What is said and drawn of a run."""

@@ -1,0 +1,255 @@
+r"""Assess a trained pair on the test split: numbers, per-datum values and figures of a run."""
+
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.processes import Alone
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.convergence import Curve, against_weights
+from pyro_aevb.estimators.importance import Compile, Scorer, Scores
+from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
+from pyro_aevb.estimators.metrics import (
+    log_likelihood,
+    measured,
+    summarize,
+    undefined,
+    weight_kl,
+)
+from pyro_aevb.estimators.work import Work
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.reports import plots
+from pyro_aevb.reports.figures import draw_figures, drawn, noted, trained_corruption
+from pyro_aevb.reports.rehearsal import attempt
+from pyro_aevb.reports.text import alike
+from pyro_aevb.runs.prepare import Prepared, is_grey_bernoulli
+from pyro_aevb.runs.run import Run
+
+BOUNDS = {"ais_lower", "reciprocal", "log_likelihood_best"}
+r"""Metrics of other estimators that estimate log p(x) of the test data, datum by datum."""
+GREY = (
+    "note: grey pixels under a Bernoulli give a cross-entropy, not a normalized density; compare "
+    "these numbers only with others of the same kind (--binarize dynamic gives log-likelihoods)"
+)
+
+
+def assess(
+    run: Run,
+    prepared: Prepared,
+    num_samples: int,
+    weight_samples: int,
+    num_data: int | None,
+    seed: int,
+    memory: int | None,
+    show: bool,
+    compile: Compile = "auto",
+    group: Alone | None = None,
+    trained: bool = False,
+) -> dict[str, Any]:
+    r"""Score the test split and write ``results.json``, ``results.nc`` and ``figures/``.
+
+    What other estimators have left in the results stays, unless the pair was trained since.
+
+    Arguments:
+        run: Where to write.
+        prepared: The trained pair and its data.
+        num_samples: K.
+        weight_samples: S.
+        num_data: Score only the first n test data; None scores all.
+        seed: Of the draws.
+        memory: Budget in MiB, see :func:`~pyro_aevb.estimators.importance.score`.
+        show: Show a progress bar.
+        compile: See :class:`~pyro_aevb.estimators.importance.Scorer`; where the pair has to be
+            scored eagerly, a note of the results says why.
+
+        group: The processes that share the work; process 0 writes.
+        trained: Whether the pair was trained since the results were written.
+
+    Returns:
+        What ``results.json`` holds; nothing in other processes than the first.
+    """
+    began = time.perf_counter()
+    budget = memory and memory << 20
+    pair, description = prepared.pair, prepared.description
+    test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
+    said: list[str] = []
+    work = Work(group or Alone(), show)
+
+    def scored(what: str, data: Batches, k: int, seed: int, details: bool) -> Scores | None:
+        scorer = Scorer(pair, k, weight_samples, seed, budget, details, compile, said.append)
+        return work.score(what, scorer, data)
+
+    scores = scored("scoring test data", test, num_samples, seed, True)
+    train = scored("scoring training data", prepared.fixed_train, 1, seed + 1, False)
+    if scores is None or train is None:
+        return {}
+    weights, no_weights = None, None
+    if description.weights_undefined() is None:
+        few = test.take(torch.arange(2))
+        weights, no_weights = attempt(lambda: weight_kl(pair, few, weight_samples, seed))
+    metrics = summarize(scores, train, description, weights)
+    if no_weights is not None:
+        metrics |= {name: undefined(no_weights) for name in ("weight_kl", "training_elbo")}
+    health, reason = None, no_density(description)
+    if reason is None:
+        health, reason = attempt(lambda: latent_health(pair, test, seed=seed))
+    metrics |= summarize_latents(health, reason)
+    results: dict[str, Any] = {
+        "pair": pair.name,
+        "data": prepared.data.name,
+        "data_description": prepared.data.description,
+        "split": "test",
+        "binarization": test.binarize,
+        "training_binarization": prepared.binarize,
+        "num_data": len(test),
+        "num_train": len(prepared.train),
+        "epochs": len(run.history),
+        "seconds": round(time.perf_counter() - began, 3),
+        "parameters": description.num_parameters,
+        "codes": "points" if description.codes_are_points() else "draws",
+        "environment": environment(test.images.device),
+        "settings": {
+            "importance": {
+                "num_samples": num_samples,
+                "weight_samples": weight_samples,
+                "num_data": len(test),
+                "seed": seed,
+            }
+        },
+        "metrics": metrics,
+        "notes": [
+            *prepared.notes,
+            *([GREY] if is_grey_bernoulli(prepared) else []),
+            *(_on_training(run, pair) if run.history else ()),
+            *(f"note: {reason}" for reason in dict.fromkeys(said)),
+        ],
+    }
+    per_datum = None if scores.log_weight is None else log_likelihood(scores)
+    # The numbers first: whatever happens to the rest, they are kept.
+    if trained:  # what other evaluations drew is of other weights
+        for stale in ("inference_gap.png", "against-*.png"):
+            for path in run.figures.glob(stale):
+                path.unlink()
+    else:
+        results = run.with_others(results)
+    run.write_results(results)
+    run.write_per_datum(scores, per_datum)
+    undrawn = draw_figures(run, prepared, scores, health)
+    compare_bounds(run)
+    with drawn("convergence.png", undrawn, run):
+        draw_convergence(run)
+    return noted(run, undrawn)
+
+
+def processor() -> str:
+    r"""What the CPU calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def environment(device: torch.device) -> str:
+    r"""The device, the versions and the precision that a figure was computed with."""
+    versions = [f"{name} {version(name)}" for name in ("pyro-ppl", "torch", "arviz")]
+    where = f"{torch.get_num_threads()} CPU threads"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    parts = [where, f"Python {platform.python_version()}", *versions]
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        parts.append(f"float32 products at {precision} precision")
+    return ", ".join(parts)
+
+
+def to_score(
+    batches: Batches, num_samples: int, weight_samples: int, n: int | None, memory: int | None
+) -> Batches:
+    r"""The first n data of a split, presented as before, after a look at every count.
+
+    Raises:
+        UsageError: A count is below 1; n is below 2, or there are fewer data.
+    """
+    counts = {"num-samples": num_samples, "weight-samples": weight_samples, "memory": memory}
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; it must be at least 1")
+    if n is None:
+        return batches
+    if not 2 <= n <= len(batches):
+        raise UsageError(f"--num-data is {n}; it must lie between 2 and {len(batches)}")
+    return batches.first(n)
+
+
+def _on_training(run: Run, pair: Pair) -> Iterator[str]:
+    r"""In what the training's objective was another than what is scored."""
+    corruption, weight = trained_corruption(run, pair), run.history[-1]["kl_scale"]
+    if corruption is not None:
+        yield f"note: {pair.name} was trained on {corruption} of its input; scored on clean input"
+    if weight != 1:
+        yield f"note: {pair.name} was trained with the KL times {weight:g}; scored with the KL"
+
+
+def compare_bounds(run: Run) -> dict[str, Any]:
+    r"""Compare every metric of :data:`BOUNDS` with ``log_likelihood``, datum by datum.
+
+    Its ``above_log_likelihood`` is the mean of the differences with their standard error, on the
+    data that both have seen; not there where they have another number of draws of the weights.
+
+    Returns:
+        What ``results.json`` holds now.
+    """
+    results = run.results
+    reference = results["metrics"]["log_likelihood"]
+    if reference["value"] is None:
+        return results
+    importance = run.per_datum("predictive", "log_likelihood")
+    for name in BOUNDS & results["metrics"].keys():
+        metric = results["metrics"][name]
+        metric.pop("above_log_likelihood", None)
+        if metric["value"] is None:
+            continue
+        if metric.get("weight_samples", 1) != reference.get("weight_samples", 1):
+            continue  # p(x|w) of other draws of the weights
+        values = run.per_datum(metric["estimator"], name)
+        n = min(len(values), len(importance))
+        counts = {"num_data": n, "num_samples": reference["num_samples"]}
+        metric["above_log_likelihood"] = measured(values[:n] - importance[:n], **counts)
+    run.write_results(results)
+    return results
+
+
+def draw_convergence(run: Run) -> None:
+    r"""The log-likelihood against the number of draws, beside bounds that other estimators found.
+
+    From what the run's files hold; nothing where they hold no such curve.
+    """
+    results, curves = run.results, {}
+    if results["metrics"].get("rise", {"value": None})["value"] is not None:
+        looks = run.per_datum("convergence", "num_samples")
+        values = run.per_datum("convergence", "log_likelihood")
+        curves["importance samples K"] = Curve(tuple(int(k) for k in looks), values)
+    if results["metrics"].get("weight_rise", {"value": None})["value"] is not None:
+        of_weights = against_weights(run.per_datum("log_likelihood", "x")[0])
+        assert of_weights is not None
+        curves["draws of the weights S"] = of_weights
+    if not curves:
+        return
+    bounds = {
+        name: run.per_datum(metric["estimator"], name)
+        for name, metric in results["metrics"].items()
+        if name in BOUNDS and metric["value"] is not None
+    }
+    # All of the same data: the first that every one of them has seen.
+    n = min(len(values) for values in (*bounds.values(), *(c.values[0] for c in curves.values())))
+    curves = {name: Curve(curve.counts, curve.values[:, :n]) for name, curve in curves.items()}
+    levels = {name: float(values[:n].mean()) for name, values in bounds.items()}
+    gap = results["metrics"]["bdmc_gap"]["value"] if alike(results["metrics"]) else None
+    plots.convergence(curves, run.figures / "convergence.png", levels, gap)

@@ -1,0 +1,176 @@
+r"""Runs side by side: what their results say, and paired differences of their per-datum values."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.arviz_bridge import compare_pointwise
+from pyro_aevb.estimators.metrics import Metric, measured
+from pyro_aevb.runs.run import Run, seconds_per_epoch
+
+PAIRED = {
+    "elbo": ("sample_stats", "elbo"),
+    "log_likelihood": ("predictive", "log_likelihood"),
+    "reconstruction": ("sample_stats", "reconstruction"),
+    "reconstruction_mean": ("predictive", "reconstruction_mean"),
+}
+r"""Where the per-datum values of a metric are in ``results.nc``; those of other estimators are in a
+group of the estimator's name."""
+NOT_TRAINING = {
+    *("seed", "out", "num_samples", "weight_samples", "num_data", "memory", "compile", "device"),
+    *("data_root", "tensorboard"),
+}
+r"""Settings in which runs may differ and still be repetitions of one training."""
+
+
+def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
+    r"""What is known of each run, the best one first.
+
+    The best is the one of the highest ``log_likelihood``, or where fewer than two runs have one, of
+    the highest ``reconstruction``. That of codes that are points is at the best code, and that of
+    codes that are drawn is not; where runs of both kinds stand side by side
+    ``reconstruction_mean``, at the mean of the codes, is compared in its place.
+
+    Arguments:
+        runs: Evaluated runs by name.
+
+    Returns:
+        For each run its ``metrics``; ``points``, whether its codes are points; ``paired``, by
+        metric the mean difference to the best run in nats per datum and its paired standard error;
+        ``corrupted``, its scores under corruptions;
+        ``parameters``, how many are trained, and ``seconds_per_epoch``, of training, the median;
+        where log-likelihoods are defined, by ArviZ, ``difference`` to the best, its
+        ``standard_error`` and the stacking ``weight``; and for repetitions of one training
+        ``over_seeds``.
+
+    Raises:
+        UsageError: They were scored on different data, or trained further after they were scored.
+    """
+    results = {name: run.current_results() for name, run in runs.items()}
+    _same_data(results)
+    values = {name: _per_datum(run, results[name]) for name, run in runs.items()}
+    likely = {n: v["log_likelihood"] for n, v in values.items() if "log_likelihood" in v}
+    mixed = len({codes_are_points(result) for result in results.values()}) > 1
+    by = "reconstruction_mean" if mixed else "reconstruction"
+    if len(likely) > 1:
+        by = "log_likelihood"
+
+    def badness(name: str) -> float:
+        return -float(values[name][by].mean()) if by in values[name] else np.inf
+
+    order = sorted(runs, key=badness)
+    table: dict[str, dict[str, Any]] = {}
+    for name in order:
+        table[name] = {
+            "metrics": results[name]["metrics"],
+            "points": codes_are_points(results[name]),
+            "paired": {
+                metric: paired(values[order[0]][metric], per_datum)
+                for metric, per_datum in values[name].items()
+                if name != order[0] and metric in values[order[0]]
+                if metric != "reconstruction" or not mixed
+            },
+            "corrupted": results[name].get("corrupted", {}),
+            "parameters": results[name]["parameters"],
+            "seconds_per_epoch": seconds_per_epoch(runs[name].clock()),
+        }
+    if len(likely) > 1:
+        for name, row in compare_pointwise(likely).items():
+            table[name] |= row
+    for group in repetitions(runs):
+        for name in group:
+            table[name]["over_seeds"] = over_seeds({n: table[n] for n in group})
+    return table
+
+
+def codes_are_points(results: Mapping[str, Any]) -> bool:
+    r"""Whether a run's codes are points, of which draws cost nothing."""
+    by_kl = "points" if results["metrics"]["kl"]["value"] is None else "draws"
+    return bool(results.get("codes", by_kl) == "points")
+
+
+def paired(reference: np.ndarray, values: np.ndarray) -> Metric:
+    r"""The mean difference of two sets of per-datum values, and the standard error of it.
+
+    .. math::
+        \bar d = \frac{1}{n} \sum_n (b_n - a_n), \qquad
+        \sqrt{\frac{1}{n (n - 1)} \sum_n (b_n - a_n - \bar d)^2}
+
+    Where one set is of fewer data, the first ones, these alone are compared.
+
+    Arguments:
+        reference: :math:`a`, ``(N,)``.
+        values: :math:`b`, ``(N,)``.
+    """
+    n = min(len(reference), len(values))
+    return measured(values[:n] - reference[:n], num_data=n)
+
+
+def repetitions(runs: Mapping[str, Run]) -> list[list[str]]:
+    r"""Runs that differ in nothing but the seed of their training, in groups of two and more."""
+    groups: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        settings = {k: v for k, v in run.settings.items() if k not in NOT_TRAINING}
+        groups.setdefault(repr(sorted(settings.items())), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def over_seeds(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    r"""Metrics over repetitions of one training.
+
+    Returns:
+        ``runs``, their names; and ``metrics``, by name the mean over runs, ``value``, and the
+        standard deviation over them, ``spread``; those under a corruption as
+        ``reconstruction, CORRUPTION``.
+    """
+    found = [_values(row) for row in rows.values()]
+    everywhere = [name for name in found[0] if all(name in one for one in found)]
+    columns = {name: np.array([one[name] for one in found]) for name in everywhere}
+    return {
+        "runs": list(rows),
+        "metrics": {
+            name: {"value": float(values.mean()), "spread": float(values.std(ddof=1))}
+            for name, values in columns.items()
+        },
+    }
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, float]:
+    named = dict(row["metrics"])
+    for corruption, entry in row["corrupted"].items():
+        named |= {f"{name}, {corruption}": metric for name, metric in entry["metrics"].items()}
+    return {name: m["value"] for name, m in named.items() if m["value"] is not None}
+
+
+def _per_datum(run: Run, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    values = {}
+    for name, metric in results["metrics"].items():
+        place = PAIRED.get(name, (metric.get("estimator"), name))
+        # Each model simulates data of its own for BDMC, of which there are no pairs.
+        if metric["value"] is None or place[0] in (None, "bdmc"):
+            continue
+        with suppress(UsageError):  # not every metric is a mean over the test data
+            stored = run.per_datum(*place)
+            values[name] = stored.reshape(-1, stored.shape[-1]).mean(0)
+    return values
+
+
+def _same_data(results: Mapping[str, Mapping[str, Any]]) -> None:
+    (first, reference), *others = results.items()
+    for name, result in others:
+        for key in ("data", "split", "binarization", "num_data", "data_description"):
+            if result[key] != reference[key]:
+                raise UsageError(
+                    f"{first} and {name} cannot be compared: {key.replace('_', ' ')} is "
+                    f"{reference[key]!r} in one and {result[key]!r} in the other; evaluate them on "
+                    "the same data"
+                )
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    r"""The directories' names, or their paths where those would be ambiguous."""
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]

@@ -1,0 +1,191 @@
+r"""The pictures of a run, each on its own: one that fails is a note, and the others are drawn."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyro_aevb.data.corruption import Corruption, make_corruption
+from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.estimators.importance import Scores
+from pyro_aevb.estimators.latents import COLLAPSED, LatentHealth
+from pyro_aevb.estimators.metrics import log_likelihood
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.predict import (
+    decode_grid,
+    draw_prior,
+    encode,
+    generate,
+    reconstruct,
+    shown_by,
+    traverse,
+)
+from pyro_aevb.reports import plots
+from pyro_aevb.runs.prepare import Prepared
+from pyro_aevb.runs.run import Run
+
+
+@contextmanager
+def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[None]:
+    r"""Draw a figure inside this: if that fails, a note says why, and everything else goes on.
+
+    Arguments:
+        figure: Its name.
+        undrawn: Where the note goes.
+        run: Whose figure it is; one of that name from earlier is then removed.
+    """
+    try:
+        yield
+    except Exception as error:  # of a pair's code, or of data that a picture was not made for
+        if run is not None:
+            (run.figures / figure).unlink(missing_ok=True)
+        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+        undrawn.append(f"note: {figure} is not drawn: {kind}{one_line(error)}")
+
+
+def noted(run: Run, undrawn: Sequence[str]) -> dict[str, Any]:
+    r"""Add notes of figures that are not drawn to a run's results.
+
+    Returns:
+        What ``results.json`` holds now.
+    """
+    results = run.results
+    if undrawn:
+        results["notes"] = list(dict.fromkeys([*results.get("notes", []), *undrawn]))
+        run.write_results(results)
+    return results
+
+
+@torch.no_grad()
+def draw_figures(
+    run: Run, prepared: Prepared, scores: Scores | None, health: LatentHealth | None = None
+) -> list[str]:
+    r"""Every picture that the pair allows, into ``figures/``.
+
+    Returns:
+        In a line each, which figures failed, and why.
+    """
+    run.figures.mkdir(exist_ok=True)
+    description, path = prepared.description, run.figures
+    undrawn: list[str] = []
+    if run.history:
+        with drawn("history.png", undrawn, run):
+            plots.history(run.history, path / "history.png", _objective(run, prepared))
+    x = prepared.test.take(_spread(len(prepared.test), prepared.data.test.labels))
+    if description.no_simulation() is not None:
+        undrawn.append(f"note: no data are decoded in pictures: {description.no_simulation()}")
+    else:
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            torch.manual_seed(0)
+            _decoded_figures(run, prepared, x, undrawn)
+    if scores is not None and scores.elbo is not None and scores.log_weight is not None:
+        with drawn("elbo_log_likelihood.png", undrawn, run):
+            bounds = scores.elbo.mean(0), log_likelihood(scores)
+            if infinite := int((~np.isfinite(bounds).all(0)).sum()):
+                raise UsageError(f"the values of {infinite} data are not finite")
+            plots.elbo_against_log_likelihood(*bounds, path / "elbo_log_likelihood.png")
+    if health is not None and health.by_dimension:
+        with drawn("latent_kl.png", undrawn, run):
+            plots.latent_kl(health.by_dimension, COLLAPSED, path / "latent_kl.png")
+    return undrawn
+
+
+def _objective(run: Run, prepared: Prepared) -> str:
+    r"""What to call the objective of training beside the ELBO of validation."""
+    settings, called = run.settings, "training objective"
+    learns = settings.get("algorithm") or prepared.pair.algorithm or "svi"
+    of = settings.get("objective") or "elbo"
+    if learns != "svi":
+        called += f" of {learns}"
+    elif of in ("iwae", "dreg"):
+        called += f", {of} of {settings.get('num_particles', 1)} draws"
+    elif of not in ("elbo", "sampled_elbo"):
+        called += f", {of}"
+    if prepared.description.weights_undefined() is None:
+        called += ", minus KL(q(w) || p(w)) / N"
+    return called
+
+
+def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: list[str]) -> None:
+    r"""Reconstructions of x, samples, and walks through the latent space."""
+    pair, description, path = prepared.pair, prepared.description, run.figures
+    with drawn("reconstructions.png", undrawn, run):
+        images = like_data(reconstruct(pair, x), x)
+        what = {"mean": "reconstruction"}.get(kind := shown_by(pair, x), f"its {kind}")
+        plots.reconstructions(_array(x), images, path / "reconstructions.png", output=what)
+    if (corruption := trained_corruption(run, pair)) is not None:
+        with drawn("denoising.png", undrawn, run):
+            seen = corruption(x)
+            images = like_data(reconstruct(pair, seen), x)
+            what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
+            shown = path / "denoising.png"
+            plots.reconstructions(_array(seen), images, shown, _array(x), what)
+    if description.no_prior() is None:
+        with drawn("samples.png", undrawn, run):
+            many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
+            title = f"{shown_by(pair, many)}s of p(x|z), one for each z of the prior"
+            plots.samples(like_data(generate(pair, many), many), path / "samples.png", title)
+    if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
+        with drawn("latent.png", undrawn, run):
+            _latent_figures(run, prepared, undrawn)
+
+
+def like_data(images: torch.Tensor | np.ndarray, x: torch.Tensor) -> np.ndarray:
+    r"""Decoded data, if they are of the shape of data."""
+    images = images if isinstance(images, np.ndarray) else _array(images)
+    if images.shape[1:] != x.shape[1:]:
+        raise UsageError(
+            f"its likelihood is of shape {images.shape[1:]}, and data are of {tuple(x.shape[1:])}"
+        )
+    return images
+
+
+def trained_corruption(run: Run, pair: Pair) -> Corruption | None:
+    r"""What corrupted a run's training data, where its settings or its pair can still say."""
+    named, options = (run.settings.get(key) for key in ("corruption", "corruption_options"))
+    if str(named).startswith("<"):  # a Python object
+        return None
+    return make_corruption(named, options, pair.attribute("corruption"))
+
+
+def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
+    r"""Where the codes lie, and what lies there."""
+    pair, test, path = prepared.pair, prepared.test, run.figures
+    x = test.take(torch.arange(min(2000, len(test))))
+    (site,) = prepared.description.local_sites
+    # Draws where their distribution is what was trained for, else means.
+    codes = _array(encode(pair, x, sample=site.matched)[site.name])
+    if codes.shape[1] == 2 or (site.matched and codes.shape[1] > 1):
+        with drawn("latent.png", undrawn, run):
+            labels = prepared.data.test.labels
+            known = None if labels is None else labels[: len(codes)].numpy()
+            prior = _array(draw_prior(pair, x))[:, :2] if site.matched else None
+            plots.latent_scatter(codes[:, :2], known, path / "latent.png", prior)
+    has_prior = prepared.description.undefined() is None
+    if codes.shape[1] == 2 and (has_prior or (site.matched and site.prior == "Normal")):
+        with drawn("manifold.png", undrawn, run):
+            grid = like_data(decode_grid(pair, plots.manifold_grid(20), x), x)
+            plots.manifold(grid, path / "manifold.png", f"{shown_by(pair, x[:2])}s of p(x|z)")
+    if codes.shape[1] > 2:
+        with drawn("traversals.png", undrawn, run):
+            dimensions = [int(i) for i in np.argsort(-codes.var(0))[:8]]
+            values = np.linspace(-3, 3, 11) * max(1.0, float(codes.std(0)[dimensions].max()) / 3)
+            images = traverse(pair, x[:1], dimensions, values)
+            like_data(images[0], x)
+            names = [f"z[{dimension}]" for dimension in dimensions]
+            title = f"{shown_by(pair, x[:2])}s of p(x|z)"
+            plots.traversals(images, values, path / "traversals.png", names, title)
+
+
+def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:
+    r"""Ten data to show: one of each class where there are ten, else the first."""
+    if labels is not None and len(labels.unique()) == 10:
+        return torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])
+    return torch.arange(min(10, n))
+
+
+def _array(x: torch.Tensor) -> np.ndarray:
+    values: np.ndarray = x.cpu().numpy()
+    return values

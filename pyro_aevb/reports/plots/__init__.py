@@ -1,0 +1,43 @@
+r"""Figures, each a pure function from NumPy arrays to a PNG file.
+
+Every function returns the path that it wrote. An event of shape :math:`(H, W)`, :math:`(1, H, W)`
+or :math:`(3, H, W)` is drawn as a picture (any other number of channels as the grey mean over
+channels), an event of another shape as the curve of its flattened components. Values within
+:math:`[0, 1]` are shown as they are; others are mapped to it by one affine map per figure.
+"""
+
+from pyro_aevb.reports.plots.estimates import (
+    against,
+    comparison,
+    convergence,
+    elbo_against_log_likelihood,
+    inference_gap,
+    latent_kl,
+    pairwise,
+)
+from pyro_aevb.reports.plots.events import (
+    latent_scatter,
+    manifold,
+    manifold_grid,
+    reconstructions,
+    samples,
+    traversals,
+)
+from pyro_aevb.reports.plots.training import history
+
+__all__ = [
+    "against",
+    "comparison",
+    "convergence",
+    "elbo_against_log_likelihood",
+    "history",
+    "inference_gap",
+    "latent_kl",
+    "latent_scatter",
+    "manifold",
+    "manifold_grid",
+    "pairwise",
+    "reconstructions",
+    "samples",
+    "traversals",
+]

@@ -1,0 +1,75 @@
+r"""What figures are drawn on and saved with: paper, a grid of events, text."""
+
+from __future__ import annotations
+
+from math import sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pyro_aevb.reports.plots.tiles import tile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 120
+NATS = "nats per datum, higher is better"
+
+
+def grid(
+    events: np.ndarray, rows: int, columns: int, gap: bool, cell: float
+) -> tuple[Figure, Axes]:
+    """Draws events in cells one unit wide and high, the vertical axis pointing down."""
+    if vectors := events.ndim == 2:
+        aspect = 0.75
+    else:
+        white = max(1, round(events.shape[2] / 14)) if gap else 0
+        whole = tile(events, rows, columns, white)
+        aspect = whole.shape[0] / rows / (whole.shape[1] / columns)
+    inches = min(cell, 11.0 / columns, 11.0 / (rows * aspect))
+    figure = blank(columns * inches + 0.8, rows * inches * aspect + 0.6)
+    axes = figure.add_subplot()
+    if vectors:
+        low, high = events.min(), events.max()
+        across = np.append(np.linspace(0.1, 0.9, events.shape[1]), np.nan)
+        up = 0.9 - 0.8 * (events - low) / (high - low if high > low else 1.0)
+        row, column = np.divmod(np.arange(len(events)), columns)
+        x = column[:, None] + across
+        y = row[:, None] + np.pad(up, ((0, 0), (0, 1)), constant_values=np.nan)
+        axes.plot(x.ravel(), y.ravel(), lw=1, marker="." if events.shape[1] <= 30 else "", ms=3)
+        axes.set_aspect(aspect)
+    else:
+        axes.imshow(whole, cmap="gray", vmin=0, vmax=1, extent=(0, columns, rows, 0), aspect=aspect)
+    axes.set(xlim=(0, columns), ylim=(rows, 0), xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def mean_text(name: str, values: np.ndarray) -> str:
+    """A mean with its standard error."""
+    error = f" ± {np.std(values, ddof=1) / sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{plain(name)}: {np.mean(values):.2f}{error}"
+
+
+def plain(text: str) -> str:
+    """Keeps a user's dollar signs out of Matplotlib's mathematics."""
+    return text.replace("$", r"\$")
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches."""
+    # Never pyplot: it keeps state, and would choose a window system.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Writes a figure, and the folder it lies in if there is none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", bbox_inches="tight")
+    return path

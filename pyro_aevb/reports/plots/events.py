@@ -1,0 +1,200 @@
+r"""Data and what a pair makes of them, as pictures, and where their codes lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyro_aevb.reports.plots import canvas
+from pyro_aevb.reports.plots.tiles import displayable
+
+if TYPE_CHECKING:
+    pass
+
+
+def reconstructions(
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    path: str | Path,
+    clean: np.ndarray | None = None,
+    output: str = "reconstruction",
+) -> Path:
+    r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are vectors.
+
+    Arguments:
+        inputs: The data, shape :math:`(n, *event)`.
+        outputs: Their reconstructions, of the same shape.
+        path: Where to write.
+        clean: The data that the inputs are a corruption of, if they are one; drawn above them.
+        output: What to call the reconstructions.
+    """
+    rows = {"input": inputs[:12], output: outputs[:12]}
+    if clean is not None:
+        rows = {"clean": clean[:12], "corrupted input": inputs[:12], output: outputs[:12]}
+    n = len(rows[output])
+    events = displayable(np.concatenate(list(rows.values())))
+    if events.ndim > 2:
+        figure, axes = canvas.grid(events, len(rows), n, gap=True, cell=0.85)
+        axes.set_yticks([i + 0.5 for i in range(len(rows))], list(rows))
+        return canvas.save(figure, path)
+
+    columns = min(n, 4)
+    figure = canvas.blank(2.2 * columns + 0.6, 1.7 * ceil(n / columns) + 0.6)
+    panels = figure.subplots(
+        ceil(n / columns), columns, sharex=True, sharey=True, squeeze=False
+    ).flat
+    component = np.arange(events.shape[1])
+    marker = "o" if len(component) <= 30 else ""
+    colors = {"clean": "0.55", "input": "0.55", "corrupted input": "C0", output: "C3"}
+    for i, axes in enumerate(panels):
+        if i < n:
+            for row, label in enumerate(rows):
+                style = {"color": colors[label], "marker": marker, "ms": 3, "lw": 1.3}
+                axes.plot(component, events[row * n + i], label=label, **style)
+            axes.locator_params(axis="x", integer=True)
+        else:
+            axes.set_visible(False)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=len(rows))
+    figure.supxlabel("component")
+    figure.supylabel("value")
+    return canvas.save(figure, path)
+
+
+def samples(images: np.ndarray, path: str | Path, title: str) -> Path:
+    r"""Draws samples in a grid, row by row.
+
+    Arguments:
+        images: The samples, or their means, shape :math:`(n, *event)`.
+        path: Where to write.
+        title: What they are.
+    """
+    columns = ceil(sqrt(len(images)))
+    rows = ceil(len(images) / columns)
+    figure, axes = canvas.grid(displayable(images), rows, columns, gap=True, cell=0.75)
+    axes.set_title(canvas.plain(title))
+    return canvas.save(figure, path)
+
+
+def manifold_grid(g: int) -> np.ndarray:
+    r"""Returns the codes whose decodings :func:`manifold` draws.
+
+    They are :math:`(\Phi^{-1}(u_j), \Phi^{-1}(u_i))` with :math:`u_i = (i + 1/2) / g` and
+    :math:`\Phi` the standard normal distribution function, in reading order: from left to right
+    :math:`z_1` grows, from top to bottom :math:`z_2` falls.
+
+    Arguments:
+        g: The number of points per dimension.
+
+    Returns:
+        The codes, shape :math:`(g^2, 2)`.
+    """
+    from scipy.stats import norm
+
+    z = norm.ppf((np.arange(g) + 0.5) / g)
+    horizontal, vertical = np.meshgrid(z, z[::-1])
+    return np.stack([horizontal.ravel(), vertical.ravel()], axis=1)
+
+
+def manifold(images: np.ndarray, path: str | Path, title: str = "") -> Path:
+    r"""Draws the decodings of :func:`manifold_grid`, tiled without gaps.
+
+    Arguments:
+        images: The decodings in the order of the grid, shape :math:`(g^2, *event)`.
+        path: Where to write.
+        title: What a decoding is.
+    """
+    g = round(sqrt(len(images)))
+    figure, axes = canvas.grid(displayable(images), g, g, gap=False, cell=max(0.38, 5 / g))
+    z = manifold_grid(g)[:g, 0]
+    # Ticks in pairs about the centre, at most eight.
+    step = ceil(g / 8)
+    ticks = np.array([i for i in range(g) if min(i, g - 1 - i) % step == 0])
+    ticks = ticks[(abs(2 * ticks - g + 1) >= step) | (2 * ticks == g - 1)]
+    names = [f"{z[i]:.2f}" for i in ticks]
+    axes.set_xticks(ticks + 0.5, names)
+    axes.set_yticks(g - ticks - 0.5, names)
+    axes.tick_params(length=3)
+    axes.set_xlabel("$z_1$")
+    axes.set_ylabel("$z_2$")
+    axes.set_title(canvas.plain(title))
+    return canvas.save(figure, path)
+
+
+def traversals(
+    images: np.ndarray,
+    values: np.ndarray,
+    path: str | Path,
+    labels: Sequence[str],
+    title: str = "",
+) -> Path:
+    r"""Draws decodings along one latent dimension after the other.
+
+    Arguments:
+        images: The decodings, shape :math:`(d, s, *event)`: row :math:`i` walks along one dimension
+            in :math:`s` steps.
+        values: The values taken along each walk, shape :math:`(s,)`.
+        path: Where to write.
+        labels: The names of the :math:`d` dimensions, `"$z_3$"` for example.
+        title: What a decoding is.
+    """
+    rows, columns = images.shape[:2]
+    events = displayable(images.reshape(rows * columns, *images.shape[2:]))
+    figure, axes = canvas.grid(events, rows, columns, gap=True, cell=0.7)
+    axes.set_yticks(np.arange(rows) + 0.5, labels)
+    axes.set_xticks(np.arange(columns) + 0.5, [f"{value:.3g}" for value in values])
+    axes.set_xlabel("value of the latent dimension")
+    axes.set_title(canvas.plain(title))
+    return canvas.save(figure, path)
+
+
+def latent_scatter(
+    codes: np.ndarray,
+    labels: np.ndarray | None,
+    path: str | Path,
+    prior: np.ndarray | None = None,
+) -> Path:
+    r"""Draws two-dimensional codes, coloured by label, and beside them draws from their prior.
+
+    Arguments:
+        codes: The codes, shape :math:`(N, 2)`.
+        labels: The labels, shape :math:`(N,)`, if there are any. More than 20 different ones are
+            shown by a colour bar instead of a legend.
+        path: Where to write.
+        prior: Draws from the prior, shape :math:`(M, 2)`, for a second panel of the same scale.
+    """
+    panels = 1 if prior is None else 2
+    figure = canvas.blank(2.0 + 5.0 * panels, 6.0)
+    axes = figure.add_subplot(1, panels, 1, xlabel="$z_1$", ylabel="$z_2$")
+    # In a random order, so that the last class does not cover the others.
+    order = np.random.default_rng(0).permutation(len(codes))
+    x, y = codes[order, 0], codes[order, 1]
+    style: dict[str, Any] = {"s": float(np.clip(4e4 / max(len(codes), 1), 5, 25)), "lw": 0}
+    if labels is None:
+        axes.scatter(x, y, alpha=0.5, **style)
+    else:
+        from matplotlib import colormaps
+
+        names, index = np.unique(labels, return_inverse=True)
+        if len(names) > 20:
+            points = axes.scatter(x, y, c=np.asarray(labels)[order], cmap="turbo", **style)
+            figure.colorbar(points, label="label")
+        else:
+            colors = np.array(colormaps["tab10" if len(names) <= 10 else "tab20"].colors)  # type: ignore[attr-defined]
+            axes.scatter(x, y, c=colors[index[order]], alpha=0.8, **style)
+            for color, name in zip(colors, names, strict=False):
+                axes.scatter([], [], color=color, s=30, label=canvas.plain(str(name)))
+            figure.legend(loc="outside right center", title="label", frameon=False)
+    if prior is None:
+        axes.set_aspect("equal", adjustable="datalim")
+        return canvas.save(figure, path)
+    second = figure.add_subplot(1, 2, 2, xlabel="$z_1$", sharex=axes, sharey=axes)
+    second.scatter(prior[:, 0], prior[:, 1], color="0.4", alpha=0.6, **style)
+    for panel, title in ((axes, "codes of data"), (second, "draws from the prior")):
+        panel.set_aspect("equal", adjustable="box")
+        panel.set_title(title)
+    return canvas.save(figure, path)

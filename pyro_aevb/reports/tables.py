@@ -1,0 +1,182 @@
+r"""Tables of runs: their cells, and files: CSV with every digit, Markdown and LaTeX as printed."""
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.reports.text import counts
+
+SHOWN = (
+    *("elbo", "log_likelihood", "gap", "reconstruction", "reconstruction_mean", "kl"),
+    "active_units",
+)
+SUFFIXES = (".csv", ".md", ".tex")
+
+
+def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
+    r"""The cells of the table, a row for each quantity."""
+    others = dict.fromkeys(
+        name for row in table.values() for name, m in row["metrics"].items() if "estimator" in m
+    )
+    rows = []
+    for metric in (*SHOWN, *others):
+        rows.append([metric, *(_cell(metric, row["metrics"]) for row in table.values())])
+        if any(metric in row["paired"] for row in table.values()):
+            rows.append([f"{metric} difference", *_differences(metric, table)])
+    if any("weight" in row for row in table.values()):
+        weights = [f"{row['weight']:.2f}" if "weight" in row else "" for row in table.values()]
+        rows.append(["weight", *weights])
+    for label in dict.fromkeys(label for row in table.values() for label in row["corrupted"]):
+        entries = [row["corrupted"].get(label, {"metrics": {}}) for row in table.values()]
+        for metric in ("reconstruction", "elbo"):
+            cells = [_cell(metric, entry["metrics"]) for entry in entries]
+            if set(cells) - {"", "not defined"}:
+                rows.append([f"{metric}, {label}", *cells])
+    rows.append(["parameters", *(f"{row['parameters']:,}" for row in table.values())])
+    seconds = [row["seconds_per_epoch"] for row in table.values()]
+    rows.append(["seconds per epoch", *("" if s is None else f"{s:.3g}" for s in seconds)])
+    rows.append(["samples", *(counts(row["metrics"]["log_likelihood"]) for row in table.values())])
+    return rows
+
+
+def _differences(metric: str, table: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for i, row in enumerate(table.values()):
+        cells.append(
+            "reference" if i == 0 else with_error(row["paired"].get(metric, {"value": None}))
+        )
+    return cells
+
+
+def _cell(name: str, metrics: Mapping[str, Any]) -> str:
+    metric = metrics.get(name)
+    if metric is None:
+        return ""
+    if metric["value"] is None:
+        return "not defined"
+    if "latent_dim" in metric:
+        return f"{metric['value']} of {metric['latent_dim']}"
+    return with_error(metric)
+
+
+def with_error(metric: Mapping[str, Any]) -> str:
+    r"""A value and its standard error, to two places; nothing where it is not known."""
+    if metric["value"] is None:
+        return ""
+    error = metric.get("standard_error")
+    return f"{metric['value']:.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
+def over_seeds_tables(table: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    r"""For each group of repetitions a title, columns and rows."""
+    groups = {}
+    for row in table.values():
+        if "over_seeds" in row:
+            group = row["over_seeds"]
+            title = f"over {len(group['runs'])} training seeds: {', '.join(group['runs'])}"
+            groups[title] = [
+                [name, f"{metric['value']:.2f}", f"{metric['spread']:.2f}"]
+                for name, metric in group["metrics"].items()
+            ]
+    columns = ["quantity", "mean", "standard deviation over seeds"]
+    return [(title, columns, rows) for title, rows in groups.items()]
+
+
+def numbers_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    r"""A row of numbers for each run, with every digit."""
+    rows = []
+    for name, row in table.items():
+        numbers: dict[str, Any] = {"run": name}
+        sources = [
+            ("", row["metrics"]),
+            *((f", {k}", e["metrics"]) for k, e in row["corrupted"].items()),
+        ]
+        for ending, metrics in sources:
+            for metric, entry in metrics.items():
+                numbers[metric + ending] = entry["value"]
+                if "standard_error" in entry:
+                    numbers[f"{metric}{ending} standard_error"] = entry["standard_error"]
+        for metric, entry in row["paired"].items():
+            numbers[f"{metric} difference"] = entry["value"]
+            numbers[f"{metric} difference standard_error"] = entry["standard_error"]
+        numbers |= {name: row[name] for name in ("parameters", "seconds_per_epoch")}
+        if "weight" in row:
+            numbers["weight"] = row["weight"]
+        rows.append(numbers)
+    return rows
+
+
+def check_export(path: str | Path) -> Path:
+    r"""The file to export to.
+
+    Raises:
+        UsageError: Its suffix names no format.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"--export {path}: end the name in {', '.join(SUFFIXES)}")
+    return path
+
+
+def markdown_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+) -> str:
+    r"""A table in Markdown, with a title above and notes below."""
+    lines = [
+        title,
+        "",
+        _markdown(columns),
+        "|---" + "|--:" * (len(columns) - 1) + "|",
+    ]
+    lines += [_markdown(row) for row in rows]
+    return "\n".join([*lines, *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
+
+
+def _markdown(entries: Sequence[str]) -> str:
+    return "| " + " | ".join(entry.replace("|", r"\|") for entry in entries) + " |"
+
+
+def latex_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+) -> str:
+    r"""A table in LaTeX, with the rules of the ``booktabs`` package and notes below; the title is
+    a comment.
+    """
+    lines = [
+        f"% {title}",
+        r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}",
+        r"\toprule",
+        " & ".join(map(_latex, columns)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(_latex, row)) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par\noindent{{\footnotesize {_latex(note)}}}" for note in notes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    r"""Rows of named values; a column for every name in any of them, empty where it is not."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+_ESCAPED = str.maketrans(
+    {c: "\\" + c for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "▲": r"$\triangle$", "▼": r"$\triangledown$"}
+)
+
+
+def _latex(cell: str) -> str:
+    if re.fullmatch(r"-[\d.,]+( ± [\d.,]+)?", cell):
+        return "$" + cell.replace(" ± ", r" \pm ") + "$"
+    return cell.translate(_ESCAPED)

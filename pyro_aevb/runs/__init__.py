@@ -1,0 +1,1 @@
+r"""A run's directory: its settings, its checkpoint, its results."""

@@ -1,0 +1,202 @@
+r"""From names to things: a data set, its batches, and a pair that has been checked on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+import torch
+
+from pyro_aevb.data.batches import Batches, evaluation_binarization
+from pyro_aevb.data.sets import load
+from pyro_aevb.data.split import Binarize, DataSet, Split
+from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs import consent
+from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.description import Description
+from pyro_aevb.pairs.pair import Pair, load_pair
+from pyro_aevb.pairs.supports import check_support
+from pyro_aevb.runs.checkpoint import load_checkpoint
+from pyro_aevb.runs.run import SETTINGS, Run
+
+
+@dataclass(frozen=True)
+class Prepared:
+    r"""A checked pair on its device, and the splits as it will see them."""
+
+    pair: Pair
+    description: Description
+    data: DataSet
+    binarize: Binarize
+    train: Batches
+    r"""As in training, where dynamic binarization draws it anew at each look."""
+    fixed_train: Batches
+    r"""The training split as it is scored."""
+    valid: Batches
+    test: Batches
+    notes: tuple[str, ...] = ()
+    r"""What a reader of the results should know."""
+
+
+def prepare(
+    pair: Any,
+    data: Any,
+    pair_parameters: Mapping[str, Any] | None = None,
+    data_root: str | None = None,
+    binarize: Binarize | None = None,
+    device: str = "auto",
+) -> Prepared:
+    r"""Load data and pair, put both on a device, and check the pair on the first training data.
+
+    Arguments:
+        pair: See :func:`~pyro_aevb.pairs.pair.load_pair`.
+        data: A data set's name or path (:func:`~pyro_aevb.data.sets.load`), or a
+            :class:`~pyro_aevb.data.split.DataSet`.
+        pair_parameters: The pair's constructor parameters.
+        data_root: Where data sets lie.
+        binarize: None is the data set's own way.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UsageError: Anything that is missing, misspelt, or does not fit together.
+    """
+    chosen = choose_device(device)
+    pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
+    if not isinstance(data, (str, DataSet)):
+        raise UsageError(
+            f"data is a {type(data).__name__}; give a data set's name, the path of a .npy or .npz "
+            "file or of a folder of images, or a pyro_aevb.data.DataSet"
+        )
+    dataset = data if isinstance(data, DataSet) else load(data, data_root)
+    way: Binarize = dataset.binarize if binarize is None else binarize
+    loaded = load_pair(pair, pair_parameters, dataset).move(chosen)
+    train = Batches(dataset.train, way, chosen)
+    scored = evaluation_binarization(way)
+    description = inspect(loaded, train.take(_telling(train)))
+    _check_fit(loaded, description, dataset, way)
+    prepared = Prepared(
+        pair=loaded,
+        description=description,
+        data=dataset,
+        binarize=way,
+        train=train,
+        fixed_train=train if scored == way else Batches(dataset.train, scored, chosen),
+        valid=Batches(dataset.valid, scored, chosen),
+        test=Batches(dataset.test, scored, chosen),
+    )
+    for split in ("train", "valid", "test"):
+        check_support(loaded, getattr(prepared, split), split)
+    consent.remember("pair", pair)
+    return prepared
+
+
+def restore(
+    run: Run,
+    device: str = "auto",
+    data_root: str | None = None,
+    pair: Any = None,
+    data: Any = None,
+    trust: bool = False,
+) -> Prepared:
+    r"""A run's trained pair and its data.
+
+    Arguments:
+        run: The run.
+        device: Where to put them.
+        data_root: Where data sets lie; default the run's.
+        pair: In place of what the settings name; needed if that was a Python object.
+        data: Likewise.
+        trust: Run the code of the pair that the settings name, wherever it comes from
+            (:mod:`pyro_aevb.pairs.consent`).
+
+    Raises:
+        UsageError: The run cannot be restored, or nobody here agreed to run its pair's code.
+    """
+    settings = run.settings
+    stored = {"pair": [settings["pair"], *(settings.get("pair_parameters") or {}).values()]}
+    stored["data"] = [settings["data"]]
+    for name, given in (("pair", pair), ("data", data)):
+        objects = [value for value in stored[name] if str(value).startswith("<")]
+        if given is None and objects:
+            raise UsageError(
+                f"{run.path} was trained from the Python object {objects[0]}; "
+                f"call pyro_aevb.evaluate(run, {name}=...) with it"
+            )
+    if pair is None:
+        consent.require("pair", settings["pair"], run.path / SETTINGS, trust)
+    state = load_checkpoint(run.checkpoint)
+    prepared = prepare(
+        settings["pair"] if pair is None else pair,
+        settings["data"] if data is None else data,
+        settings.get("pair_parameters") if pair is None or isinstance(pair, (str, type)) else None,
+        data_root or settings.get("data_root"),
+        settings.get("binarize"),
+        device,
+    )
+    best = state["best"] if settings.get("patience") and "tensors" in state["best"] else state
+    prepared.pair.load_tensors(best["tensors"], str(run.checkpoint))
+    prepared.pair.python.load(best.get("python", {}), prepared.train.images.device)
+    prepared.pair.eval()
+    notes = state.get("notes", [])
+    if state.get("source") != prepared.pair.source:
+        changed = "warning: the pair's source has changed since it was trained; this scores the new"
+        notes = [f"{changed} one", *notes]
+    return replace(prepared, notes=tuple(notes))
+
+
+def _telling(train: Batches) -> torch.Tensor:
+    r"""The positions of the data that a pair is checked on: five, the largest and the least value
+    that it will meet among them, so that one outside a likelihood's support is found."""
+    flat = train.images.flatten(1)
+    extremes = {int(flat.amax(1).argmax()), int(flat.amin(1).argmin())}
+    others = [n for n in range(min(5, len(train))) if n not in extremes][: 5 - len(extremes)]
+    return torch.tensor(sorted(extremes | set(others)))
+
+
+def choose_device(device: str) -> torch.device:
+    r"""The device of that name, ``auto`` being CUDA where there is one.
+
+    Raises:
+        UsageError: No such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"--device {device!r} is unknown; use auto, cpu, cuda or cuda:0"
+        ) from error
+    if chosen.type == "cuda" and (
+        not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UsageError(f"--device {device}: no such CUDA device here; use --device cpu")
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device!r} is not supported; use auto, cpu or cuda")
+    return chosen
+
+
+def _check_fit(pair: Pair, description: Description, data: DataSet, way: Binarize) -> None:
+    if description.plate_size is not None and description.plate_size != len(data.train):
+        raise UsageError(
+            f"{pair.name}: plate {description.plate!r} declares size {description.plate_size}, but "
+            f"{data.name} has {len(data.train)} training data; a constructor parameter named "
+            "num_data is filled in with it"
+        )
+    if "Bernoulli" in description.likelihood and way == "none":
+        for name in ("train", "valid", "test"):
+            split: Split = getattr(data, name)
+            low, high = (f().item() / split.scale for f in (split.images.min, split.images.max))
+            if low < 0 or high > 1:
+                raise UsageError(
+                    f"{pair.name}: a Bernoulli needs data in [0, 1], the {name} split of "
+                    f"{data.name} lies in [{low:.4g}, {high:.4g}]; rescale it, or take a "
+                    "likelihood for such values"
+                )
+
+
+def is_grey_bernoulli(prepared: Prepared) -> bool:
+    r"""Whether pixels between 0 and 1 meet a Bernoulli: a cross-entropy, not a log-density."""
+    images = prepared.test.images
+    between = (images > 0) & (images < prepared.test.scale)
+    return prepared.description.likelihood == "Bernoulli" and bool(between.any())

@@ -1,0 +1,331 @@
+r"""A run: a directory that holds everything about one training, read and written here alone.
+
+``settings.yaml`` (everything resolved; fed back with ``--config`` it reproduces the run),
+``checkpoint.pt``, ``history.csv``, ``results.json``, ``results.nc`` (ArviZ) and ``figures/``.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.locking import alone
+from pyro_aevb.runs.settings import read_settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pyro_aevb.estimators.importance import Scores
+
+SETTINGS = "settings.yaml"
+IMPORTANCE = "importance"
+r"""The estimator that makes a run's results; what others find is added to them."""
+SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
+r"""What must not have changed for results of two estimators to stand side by side."""
+
+
+class Run:
+    r"""One run's directory.
+
+    Arguments:
+        path: The directory; see :meth:`create` and :meth:`open`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.pair: Any = None
+        r"""The trained :class:`~pyro_aevb.pairs.pair.Pair`, after :func:`~pyro_aevb.fit`."""
+
+    @classmethod
+    def create(cls, path: str | Path | None, name: str, resume: bool) -> "Run":
+        r"""The directory of a new run, or of one to be resumed; nothing is written yet.
+
+        Arguments:
+            path: Where; None is ``runs/NAME``, numbered where that is taken.
+            name: Of the run, for the default path.
+            resume: Whether the directory must already be a run.
+
+        Raises:
+            UsageError: It exists and is not a run, or is one and `resume` is false; or the reverse.
+        """
+        if path is None:
+            if resume:
+                raise UsageError("--resume needs to know which run: give --out RUN")
+            path = Path("runs") / name
+            number = 2
+            while path.exists():
+                path = Path("runs") / f"{name}-{number}"
+                number += 1
+        path = Path(path)
+        is_run = (path / SETTINGS).is_file()
+        if resume and not is_run:
+            raise UsageError(f"{path} is not a run (no {SETTINGS} in it), so it cannot be resumed")
+        if path.exists() and not is_run and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists and is not a run; choose another --out")
+        if is_run and not resume:
+            raise UsageError(f"{path} already holds a run; add --resume, or choose another --out")
+        parent = path
+        while not parent.exists():
+            parent = parent.parent
+        if not os.access(parent, os.W_OK):
+            raise UsageError(f"no permission to write in {parent}; choose another --out")
+        return cls(path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        r"""Train the run inside this; its directory is made if it is not there.
+
+        Raises:
+            UsageError: Another process is training it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with alone(self.path / "training.lock", f"another process is training {self.path}"):
+            yield
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        r"""A run that exists.
+
+        Raises:
+            UsageError: There is none at the path.
+        """
+        if not (Path(path) / SETTINGS).is_file():
+            raise UsageError(f"{path} is not a run: there is no {SETTINGS} in it")
+        return cls(path)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def arrays(self) -> Path:
+        return self.path / "results.nc"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def name(self) -> str:
+        return self.path.name or str(self.path)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        settings = read_settings(self.path / SETTINGS)
+        if not {"pair", "data"} <= set(settings):
+            raise UsageError(f"{self.path / SETTINGS} does not hold the settings of a run")
+        return settings
+
+    @property
+    def results(self) -> dict[str, Any]:
+        path = self.path / "results.json"
+        if not path.is_file():
+            raise UsageError(f"{self.path} has no results yet; evaluate it first")
+        try:
+            results: dict[str, Any] = json.loads(path.read_text())
+            results["metrics"]["reconstruction"], results["data"], results["num_data"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} is damaged; evaluate the run again") from error
+        return results
+
+    @property
+    def history(self) -> list[dict[str, float | None]]:
+        path = self.path / "history.csv"
+        if not path.is_file():
+            return []
+        try:
+            with path.open(newline="") as file:
+                return [
+                    {name: float(value) if value else None for name, value in row.items()}
+                    for row in csv.DictReader(file)
+                ]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise UsageError(
+                f"{path} is damaged; remove it, and python -m pyro_aevb.fit --resume --out "
+                f"{self.path} writes it anew"
+            ) from error
+
+    def clock(self, num_train: int | None = None) -> "np.ndarray":
+        r"""Seconds of training, without validation, up to the end of each epoch.
+
+        Arguments:
+            num_train: Data in an epoch; None is what the results say.
+        """
+        import numpy as np
+
+        images = self.results["num_train"] if num_train is None else num_train
+        if self.settings.get("drop_last"):
+            images -= images % self.settings["batch_size"]
+        rates = [row["images_per_second"] or np.nan for row in self.history]
+        return np.cumsum(images / np.array(rates, dtype=float))
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write(SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        text = json.dumps(_finite(results), indent=2, allow_nan=False)
+        self._write("results.json", text + "\n")
+
+    def with_others(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        r"""New results, and what other estimators found for the same trained pair and data.
+
+        Arguments:
+            results: Those of importance sampling.
+        """
+        merged = dict(results)
+        try:
+            before = self.results
+        except UsageError:
+            return merged
+        if any(before.get(key) != results[key] for key in SAME):
+            return merged
+        others = {n: m for n, m in before["metrics"].items() if _found_by(m) != IMPORTANCE}
+        merged["metrics"] = {**results["metrics"], **others}
+        merged["settings"] = {**before.get("settings", {}), **results["settings"]}
+        return merged | {name: before[name] for name in ("corrupted", "against") if name in before}
+
+    def current_results(self) -> dict[str, Any]:
+        r"""The results, to which others can be added.
+
+        Raises:
+            UsageError: There are none yet, or they are older than the checkpoint.
+        """
+        results = self.results
+        if results.get("epochs") != len(self.history):
+            raise UsageError(
+                f"{self.path} was trained further after its results were written; first score it: "
+                f"python -m pyro_aevb.evaluate {self.path}"
+            )
+        return results
+
+    def add_section(self, section: str, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+        r"""Add an entry to a section beside the metrics, replacing one of that name.
+
+        Returns:
+            What ``results.json`` holds now.
+        """
+        results = self.current_results()
+        results[section] = {**results.get(section, {}), name: dict(entry)}
+        self.write_results(results)
+        return results
+
+    def add(
+        self,
+        estimator: str,
+        settings: Mapping[str, Any],
+        metrics: Mapping[str, Mapping[str, Any]],
+        per_datum: "Mapping[str, np.ndarray]",
+    ) -> dict[str, Any]:
+        r"""Add what an estimator found to the results; replaces what it found before.
+
+        Arguments:
+            estimator: Its name, which every metric then bears.
+            settings: What it was run with.
+            metrics: Values, standard errors and counts by name.
+            per_datum: Arrays ``(n,)`` by name, of the first n test data.
+
+        Returns:
+            What ``results.json`` holds now.
+        """
+        results = self.current_results()
+        others = {n: m for n, m in results["metrics"].items() if _found_by(m) != estimator}
+        found = {name: {**metric, "estimator": estimator} for name, metric in metrics.items()}
+        results["metrics"] = {**others, **found}
+        results["settings"] = {**results.get("settings", {}), estimator: dict(settings)}
+        if per_datum:
+            from pyro_aevb.runs.netcdf import write_groups
+
+            arrays = {name: (("datum",), values) for name, values in per_datum.items()}
+            write_groups(self.arrays, {estimator: arrays})
+        self.write_results(results)
+        return results
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not rows:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write("history.csv", text.getvalue())
+
+    def write_per_datum(self, scores: "Scores", log_likelihood: "np.ndarray | None") -> None:
+        r"""Write ``results.nc`` (:mod:`pyro_aevb.runs.netcdf`), but for other estimators' parts."""
+        from pyro_aevb.runs.netcdf import groups_of, write_groups
+
+        groups = groups_of(scores, log_likelihood)
+        write_groups(self.arrays, groups, set(self.results.get("settings", {})))
+
+    def per_datum(self, group: str, variable: str) -> "np.ndarray":
+        r"""One variable of ``results.nc``.
+
+        Raises:
+            UsageError: The file or the variable is not there.
+        """
+        import xarray
+
+        try:
+            with xarray.open_dataset(self.arrays, group=group, engine="h5netcdf") as data:
+                values: np.ndarray = data[variable].to_numpy()
+        except (OSError, KeyError) as error:
+            raise UsageError(
+                f"{self.path} holds no per-datum {variable}; evaluate the run again"
+            ) from error
+        return values
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.path / name
+        beside = path.with_name(name + ".part")
+        try:
+            beside.write_text(text)
+            os.replace(beside, path)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def seconds_per_epoch(clock: "np.ndarray") -> float | None:
+    r"""The median over the epochs of :meth:`Run.clock`; None if there are none."""
+    import numpy as np
+
+    seconds = np.diff(clock, prepend=0.0)
+    return float(np.median(seconds)) if len(seconds) else None
+
+
+def _finite(entry: Any) -> Any:
+    r"""Results as JSON can hold them: a value that is no finite number is not defined, and why."""
+    if isinstance(entry, Mapping):
+        kept = {name: _finite(value) for name, value in entry.items()}
+        if isinstance(entry.get("value"), float) and kept["value"] is None:
+            kept["reason"] = f"it is {entry['value']}, not a finite number"
+        return kept
+    if isinstance(entry, (list, tuple)):
+        return [_finite(value) for value in entry]
+    return None if isinstance(entry, float) and not math.isfinite(entry) else entry
+
+
+def _found_by(metric: Mapping[str, Any]) -> str:
+    return str(metric.get("estimator", IMPORTANCE))
+
+
+def only_run(given: "str | Path | Run | Sequence[str]") -> Run:
+    r"""The one run that an argument names.
+
+    Raises:
+        UsageError: It names several, or none that exists.
+    """
+    if isinstance(given, Run):
+        return given
+    if not isinstance(given, (str, Path)):
+        if len(given) != 1:
+            raise UsageError(f"give one run, not {len(given)}")
+        given = given[0]
+    return Run.open(given)

@@ -1,0 +1,1 @@
+r"""The studies that come with the package, one file of declarations each."""
