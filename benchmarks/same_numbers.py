@@ -31,7 +31,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "local": ("--pair=BayesianVAE", "--weight-noise=local"),
     "flipout": ("--pair=BayesianAutoencoder", CONV, "--weight-noise=flipout"),
     "wake_sleep": ("--algorithm=wake_sleep",),
-    "monte_carlo_em": ("--algorithm=monte_carlo_em", "--data=digits", "--compile=off"),
+    "monte_carlo_em": ("--algorithm=monte_carlo_em", "--data=digits", "--binarize=fixed"),
     "iwae": ("--objective=iwae", "--num-particles=5"),
     "dreg": ("--objective=dreg", "--num-particles=5", "--kl-warm-up=2"),
     "two_layers": ("--pair=examples/hierarchical.py:TwoLayers", "--objective=iwae"),

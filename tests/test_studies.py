@@ -1084,8 +1084,8 @@ def test_curves_are_over_epochs_that_all_seeds_have(
     _, vae, _, other = tiny().cells("full", 2)
     cells[other.path] = replace(cells[vae.path], numbers={"2": {"test/elbo": -7.0}})
     drawn: list = []
-    curves = "pyro_aevb.reports.plots.panels.curves"
-    monkeypatch.setattr(curves, lambda found, *rest, **how: drawn.append(found))
+    panel = "pyro_aevb.reports.plots.panels.curves"
+    monkeypatch.setattr(panel, lambda found, *rest, **how: drawn.append(found))
     collected = Collected(tiny(), "full", 2, tmp_path / "out", finished=cells)
     curves(collected, tmp_path / "x.png", grid="sizes", quantities={"b": "test/elbo"})
     x, y = drawn[0]["2"]["VAE"]

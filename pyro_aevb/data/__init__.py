@@ -27,9 +27,9 @@ _HOME = {
     "order": "batches",
     "load": "sets",
     "names": "sets",
-    "Binarize": "splits",
-    "DataSet": "splits",
-    "Split": "splits",
+    "Binarize": "split",
+    "DataSet": "split",
+    "Split": "split",
 }
 
 
