@@ -11,8 +11,7 @@ import torch
 from linear_gaussian import PPCA, BayesianPPCA, batches, matrix, ready
 
 from pyro_aevb.data.corruption import GaussianNoise, Masking
-from pyro_aevb.engine import inductor
-from pyro_aevb.estimators import blocks
+from pyro_aevb.engine import inductor, streams
 from pyro_aevb.estimators.corrupted import robustness
 from pyro_aevb.estimators.importance import Scorer, score
 from pyro_aevb.models import VAE, Autoencoder
@@ -104,7 +103,7 @@ def test_the_spread_is_over_draws_and_the_error_over_data():
 
 
 def test_draws_of_noise_repeat_and_differ_and_are_shared_by_draws_of_weights(monkeypatch):
-    monkeypatch.setattr(blocks, "DATA_BLOCK", 30)
+    monkeypatch.setattr(streams, "DATA_BLOCK", 30)
     source, x, seen = BayesianPPCA(70), matrix(70, 3, seed=13), []
 
     def record(x):
