@@ -9,7 +9,8 @@ import scipy.stats
 import torch
 from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready
 
-from pyro_aevb.estimators import blocks, importance
+from pyro_aevb.engine import streams
+from pyro_aevb.estimators import importance
 from pyro_aevb.estimators.convergence import against_samples, against_weights
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.log_weights import LogWeights, milestones
@@ -47,7 +48,7 @@ def test_a_curve_holds_the_means_of_the_first_draws(sizes):
 
 def test_scores_keep_the_curve_of_their_own_draws(monkeypatch):
     monkeypatch.setattr(importance, "DRAW_BLOCK", 3000)  # several blocks of draws
-    monkeypatch.setattr(blocks, "DATA_BLOCK", 40)  # and of data
+    monkeypatch.setattr(streams, "DATA_BLOCK", 40)  # and of data
     x = matrix(70, 3, seed=13)
     pair = ready(BayesianPPCA(70), x)
     scores = score(pair, batches(x), 200, weight_samples=3)

@@ -15,8 +15,9 @@ from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, read
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
 
+from pyro_aevb.engine import streams
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators import blocks, importance
+from pyro_aevb.estimators import importance
 from pyro_aevb.estimators.diagnostics import active_units, effective_sample_size, pareto_k
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.metrics import log_likelihood, measured, summarize, weight_kl
@@ -42,7 +43,7 @@ def vae():
 
 @pytest.mark.parametrize("kind", [PPCA, Hierarchy, vae, lambda: BayesianPPCA(130)])
 def test_scores_do_not_depend_on_the_memory_budget(kind, monkeypatch):
-    monkeypatch.setattr(blocks, "DATA_BLOCK", 100)
+    monkeypatch.setattr(streams, "DATA_BLOCK", 100)
     source, features = kind(), {Hierarchy: 4, PPCA: 4}.get(kind, 3)
     x = matrix(130, features, seed=4)
     if kind is vae:

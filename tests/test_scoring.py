@@ -15,12 +15,12 @@ from linear_gaussian import PPCA, batches, ready
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyro_aevb.engine import inductor, replay
+from pyro_aevb.engine import inductor, replay, streams
 from pyro_aevb.engine.chunks import even
 from pyro_aevb.engine.replay import Way
 from pyro_aevb.engine.transcendental import use_cheaper
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators import blocks, importance
+from pyro_aevb.estimators import importance
 from pyro_aevb.estimators.importance import Scorer, score
 from pyro_aevb.estimators.log_weights import LogWeights, tail_length
 from pyro_aevb.models import VAE
@@ -78,7 +78,7 @@ def assert_rounding(one, other, fields=FIELDS):
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize("way", ["graph", pytest.param("compiled", marks=compiler)])
 def test_the_graph_of_a_pair_scores_as_its_handlers_do(kind, way, monkeypatch):
-    monkeypatch.setattr(blocks, "DATA_BLOCK", 20)  # the last block is another shape
+    monkeypatch.setattr(streams, "DATA_BLOCK", 20)  # the last block is another shape
     monkeypatch.setattr(importance, "DRAW_BLOCK", 2500)  # and there are several blocks of draws
     torch.manual_seed(0)
     pair, x = PAIRS[kind]()
