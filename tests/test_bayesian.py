@@ -22,8 +22,8 @@ from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.metrics import log_likelihood, summarize, weight_kl
 from pyro_aevb.models import VAE, Autoencoder, BayesianAutoencoder, BayesianVAE
 from pyro_aevb.models.weights.noise import Flipout, LocalReparameterization
+from pyro_aevb.pairs.density import sample_sites
 from pyro_aevb.pairs.handlers import Fix, WholeBatch
-from pyro_aevb.pairs.sites import sample_sites
 from pyro_aevb.runs.prepare import prepare
 from pyro_aevb.training.objectives import make_objective
 from pyro_aevb.training.objectives.elbo import TraceELBO

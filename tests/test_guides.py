@@ -24,8 +24,8 @@ from pyro_aevb.models.weights import posteriors as guides
 from pyro_aevb.models.weights.noise import LocalReparameterization
 from pyro_aevb.models.weights.normals import LogScaleNormal, LowRankNormal
 from pyro_aevb.models.weights.priors import IsotropicNormal, NormalMixture, WeightPrior, fan_in
+from pyro_aevb.pairs.density import sample_sites
 from pyro_aevb.pairs.handlers import AtMean, WholeBatch
-from pyro_aevb.pairs.sites import sample_sites
 from pyro_aevb.training.objectives.elbo import TraceELBO
 
 SHAPE = torch.Size([3, 2])

@@ -16,6 +16,7 @@ from pyro.nn import PyroModule, PyroSample
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models import Autoencoder
+from pyro_aevb.pairs.density import in_plate, log_prob, sample_sites
 from pyro_aevb.pairs.handlers import (
     AtMean,
     Fix,
@@ -34,7 +35,6 @@ from pyro_aevb.pairs.predict import (
     reconstruct,
     traverse,
 )
-from pyro_aevb.pairs.sites import in_plate, log_prob, sample_sites
 
 
 def traced(function, *args):

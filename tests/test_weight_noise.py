@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models.weights.noise import Flipout, LocalReparameterization
+from pyro_aevb.pairs.density import guide_sites
 from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
 from pyro_aevb.pairs.pair import load_pair
-from pyro_aevb.pairs.sites import guide_sites
 from pyro_aevb.training.objectives.elbo import TraceELBO
 
 HANDLERS = [LocalReparameterization, Flipout]

@@ -11,9 +11,9 @@ from torch.distributions import constraints
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.hmc import evaluate
 from pyro_aevb.estimators.terms import guide_terms, model_terms
+from pyro_aevb.pairs.density import is_delta, is_masked, log_prob, sample_sites
 from pyro_aevb.pairs.handlers import Fix
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import is_delta, is_masked, log_prob, sample_sites
 
 
 class Joint:

@@ -33,10 +33,10 @@ from pyro_aevb.estimators.convergence import Curve, against_samples, against_wei
 from pyro_aevb.estimators.diagnostics import active_units
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.terms import weight_draw
+from pyro_aevb.pairs.density import closed_form_kls, log_prob, sample_sites
 from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.handlers import Fix, WholeBatch
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import closed_form_kls, log_prob, sample_sites
 
 Metric = dict[str, Any]
 FEW = "needs more than one importance sample (--num-samples)"

@@ -8,9 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_aevb.engine.streams import seeded
-from pyro_aevb.pairs.handlers import Fix, InTurn
-from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import (
+from pyro_aevb.pairs.density import (
     closed_form_kl,
     component_kl,
     in_plate,
@@ -18,6 +16,8 @@ from pyro_aevb.pairs.sites import (
     same_order,
     sample_sites,
 )
+from pyro_aevb.pairs.handlers import Fix, InTurn
+from pyro_aevb.pairs.pair import Pair
 
 
 class Terms:

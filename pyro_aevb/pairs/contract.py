@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.pairs.density import family, in_plate, is_delta, is_masked, sample_sites
 from pyro_aevb.pairs.description import Description, Site
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.probes import Positions, Probe
-from pyro_aevb.pairs.sites import family, in_plate, is_delta, is_masked, sample_sites
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.pairs.supports import outside
 

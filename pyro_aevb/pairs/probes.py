@@ -17,9 +17,9 @@ from torch.distributions import Independent
 from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import in_plate, is_delta, log_prob, sample_sites
 from pyro_aevb.pairs.handlers import Fix, WholeBatch
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import in_plate, is_delta, log_prob, sample_sites
 
 TOLERANCE = 1e-4
 r"""Relative difference of two values of the same quantity above which they are not the same."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.pairs.density import family
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import family
 from pyro_aevb.pairs.state.python import untouched
 
 

@@ -10,8 +10,8 @@ from torch.nn.functional import softplus
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import log_prob
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import log_prob
 from pyro_aevb.training.algorithm import Algorithm, Phase, reached
 
 

@@ -5,8 +5,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import log_prob, sample_sites
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import log_prob, sample_sites
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import log_prob, sample_sites
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import log_prob, sample_sites
 from pyro_aevb.training.algorithm import Algorithm, Phase, reached
 
 

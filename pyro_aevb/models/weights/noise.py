@@ -15,7 +15,7 @@ draw what one weight does to the rows of a layer, exactly as :math:`W_n` would:
 
 They act on latent sites that the guide draws, outside every plate, from a ``Normal`` (under any
 number of event dimensions; ``AutoNormal`` included, see
-:func:`~pyro_aevb.pairs.sites.guide_sites`), when they arrive unchanged as the weight or bias of
+:func:`~pyro_aevb.pairs.density.guide_sites`), when they arrive unchanged as the weight or bias of
 ``torch.nn.functional.linear`` or a convolution. Such a site is not drawn at all, unless something
 else than a layer asks for its value: its sampled log-probability, if the objective has no closed
 form for its Kullback-Leibler term (the estimate stays unbiased, as the bound is a sum of

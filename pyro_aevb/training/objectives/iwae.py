@@ -10,8 +10,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import in_plate, is_delta, log_prob, sample_sites
 from pyro_aevb.pairs.handlers import Fix, WholeBatch
-from pyro_aevb.pairs.sites import in_plate, is_delta, log_prob, sample_sites
 from pyro_aevb.training.objectives.elbo import TraceELBO, require_guided, require_reparameterized
 
 Through = Callable[[Tensor], Tensor]
