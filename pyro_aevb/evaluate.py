@@ -85,7 +85,7 @@ def evaluate(
     settings = choose(estimator, estimator_options, seed=seed, **drawn, **how)
     with products.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)
-        prepared = restore(opened, group.device, data_root, pair, data, trust)
+        prepared = restore(opened, group.device, data_root, pair, data, trust, memory)
         budget = memory and memory << 20
         work = Work(group, show and group.rank == 0, budget, compile)
         k, s = (settings.get(name, 1) for name in drawn)

@@ -107,7 +107,8 @@ def fit(
         num_samples: K, importance samples per test datum.
         weight_samples: S, draws of global latents in scoring.
         num_data: Score only the first n test data.
-        memory: Budget of scoring in MiB; changes speed only.
+        memory: Budget of scoring in MiB, above which an .npy file stays on the disk too; changes
+            speed only.
         matmul_precision: Precision of float32 products (torch.set_float32_matmul_precision).
         compile: Capture the training step and compile it: on, off, or auto, which does so for 5,000
             steps and more and says so if it cannot.
@@ -146,7 +147,7 @@ def fit(
         ExitStack() as held,
     ):
         seed_everything(seed)
-        prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device)
+        prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device, memory)
         to_score(prepared.test, num_samples, weight_samples, num_data, memory)
         name = f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-")
         run = Run(group.agree(lambda: Run.create(out, name, resume).path))
@@ -347,7 +348,7 @@ def _announce(prepared: Any, run: "Run") -> None:
     print(
         f"{prepared.pair.name}: {description.num_parameters:,} parameters; "
         f"{prepared.data.description}; binarization {prepared.binarize}; "
-        f"device {prepared.train.images.device}; run {run.path}"
+        f"device {prepared.train.device}; run {run.path}"
     )
 
 

@@ -1204,7 +1204,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     (tmp_path / "not.py").write_text("STUDY = 1")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "study.json").write_text("{")
-    shutil.copy(Path(pyro_aevb.__file__).parent / "studies" / "aevb.py", tmp_path)
+    shutil.copy(Path(pyro_aevb.__file__).parent / "studies" / "shipped" / "aevb.py", tmp_path)
     (tmp_path / "wrong.py").write_text(
         "from pyro_aevb.studies import Grid\n\nGrid('g', {}, {}, 'so')\n"
     )

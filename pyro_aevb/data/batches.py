@@ -61,14 +61,14 @@ class Batches:
                 )
         self.binarize = binarize
         self.scale = split.scale
-        self.device = torch.device(device)
-        images = split.images
+        images, self.device = split.images, torch.device(device)
         self.resident = isinstance(images, Tensor)
         r"""Whether the data are in memory, so that a batch can be made within a captured step."""
         if isinstance(images, Tensor):
             if binarize == "fixed":
                 images, self.scale = _draw_once(images, split.scale), 1
             images = images.to(self.device)
+            self.device = images.device  # with its number
         elif binarize == "fixed":
             raise UsageError(
                 f"these {len(split)} data stay on the disk, and bits that are drawn once stay in "

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.errors import UsageError
 
 _BY_TENSOR = {
@@ -59,7 +60,7 @@ class Draws:
         UsageError: Another generator than torch's, or an order of draws that changes.
     """
 
-    def __init__(self, function: Callable[[Tensor], Any], x: Tensor, name: str) -> None:
+    def __init__(self, function: Callable[[Any], Any], x: Data, name: str) -> None:
         self.name = name
         self.devices = [x.device] if x.is_cuda else []
         function(x[:2])  # what only a first call does, such as counting plates
@@ -88,7 +89,7 @@ class Draws:
         """
         return _Rows(self, batch, rows, process)
 
-    def _recorded(self, function: Callable[[Tensor], Any], x: Tensor) -> list[tuple[str, Any]]:
+    def _recorded(self, function: Callable[[Any], Any], x: Data) -> list[tuple[str, Any]]:
         with _Recorder(self.devices) as recorder:
             function(x)
         return recorder.draws

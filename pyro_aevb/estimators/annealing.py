@@ -49,6 +49,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.chunks import even, few_rows
 from pyro_aevb.engine.replay import Replay, Way
@@ -92,7 +93,7 @@ class Annealed:
 class Bracket(NamedTuple):
     r"""Both ways along the path for data that the model simulated."""
 
-    x: Tensor
+    x: Data
     r"""The data."""
     there: Annealed
     r"""Whose :meth:`Annealed.lower` bounds their log p(x|w) from below."""
@@ -156,7 +157,7 @@ class Annealer:
     def __init__(
         self,
         pair: Pair,
-        x: Tensor,
+        x: Data,
         num_chains: int = 16,
         num_temperatures: int = 1000,
         leapfrog_steps: int = 10,
@@ -183,15 +184,15 @@ class Annealer:
         self.num_chains, self.leapfrog_steps, self.target = num_chains, leapfrog_steps, acceptance
         self.path = temperatures(num_temperatures, schedule)
         # Of the terms log p(x|z), log p(z), or log p(x, z), log q(z|x), log f_b takes c + b d.
-        self.c = torch.tensor([0.0, 1.0]).to(x)
-        self.d = torch.tensor([1.0, -1.0] if self.from_guide else [1.0, 0.0]).to(x)
+        self.c = torch.tensor([0.0, 1.0]).to(x.device, x.dtype)
+        self.d = torch.tensor([1.0, -1.0] if self.from_guide else [1.0, 0.0]).to(x.device, x.dtype)
         with self._running():
             weights = self._weights(x, 0)
             self.joint = Joint(pair, x, weights, self.from_guide)
             few, q = x[:2], x.new_zeros(2, self.joint.dim)
             self._rows = few_rows(memory, few, partial(self._terms, few, q, *weights.values()))
         # A gradient is worth two evaluations, a transcendental function 100 multiplications.
-        each = 3 * (pair.description.num_parameters + 100 * x[0].numel())
+        each = 3 * (pair.description.num_parameters + 100 * x.shape[1:].numel())
         work = 100 * num_chains * num_temperatures * leapfrog_steps * each
         wanted = compile == "on" or (compile == "auto" and work >= COMPILE_FROM)
         way = Way.EAGER if compile == "off" else Way.COMPILED if wanted else Way.GRAPH
@@ -238,7 +239,7 @@ class Annealer:
         )
 
     @torch.no_grad()
-    def bracket(self, x: Tensor, s: int = 0, progress: Progress = None) -> Bracket:
+    def bracket(self, x: Data, s: int = 0, progress: Progress = None) -> Bracket:
         r"""Bidirectional Monte Carlo on data that the model simulates.
 
         Arguments:
@@ -259,7 +260,7 @@ class Annealer:
         return Bracket(x, there, back)
 
     def _there(
-        self, x: Tensor, weights: list[Tensor], step_sizes: list[Tensor], progress: Progress
+        self, x: Data, weights: list[Tensor], step_sizes: list[Tensor], progress: Progress
     ) -> tuple[Annealed, Point]:
         r"""Along the path from :math:`f_0`, and where it ends; fills the list of step sizes."""
         pilots = -(-PILOTS // len(x))
@@ -279,7 +280,7 @@ class Annealer:
     def _along(
         self,
         path: Tensor,
-        x: Tensor,
+        x: Data,
         weights: list[Tensor],
         chains: Tensor,
         step_size: Callable[[Move | None], Tensor],
@@ -290,7 +291,7 @@ class Annealer:
         all but the first few; with where these are in the end."""
         at = self._at(x, weights, len(chains))
         gaps = path.diff().abs().to(x.device)
-        coefficients = self.c + path[:, None].to(x) * self.d
+        coefficients = self.c + path[:, None].to(x.device, x.dtype) * self.d
         point, move, accepted = at(chains), None, []
         log_weights = x.new_zeros(chains.shape[:2], dtype=torch.float64)
         for t in range(len(gaps)):
@@ -305,7 +306,7 @@ class Annealer:
         end = Point(point.q[pilots:], point.terms[:, pilots:], point.gradients[:, pilots:])
         return Annealed(log_weights[pilots:].cpu().numpy(), acceptance.cpu().numpy()), end
 
-    def _at(self, x: Tensor, weights: list[Tensor], count: int) -> Callable[[Tensor], Point]:
+    def _at(self, x: Data, weights: list[Tensor], count: int) -> Callable[[Tensor], Point]:
         r"""The log-densities of a block of data, of a few data at a time.
 
         All parts have the same shape; the last is filled up with the block's last datum.
@@ -322,16 +323,16 @@ class Annealer:
 
         return at
 
-    def _terms(self, x: Tensor, q: Tensor, *weights: Tensor) -> Tensor:
+    def _terms(self, x: Data, q: Tensor, *weights: Tensor) -> Tensor:
         both = self.joint.terms(x, q, *weights)
         if not self.from_guide:
             return both
         return torch.stack([both.sum(0), self.joint.log_guide(x, q, *weights)])
 
-    def _gradients(self, x: Tensor, q: Tensor, *weights: Tensor) -> list[Tensor]:
+    def _gradients(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
         return list(evaluate(lambda q: self._terms(x, q, *weights), q)[1:])
 
-    def _weights(self, x: Tensor, s: int) -> dict[str, Tensor]:
+    def _weights(self, x: Data, s: int) -> dict[str, Tensor]:
         return weight_draw(self.pair, x, self.seed, s)[0]
 
     @contextmanager

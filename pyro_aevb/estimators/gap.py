@@ -28,6 +28,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Way
 from pyro_aevb.engine.streams import check_seed, seeded
@@ -223,7 +224,7 @@ class _Search:
     def __init__(
         self,
         pair: Pair,
-        x: Tensor,
+        x: Data,
         weights: dict[str, Tensor],
         flow: Flow,
         way: Way,
@@ -238,16 +239,16 @@ class _Search:
         plain = self.terms.independent and site.posterior == "Normal"
         self.family = "normal" if plain else "flow"
 
-    def __call__(self, x: Tensor, num_samples: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def __call__(self, x: Data, num_samples: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
         drawn = torch.cat([self._draw(x) for _ in range(PARTS)])
-        fixed = [x, drawn.mean(0), drawn.std(0), *self.weights]
-        zero = torch.zeros_like(fixed[1])
+        loc = drawn.mean(0)
+        fixed, zero = [x, loc, drawn.std(0), *self.weights], torch.zeros_like(loc)
         best, steps = self.normals.maximize(fixed, [zero, zero])
         yield "normal", _weighed(self.normals, fixed, best, num_samples, steps)
         best, steps = self.flows.maximize(fixed, self.flow.start(*best))
         yield "flow", _weighed(self.flows, fixed, best, num_samples, steps)
 
-    def _draw(self, x: Tensor) -> Tensor:
+    def _draw(self, x: Data) -> Tensor:
         r"""Local latents from the guide, ``(START, n, d)``."""
         _, *values = self.terms.draw(START, x, *self.weights)
         named = dict(zip(self.terms.sites, values[self.terms.closed_form :], strict=True))
@@ -255,7 +256,7 @@ class _Search:
 
 
 def _weighed(
-    ascent: Ascent, fixed: list[Tensor], best: list[Tensor], num_samples: int, steps: int
+    ascent: Ascent, fixed: list[Data], best: list[Tensor], num_samples: int, steps: int
 ) -> dict[str, Tensor]:
     r"""The values of :class:`InferenceGap` for members of a family."""
     weights = LogWeights(num_samples, tail=True)
@@ -276,10 +277,10 @@ def _joined(parts: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
-def _way(pair: Pair, x: Tensor, n: int, compile: Compile) -> Way:
+def _way(pair: Pair, x: Data, n: int, compile: Compile) -> Way:
     if compile != "auto":
         return Way.COMPILED if compile == "on" else Way.EAGER
     assert pair.description is not None
-    per_row = pair.description.num_parameters + 100 * x[0].numel()
+    per_row = pair.description.num_parameters + 100 * x.shape[1:].numel()
     work = 2 * USUAL_STEPS * DRAWS * n * per_row
     return Way.COMPILED if work >= COMPILE_FROM else Way.GRAPH

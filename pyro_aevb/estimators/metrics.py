@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import logsumexp
-from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.estimators.convergence import Curve, against_samples, against_weights
 from pyro_aevb.estimators.diagnostics import active_units
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.terms import weight_draw
-from pyro_aevb.pairs.density import closed_form_kls, log_prob, sample_sites
+from pyro_aevb.pairs.density import closed_form_kls, log_prob, run
 from pyro_aevb.pairs.description import Description
-from pyro_aevb.pairs.handlers import Fix, WholeBatch
+from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
 Metric = dict[str, Any]
@@ -76,7 +76,7 @@ def _log_mean(values: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def weight_kl(pair: Pair, x: Tensor, samples: int, seed: int) -> np.ndarray:
+def weight_kl(pair: Pair, x: Data, samples: int, seed: int) -> np.ndarray:
     r"""KL(q(w) || p(w)) / N of a pair with global latents, one value per draw of w.
 
     Closed form per site where PyTorch knows it and guide and model draw the sites in the same
@@ -91,16 +91,13 @@ def weight_kl(pair: Pair, x: Tensor, samples: int, seed: int) -> np.ndarray:
     Returns:
         ``(samples,)``, in nats per datum.
     """
-    from pyro import poutine
-
     description = pair.description
     assert description is not None and description.plate_size is not None
     values = []
     with pair.active(), WholeBatch():
         for s in range(samples):
             weights, posterior = weight_draw(pair, x, seed, s)
-            with Fix(weights):
-                prior = sample_sites(poutine.trace(pair.model).get_trace(x))
+            prior = run(pair.model, x, weights)
             closed = {} if description.auxiliary else closed_form_kls(posterior, prior, 1.0)
             total = 0.0
             for name, site in posterior.items():

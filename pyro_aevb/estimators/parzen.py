@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import data_of
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
@@ -70,7 +71,7 @@ def parzen(
             has no mean to put a kernel on, or one of another shape than the data; or all samples
             equal all validation data.
     """
-    x, y = (batches.take(torch.arange(len(batches))).flatten(1) for batches in (valid, test))
+    x, y = (data_of(b.take(torch.arange(len(b)))).flatten(1) for b in (valid, test))
     like = valid.take(torch.zeros(1, dtype=torch.int64))
     if shown_by(pair, like) != "mean":
         assert pair.description is not None
@@ -86,8 +87,9 @@ def parzen(
 
     def samples() -> Iterator[Tensor]:
         for start in range(0, num_kernels, BLOCK):
+            index = torch.arange(start, min(start + BLOCK, num_kernels)) % len(valid)
+            batch = valid.take(index)  # a pair that is told labels draws for those of these data
             with seeded(like.device, seed, 1 + start // BLOCK):
-                batch = like.expand(min(BLOCK, num_kernels - start), *like.shape[1:])
                 yield generate(pair, batch).flatten(1)
             if progress is not None:
                 progress(len(batch))

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import blocks_of, numbered, seeded
 from pyro_aevb.errors import UsageError
@@ -99,7 +100,7 @@ class Reciprocal(Annealer):
     def __init__(
         self,
         pair: Pair,
-        x: Tensor,
+        x: Data,
         num_samples: int = 50,
         num_chains: int = 10,
         num_temperatures: int = 200,
@@ -149,7 +150,7 @@ class Reciprocal(Annealer):
                 parts.append(log_reciprocal(fitted, fresh, log_joint).cpu().numpy())
         return np.concatenate(parts)
 
-    def _draws(self, x: Tensor, weights: list[Tensor], progress: Progress) -> tuple[Tensor, Tensor]:
+    def _draws(self, x: Data, weights: list[Tensor], progress: Progress) -> tuple[Tensor, Tensor]:
         r"""From the posterior, ``(draws, chains, n, d)``, and log p(x, z) there."""
         sizes: list[Tensor] = []
         _, point = self._there(x, weights, sizes, progress)

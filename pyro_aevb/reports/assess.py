@@ -113,7 +113,7 @@ def assess(
         "seconds": round(time.perf_counter() - began, 3),
         "parameters": description.num_parameters,
         "codes": "points" if description.codes_are_points() else "draws",
-        "environment": environment(test.images.device),
+        "environment": environment(test.device),
         "settings": {
             "importance": {
                 "num_samples": num_samples,

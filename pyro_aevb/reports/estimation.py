@@ -40,10 +40,11 @@ r"""Validation data by which the Parzen window's bandwidth is chosen."""
 def _parzen(
     prepared: Prepared, test: Batches, work: Work, seed: int = 0, num_kernels: int = 10_000
 ) -> Found:
-    device, data = test.images.device, prepared.data
-    grey = Batches(data.test, "none", device).first(len(test))
-    valid = Batches(data.valid, "none", device)
-    valid = valid.first(min(VALID, len(valid)))
+    seen = prepared.pair.columns_in
+    grey, valid = (
+        Batches(split, "none", test.device, seen(split)).first(min(most, len(split)))
+        for split, most in ((prepared.data.test, len(test)), (prepared.data.valid, VALID))
+    )
     with work.progress("parzen window", 3 * num_kernels, "sample") as step:
         metric, per_datum = parzen(prepared.pair, grey, valid, num_kernels, seed, step)
     return {"parzen": metric}, {"parzen": per_datum}
@@ -271,7 +272,7 @@ def estimate(
         **settings,
         "num_data": len(test),
         "seconds": round(time.perf_counter() - began, 3),
-        "environment": environment(test.images.device),
+        "environment": environment(test.device),
     }
     run.add(name, stated, metrics, per_datum)
     compare_bounds(run)

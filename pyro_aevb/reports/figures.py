@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.importance import Scores
@@ -108,7 +109,7 @@ def _objective(run: Run, prepared: Prepared) -> str:
     return called
 
 
-def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: list[str]) -> None:
+def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str]) -> None:
     r"""Reconstructions of x, samples, and walks through the latent space."""
     pair, description, path = prepared.pair, prepared.description, run.figures
     with drawn("reconstructions.png", undrawn, run):
@@ -117,7 +118,7 @@ def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: lis
         plots.reconstructions(_array(x), images, path / "reconstructions.png", output=what)
     if (corruption := trained_corruption(run, pair)) is not None:
         with drawn("denoising.png", undrawn, run):
-            seen = corruption(x)
+            seen = with_data(x, corruption(data_of(x)))
             images = like_data(reconstruct(pair, seen), x)
             what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
             shown = path / "denoising.png"
@@ -132,7 +133,7 @@ def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: lis
             _latent_figures(run, prepared, undrawn)
 
 
-def like_data(images: torch.Tensor | np.ndarray, x: torch.Tensor) -> np.ndarray:
+def like_data(images: torch.Tensor | np.ndarray, x: Data) -> np.ndarray:
     r"""Decoded data, if they are of the shape of data."""
     images = images if isinstance(images, np.ndarray) else _array(images)
     if images.shape[1:] != x.shape[1:]:
@@ -186,6 +187,6 @@ def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:
     return torch.arange(min(10, n))
 
 
-def _array(x: torch.Tensor) -> np.ndarray:
-    values: np.ndarray = x.cpu().numpy()
+def _array(x: Data) -> np.ndarray:
+    values: np.ndarray = data_of(x).cpu().numpy()
     return values

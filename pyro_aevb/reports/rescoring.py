@@ -157,12 +157,13 @@ def other_data(prepared: Prepared, name: str, data_root: str | None = None) -> B
     if name == NOISE:
         with seeded(torch.device("cpu"), 0):
             uniform = torch.rand(len(own.test), *own.event_shape, dtype=torch.float64)
-        low, high = own.train.images.min().double(), own.train.images.max().double()
+        low, high = (end * own.train.scale for end in own.train.range())
         if own.train.images.is_floating_point():
             images = low + (high - low) * uniform
         else:
             images = (low + (high - low + 1) * uniform).floor()
-        split = Split(images.to(own.train.images.dtype), None, own.train.scale)
+        images = images.to(own.train.images.dtype)
+        split = Split(images, None, own.train.scale, own.test.columns)
     else:
         data = load(name, data_root)
         split = data.test
@@ -171,7 +172,8 @@ def other_data(prepared: Prepared, name: str, data_root: str | None = None) -> B
                 f"--against {name}: its data have shape {data.event_shape}, those of {own.name} "
                 f"{own.event_shape}; name a set of the same shape"
             )
-    return Batches(split, prepared.test.binarize, prepared.test.images.device)
+    columns = prepared.pair.columns_in(split)
+    return Batches(split, prepared.test.binarize, prepared.test.device, columns)
 
 
 def _counts(scorer: Scorer, test: Batches) -> dict[str, int]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import data_of
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.predict import decode_grid, encode, generate, reconstruct
 from pyro_aevb.reports.plots import panels
@@ -257,7 +258,7 @@ def _trained(
 
 
 def _first(prepared: "Prepared", n: int) -> Tensor:
-    return prepared.test.take(torch.arange(min(n, len(prepared.test))))
+    return data_of(prepared.test.take(torch.arange(min(n, len(prepared.test)))))
 
 
 def _noisy(x: Tensor, std: float) -> Tensor:

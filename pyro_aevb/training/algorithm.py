@@ -11,6 +11,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.errors import UsageError
@@ -36,10 +37,10 @@ class Phase:
 
     Arguments:
         name: Of the phase; its loss is column ``NAME_loss`` of ``history.csv``.
-        loss: From a batch ``(B, *event_shape)`` and its index in the training data, ``(B,)``, to
-            the loss in nats per datum, a scalar. It is captured: it depends on nothing but shapes
-            and reads no value back. A loss that comes back without a gradient has left it in the
-            parameters' ``.grad`` itself.
+        loss: From a batch ``(B, *event_shape)``, with the columns that the pair takes, and its
+            index in the training data, ``(B,)``, to the loss in nats per datum, a scalar. It is
+            captured: it depends on nothing but shapes and reads no value back. A loss that comes
+            back without a gradient has left it in the parameters' ``.grad`` itself.
         parameters: The tensors that this phase trains, by name. Others that the loss depends on
             get no gradient from it.
         repeat: How often each batch takes this phase in a row.
@@ -53,7 +54,7 @@ class Phase:
     """
 
     name: str
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Any, Tensor], Tensor]
     parameters: Mapping[str, Tensor]
     repeat: int = 1
     rate: float = 1.0
@@ -83,7 +84,7 @@ class Algorithm:
     notes: Sequence[str] = ()
     r"""What a reader of the results should know."""
 
-    def before(self, x: Tensor, index: Tensor) -> None:
+    def before(self, x: Data, index: Tensor) -> None:
         r"""Called with each batch before its phases, eagerly, for what is not a gradient step.
 
         Several processes all do this alike for the whole batch, from the same random numbers.
@@ -119,9 +120,7 @@ class Algorithm:
         return self.name
 
 
-def reached(
-    pair: Pair, data: Batches, loss: Callable[[Tensor, Tensor], Tensor]
-) -> dict[str, Tensor]:
+def reached(pair: Pair, data: Batches, loss: Callable[[Any, Tensor], Tensor]) -> dict[str, Tensor]:
     r"""The trainable tensors of a pair that the gradient of a loss reaches, by name.
 
     Found from a few data, so that no algorithm has to know how a pair calls its nets. Leaves
@@ -132,7 +131,7 @@ def reached(
         data: The training data.
         loss: Of a batch and its index, as in :class:`Phase`.
     """
-    named, device, training = pair.trainable(), data.images.device, pair.training
+    named, device, training = pair.trainable(), data.device, pair.training
     index = torch.arange(min(len(data), 5), device=device)
     pair.eval()  # running averages stay as they are
     try:

@@ -27,7 +27,7 @@ class Learner:
     schedule: Any
     graph: GraphedUpdate | None = None
 
-    def update(self, *batch: Tensor) -> Tensor:
+    def update(self, *batch: Any) -> Tensor:
         r"""One update of the phase's parameters; its loss.
 
         Raises:

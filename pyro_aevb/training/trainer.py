@@ -18,6 +18,7 @@ import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.engine.capture import NotCapturable
 from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
@@ -167,6 +168,8 @@ class Trainer:
                     f"--map-prior: {self._algorithm.name} trains {repeated[0]!r} in several "
                     "phases, each with a loss of its own, so that it would have several priors"
                 )
+        self._in_step = self._algorithm.once and self.train.resident
+        r"""Whether the step makes the batch, so that this is compiled too."""
         self._scorer = Scorer(self.pair, 1, 1, self.seed, details=False, calls=self.epochs)
         if self.compile == "off":
             self._scorer.compile = "off"
@@ -194,7 +197,7 @@ class Trainer:
 
     def try_objective(self) -> None:
         r"""Evaluate every loss once on a few data, changing nothing, to fail before any work."""
-        device = self.train.images.device
+        device = self.train.device
         held = [*self.pair.tensors().values(), *self._algorithm.state.values()]
         before = [value.detach().clone() for value in held]
         sizes = [min(len(self.train), self.batch_size, 5)]
@@ -267,7 +270,7 @@ class Trainer:
             ) from error
         self.history, self.best = state["history"], state["best"]
         self.epoch, self.step = state["epoch"], state["step"]
-        self.losses = list(state["losses"].to(self.train.images.device))
+        self.losses = list(state["losses"].to(self.train.device))
         if self.compile == "auto":
             self.compiled = state["compiled"]
         restore_random_state(state["random"])
@@ -342,10 +345,10 @@ class Trainer:
 
     def _compile(self, bar: Any) -> None:
         index = order(len(self.train), self.seed, 0)[: self.batch_size]
-        index = index.to(self.train.images.device)
+        index = index.to(self.train.device)
         bar.set_postfix_str("compiling the step")
         with untouched(self.python, [index.device]):
-            given = () if self._algorithm.once else (self.train.take(index),)
+            given = () if self._in_step else (self.train.take(index),)
         try:
             for learner in self._learners:
                 learner.step.compile(index, *given)
@@ -366,9 +369,9 @@ class Trainer:
             if self.group.size == 1 and graphable(learner.optimizer):
                 learner.graph = GraphedUpdate(learner.update, learner.optimizer, self.batch_size)
 
-    def _begin(self, index: Tensor) -> tuple[Tensor, ...]:
+    def _begin(self, index: Tensor) -> tuple[Data, ...]:
         r"""The batch that all phases get, or nothing where the one step makes it."""
-        if self._algorithm.once:
+        if self._in_step:
             return ()
         x = self.train.take(index)
         self._algorithm.before(x, index)
@@ -392,7 +395,7 @@ class Trainer:
         scale = self._beta * kl_scale(self.epoch, self.kl_warm_up)
         self._thaw(bar)
         index = order(len(self.train), self.seed, self.epoch)[: self._seen]
-        index = index.to(self.train.images.device)
+        index = index.to(self.train.device)
         for learner in self._learners:
             learner.step.kl_scale = scale
         batches = index.split(self.batch_size)
@@ -480,7 +483,7 @@ class Trainer:
         r"""Take over tensors and Python values; the names of values that have no place."""
         self.python.put(self._made)
         self.pair.load_tensors(state["tensors"], origin)
-        return self.python.load(state.get("python", {}), self.train.images.device)
+        return self.python.load(state.get("python", {}), self.train.device)
 
     def _note_lost(self, names: Sequence[str]) -> None:
         if not self.notes:
@@ -501,7 +504,7 @@ class Trainer:
 
     def _validate(self) -> Row:
         r"""The true ELBO, KL weight 1, on the validation data, with the same draws every epoch."""
-        with untouched(self.python, [self.valid.images.device]):
+        with untouched(self.python, [self.valid.device]):
             scores = self._scorer(self.valid)
         return {
             "elbo": None if scores.elbo is None else float(scores.elbo.mean()),
