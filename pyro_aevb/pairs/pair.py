@@ -96,7 +96,7 @@ class Pair(nn.Module):
         return self._sides[1]
 
     def _with_columns(self, function: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
-        if not names:
+        if not self.columns:
             return function
 
         def side(x: Any) -> Any:
