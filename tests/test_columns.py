@@ -97,7 +97,8 @@ def test_every_estimator_is_of_the_density_given_the_labels():
     best = inference_gap(pair, batches.first(5), 200).elbo["flow"]
     assert np.abs(best - exact[:5]).max() < 0.01
     # A wrong label moves the evidence by many nats, so all this is of the right ones.
-    turned = source.log_evidence(whole.x, whole.columns["label"].roll(1)).detach().numpy()
+    wrong = (whole.columns["label"] + 1) % CLASSES
+    turned = source.log_evidence(whole.x, wrong).detach().numpy()
     assert np.abs(turned - exact).min() > 1
     health = latent_health(pair, batches)
     assert abs(health.kl.mean() - scores.kl[0].mean()) < 0.3
@@ -247,8 +248,8 @@ def test_a_side_takes_what_it_names_and_a_default_stands_for_what_is_not_there()
         assert sorted(x.columns) == (["age", "label"] if labelled else ["age"])
         exact = dist.MultivariateNormal(torch.zeros(3), torch.eye(3) + 1)
         shift = x.columns.get("label", torch.zeros(3))[:, None]
-        found = Scorer(prepared.pair, 4000, 1)(prepared.test.first(3)).log_weight[0]
-        np.testing.assert_allclose(found, exact.log_prob(x.x - shift), atol=0.06)
+        found = Scorer(prepared.pair, 20_000, 1)(prepared.test.first(3)).log_weight[0]
+        np.testing.assert_allclose(found, exact.log_prob(x.x - shift), atol=0.08)
 
 
 def test_an_autoguide_is_given_what_its_model_takes():
