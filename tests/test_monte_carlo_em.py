@@ -211,7 +211,7 @@ def test_a_captured_run_is_the_eager_one(monkeypatch):
         runs.append(trainer(made, bits(), epochs=2, batch_size=10, optimizer="sgd", compile=way))
         runs[-1].run()
     eager, captured = runs
-    assert captured._is_compiled() and captured._algorithm._evaluate._graphs
+    assert captured._learners.compiled and captured._algorithm._evaluate._graphs
     for name, value in eager.pair.tensors().items():
         torch.testing.assert_close(captured.pair.tensors()[name], value, rtol=1e-4, atol=1e-5)
     for name, value in eager._algorithm.state.items():

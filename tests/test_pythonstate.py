@@ -410,7 +410,7 @@ def test_stages_of_a_counter_are_those_of_plain_pytorch(name, compiling):
 def test_without_python_values_a_run_stays_compiled(compiling):
     compiled = trainer(Base, compile="auto")
     compiled.run()
-    assert compiled.compiled and all(learner.step.compiled for learner in compiled._learners)
+    assert compiled.compiled and all(learner.step.compiled for learner in compiled._learners.each)
 
 
 def test_a_value_that_is_set_between_epochs_counts_from_there(compiling):

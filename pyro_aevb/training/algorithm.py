@@ -1,4 +1,4 @@
-r"""What a learning algorithm is: the phases of its updates, which one loop takes in turn."""
+r"""What a learning algorithm is: stages of a run, and in each the phases of its updates."""
 
 import difflib
 import importlib
@@ -62,6 +62,23 @@ class Phase:
     particles: int = 1
 
 
+@dataclass(frozen=True)
+class Stage:
+    r"""Some epochs of a run, in which each batch takes the same phases in turn.
+
+    Every stage begins with new optimizers and schedules, which end with it, and with a new count
+    of ``--patience``; where that ends it, the next one goes on from its best epoch.
+
+    Arguments:
+        phases: In the order in which each batch takes them. The first one's loss is, with the
+            other sign, the run's ``objective``.
+        epochs: How many; None is the rest of the run, which the last stage takes in any case.
+    """
+
+    phases: Sequence[Phase]
+    epochs: int | None = None
+
+
 class Algorithm:
     r"""A learning algorithm: all that the :class:`~pyro_aevb.training.trainer.Trainer` asks of one.
 
@@ -75,8 +92,7 @@ class Algorithm:
     name: ClassVar[str]
     r"""As ``--algorithm`` knows it."""
     phases: Sequence[Phase]
-    r"""Taken in this order on each batch. The first one's loss is, with the other sign, the run's
-    ``objective``."""
+    r"""Those of the one stage of an algorithm that has no others."""
     state: Mapping[str, Tensor] = {}
     r"""Tensors beside the pair's that a resumed run needs, changed in place alone, such as
     persistent chains and an adapted step size. Checkpoints hold them."""
@@ -94,7 +110,7 @@ class Algorithm:
         """
 
     def compile(self, fallback: Callable[[str], None]) -> None:
-        r"""Called before the first batch of a compiled run: compile what :meth:`before` runs.
+        r"""Called before the first batch of a compiled stage: compile what :meth:`before` runs.
 
         Arguments:
             fallback: Told why something has to run eagerly.
@@ -104,9 +120,13 @@ class Algorithm:
         r"""Run eagerly again what :meth:`compile` compiled."""
 
     @property
-    def once(self) -> bool:
-        r"""Whether each batch is looked at once, so that the step may make it too."""
-        looks = sum(phase.repeat * phase.particles for phase in self.phases)
+    def stages(self) -> Sequence[Stage]:
+        r"""What a run does, one after the other."""
+        return [Stage(self.phases)]
+
+    def once(self, stage: Stage) -> bool:
+        r"""Whether each batch of a stage is looked at once, so that the step may make it too."""
+        looks = sum(phase.repeat * phase.particles for phase in stage.phases)
         return looks == 1 and type(self).before is Algorithm.before
 
     def report(self) -> dict[str, float]:

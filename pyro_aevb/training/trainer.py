@@ -7,8 +7,9 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from torch import Tensor
 
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.engine.capture import NotCapturable
-from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
 from pyro_aevb.engine.processes import Alone
 from pyro_aevb.engine.streams import check_seed
 from pyro_aevb.errors import UsageError, one_line
@@ -37,9 +37,8 @@ from pyro_aevb.runs.checkpoint import (
 from pyro_aevb.training.algorithm import Algorithm, Phase
 from pyro_aevb.training.divergence import not_finite
 from pyro_aevb.training.interrupt import sigint
-from pyro_aevb.training.learner import Learner, states_of
+from pyro_aevb.training.learner import Learner, Learners
 from pyro_aevb.training.optimizers import (
-    follow,
     kl_scale,
     latent_weight,
     make_optimizer,
@@ -145,7 +144,7 @@ class Trainer:
         if self.epochs and not self.pair.trainable():
             raise UsageError(f"{self.pair.name} has nothing to train; use --epochs 0 to score it")
         self.history: list[Row] = []
-        self.best: dict[str, Any] = {"value": -math.inf, "epoch": -1}
+        self.best: dict[str, Any] = {"value": -math.inf}
         self.epoch = self.step = 0
         self.losses: list[Tensor] = []
         # Decided once, from the size of the whole run, so that a resumed one does the same.
@@ -160,8 +159,9 @@ class Trainer:
                 flag, remedy = f"--kl-warm-up {self.kl_warm_up}", "leave the flag out"
             name = self._algorithm.name
             raise UsageError(f"{flag} is for --algorithm svi; {name} has no KL to scale: {remedy}")
-        if self.map_prior is not None:
-            names = [name for phase in self._algorithm.phases for name in phase.parameters]
+        self._stages = self._algorithm.stages
+        for stage in self._stages if self.map_prior is not None else ():
+            names = [name for phase in stage.phases for name in phase.parameters]
             if repeated := [name for name in names if names.count(name) > 1]:
                 raise UsageError(
                     f"--map-prior: {self._algorithm.name} trains {repeated[0]!r} in several "
@@ -170,7 +170,9 @@ class Trainer:
         self._scorer = Scorer(self.pair, 1, 1, self.seed, details=False, calls=self.epochs)
         if self.compile == "off":
             self._scorer.compile = "off"
-        self._learners = [self._learner(p) for p in self._algorithm.phases if p.parameters]
+        self.stage = self.began = 0
+        r"""The stage that the optimizers belong to, and the epoch at which it began."""
+        self._learners = self._build(0, 0)
         self.python = self.pair.python.beside(self._algorithm)
         self._made = self.python.read()
         r"""The Python values as the pair was made."""
@@ -181,7 +183,25 @@ class Trainer:
         self.notes: list[str] = []
         r"""What a reader of the results should know."""
 
-    def _learner(self, phase: Phase) -> Learner:
+    def _build(self, number: int, began: int) -> Learners:
+        r"""New optimizers and schedules for a stage that begins at an epoch."""
+        stage, epochs = self._stages[number], self._end(number, began) - began
+        each = [self._learner(phase, epochs) for phase in stage.phases if phase.parameters]
+        return Learners(self._algorithm, stage, each, self.train)
+
+    def _end(self, number: int, began: int) -> int:
+        r"""The epoch at which a stage ends, unless its patience does before."""
+        epochs = self._stages[number].epochs
+        last = epochs is None or number + 1 == len(self._stages)
+        return self.epochs if last else min(self.epochs, began + epochs)
+
+    def _planned(self) -> Iterator[Learners]:
+        began = 0
+        for number in range(len(self._stages)):
+            yield self._build(number, began)
+            began = self._end(number, began)
+
+    def _learner(self, phase: Phase, epochs: int) -> Learner:
         options: Mapping[str, Any] = {
             **phase.optimizer_options.get(self.optimizer, {}),
             **self.optimizer_options,
@@ -189,7 +209,7 @@ class Trainer:
         options = map_options(self.pair, self.optimizer, options, self.map_prior, len(self.train))
         parameters = phase.parameters.values()
         optimizer = make_optimizer(self.optimizer, parameters, phase.rate * self.lr, options)
-        schedule = make_schedule(self.schedule, optimizer, self.epochs, self.schedule_options)
+        schedule = make_schedule(self.schedule, optimizer, epochs, self.schedule_options)
         return Learner(Step(self.pair, phase, self.train, self.group), optimizer, schedule)
 
     def try_objective(self) -> None:
@@ -207,11 +227,11 @@ class Trainer:
             untouched(self.python, [device]),
         ):
             self.pair.train()
-            for size in sizes:
+            for learners, size in product(self._planned(), sizes):
                 few = torch.arange(size, device=device)
                 try:
-                    given = self._begin(few)
-                    for learner in self._learners:
+                    given = learners.begin(few)
+                    for learner in learners.each:
                         learner.step.rehearse()
                         loss = learner.step(few, *given)
                         # A standard deviation of one datum fails without an error.
@@ -250,14 +270,10 @@ class Trainer:
                 f"{self.checkpoint} was written by --algorithm {name}, this is {algorithm.name}; "
                 "resume with the settings of the run"
             )
+        self.stage, self.began = state.get("stage", 0), state.get("began", 0)
+        self._learners = self._build(self.stage, self.began)
         try:
-            for saved, key in ((state["optimizer"], "optimizer"), (state["schedule"], "schedule")):
-                held = [getattr(learner, key) for learner in self._learners]
-                saved = saved if isinstance(saved, list) else [saved]
-                for one, values in zip(held, saved, strict=bool(held)):
-                    one.load_state_dict(values)
-            for learner in self._learners:
-                follow(learner.schedule, learner.optimizer)
+            self._learners.load(state)
             for name, value in algorithm.state.items():
                 value.copy_(state["state"][name])
         except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
@@ -296,17 +312,33 @@ class Trainer:
             self.save()
         fast = pyro.validation_enabled(False)
         with self.pair.active(), WholeBatch(), fast, bar, sigint() as stop:
-            for learner in self._learners:
-                learner.step.rehearse()
-            last = self.epochs if self.stop_after is None else min(self.epochs, self.stop_after)
-            if self.compiled and not self._is_compiled() and self.epoch < last:
-                self._compile(bar)
-            while self.epoch < last and not self._out_of_patience():
-                self._run_epoch(bar, stop)
-        if self.patience and "tensors" in self.best:
-            self._load(self.best, "the best epoch")
+            self._run_stage(bar, stop)
+            while self.epoch < self._until() and self.stage + 1 < len(self._stages):
+                self._next_stage()
+                self._run_stage(bar, stop)
         self.pair.eval()
         return self.history
+
+    def _until(self) -> int:
+        r"""The epoch after which the run pauses or ends."""
+        return self.epochs if self.stop_after is None else min(self.epochs, self.stop_after)
+
+    def _next_stage(self) -> None:
+        self._learners.forget()
+        self.stage, self.began = self.stage + 1, self.epoch
+        self._learners = self._build(self.stage, self.began)
+        self.best, self._left = {"value": -math.inf}, {}
+
+    def _run_stage(self, bar: Any, stop: threading.Event) -> None:
+        end = min(self._until(), self._end(self.stage, self.began))
+        for learner in self._learners.each:
+            learner.step.rehearse()
+        if self.compiled and not self._learners.compiled and self.epoch < end:
+            self._compile(bar)
+        while self.epoch < end and not self._out_of_patience():
+            self._run_epoch(bar, stop)
+        if self.patience and "tensors" in self.best:
+            self._load(self.best, "the best epoch")
 
     def save(self) -> None:
         r"""Write the checkpoint."""
@@ -321,8 +353,9 @@ class Trainer:
                 "pair": self.pair.name,
                 "source": self.pair.source,
                 "tensors": _detached(self.pair.tensors()),
-                "optimizer": states_of([learner.optimizer for learner in self._learners]),
-                "schedule": states_of([learner.schedule for learner in self._learners]),
+                "stage": self.stage,
+                "began": self.began,
+                **self._learners.state(),
                 "algorithm": self._algorithm.name,
                 "state": _detached(self._algorithm.state),
                 "history": self.history,
@@ -337,55 +370,27 @@ class Trainer:
             },
         )
 
-    def _is_compiled(self) -> bool:
-        return all(learner.step.compiled for learner in self._learners)
-
     def _compile(self, bar: Any) -> None:
         index = order(len(self.train), self.seed, 0)[: self.batch_size]
         index = index.to(self.train.images.device)
         bar.set_postfix_str("compiling the step")
-        with untouched(self.python, [index.device]):
-            given = () if self._algorithm.once else (self.train.take(index),)
         try:
-            for learner in self._learners:
-                learner.step.compile(index, *given)
+            self._learners.compile(index, lambda reason: bar.write(reason) if self.show else None)
         except NotCapturable as reason:
             if self.compile == "on":
                 raise UsageError(
                     f"--compile on: {self.pair.name} has to run eagerly: {reason}; use "
                     "--compile auto"
                 ) from reason
-            self.compiled = False
-            for learner in self._learners:  # all or none, as a resumed run decides it anew
-                learner.step.forget()
+            self.compiled = False  # in later stages too, as a resumed run has it
             if self.show:
                 bar.write(f"{self.pair.name} trains eagerly: {reason}")
-            return
-        self._algorithm.compile(lambda reason: bar.write(reason) if self.show else None)
-        for learner in self._learners:
-            if self.group.size == 1 and graphable(learner.optimizer):
-                learner.graph = GraphedUpdate(learner.update, learner.optimizer, self.batch_size)
-
-    def _begin(self, index: Tensor) -> tuple[Tensor, ...]:
-        r"""The batch that all phases get, or nothing where the one step makes it."""
-        if self._algorithm.once:
-            return ()
-        x = self.train.take(index)
-        self._algorithm.before(x, index)
-        return (x,)
 
     def _update(self, index: Tensor) -> Tensor:
-        r"""All phases on one batch; their losses, ``(phases,)``, or of a single one ``()``."""
-        given = self._begin(index)
-        losses = []
-        for learner in self._learners:
-            update = learner.update if learner.step.eager else learner.graph or learner.update
-            try:
-                taken = [update(index, *given) for _ in range(learner.step.phase.repeat)]
-            except FloatingPointError as error:
-                raise self._not_finite(index) from error
-            losses.append(torch.stack(taken).mean() if len(taken) > 1 else taken[0])
-        return torch.stack(losses) if len(losses) > 1 else losses[0]
+        try:
+            return self._learners.update(index)
+        except FloatingPointError as error:
+            raise self._not_finite(index) from error
 
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
         began, first_step = time.perf_counter(), self.step
@@ -393,16 +398,14 @@ class Trainer:
         self._thaw(bar)
         index = order(len(self.train), self.seed, self.epoch)[: self._seen]
         index = index.to(self.train.images.device)
-        for learner in self._learners:
-            learner.step.kl_scale = scale
+        self._learners.weigh(scale)
         batches = index.split(self.batch_size)
         for chosen in batches[self.step :]:
             if self.group.stops(stop.is_set()):
                 self.group.agree(self.save)
                 where = self.checkpoint and self.checkpoint.parent
                 raise KeyboardInterrupt(f"--resume --out {where} continues from here")
-            for learner in self._learners:  # what validation may follow is left by the last step
-                learner.step.eager = bool(learner.step.leaves) and chosen is batches[-1]
+            self._learners.leave(chosen is batches[-1])
             try:
                 loss = self._update(chosen)
             except UsageError:
@@ -422,12 +425,12 @@ class Trainer:
         rate = seen / (time.perf_counter() - began)
         row: Row = {
             "epoch": self.epoch + 1,
-            "learning_rate": self._learners[0].optimizer.param_groups[0]["lr"],
+            "learning_rate": self._learners.each[0].optimizer.param_groups[0]["lr"],
             "kl_scale": scale,
             "objective": objective,
             **{
                 f"{learner.step.phase.name}_loss": value
-                for learner, value in zip(self._learners[1:], others, strict=True)
+                for learner, value in zip(self._learners.each[1:], others, strict=True)
             },
             **self.group.agree(self._validate),
             **self._algorithm.report(),
@@ -440,11 +443,7 @@ class Trainer:
         if not math.isfinite(value):
             raise self._not_finite_at_validation(name)
         self.history.append(row)
-        for learner in self._learners:
-            if isinstance(learner.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                learner.schedule.step(-value)
-            else:
-                learner.schedule.step()
+        self._learners.end_epoch(value)
         self.epoch, self.step, self.losses = self.epoch + 1, 0, []
         if self.patience and value > self.best["value"]:
             tensors = {k: v.clone() for k, v in _detached(self.pair.tensors()).items()}
@@ -455,7 +454,7 @@ class Trainer:
             f"epoch {self.epoch}, validation {name} {value:.2f} nats/datum, {rate:,.0f} images/s"
         )
         self.save()
-        self._left = self.python.read() if self._is_compiled() else {}
+        self._left = self.python.read() if self._learners.compiled else {}
         if self.on_epoch is not None:
             self.on_epoch(self.history)
 
@@ -464,15 +463,12 @@ class Trainer:
 
         Compiled steps repeat what followed from it as it was; steps themselves change none.
         """
-        if not self._left or not self._is_compiled():
+        if not self._left or not self._learners.compiled:
             return
         now = self.python.read()
         if name := next(iter([*changed(self._left, now), *rebound(self._left, now)]), None):
             self.compiled = False
-            for learner in self._learners:
-                learner.step.forget()
-                learner.graph = None
-            self._algorithm.forget()
+            self._learners.forget()
             if self.show:
                 bar.write(f"{self.pair.name} trains eagerly: {name!r} has changed")
 
@@ -510,8 +506,9 @@ class Trainer:
         }
 
     def _out_of_patience(self) -> bool:
-        return bool(self.patience and self.history) and (
-            self.epoch - self.best["epoch"] >= self.patience
+        best = self.best
+        return bool(
+            self.patience and "tensors" in best and self.epoch - best["epoch"] >= self.patience
         )
 
     def _kept(self) -> str:
