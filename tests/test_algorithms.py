@@ -227,9 +227,9 @@ def test_all_phases_are_compiled_or_none(monkeypatch):
             return super().second(x, index) * (1 if float(x.sum()) < 1e9 else 2)
 
     t = trainer(algorithm=Reading, compile="auto")
-    t.compiled = True
+    t.compiling.on = True
     t.run()
-    assert not t.compiled and not any(learner.step.compiled for learner in t._learners.each)
+    assert not t.compiling.on and not any(learner.step.compiled for learner in t._learners.each)
     with pytest.raises(UsageError, match="--compile on: .* reads a value back"):
         trainer(algorithm=Reading, compile="on").run()
     with pytest.raises(NotCapturable):

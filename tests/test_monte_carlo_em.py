@@ -172,7 +172,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop, tmp_path):
         moves = part._algorithm.before
 
         def before(x, index):
-            if (part.epoch, part.step) == (1, 2):
+            if (part.progress.epoch, part.progress.step) == (1, 2):
                 os.kill(os.getpid(), signal.SIGINT)
             moves(x, index)
 
@@ -191,7 +191,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop, tmp_path):
     resumed = trainer(make, bits(), path, **settings)
     torch.rand(3)
     resumed.resume()
-    assert 0 < resumed.epoch < 4
+    assert 0 < resumed.progress.epoch < 4
     resumed.run()
     for name, value in whole.pair.tensors().items():
         assert torch.equal(value, resumed.pair.tensors()[name]), name

@@ -14,10 +14,14 @@ from torch import Tensor
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.training.objectives import make_objective
+
+Row = dict[str, float | None]
+r"""What an epoch adds to ``history.csv``; None where a quantity is not defined."""
 
 ALGORITHMS = {
     "svi": "SVI",
@@ -92,7 +96,9 @@ class Algorithm:
     name: ClassVar[str]
     r"""As ``--algorithm`` knows it."""
     phases: Sequence[Phase]
-    r"""Those of the one stage of an algorithm that has no others."""
+    r"""Those of an algorithm without stages."""
+    stages: Sequence[Stage] = ()
+    r"""One after the other; none is a single one with :attr:`phases`."""
     state: Mapping[str, Tensor] = {}
     r"""Tensors beside the pair's that a resumed run needs, changed in place alone, such as
     persistent chains and an adapted step size. Checkpoints hold them."""
@@ -119,15 +125,30 @@ class Algorithm:
     def forget(self) -> None:
         r"""Run eagerly again what :meth:`compile` compiled."""
 
-    @property
-    def stages(self) -> Sequence[Stage]:
-        r"""What a run does, one after the other."""
-        return [Stage(self.phases)]
-
     def once(self, stage: Stage) -> bool:
         r"""Whether each batch of a stage is looked at once, so that the step may make it too."""
         looks = sum(phase.repeat * phase.particles for phase in stage.phases)
         return looks == 1 and type(self).before is Algorithm.before
+
+    def validate(self, valid: Batches, scorer: Scorer) -> tuple[Row, str]:
+        r"""What is found of the validation data after each epoch.
+
+        Called in process 0 alone, with the pair in evaluation mode and without gradients. Random
+        numbers and Python values are left as they were.
+
+        Arguments:
+            valid: The validation data.
+            scorer: Draws once from the guide for each datum, always alike.
+
+        Returns:
+            Columns of ``history.csv``, and the name of the one that schedules and early stopping
+            watch, the higher the better: here the ELBO at KL weight 1, ``reconstruction`` where
+            there is none, in nats per datum.
+        """
+        found = scorer(valid)
+        values = {"elbo": found.elbo, "reconstruction": found.reconstruction, "kl": found.kl}
+        row = {name: None if v is None else float(v.mean()) for name, v in values.items()}
+        return row, "reconstruction" if found.elbo is None else "elbo"
 
     def report(self) -> dict[str, float]:
         r"""Further columns of ``history.csv``, asked for after each epoch."""
