@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import pyro_aevb
-import pyro_aevb.training.step
 import pyro_aevb.training.compiling
+import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.engine.capture import NotCapturable, capture

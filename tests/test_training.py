@@ -205,7 +205,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, settings, how, tmp_path
         part = trainer(make, path, objective=Interrupting(), **settings)
         with pytest.raises(KeyboardInterrupt):
             part.run()
-        assert (part.progress.epoch, part.progress.step) == divmod(10, 3 if settings.get("drop_last") else 4)
+        at, steps = part.progress, 3 if settings.get("drop_last") else 4
+        assert (at.epoch, at.step) == divmod(10, steps)
 
     seed_everything(99)
     resumed = trainer(make, path, **settings)
