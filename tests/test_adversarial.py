@@ -83,8 +83,8 @@ def test_a_step_touches_its_networks_alone(encoder, network):
         "generator": {"encoder"},
     }
     index = torch.arange(16)
-    assert [learner.step.phase.name for learner in t._learners] == list(touched)
-    for learner in t._learners:
+    assert [learner.step.phase.name for learner in t._learners.each] == list(touched)
+    for learner in t._learners.each:
         mine = touched[learner.step.phase.name]
         _, gradients = run(learner.step, index, data.take(index))
         assert {name.split(".")[1] for name in gradients} == mine
@@ -100,8 +100,8 @@ def test_optimizers_of_the_phases():
 
     def groups(options=None, **settings):
         t = trainer(pair, data, options=options, lr=0.2, **settings)
-        assert len({id(learner.optimizer) for learner in t._learners}) == 3
-        return [learner.optimizer.param_groups[0] for learner in t._learners]
+        assert len({id(learner.optimizer) for learner in t._learners.each}) == 3
+        return [learner.optimizer.param_groups[0] for learner in t._learners.each]
 
     found = groups({"discriminator_rate": 2.0, "generator_rate": 0.5, "momentum": 0.25})
     assert [group["lr"] for group in found] == pytest.approx([0.2, 0.4, 0.1])
@@ -118,7 +118,7 @@ def test_optimizers_of_the_phases():
 def test_losses_and_gradients_are_those_of_cross_entropies(encoder):
     """On the same draws: noise of the code first, then codes of the prior."""
     pair, data = make(encoder=encoder, prior_scale=0.5)
-    steps = [learner.step for learner in trainer(pair, data)._learners]
+    steps = [learner.step for learner in trainer(pair, data)._learners.each]
     net, index = pair.sources["pair"], torch.arange(16)
     x = data.take(index)
 
@@ -191,7 +191,7 @@ def test_the_discriminator_is_the_density_ratio_at_its_optimum():
     t = trainer(
         pair, data, optimizer="adam", lr=0.05, batch_size=4000, schedule="cosine", epochs=60
     )
-    learner = t._learners[1]
+    learner = t._learners.each[1]
     with pair.active(), WholeBatch(), pyro.validation_enabled(False):
         for _ in range(60):
             for index in torch.randperm(len(x)).split(4000):
@@ -205,7 +205,7 @@ def test_the_discriminator_is_the_density_ratio_at_its_optimum():
     with torch.no_grad():
         for value in pair.sources["pair"].discriminator.parameters():
             value.zero_()
-    _, judge, fool = (run(a.step, torch.arange(9), x[:9])[0] for a in t._learners)
+    _, judge, fool = (run(a.step, torch.arange(9), x[:9])[0] for a in t._learners.each)
     assert float(judge) == pytest.approx(2 * math.log(2)) and float(fool) == pytest.approx(
         math.log(2)
     )
@@ -226,7 +226,7 @@ def test_codes_match_the_prior_after_training(monkeypatch):
         settings = {"epochs": 400, "batch_size": 200, "lr": 3e-3, "schedule": "cosine"}
         settings["optimizer_options"] = {"betas": (0.5, 0.9)}
         t = trainer(pair, data, None, {"discriminator_rate": 2.0}, compile="on", **settings)
-        del t._learners[phases:]
+        del t._learners.each[phases:]
         t.run()
         z = encode(pair, x[1000:])["z"].double().numpy()
         drawn = np.random.default_rng(0).normal(size=z.shape)
@@ -372,7 +372,7 @@ def test_compiled_steps_are_the_eager_ones():
 def compare(pair, data):
     index = torch.randperm(40)[:16]
     x = data.take(index)
-    for learner in trainer(pair, data)._learners:
+    for learner in trainer(pair, data)._learners.each:
         step = learner.step
         loss, gradients = run(step, index, x)
         with pair.active(), WholeBatch(), pyro.validation_enabled(False):

@@ -372,7 +372,7 @@ def test_a_compiled_run_that_was_interrupted_is_the_uninterrupted_one(tmp_path, 
         cut.run()
     resumed = make_trainer(tmp_path / "b", epochs=2)
     resumed.resume()
-    assert resumed.compiled, "auto follows the run it continues"
+    assert resumed.compiling.on, "auto follows the run it continues"
     seed_everything(99)
     resumed.resume()
     resumed.run()
@@ -394,11 +394,11 @@ def test_the_choice_to_compile(tmp_path, capsys, monkeypatch):
     make_trainer(tmp_path, epochs=1, compile="off").run()
     assert made == []
     make_trainer(tmp_path, epochs=1, compile="on").run()
-    monkeypatch.setattr("pyro_aevb.training.trainer.COMPILE_FROM", 2)
+    monkeypatch.setattr("pyro_aevb.training.compiling.COMPILE_FROM", 2)
     make_trainer(tmp_path, epochs=1).run()
     assert made == [20, 20]
     monkeypatch.undo()
-    monkeypatch.setattr("pyro_aevb.training.trainer.COMPILE_FROM", 2)
+    monkeypatch.setattr("pyro_aevb.training.compiling.COMPILE_FROM", 2)
     make_trainer(tmp_path, epochs=1, objective=Trace_ELBO(), show=True).run()
     said = capsys.readouterr()
     assert (said.out + said.err).count("trains eagerly: it reads a value back") == 1

@@ -136,7 +136,7 @@ def test_wake_sleep_has_it_in_both_phases_and_an_adversary_in_none():
     pair = ready(PPCA(), x)
     algorithm = make_algorithm("wake_sleep", pair, batches(x))
     t = Trainer(pair, batches(x), batches(x), algorithm, map_prior=0.5)
-    decays = [learner.optimizer.param_groups[0]["weight_decay"] for learner in t._learners]
+    decays = [learner.optimizer.param_groups[0]["weight_decay"] for learner in t._learners.each]
     assert decays == [1 / (20 * 0.25)] * 2
     pair = ready(AdversarialAutoencoder((D,), latent_dim=2, hidden=[4]).double(), PIXELS)
     algorithm = make_algorithm(None, pair, batches(PIXELS))

@@ -172,7 +172,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop, tmp_path):
         moves = part._algorithm.before
 
         def before(x, index):
-            if (part.epoch, part.step) == (1, 2):
+            if (part.progress.epoch, part.progress.step) == (1, 2):
                 os.kill(os.getpid(), signal.SIGINT)
             moves(x, index)
 
@@ -191,7 +191,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop, tmp_path):
     resumed = trainer(make, bits(), path, **settings)
     torch.rand(3)
     resumed.resume()
-    assert 0 < resumed.epoch < 4
+    assert 0 < resumed.progress.epoch < 4
     resumed.run()
     for name, value in whole.pair.tensors().items():
         assert torch.equal(value, resumed.pair.tensors()[name]), name
@@ -211,7 +211,7 @@ def test_a_captured_run_is_the_eager_one(monkeypatch):
         runs.append(trainer(made, bits(), epochs=2, batch_size=10, optimizer="sgd", compile=way))
         runs[-1].run()
     eager, captured = runs
-    assert captured._is_compiled() and captured._algorithm._evaluate._graphs
+    assert captured._learners.compiled and captured._algorithm._evaluate._graphs
     for name, value in eager.pair.tensors().items():
         torch.testing.assert_close(captured.pair.tensors()[name], value, rtol=1e-4, atol=1e-5)
     for name, value in eager._algorithm.state.items():

@@ -130,7 +130,7 @@ def interrupt(group, path):
 
     class Interrupting(TraceELBO):
         def differentiable_loss(self, *args):
-            if (t.epoch, t.step, group.rank) == (1, 1, 1):
+            if (t.progress.epoch, t.progress.step, group.rank) == (1, 1, 1):
                 os.kill(os.getpid(), signal.SIGINT)
             return super().differentiable_loss(*args)
 
@@ -139,7 +139,7 @@ def interrupt(group, path):
     try:
         t.run()
     except KeyboardInterrupt:
-        return {"stopped": (t.epoch, t.step)}
+        return {"stopped": (t.progress.epoch, t.progress.step)}
 
 
 def work(folder):

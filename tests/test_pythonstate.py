@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import pyro_aevb
+import pyro_aevb.training.compiling
 import pyro_aevb.training.step
-import pyro_aevb.training.trainer
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.engine.capture import NotCapturable, capture
@@ -357,7 +357,7 @@ def rows(history):
 @pytest.fixture
 def compiling(monkeypatch):
     """Every run compiles, that is: repeats what was captured."""
-    monkeypatch.setattr(pyro_aevb.training.trainer, "COMPILE_FROM", 1)
+    monkeypatch.setattr(pyro_aevb.training.compiling, "COMPILE_FROM", 1)
     as_captured = lambda captured, *args, **options: captured  # noqa: E731
     monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", as_captured)
 
@@ -367,7 +367,7 @@ def test_a_run_that_could_be_compiled_is_the_eager_one(name, compiling):
     expected = rows(trainer(KINDS[name], compile="off").run())
     auto = trainer(KINDS[name], compile="auto")
     found = rows(auto.run())
-    assert auto.compiled == (name not in EAGER)
+    assert auto.compiling.on == (name not in EAGER)
     for row, other in zip(expected, found, strict=True):
         assert row == pytest.approx(other, rel=1e-5)
     if name in EAGER:
@@ -410,7 +410,9 @@ def test_stages_of_a_counter_are_those_of_plain_pytorch(name, compiling):
 def test_without_python_values_a_run_stays_compiled(compiling):
     compiled = trainer(Base, compile="auto")
     compiled.run()
-    assert compiled.compiled and all(learner.step.compiled for learner in compiled._learners)
+    assert compiled.compiling.on and all(
+        learner.step.compiled for learner in compiled._learners.each
+    )
 
 
 def test_a_value_that_is_set_between_epochs_counts_from_there(compiling):
@@ -551,7 +553,7 @@ def test_the_best_epoch_comes_with_the_values_that_it_had(resumed, tmp_path):
         run.resume()
         run.run()
     assert run.pair.sources["pair"].step == 3 * best
-    assert run._validate()["elbo"] == history[best - 1]["elbo"]
+    assert run._validation()[0]["elbo"] == history[best - 1]["elbo"]
 
 
 class Staged(TraceELBO):
@@ -567,7 +569,7 @@ class Staged(TraceELBO):
 def test_values_of_an_objective_count_too(compiling, tmp_path):
     expected = rows(trainer(Base, objective=Staged(), compile="off").run())
     made = trainer(Base, objective=Staged(), compile="auto")
-    assert rows(made.run()) == expected and not made.compiled
+    assert rows(made.run()) == expected and not made.compiling.on
     path = tmp_path / "checkpoint.pt"
     trainer(Base, path, objective=Staged(), stop_after=3).run()
     rest = trainer(Base, path, objective=Staged())
@@ -647,7 +649,7 @@ def test_what_the_last_step_leaves_is_what_evaluation_sees(kind, compiled, compi
     history = rows(expected.run())
     auto = trainer(kind, compile="auto")
     found = rows(auto.run())
-    assert auto.compiled == compiled
+    assert auto.compiling.on == compiled
     for row, other in zip(history, found, strict=True):
         assert row == pytest.approx(other, rel=1e-5)
     last = order(N, 0, 5).split(20)[-1]

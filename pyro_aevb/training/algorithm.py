@@ -1,4 +1,4 @@
-r"""What a learning algorithm is: the phases of its updates, which one loop takes in turn."""
+r"""What a learning algorithm is: stages of a run, and in each the phases of its updates."""
 
 import difflib
 import importlib
@@ -15,10 +15,14 @@ from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.training.objectives import make_objective
+
+Row = dict[str, float | None]
+r"""What an epoch adds to ``history.csv``; None where a quantity is not defined."""
 
 ALGORITHMS = {
     "svi": "SVI",
@@ -63,6 +67,23 @@ class Phase:
     particles: int = 1
 
 
+@dataclass(frozen=True)
+class Stage:
+    r"""Some epochs of a run, in which each batch takes the same phases in turn.
+
+    Every stage begins with new optimizers and schedules, which end with it, and with a new count
+    of ``--patience``; where that ends it, the next one goes on from its best epoch.
+
+    Arguments:
+        phases: In the order in which each batch takes them. The first one's loss is, with the
+            other sign, the run's ``objective``.
+        epochs: How many; None is the rest of the run, which the last stage takes in any case.
+    """
+
+    phases: Sequence[Phase]
+    epochs: int | None = None
+
+
 class Algorithm:
     r"""A learning algorithm: all that the :class:`~pyro_aevb.training.trainer.Trainer` asks of one.
 
@@ -76,8 +97,9 @@ class Algorithm:
     name: ClassVar[str]
     r"""As ``--algorithm`` knows it."""
     phases: Sequence[Phase]
-    r"""Taken in this order on each batch. The first one's loss is, with the other sign, the run's
-    ``objective``."""
+    r"""Those of an algorithm without stages."""
+    stages: Sequence[Stage] = ()
+    r"""One after the other; none is a single one with :attr:`phases`."""
     state: Mapping[str, Tensor] = {}
     r"""Tensors beside the pair's that a resumed run needs, changed in place alone, such as
     persistent chains and an adapted step size. Checkpoints hold them."""
@@ -95,7 +117,7 @@ class Algorithm:
         """
 
     def compile(self, fallback: Callable[[str], None]) -> None:
-        r"""Called before the first batch of a compiled run: compile what :meth:`before` runs.
+        r"""Called before the first batch of a compiled stage: compile what :meth:`before` runs.
 
         Arguments:
             fallback: Told why something has to run eagerly.
@@ -104,11 +126,30 @@ class Algorithm:
     def forget(self) -> None:
         r"""Run eagerly again what :meth:`compile` compiled."""
 
-    @property
-    def once(self) -> bool:
-        r"""Whether each batch is looked at once, so that the step may make it too."""
-        looks = sum(phase.repeat * phase.particles for phase in self.phases)
+    def once(self, stage: Stage) -> bool:
+        r"""Whether each batch of a stage is looked at once, so that the step may make it too."""
+        looks = sum(phase.repeat * phase.particles for phase in stage.phases)
         return looks == 1 and type(self).before is Algorithm.before
+
+    def validate(self, valid: Batches, scorer: Scorer) -> tuple[Row, str]:
+        r"""What is found of the validation data after each epoch.
+
+        Called in process 0 alone, with the pair in evaluation mode and without gradients. Random
+        numbers and Python values are left as they were.
+
+        Arguments:
+            valid: The validation data.
+            scorer: Draws once from the guide for each datum, always alike.
+
+        Returns:
+            Columns of ``history.csv``, and the name of the one that schedules and early stopping
+            watch, the higher the better: here the ELBO at KL weight 1, ``reconstruction`` where
+            there is none, in nats per datum.
+        """
+        found = scorer(valid)
+        values = {"elbo": found.elbo, "reconstruction": found.reconstruction, "kl": found.kl}
+        row = {name: None if v is None else float(v.mean()) for name, v in values.items()}
+        return row, "reconstruction" if found.elbo is None else "elbo"
 
     def report(self) -> dict[str, float]:
         r"""Further columns of ``history.csv``, asked for after each epoch."""
