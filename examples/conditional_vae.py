@@ -16,7 +16,11 @@ class ConditionalVAE(nn.Module):
     r"""p(x|label) with a code z that is independent of the label (Sohn, Lee and Yan, 2015)."""
 
     def __init__(
-        self, event_shape: tuple[int, ...], classes: int = 10, latent_dim: int = 8, hidden: int = 128
+        self,
+        event_shape: tuple[int, ...],
+        classes: int = 10,
+        latent_dim: int = 8,
+        hidden: int = 128,
     ) -> None:
         super().__init__()
         self.event_shape, self.latent_dim = event_shape, latent_dim

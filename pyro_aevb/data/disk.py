@@ -12,13 +12,19 @@ from torch import Tensor
 
 from pyro_aevb.data.files import channels_first
 
+MAPPED = 100
+r"""Rows that are read while the file is mapped once."""
+BLOCK = 1 << 20
+r"""About how many numbers of consecutive rows are in memory at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class OnDisk:
     r"""The rows of an ``.npy`` file, or some of them, read when they are looked at.
 
     It answers what a :class:`~pyro_aevb.data.split.Split` asks of a tensor of images. The file is
-    mapped for the time of one look, so that what has been read does not stay in memory.
+    mapped for a few rows at a time: while it is, what has been read of it counts as memory of the
+    process, with its neighbourhood.
 
     Arguments:
         path: The file, an array ``(N, ...)`` of numbers, not to be changed meanwhile.
@@ -50,14 +56,15 @@ class OnDisk:
         return self._read(self.rows[index.cpu().numpy()])
 
     def split(self, size: int) -> Iterator[Tensor]:
-        r"""All rows in order, at most `size` of them in memory at once."""
+        r"""All rows in order, at most `size` of them, and a MiB or so, in memory at once."""
+        size = min(size, max(1, BLOCK // self.shape[1:].numel()))
         for start in range(0, len(self), size):
             yield self._read(self.rows[start : start + size])
 
     def _read(self, rows: np.ndarray) -> Tensor:
-        mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        order = np.argsort(rows, kind="stable")  # forwards through the file
-        taken = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
-        taken[order] = mapped[rows[order]]
-        images = torch.from_numpy(channels_first(taken)[0])
-        return images.to(self.dtype)
+        order, parts = np.argsort(rows, kind="stable"), []  # forwards through the file
+        for few in np.split(rows[order], range(MAPPED, len(rows), MAPPED)):
+            parts.append(np.load(self.path, mmap_mode="r", allow_pickle=False)[few])
+        taken = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
+        taken[order] = np.concatenate(parts)
+        return torch.from_numpy(channels_first(taken)[0]).to(self.dtype)

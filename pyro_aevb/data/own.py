@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_aevb.data.disk import OnDisk
+from pyro_aevb.data.disk import BLOCK, OnDisk
 from pyro_aevb.data.files import SUFFIXES, channels_first, files_below, read_arrays, read_folder
 from pyro_aevb.data.split import SEED, DataSet, Split, assemble, partition, shuffled
 from pyro_aevb.errors import UsageError
@@ -96,9 +96,10 @@ def _on_disk(path: Path) -> tuple[Split, list[str]]:
     r"""The data of a file that stays on the disk, looked at once from the beginning to the end."""
     mapped = read_arrays(path, mapped=True)["images"]
     ends: list[np.ndarray] = []
-    for start in range(0, len(mapped), 4096):
+    step = max(1, BLOCK // max(1, mapped[:1].size))
+    for start in range(0, len(mapped), step):
         where = f"{path} [from datum {start}]"
-        block = _numbers(where, np.array(read_arrays(path, mapped=True)["images"][start:][:4096]))
+        block = _numbers(where, np.array(read_arrays(path, mapped=True)["images"][start:][:step]))
         ends += [block.min(), block.max()]
     small = np.stack(ends).reshape(1, 1, -1) if mapped.ndim > 2 else np.stack(ends).reshape(1, -1)
     data, scale, levels = _stored(path, {"images": small.astype(mapped.dtype)})

@@ -112,8 +112,9 @@ class DataSet:
     def mean(self) -> Tensor:
         r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32."""
         # in blocks: one sum over the whole set would hold a float64 copy of it
-        blocks = self.train.images.split(4096)
-        total = torch.stack([block.sum(0, dtype=torch.float64) for block in blocks]).sum(0)
+        total = torch.zeros(self.event_shape, dtype=torch.float64)
+        for block in self.train.images.split(4096):
+            total += block.sum(0, dtype=torch.float64)
         return (total / (len(self.train) * self.train.scale)).float()
 
 

@@ -156,8 +156,11 @@ def restore(
 def _telling(train: Batches) -> torch.Tensor:
     r"""The positions of the data that a pair is checked on: five, the largest and the least value
     that it will meet among them, so that one outside a likelihood's support is found."""
-    ends = [(b.flatten(1).amax(1), b.flatten(1).amin(1)) for b in train.images.split(4096)]
-    largest, least = (torch.cat(values) for values in zip(*ends, strict=True))
+    largest, least = torch.empty(len(train)), torch.empty(len(train))
+    start = 0
+    for block in train.images.split(4096):
+        flat, rows = block.flatten(1), slice(start, start + len(block))
+        largest[rows], least[rows], start = flat.amax(1), flat.amin(1), rows.stop
     extremes = {int(largest.argmax()), int(least.argmin())}
     others = [n for n in range(min(5, len(train))) if n not in extremes][: 5 - len(extremes)]
     return torch.tensor(sorted(extremes | set(others)))
