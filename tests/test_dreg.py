@@ -5,40 +5,17 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import assert_compiles, bound, capture_only, flat, gradient
 from linear_gaussian import PPCA, BayesianPPCA, batches, matrix, ready
 from torch import nn
 from torch.distributions import Normal
-from torch.nn.functional import binary_cross_entropy_with_logits
 
-import pyro_aevb.training.step
-from pyro_aevb.models import Autoencoder
-from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
+from pyro_aevb.pairs.handlers import ScaleSites
 from pyro_aevb.training.objectives import make_objective
 from pyro_aevb.training.objectives.dreg import DReG
 from pyro_aevb.training.objectives.iwae import IWAE
 from pyro_aevb.training.step import Step
 from pyro_aevb.training.svi import SVI
-
-
-def bound(objective, pair, x, seed=0):
-    pyro.set_rng_seed(seed)
-    with pair.active(), WholeBatch():
-        return -objective.differentiable_loss(pair.model, pair.guide, x)
-
-
-def gradient(objective, pair, x, seed=0):
-    """By the parameter's name; zero where there is none."""
-    parameters = pair.trainable()
-    value = bound(objective, pair, x, seed)
-    grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-    return {
-        name.removeprefix("pair."): torch.zeros_like(p) if g is None else g
-        for (name, p), g in zip(parameters.items(), grads, strict=True)
-    }
-
-
-def flat(gradients, names):
-    return torch.cat([gradients[name].flatten() for name in names])
 
 
 class Chain(nn.Module):
@@ -277,40 +254,12 @@ def test_a_code_made_of_an_auxiliary_one_is_unbiased():
         assert ((one - two).mean(0).abs() < 4.5 * error).all()
 
 
-def test_a_masked_prior_leaves_the_reconstruction():
-    source = Autoencoder((5,), latent_dim=2, hidden=[4])
-    x = (torch.rand(6, 5) > 0.5).float()
-    found = gradient(DReG(3), ready(source, x), x)
-    logits = source.likelihood(source.decoder(source.encoder(x)[0])).base_dist.logits
-    value = -binary_cross_entropy_with_logits(logits, x, reduction="sum")
-    parameters = dict(source.named_parameters())
-    expected = torch.autograd.grad(value, list(parameters.values()))
-    for name, grad in zip(parameters, expected, strict=True):
-        torch.testing.assert_close(found[name], grad)
-
-
 @pytest.mark.parametrize("kind, compiled", [(Chain, False), (PPCA, False), (PPCA, True)])
 def test_a_captured_or_compiled_step_is_the_eager_one(kind, compiled, monkeypatch):
     if not compiled:
-        monkeypatch.setattr(
-            pyro_aevb.training.step, "compile_captured", lambda graph, *_, **__: graph
-        )
+        capture_only(monkeypatch)
     x = matrix(60, 4 if kind is PPCA else 3)
     pair = ready(kind(num_data=60), x)
     step = Step(pair, SVI(pair, DReG(3)).phases[0], batches(x))
     index = torch.from_numpy(np.random.RandomState(0).permutation(60)[:20])
-
-    def run(kl_scale):
-        torch.manual_seed(3)
-        step.kl_scale = kl_scale
-        with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-            loss = step(index)
-        return loss, {k: v.grad.clone() for k, v in step.parameters.items()}
-
-    eager = [run(1.0), run(0.3)]
-    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        step.compile(index)
-    for (loss, gradients), (loss_too, found) in zip(eager, [run(1.0), run(0.3)], strict=True):
-        torch.testing.assert_close(loss, loss_too, rtol=1e-6, atol=0)
-        for name, value in gradients.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-8)
+    assert_compiles(step, (index,), rtol=1e-6, scales=(1.0, 0.3))

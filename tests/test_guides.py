@@ -11,6 +11,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 import torch
+from harness import assert_mean, in_training
 from linear_gaussian import batches, matrix, ready
 from pyro import poutine
 from torch import nn
@@ -268,16 +269,11 @@ def losses(source, x, draws, objective=None):
     pair, objective, rows = ready(source, x), objective or TraceELBO(), []
     parameters = list(pair.trainable().values())
     for _ in range(draws):
-        with pair.active(), WholeBatch(), pyro.validation_enabled(False):
+        with in_training(pair):
             loss = objective.differentiable_loss(pair.model, pair.guide, x)
         grads = torch.autograd.grad(loss, parameters)
         rows.append(torch.cat([loss.detach()[None], *(g.flatten() for g in grads)]))
     return torch.stack(rows)
-
-
-def assert_mean(samples, expected):
-    error = samples.std(0) / math.sqrt(len(samples))
-    assert ((samples.mean(0) - expected).abs() < 4.5 * error + 1e-9).all()
 
 
 @pytest.mark.parametrize("family", ["normal", "low_rank"])
@@ -390,7 +386,7 @@ def test_the_objective_of_dropout_is_the_sum_over_all_masks():
     grads = torch.autograd.grad(-expected, [source.net.weight, source.net.bias])
     exact = torch.cat([-expected.detach()[None], *(g.flatten() for g in grads)])
     samples = losses(source, x, 1500)
-    assert_mean(samples, exact)
+    assert_mean(samples, exact, 4.5)
     assert samples[:, 0].std() / math.sqrt(1500) < 0.01 * exact[0]
 
 
@@ -445,7 +441,7 @@ def trained(source, x, steps, handler=nullcontext, lr=0.03):
     optimizer = torch.optim.Adam(pair.trainable().values(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     objective = TraceELBO()
-    with pair.active(), WholeBatch(), pyro.validation_enabled(False):
+    with in_training(pair):
         for _ in range(steps):
             optimizer.zero_grad()
             with handler():
