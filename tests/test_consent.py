@@ -3,12 +3,14 @@
 import importlib
 import shutil
 import sys
+from functools import partial
 
 import numpy as np
 import pyro
 import pytest
 import torch
 import yaml
+from harness import refusal
 
 import pyro_aevb
 from pyro_aevb.cli import run_command
@@ -183,11 +185,7 @@ def filled(value, **names):
 
 
 def refused(command, *words, capsys):
-    with pytest.raises(SystemExit) as left:
-        command(*words)
-    error = capsys.readouterr().err
-    assert left.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
-    return error
+    return refusal(partial(command, *words), capsys)
 
 
 def check(*words):
