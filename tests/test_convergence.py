@@ -76,13 +76,6 @@ def test_what_the_last_doubling_adds_is_what_is_missing():
     assert abs(missing.mean() - rise.mean()) < 4 * error + 0.1 * V / (2 * K)
 
 
-def test_an_exact_guide_has_converged_at_once():
-    source = PPCA(exact=True)
-    x = source.data(30)
-    curve = against_samples(score(ready(source, x), batches(x), 50))
-    np.testing.assert_allclose(curve.values, np.tile(source.log_likelihood(x), (7, 1)), atol=1e-9)
-
-
 def test_the_curve_over_weights_averages_disjoint_groups():
     log_p = np.random.default_rng(0).normal(size=(7, 5)) * 3 - 800
     curve = against_weights(log_p)

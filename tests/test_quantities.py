@@ -211,21 +211,21 @@ def two_weights(x):
         pyro.sample("x", dist.Normal(a + b, 1.0).expand([3]).to_event(1), obs=x)
 
 
-def test_point_weights_have_no_density():
-    x = matrix(6, 3).float()
-    pair = ready((two_weights, AutoDelta(two_weights)), x)
-    scores = score(pair, batches(x), 1)
-    metrics = summarize(scores, scores, pair.description, None)
-    for name in ("weight_kl", "training_elbo"):
-        assert metrics[name]["value"] is None and "'a'" in metrics[name]["reason"]
-
-
-def test_one_point_weight_among_others_has_no_density():
+def some_points():
     guide = AutoGuideList(two_weights)
     guide.append(AutoNormal(poutine.block(two_weights, expose=["a"])))
     guide.append(AutoDelta(poutine.block(two_weights, expose=["b"])))
-    pair = ready((two_weights, guide), matrix(6, 3).float())
-    assert "'b'" in str(pair.description.weights_undefined())
+    return guide
+
+
+@pytest.mark.parametrize("make, site", [(lambda: AutoDelta(two_weights), "a"), (some_points, "b")])
+def test_point_weights_have_no_density(make, site):
+    x = matrix(6, 3).float()
+    pair = ready((two_weights, make()), x)
+    scores = score(pair, batches(x), 1)
+    metrics = summarize(scores, scores, pair.description, None)
+    for name in ("weight_kl", "training_elbo"):
+        assert metrics[name]["value"] is None and f"'{site}'" in metrics[name]["reason"]
 
 
 def test_a_random_auxiliary_site_beside_a_density_is_no_bound():
