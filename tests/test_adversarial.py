@@ -167,8 +167,7 @@ class Gaussians(nn.Module):
 
 
 def test_the_discriminator_is_the_density_ratio_at_its_optimum():
-    r"""d(z) = log N(z; 0, 1) - log N(z; 0.5, 0.7^2), where either has mass. From 20,000 codes the
-    logistic regression has a standard error of 0.03 there; a sign or a factor 2 is off by 0.5."""
+    """From 20,000 codes the standard error is 0.03; a sign or a factor 2 is off by 0.5."""
     torch.manual_seed(0)
     x = 0.5 + 0.7 * torch.randn(20000, 1)
     pair = load_pair(Gaussians())
@@ -198,9 +197,7 @@ def test_the_discriminator_is_the_density_ratio_at_its_optimum():
 
 
 def test_codes_match_the_prior_after_training(monkeypatch):
-    r"""Codes of 300 data that were not trained on against 300 draws, by Kolmogorov-Smirnov tests
-    along five directions and of the length: none rejects at 0.1 %. Without the last two phases
-    the first direction alone rejects at 1e-9."""
+    """Codes of new data against draws, along five directions and by length; not without phases."""
     capture_only(monkeypatch)
     u, v = torch.rand(2, 1300, generator=torch.Generator().manual_seed(0))
     x = torch.stack([u, v, u * v, (u - v).abs(), (3 * u).sin()], 1)

@@ -19,7 +19,6 @@ from harness import (
 )
 from linear_gaussian import batches, matrix, ready
 from pyro import poutine
-from pyro.infer import SVI, Trace_ELBO
 from torch.distributions import Normal, kl_divergence
 
 import pyro_aevb.training.svi as learning
@@ -156,34 +155,6 @@ def test_without_weight_noise_it_is_the_family_of_points(make, network, likeliho
     torch.testing.assert_close(actual, expected, rtol=1e-11, atol=0)
 
 
-def test_a_hybrid_with_collapsed_codes_is_the_bayesian_autoencoder():
-    hybrid, plain, x = build(BayesianVAE), build(BayesianAutoencoder), data(12)
-    with torch.no_grad():
-        for net in ("decoder", "likelihood"):
-            source = hybrid.nets.get_submodule(net).state_dict()
-            plain.nets.get_submodule(net).load_state_dict(source)
-        state = hybrid.nets.encoder.state_dict()
-        for name in ("heads.layer.weight", "heads.layer.bias"):
-            state[name][3:] = -400.0 if name.endswith("bias") else 0.0
-            hybrid.nets.encoder.get_parameter(name).copy_(state[name])
-            state[name] = state[name][:3]
-        plain.nets.encoder.load_state_dict(state)
-    # The same draw of the weights for both, but no noise on the head of the log-variance.
-    torch.manual_seed(2)
-    drawn = {s: site["value"].detach() for s, site in trace(plain.guide, x).items() if s != "z"}
-    wide = dict(drawn)
-    for name in ("heads.layer.weight", "heads.layer.bias"):
-        own = hybrid.nets.encoder.get_parameter(name).detach()
-        wide[f"encoder.{name}"] = torch.cat([drawn[f"encoder.{name}"], own[3:]])
-    values = []
-    for source, fixed in ((hybrid, wide), (plain, drawn)):
-        with Fix(fixed):
-            guide = poutine.trace(source.guide).get_trace(x)
-            model = poutine.trace(poutine.replay(source.model, trace=guide)).get_trace(x)
-        values.append(model.nodes["x"]["fn"].log_prob(x))
-    torch.testing.assert_close(*values, rtol=1e-10, atol=0)
-
-
 def linear_hybrid(spread):
     """x ~ N(w z + b, 0.25 I) in two dimensions, z ~ N(0, 1), q(w) = N(m, spread^2 I)."""
     torch.manual_seed(3)
@@ -310,19 +281,6 @@ def test_gradient_reaches_every_parameter(make, network, posterior):
 @networks
 def test_no_tensor_is_made_on_another_device_than_the_data(make, posterior, network):
     assert_on_the_device_of_the_data(build(make, network, posterior=posterior), data(7))
-
-
-@pytest.mark.parametrize(
-    "make, bayesian", [(BayesianVAE, "decoder"), (BayesianAutoencoder, "both")]
-)
-def test_pyros_svi_trains_it_too(make, bayesian):
-    source, x = build(make, bayesian=bayesian, prior="learned"), data(12)
-    before = {name: value.detach().clone() for name, value in source.named_parameters()}
-    with WholeBatch():
-        svi = SVI(source.model, source.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
-        svi.step(x)
-    for name, value in source.named_parameters():
-        assert not torch.equal(value, before[name]), name
 
 
 def trainer(make, path=None, noise=None, **options):

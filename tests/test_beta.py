@@ -3,7 +3,6 @@
 import math
 from functools import partial
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -40,7 +39,7 @@ def weighted(objective, pair, x, beta, seed=0):
 # The objective
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.5, 4.0])
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 4.0])
 def test_a_step_is_the_reconstruction_less_beta_times_the_kl(beta):
     source = VAE((1, 4, 4), latent_dim=2, hidden=[5]).double()
     x = (torch.rand(9, 1, 4, 4) > 0.5).double()
@@ -59,21 +58,6 @@ def test_a_step_is_the_reconstruction_less_beta_times_the_kl(beta):
     parameters = list(pair.trainable().values())
     grads = torch.autograd.grad(expected / 9, parameters)
     torch.testing.assert_close(flat(gradients), flat(dict(enumerate(grads))), rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("beta", [0.25, 3.0])
-@pytest.mark.parametrize("analytic", [True, False])
-def test_analytic_and_sampled_agree_with_the_closed_form(analytic, beta):
-    source = PPCA(num_data=30)
-    x = source.data(4)
-    pair = ready(source, x)
-    reconstruction, kl = source.closed_form(x)
-    exact = (30 / 4 * (reconstruction - beta * kl).sum()).item()
-    objective = TraceELBO(20, analytic_kl=analytic)
-    values = np.array([weighted(objective, pair, x, beta, seed) for seed in range(40)])
-    error = scipy.stats.sem(values)
-    assert error < 0.02 * abs(exact)
-    assert abs(values.mean() - exact) < 4.5 * error
 
 
 def test_the_weights_kl_is_not_scaled_beside_codes():
@@ -117,7 +101,7 @@ def test_without_codes_of_a_density_it_is_the_weights_kl_that_is_scaled(kind):
     assert half - one == pytest.approx(0.5 * source.weight_kl(), rel=1e-9)
 
 
-@pytest.mark.parametrize("objective", [TraceELBO(analytic_kl=False), IWAE(1), DReG(1)])
+@pytest.mark.parametrize("objective", [TraceELBO(), TraceELBO(analytic_kl=False), IWAE(1), DReG(1)])
 def test_auxiliary_sites_of_the_guide_are_scaled_too(objective):
     r"""s = exp(u) by an autoguide: log q(s) is that of u and of the Jacobian, -u."""
 
@@ -154,21 +138,13 @@ def trainer(source, x, objective=None, **settings):
 @pytest.mark.parametrize("beta", [0.3, 4.0])
 @pytest.mark.parametrize("objective, tolerance", [(TraceELBO(4), 0.03), (DReG(1), 5e-3)])
 def test_training_reaches_the_optimal_guide(beta, objective, tolerance):
-    r"""It is q(z) in proportion to p(z) p(x|z)^(1/beta), of precision 1 + |W|^2 / (beta v).
-
-    There log w is constant in z, so that DReG arrives without noise.
-    """
+    r"""q(z) in proportion to p(z) p(x|z)^(1/beta); log w is constant there, DReG without noise."""
     source = PPCA(latent=1)
     for p in (source.W, source.mu):
         p.requires_grad_(False)
     x = source.data(300)
-    settings = {
-        "epochs": 150,
-        "lr": 0.05,
-        "schedule": "cosine",
-        "schedule_options": {"final": 1e-3},
-    }
-    trainer(source, x, objective, beta=beta, **settings).run()
+    settings = {"epochs": 150, "lr": 0.05, "schedule_options": {"final": 1e-3}}
+    trainer(source, x, objective, beta=beta, schedule="cosine", **settings).run()
     W, v = source.W[:, 0].double(), beta * source.noise**2
     gain, variance = W / (v + W @ W), v / (v + W @ W)
     torch.testing.assert_close(source.A[0], gain, rtol=0, atol=tolerance)

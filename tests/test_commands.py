@@ -239,15 +239,6 @@ def test_a_damaged_checkpoint_is_refused_and_never_executed(damage, said, tmp_pa
     assert (out / "results.json").read_text() == before
 
 
-def test_a_checkpoint_of_another_pair_is_refused(trained):
-    run = pyro_aevb.Run.open(trained / "a")
-    with pytest.raises(pyro_aevb.UsageError, match="another pair.*has shape") as error:
-        pyro_aevb.evaluate(run, pair=pyro_aevb.VAE((1, 8, 8), latent_dim=3), show=False)
-    assert "\n" not in str(error.value)
-    with pytest.raises(pyro_aevb.UsageError, match="another pair"):
-        pyro_aevb.evaluate(run, pair=pyro_aevb.VAE((1, 8, 8), hidden=[]), show=False)
-
-
 @pytest.mark.parametrize(
     "words, said",
     [

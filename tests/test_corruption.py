@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import torch
 from harness import assert_compiles, assert_resumes, capture_only, refusal, taken
-from linear_gaussian import PPCA, batches, matrix, ready
+from linear_gaussian import PPCA, batches, ready
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -281,12 +281,6 @@ def test_a_captured_or_compiled_step_corrupts_as_an_eager_one(corruption, compil
     step = Step(pair, SVI(pair, TraceELBO(), corruption=corruption).phases[0], images())
     index, other = torch.randperm(60)[:24], torch.randperm(60)[:24]
     assert_compiles(step, (index,), (index,), (other,))
-
-
-def test_matrix_data_of_vectors_are_corrupted_too():
-    x = matrix(200, 8).float() + 5
-    hit = Masking(0.25, exact=True)(x) == 0
-    assert (hit.sum(1) == 2).all()
 
 
 def test_the_command_trains_on_corrupted_and_scores_clean_data(tmp_path, capsys):

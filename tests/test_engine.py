@@ -254,9 +254,6 @@ def test_what_cannot_be_captured_says_why():
     x, y = torch.arange(6.0), torch.arange(6.0) - 9
     with pytest.raises(NotCapturable, match="reads a value back"):
         capture(lambda t: [t * 2 if t.sum() > 0 else t], (x,), (y,))
-    calls = iter(range(10))
-    with pytest.raises(NotCapturable, match="changes from call to call"):
-        capture(lambda t: [t * next(calls)], (x,), (y,))
 
     def broken(t):
         raise KeyError("missing")
@@ -362,17 +359,7 @@ def test_binarization_rounds_probabilities_to_16_bits(monkeypatch):
         assert int(x.sum()) == round(2**16 * level / 255)
 
 
-def test_binarization_has_the_law_of_the_grey_levels():
-    """64 draws of each of 60 x 784 grey levels, per level: within 5 standard errors."""
-    data = images()
-    batches = Batches(Split(data, None, 255), "dynamic")
-    torch.manual_seed(0)
-    bits = sum(batches.take(torch.arange(60)).double() for _ in range(64))
-    for level in range(256):
-        drawn = bits[data == level]
-        p, n = level / 255, 64 * len(drawn)
-        assert abs(float(drawn.sum()) / n - p) <= 5 * (p * (1 - p) / n) ** 0.5
-    # Of neighbouring pixels, which share one 64-bit draw, the products have the right mean too.
+def test_neighbours_that_share_a_draw_of_64_bits_are_independent():
     grey = torch.full((400, 1, 28, 28), 127, dtype=torch.uint8)
     x = Batches(Split(grey, None, 254), "dynamic").take(torch.arange(400)).flatten()
     for shift in (1, 2, 3, 4):

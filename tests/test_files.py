@@ -222,35 +222,30 @@ def test_each_page_of_a_tiff_has_its_own_way_up(tmp_path, grey):
     assert "turned as the camera noted" in data.description
 
 
-def transparent(kind):
-    # an image of three pixels in a row, how it is saved, and its pixels over white
-    levels = np.array([[0, 1, 2]], np.uint8)
-    if kind == "LA":  # opaque, clear, half
-        image = Image.fromarray(np.stack([levels * 20, [[255, 0, 128]]], -1).astype(np.uint8), "LA")
-        return image, {}, [[0], [255], [147]]  # 40 * 128/255 + 255 * 127/255 = 147.08
-    if kind == "L":
-        return Image.fromarray(levels), {"transparency": 1}, [[0], [255], [2]]
-    if kind == "RGB":
-        image = Image.fromarray(np.stack([levels, levels + 3, levels + 6], -1))
-        return image, {"transparency": (1, 4, 7)}, [[0, 3, 6], [255, 255, 255], [2, 5, 8]]
-    image = Image.fromarray(levels, "P")
-    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    if kind == "P one":
-        return image, {"transparency": 1}, [[10, 20, 30], [255, 255, 255], [70, 80, 90]]
-    return (
-        image,
-        {"transparency": bytes([255, 0, 128])},
-        [
-            [10, 20, 30],
-            [255, 255, 255],
-            [162, 167, 172],  # 70 * 128/255 + 127 = 162.14, and so on
-        ],
-    )
+LEVELS = np.array([[0, 1, 2]], np.uint8)
+INK = np.stack([LEVELS * 20, [[255, 0, 128]]], -1).astype(np.uint8)  # opaque, clear, half
+PALETTE = Image.fromarray(LEVELS, "P")
+PALETTE.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+WHITE = [255, 255, 255]
+# An image of three pixels in a row, how it is saved, and its pixels over white.
+TRANSPARENT = {
+    "LA": (Image.fromarray(INK, "LA"), {}, [[0], [255], [147]]),  # 40 * 128/255 + 127 = 147.08
+    "L": (Image.fromarray(LEVELS), {"transparency": 1}, [[0], [255], [2]]),
+    "RGB": (
+        Image.fromarray(np.stack([LEVELS, LEVELS + 3, LEVELS + 6], -1)),
+        *({"transparency": (1, 4, 7)}, [[0, 3, 6], WHITE, [2, 5, 8]]),
+    ),
+    "P one": (PALETTE, {"transparency": 1}, [[10, 20, 30], WHITE, [70, 80, 90]]),
+    "P many": (  # 70 * 128/255 + 127 = 162.14, and so on
+        *(PALETTE, {"transparency": bytes([255, 0, 128])}),
+        [[10, 20, 30], WHITE, [162, 167, 172]],
+    ),
+}
 
 
-@pytest.mark.parametrize("kind", ["LA", "L", "RGB", "P one", "P many"])
+@pytest.mark.parametrize("kind", TRANSPARENT)
 def test_every_kind_of_transparency(tmp_path, kind):
-    image, how, expected = transparent(kind)
+    image, how, expected = TRANSPARENT[kind]
     put(tmp_path, [image] * 10, **how)
     Image.new("L", (3, 1)).save(tmp_path / "black.png")
     data = load(str(tmp_path))

@@ -328,26 +328,6 @@ def test_kl_from_a_mixture_is_that_of_quadrature():
 # Choices
 
 
-def test_masks_keep_their_share_and_the_mean_weights():
-    source = Regression("dropout", inputs=5, dropout=0.3)
-    x = source.data(matrix(8, 5, seed=6))
-    kept, weights = [], []
-    for _ in range(3000):
-        drawn = sites(source.guide, x)
-        mask = drawn["net.kept"]["value"]
-        torch.testing.assert_close(
-            drawn["net.weight"]["value"], source.net.weight * mask / 0.7, rtol=1e-7, atol=0
-        )
-        assert torch.equal(drawn["net.bias"]["value"], source.net.bias)
-        kept.append(mask), weights.append(drawn["net.weight"]["value"])
-    kept = torch.stack(kept)
-    assert (kept.mean(0) - 0.7).abs().max() < 4.5 * math.sqrt(0.21 / 3000)
-    correlation = np.corrcoef(kept.T) - np.eye(5)
-    assert np.abs(correlation).max() < 4.5 / math.sqrt(3000)
-    error = source.net.weight.abs() * math.sqrt(0.3 / 0.7 / 3000)
-    assert ((torch.stack(weights).mean(0) - source.net.weight).abs() < 4.5 * error).all()
-
-
 def test_masks_lie_on_the_inputs_of_every_layer():
     nets = {
         "net": nn.Sequential(nn.Conv2d(4, 6, 3), nn.ConvTranspose2d(6, 4, 3), nn.Linear(7, 2)),

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, matrix, posterior, ready
+from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, matrix, posterior, ready, with_data
 from pyro import poutine
 from pyro.distributions.transforms import SigmoidTransform
 from pyro.infer.autoguide import AutoNormal
@@ -162,9 +162,7 @@ def test_log_probabilities_at_any_scale_and_under_a_mask():
 
 
 def test_encode_and_reconstruct_at_the_means():
-    source = PPCA()
-    x = source.data(6)
-    pair = ready(source, x)
+    source, x, pair = with_data(PPCA(), 6)
     m = x @ source.A.T + source.c
     torch.testing.assert_close(encode(pair, x), {"z": m.detach()})
     torch.testing.assert_close(reconstruct(pair, x), (m @ source.W.T + source.mu).detach())
@@ -289,9 +287,7 @@ def test_what_stands_for_a_distribution_is_its_mean_or_else_its_mode():
 
 
 def test_generated_data_follow_the_marginal_means():
-    source = PPCA()
-    x = source.data(40_000)
-    pair = ready(source, x)
+    source, x, pair = with_data(PPCA(), 40_000)
     means = generate(pair, x)
     covariance = (source.W @ source.W.T).detach().numpy()
     np.testing.assert_allclose(np.cov(means.numpy().T), covariance, atol=0.06)
@@ -315,9 +311,7 @@ def test_generated_data_share_one_draw_of_the_weights():
 
 
 def test_grids_and_walks_decode_the_points_they_name():
-    source = PPCA()
-    x = source.data(6)
-    pair = ready(source, x)
+    source, x, pair = with_data(PPCA(), 6)
     W, mu = source.W.detach().numpy(), source.mu.detach().numpy()
     points = np.random.default_rng(0).normal(size=(9, 2))
     np.testing.assert_allclose(decode_grid(pair, points, x), points @ W.T + mu)

@@ -67,11 +67,7 @@ def trainer(source, data, path=None, options=None, **settings):
 
 
 def test_log_likelihood_rises_to_the_maximum_and_the_guide_to_the_posterior():
-    """The maximum is that of scikit-learn, by eigenvectors.
-
-    200 trajectories and 1,000 updates, whose noise falls with the rate: 0.0005 to 0.002
-    nats are left.
-    """
+    """The maximum is scikit-learn's, by eigenvectors; 0.0005 to 0.002 nats are left."""
     x = ppca_data()
     t = trainer(LearnedPPCA, batches(x), epochs=200, batch_size=400, lr=0.03, schedule="cosine")
     pair = t.pair.sources["pair"]

@@ -11,21 +11,7 @@ from matplotlib.image import imread
 from scipy import stats
 
 from pyro_aevb.reports import plots
-from pyro_aevb.reports.plots import canvas, panels, tiles
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved, in order."""
-    figures = []
-    save = canvas.save
-
-    def record(figure, path):
-        figures.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(canvas, "save", record)
-    return figures
+from pyro_aevb.reports.plots import panels, tiles
 
 
 def picture(path):

@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready
+from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready, with_data
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
 
@@ -58,9 +58,8 @@ def test_scores_do_not_depend_on_the_memory_budget(kind, monkeypatch):
 
 
 def test_the_budget_bounds_the_rows_that_the_model_sees():
-    source = PPCA()
-    x = source.data(100)
-    pair, largest = ready(source, x), []
+    source, x, pair = with_data(PPCA(), 100)
+    largest = []
     for memory in (20_000, 200_000):
         source.rows.items.clear()
         score(pair, batches(x), 500, memory=memory)
@@ -80,9 +79,7 @@ def test_draws_in_several_blocks_are_all_used(monkeypatch):
 
 
 def test_a_seed_repeats_its_scores_and_leaves_the_generator_alone():
-    source = PPCA()
-    x = source.data(130)
-    pair = ready(source, x)
+    source, x, pair = with_data(PPCA(), 130)
     state = torch.get_rng_state()
     one = score(pair, batches(x), 200, seed=3)
     assert torch.equal(state, torch.get_rng_state())

@@ -11,7 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from linear_gaussian import PPCA, batches, ready
+from linear_gaussian import PPCA, batches, ready, with_data
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -203,9 +203,8 @@ class Largest(TorchDispatchMode):
 
 def test_memory_does_not_grow_with_the_samples(monkeypatch):
     monkeypatch.setattr(importance, "DRAW_BLOCK", 1 << 17)
-    source = PPCA()
-    x = source.data(3)
-    pair, largest, few, many = ready(source, x), {}, 10_000, 1_000_000
+    source, x, pair = with_data(PPCA(), 3)
+    largest, few, many = {}, 10_000, 1_000_000
     for K, details in itertools.product((few, many), (False, True)):
         with Largest() as mode:
             scores = score(pair, batches(x), K, details=details, memory=1 << 22)

@@ -75,6 +75,19 @@ def declared(path, source):
     return str(path)
 
 
+def start(folder, source="tiny()", *scale, **options):
+    """Run a study from a file, quietly, with one seed."""
+    options = {"seeds": 1, "out": str(folder / "out"), "show": False, **options}
+    return study(declared(folder / "tiny.py", source), *scale, **options)
+
+
+def train(study, out):
+    """The one cell of a study."""
+    (cell,) = study.cells("full", 1)
+    assert work(cell, out)[1] is None
+    return cell
+
+
 def run_all(out):
     for cell in tiny().cells("full", 1):
         assert work(cell, out)[1] is None
@@ -234,13 +247,12 @@ def test_what_no_cell_could_find_is_refused_before_any_is_trained(tmp_path, sett
 
 
 def test_data_that_cannot_be_had_are_missed_before_any_are_trained_on(tmp_path):
-    file = declared(tmp_path / "tiny.py", "tiny(special={('2', 'VAE'): {'data': 'frey_face'}})")
-    options = {"seeds": 1, "out": str(tmp_path / "out"), "data_root": str(tmp_path), "show": False}
+    source = "tiny(special={('2', 'VAE'): {'data': 'frey_face'}})"
     said = "frey_face is not .*; sizes/2/VAE needs it, and --only can leave it out"
     with pytest.raises(UsageError, match=said):
-        study(file, **options)
+        start(tmp_path, source, data_root=str(tmp_path))
     assert not (tmp_path / "out/cells").exists()
-    assert not study(file, only="*/AE", **options).failed
+    assert not start(tmp_path, source, data_root=str(tmp_path), only="*/AE").failed
 
 
 # What is put into tables
@@ -410,14 +422,15 @@ def test_a_number_is_of_its_own_scoring_or_refused(tmp_path):
     collected = Collected(study, "full", 1, tmp_path)
     assert collected.number(cell, "test/reconstruction") == -1.0
     assert collected.number(cell, "noisy/reconstruction") == -2.0
-    with pytest.raises(UsageError, match="no metric 'noisy/gap': .* has noisy/reconstruction"):
-        collected.number(cell, "noisy/gap")
-    with pytest.raises(UsageError, match="no quantity 'noise/gap'; there are"):
-        collected.number(cell, "noise/gap")
     assert collected.number(cell, "history/elbo") == -3.0
     assert np.isnan(collected.number(cell, "history/reconstruction"))
-    with pytest.raises(UsageError, match="no metric 'history/elbow': .* has history/epoch, hist"):
-        collected.number(cell, "history/elbow")
+    for name, said in (
+        ("noisy/gap", "no metric 'noisy/gap': .* has noisy/reconstruction"),
+        ("noise/gap", "no quantity 'noise/gap'; there are"),
+        ("history/elbow", "no metric 'history/elbow': .* has history/epoch, hist"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            collected.number(cell, name)
     with pytest.raises(UsageError, match="no column history/elbow: .* has epoch, elbo"):
         collected.history(cell, "elbow")
 
@@ -435,8 +448,7 @@ def test_what_cannot_be_shown_costs_itself_alone(done, tmp_path, capsys):
             *FIGURES[-1:],
         ],
     )"""
-    file = declared(tmp_path / "tiny.py", source)
-    outcome = study(file, seeds=1, out=str(tmp_path / "out"), page_only=True)
+    outcome = start(tmp_path, source, page_only=True, show=True)
     page, said = outcome.page.read_text(), capsys.readouterr()
     assert [line.partition(":")[0] for line in outcome.missing] == [
         "table 'Spelt'",
@@ -484,8 +496,7 @@ def test_cells_are_ordinary_runs(done):
 def test_looks_change_no_number(tmp_path):
     cosine = {"schedule": "cosine", "lr": 0.01, "epochs": 3}
     for name, looks in (("with", (2,)), ("without", ())):
-        (cell,) = vae(cosine, looks).cells("full", 1)
-        assert work(cell, tmp_path / name)[1] is None
+        cell = train(vae(cosine, looks), tmp_path / name)
     run, other = (Run(tmp_path / name / cell.path) for name in ("with", "without"))
     assert run.results["metrics"] == other.results["metrics"]
     rates = [row["learning_rate"] for row in run.history]
@@ -496,8 +507,7 @@ def test_looks_change_no_number(tmp_path):
 def test_scores_at_looks_are_of_the_pair_as_it_was_then(tmp_path):
     scores = {"more": {"num_samples": 50}, "end": {"num_samples": 7}}
     wanted = vae(looks=(1,), scores=scores, look_scores=["more"])
-    (cell,) = wanted.cells("full", 1)
-    assert work(cell, tmp_path)[1] is None
+    cell = train(wanted, tmp_path)
     collected = Collected(wanted, "full", 1, tmp_path)
     record = Record.of(cell, tmp_path)
     assert [list(look) for look in record.looks.values()] == [
@@ -521,19 +531,15 @@ def test_done_cells_are_skipped_and_new_seeds_and_scorings_are_added(tmp_path, m
             return _original(*args, **kwargs)
 
         monkeypatch.setattr(pyro_aevb, name, counted)
-    file = declared(tmp_path / "tiny.py", "tiny(looks=())")
-    options = {"out": str(tmp_path / "out"), "show": False}
-    study(file, seeds=1, only="*/A?", **options)
+    start(tmp_path, "tiny(())", only="*/A?")
     assert calls == ["fit"] and (tmp_path / "out/cells/sizes/2/AE/seed0.json").is_file()
-    study(file, seeds=1, **options)
-    assert calls == ["fit"] * 2
-    study(file, seeds=1, **options)
-    assert calls == ["fit"] * 2
-    more = declared(tmp_path / "tiny.py", "tiny(looks=(), scores={'more': {'num_samples': 50}})")
-    page = study(more, seeds=1, page_only=True, **options).page.read_text()
+    for _ in range(2):
+        start(tmp_path, "tiny(())")
+        assert calls == ["fit"] * 2
+    more = "tiny((), scores={'more': {'num_samples': 50}})"
+    page = start(tmp_path, more, page_only=True).page.read_text()
     assert "- sizes: 2 / AE; 2 / VAE: still to be scored: more after 2 epochs" in page
-    outcome = study(more, seeds=2, **options)
-    assert not outcome.failed
+    assert not start(tmp_path, more, seeds=2).failed
     assert calls == ["fit"] * 2 + ["evaluate"] * 2 + ["fit", "evaluate"] * 2
     cell = tiny((), scores={"more": {"num_samples": 50}}).cells("full", 1)[1]
     record = Record.of(cell, tmp_path / "out")
@@ -546,8 +552,7 @@ def test_done_cells_are_skipped_and_new_seeds_and_scorings_are_added(tmp_path, m
 def test_a_scoring_is_of_its_own_settings_alone(tmp_path):
     def elbo(**scores):
         wanted = vae(scores=scores)
-        (cell,) = wanted.cells("full", 1)
-        assert work(cell, tmp_path)[1] is None
+        cell = train(wanted, tmp_path)
         return Collected(wanted, "full", 1, tmp_path).number(cell, f"{next(iter(scores))}/elbo")
 
     few = elbo(n={"num_samples": 6})
@@ -562,8 +567,7 @@ def test_a_scoring_is_of_its_own_settings_alone(tmp_path):
 
 
 def test_a_scoring_is_made_at_the_precision_of_the_run(tmp_path):
-    (cell,) = vae({"matmul_precision": "medium"}, scores={"n": {"seed": 1}}).cells("full", 1)
-    assert work(cell, tmp_path)[1] is None
+    cell = train(vae({"matmul_precision": "medium"}, scores={"n": {"seed": 1}}), tmp_path)
     looks = json.loads((tmp_path / f"{cell.path}.json").read_text())["looks"]
     for results in next(iter(looks.values())).values():
         assert results["environment"].endswith("float32 products at medium precision")
@@ -573,8 +577,7 @@ def test_an_own_pair_that_changes_is_refused(tmp_path):
     pair = tmp_path / "own.py"
     pair.write_text("from pyro_aevb.models import VAE\n")
     own = vae({"pair": f"{pair}:VAE"})
-    (cell,) = own.cells("full", 1)
-    assert work(cell, tmp_path)[1] is None
+    train(own, tmp_path)
     finished = Collected(own, "full", 1, tmp_path).finished_here()
     pair.write_text("from pyro_aevb.models import BetaVAE as VAE\n")
     for earlier in ({}, finished):  # said once, and with no path of this machine to remove
@@ -617,16 +620,13 @@ def test_a_damaged_history_is_written_anew(done, tmp_path):
     # Without it the other numbers are there.
     known, said = Collected(tiny(), "full", 1, tmp_path), "0 rows, and it was trained for 2 .* anew"
     assert not known.unfinished and known.number(cell, "test/elbo") < 0
-    for ask in (
-        lambda: known.number(cell, "history/elbo"),
-        lambda: known.number(cell, "seconds_per_epoch"),
-        lambda: known.history(cell, "elbo"),
-    ):
+    with pytest.raises(UsageError, match=said):
+        known.history(cell, "elbo")
+    for name in ("history/elbo", "seconds_per_epoch"):
         with pytest.raises(UsageError, match=said):
-            ask()
-    pyro_aevb.fit(
-        **{**cell.settings, "epochs": 2}, out=str(history.parent), resume=True, show=False
-    )
+            known.number(cell, name)
+    settings = {**cell.settings, "epochs": 2, "out": str(history.parent), "show": False}
+    pyro_aevb.fit(resume=True, **settings)
     assert history.read_bytes() == before
     assert not Collected(tiny(), "full", 1, tmp_path).unfinished
 
@@ -652,8 +652,7 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path):
 
 
 def test_a_failed_cell_is_reported_and_does_not_stop_the_others(tmp_path, capsys):
-    file = declared(tmp_path / "tiny.py", "tiny((), special={('2', 'AE'): {'lr': -1.0}})")
-    outcome = study(file, seeds=1, out=str(tmp_path / "out"))
+    outcome = start(tmp_path, "tiny((), special={('2', 'AE'): {'lr': -1.0}})", show=True)
     (line,) = outcome.failed
     assert line.startswith("sizes / 2 / AE / seed 0: ") and "lr" in line
     assert line in capsys.readouterr().err
@@ -662,12 +661,10 @@ def test_a_failed_cell_is_reported_and_does_not_stop_the_others(tmp_path, capsys
     assert "- sizes: 2 / AE: " in page.partition("## Unfinished cells")[2]
     # Mended, it runs at the next start; the other is not touched.
     before = (tmp_path / "out/cells/sizes/2/VAE/seed0.json").read_text()
-    mended = declared(tmp_path / "tiny.py", "tiny(())")
-    assert not study(mended, seeds=1, out=str(tmp_path / "out"), show=False).failed
+    assert not start(tmp_path, "tiny(())").failed
     assert (tmp_path / "out/cells/sizes/2/VAE/seed0.json").read_text() == before
     # Changed, it is refused: the record would be false.
-    changed = declared(tmp_path / "tiny.py", "tiny((), special={('2', 'AE'): {'lr': 0.5}})")
-    (line,) = study(changed, seeds=1, out=str(tmp_path / "out"), show=False).failed
+    (line,) = start(tmp_path, "tiny((), special={('2', 'AE'): {'lr': 0.5}})").failed
     assert line.startswith("sizes / 2 / AE / seed 0: lr was None and is now 0.5; remove ")
 
 
@@ -704,14 +701,11 @@ def test_a_cell_whose_process_dies_is_told_from_one_that_runs(tmp_path):
     dies = "import os\n\n\nclass Pair:\n    def __init__(self, **options):\n        os._exit(1)\n"
     (tmp_path / "dying.py").write_text(dies)
     deadly = {"pair": str(tmp_path / "dying.py") + ":Pair"}
-    file = declared(tmp_path / "tiny.py", f"tiny((), special={{('2', 'AE'): {deadly}}})")
-    out = tmp_path / "out"
     # A cell that runs beside it goes with it, and both are named.
-    lines = study(file, seeds=1, jobs=2, out=str(out), show=False).failed
-    assert lines[0] == f"sizes / 2 / AE / seed 0: {DIED}"
-    assert f"2 / AE: {DIED}" in (out / "page/tiny.md").read_text().replace("; 2 / VAE", "")
-    mended = declared(tmp_path / "tiny.py", "tiny(())")
-    assert not study(mended, seeds=1, out=str(out), show=False).failed
+    outcome = start(tmp_path, f"tiny((), special={{('2', 'AE'): {deadly}}})", jobs=2)
+    assert outcome.failed[0] == f"sizes / 2 / AE / seed 0: {DIED}"
+    assert f"2 / AE: {DIED}" in outcome.page.read_text().replace("; 2 / VAE", "")
+    assert not start(tmp_path, "tiny(())").failed
     # What stands there while a cell runs, and after a kill of the whole command.
     cell = tiny(()).cells("full", 1)[1]
     note_failure(cell, tmp_path, STARTED)
@@ -768,9 +762,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
         raise KeyboardInterrupt("--resume --out continues from here")
 
     monkeypatch.setattr("pyro_aevb.training.trainer.Trainer.run", interrupted)
-    file = declared(tmp_path / "tiny.py", "tiny()")
     with pytest.raises(KeyboardInterrupt, match="the same command goes on from here"):
-        study(file, seeds=1, out=str(tmp_path / "out"), show=False)
+        start(tmp_path)
 
 
 def test_a_page_keeps_each_cell_as_it_ends(tmp_path, monkeypatch):
@@ -783,9 +776,9 @@ def test_a_page_keeps_each_cell_as_it_ends(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pyro_aevb.studies.work.run_cells", interrupted)
-    file, page = declared(tmp_path / "tiny.py", "tiny()"), tmp_path / "page"
+    page = tmp_path / "page"
     with pytest.raises(KeyboardInterrupt):
-        study(file, seeds=1, out=str(tmp_path / "out"), page=str(page), show=False)
+        start(tmp_path, page=str(page))
     assert not (page / "tiny.md").exists()
     cell, other = tiny().cells("full", 1)
     here = Collected(tiny(), "full", 1, tmp_path / "out").number(cell, "test/elbo")
@@ -805,8 +798,7 @@ def test_a_cell_that_cannot_be_kept_does_not_stop_the_others(tmp_path, monkeypat
             (out / cell.path.parent / "seed0.json").write_text(json.dumps(settings))
 
     monkeypatch.setattr("pyro_aevb.studies.work.run_cells", lambda *a: reversed([*changed(*a)]))
-    file = declared(tmp_path / "tiny.py", "tiny()")
-    outcome = study(file, seeds=1, out=str(tmp_path / "out"))
+    outcome = start(tmp_path, show=True)
     said = capfd.readouterr().err
     assert said.count("is finished, not yet on the page: num_samples was 6 and is now 5;") == 2
     assert outcome.page.is_file()
@@ -825,8 +817,7 @@ def test_lines_of_several_commands_are_all_kept(done, tmp_path):
 
 
 def test_fewer_epochs_than_a_run_has_are_refused(tmp_path):
-    (cell,) = vae(looks=(1,)).cells("full", 1)
-    assert work(cell, tmp_path)[1] is None
+    cell = train(vae(looks=(1,)), tmp_path)
     shorter = replace(cell, looks=(1,))
     assert not Record.of(shorter, tmp_path).missing(shorter, tmp_path)  # it was scored there, too
     record = Record.of(cell, tmp_path)
@@ -860,8 +851,8 @@ def test_a_page_is_written_again_from_its_cells(done, tmp_path, monkeypatch, cap
         raise AssertionError("nothing is left to do")
 
     monkeypatch.setattr("pyro_aevb.training.trainer.Trainer.run", trained)
-    file = declared(tmp_path / "tiny.py", "replace(tiny(), figures=FIGURES)")
-    outcome = study(file, seeds=1, out=str(tmp_path / "out"), page=str(page))
+    pictured, options = "replace(tiny(), figures=FIGURES)", {"page": str(page), "show": True}
+    outcome = start(tmp_path, pictured, **options)
     # The tables are written anew, to the last digit; pictures of runs that are not here stay.
     assert outputs(tmp_path) == before and not outcome.failed and not outcome.missing
     assert (page / "tiny/cells.jsonl").read_bytes() == cells
@@ -880,15 +871,14 @@ def test_a_page_is_written_again_from_its_cells(done, tmp_path, monkeypatch, cap
     (page / "tiny/cells.jsonl").unlink()
     known[path] = replace(known[path], numbers=at_the_end)
     write_cells(page / "tiny/cells.jsonl", "tiny.py", "full", known)
-    again = study(file, seeds=1, out=str(tmp_path / "out"), page=str(page)).page.read_text()
+    again = start(tmp_path, pictured, **options).page.read_text()
     lacks = "finished, without all of the scorings before the end of training: 1\n"
     assert f"## Unfinished cells\n\n- sizes: {lacks}" in again
     (page / "tiny/cells.jsonl").write_bytes(cells)
     # A curve through looks needs no run; a picture that was never drawn does.
     for picture in page.rglob("*.png"):
         picture.unlink()
-    looks = declared(tmp_path / "tiny.py", "replace(tiny(), figures=FIGURES[1:3])")
-    missing = study(looks, seeds=1, out=str(tmp_path / "out"), page=str(page)).missing
+    missing = start(tmp_path, "replace(tiny(), figures=FIGURES[1:3])", **options).missing
     assert (page / "tiny/looks.png").read_bytes() == before["looks.png"]
     assert "*L* [CSV](tiny/looks.curves.csv)" in (page / "tiny.md").read_text()
     assert len(missing) == 1 and missing[0].startswith("figure 'pictures': the run of sizes")
@@ -897,9 +887,7 @@ def test_a_page_is_written_again_from_its_cells(done, tmp_path, monkeypatch, cap
 def test_seeds_of_two_machines_are_put_together(done, tmp_path):
     page = without_runs(done, tmp_path)
     first = kept(page)
-    file = declared(tmp_path / "tiny.py", "tiny()")
-    options = {"out": str(tmp_path / "out"), "page": str(page), "show": False}
-    outcome = study(file, seeds=2, only="*/VAE", **options)
+    outcome = start(tmp_path, seeds=2, only="*/VAE", page=str(page))
     made = sorted(path.name for path in (tmp_path / "out").rglob("seed?.json"))
     assert made == ["seed1.json"] and not outcome.failed
     _, vae, missing, other = tiny().cells("full", 2)
@@ -933,8 +921,8 @@ def test_seeds_of_two_machines_are_put_together(done, tmp_path):
     cells.write_text("\n".join(["", *old, "", *lines]))
     assert kept(page) == both
     # Cells that are not shown are kept, too, and those of columns that are declared no more.
-    narrow = declared(tmp_path / "tiny.py", "tiny(special={('2', 'AE'): None})")
-    outcome = study(narrow, seeds=1, page_only=True, **options)
+    narrow = "tiny(special={('2', 'AE'): None})"
+    outcome = start(tmp_path, narrow, page_only=True, page=str(page))
     assert kept(page) == both
     assert "- not shown, of seeds from 1 on: 1 of the runs there" in outcome.page.read_text()
 
@@ -1068,9 +1056,8 @@ def test_curves_are_over_epochs_that_all_seeds_have(done, tmp_path, monkeypatch)
     collected = Collected(tiny(), "full", 2, tmp_path / "out", finished=cells)
     curves(collected, tmp_path / "x.png", grid="sizes", quantities={"b": "test/elbo"})
     x, y = drawn[0]["2"]["VAE"]
-    assert x.tolist() == [2.0]
     one = cells[vae.path].numbers["2"]["test/elbo"]
-    assert y.tolist() == [[one], [-7.0]]
+    assert x.tolist() == [2.0] and y.tolist() == [[one], [-7.0]]
     with (tmp_path / "x.curves.csv").open() as lines:
         points = {row.pop("column"): row for row in csv.DictReader(lines)}
     said = {"row": "2", "quantity": "test/elbo", "epochs": "2", "values": f"{one};-7.0"}
@@ -1118,9 +1105,9 @@ def test_a_damaged_line_is_named(tmp_path, text):
 def test_cells_of_another_study_or_scale_are_refused(done, tmp_path):
     page = without_runs(done, tmp_path)
     before = {path.name: path.read_bytes() for path in page.rglob("*.*")}
-    file = declared(tmp_path / "tiny.py", "tiny(smoke={'num_samples': 2})")
+    smoke = {"out": str(tmp_path / "smoke"), "page": str(page)}
     with pytest.raises(UsageError, match="the study tiny.py at the scale full; choose another --p"):
-        study(file, "smoke", out=str(tmp_path / "smoke"), page=str(page), show=False)
+        start(tmp_path, "tiny(smoke={'num_samples': 2})", "smoke", **smoke)
     with pytest.raises(UsageError, match="is of the study tiny.py at the scale full; choose"):
         kept(page, "other.py")
     assert {path.name: path.read_bytes() for path in page.rglob("*.*")} == before

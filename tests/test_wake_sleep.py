@@ -64,10 +64,7 @@ def test_losses_and_gradients_are_the_closed_forms_at_the_same_draws(num_data):
 
 
 def test_it_reaches_the_maximum_likelihood_of_probabilistic_pca():
-    r"""With one latent the guide's family contains the posterior, and the maximum is known: mu is
-    the mean and W W' + s^2 I keeps the largest eigenvalue of the covariance (Tipping and Bishop,
-    1999). It starts 8.6 nats below and ends within 0.02, the noise of the last steps; the guide
-    ends at the posterior."""
+    """By Tipping and Bishop (1999); with one latent the guide's family contains the posterior."""
     net, other = PPCA(latent=1), PPCA(latent=1)
     other.W.data, other.mu.data = matrix(4, 1, seed=9), matrix(4, seed=10)
     x = other.data(300)
@@ -119,9 +116,7 @@ def test_dreams_of_a_bernoulli_are_binary_and_have_its_frequencies():
 
 
 def test_two_layers_of_codes():
-    r"""From a guide that is the posterior, both phases have the same loss in expectation but for
-    log p(x): -E log p(x, z) of data of the model, and -E log q(z|x) of dreams. Standard errors
-    about 0.02."""
+    """From the posterior, the losses of both phases differ by log p(x); errors of about 0.02."""
 
     class Scaled(Hierarchy):
         def __init__(self):
