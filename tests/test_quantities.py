@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready
+from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready, with_data
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
 
@@ -58,9 +58,8 @@ def test_scores_do_not_depend_on_the_memory_budget(kind, monkeypatch):
 
 
 def test_the_budget_bounds_the_rows_that_the_model_sees():
-    source = PPCA()
-    x = source.data(100)
-    pair, largest = ready(source, x), []
+    source, x, pair = with_data(PPCA(), 100)
+    largest = []
     for memory in (20_000, 200_000):
         source.rows.items.clear()
         score(pair, batches(x), 500, memory=memory)
@@ -80,9 +79,7 @@ def test_draws_in_several_blocks_are_all_used(monkeypatch):
 
 
 def test_a_seed_repeats_its_scores_and_leaves_the_generator_alone():
-    source = PPCA()
-    x = source.data(130)
-    pair = ready(source, x)
+    source, x, pair = with_data(PPCA(), 130)
     state = torch.get_rng_state()
     one = score(pair, batches(x), 200, seed=3)
     assert torch.equal(state, torch.get_rng_state())
@@ -211,21 +208,21 @@ def two_weights(x):
         pyro.sample("x", dist.Normal(a + b, 1.0).expand([3]).to_event(1), obs=x)
 
 
-def test_point_weights_have_no_density():
-    x = matrix(6, 3).float()
-    pair = ready((two_weights, AutoDelta(two_weights)), x)
-    scores = score(pair, batches(x), 1)
-    metrics = summarize(scores, scores, pair.description, None)
-    for name in ("weight_kl", "training_elbo"):
-        assert metrics[name]["value"] is None and "'a'" in metrics[name]["reason"]
-
-
-def test_one_point_weight_among_others_has_no_density():
+def some_points():
     guide = AutoGuideList(two_weights)
     guide.append(AutoNormal(poutine.block(two_weights, expose=["a"])))
     guide.append(AutoDelta(poutine.block(two_weights, expose=["b"])))
-    pair = ready((two_weights, guide), matrix(6, 3).float())
-    assert "'b'" in str(pair.description.weights_undefined())
+    return guide
+
+
+@pytest.mark.parametrize("make, site", [(lambda: AutoDelta(two_weights), "a"), (some_points, "b")])
+def test_point_weights_have_no_density(make, site):
+    x = matrix(6, 3).float()
+    pair = ready((two_weights, make()), x)
+    scores = score(pair, batches(x), 1)
+    metrics = summarize(scores, scores, pair.description, None)
+    for name in ("weight_kl", "training_elbo"):
+        assert metrics[name]["value"] is None and f"'{site}'" in metrics[name]["reason"]
 
 
 def test_a_random_auxiliary_site_beside_a_density_is_no_bound():
