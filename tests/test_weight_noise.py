@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models.weights.noise import Flipout, LocalReparameterization
+from pyro_aevb.pairs.density import guide_sites
 from pyro_aevb.pairs.handlers import ScaleSites
 from pyro_aevb.pairs.pair import load_pair
 from pyro_aevb.training.objectives.elbo import TraceELBO
@@ -331,7 +332,7 @@ def test_a_latent_site_that_is_named_like_an_auxiliary_one_stays_two_sites():
         a = pyro.sample("a_unconstrained", dist.Normal(0.0, 1.0))
         pyro.sample("a", dist.Delta(a))
 
-    assert list(guide_sites(pyro.poutine.trace(guide).get_trace())) == ["a_unconstrained", "a"]
+    assert list(guide_sites(poutine.trace(guide).get_trace())) == ["a_unconstrained", "a"]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
