@@ -92,7 +92,6 @@ class Trainer(Settings):
 
     @property
     def history(self) -> list[Row]:
-        r"""One row for each epoch."""
         return self.progress.history
 
     def _build(self, number: int, began: int) -> Learners:
