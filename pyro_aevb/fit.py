@@ -139,6 +139,7 @@ def fit(
     from pyro_aevb.runs.prepare import prepare
     from pyro_aevb.runs.run import Run
     from pyro_aevb.training.algorithm import make_algorithm
+    from pyro_aevb.training.settings import chosen
     from pyro_aevb.training.trainer import Trainer, seed_everything
 
     with (
@@ -180,23 +181,10 @@ def fit(
             prepared.valid,
             learning,
             run.checkpoint,
-            epochs=epochs,
-            stop_after=stop_after,
-            batch_size=batch_size,
-            drop_last=drop_last,
-            optimizer=optimizer,
-            lr=lr,
-            optimizer_options=optimizer_options or {},
-            schedule=schedule,
-            schedule_options=schedule_options or {},
-            beta=beta,
-            kl_warm_up=kl_warm_up,
-            map_prior=map_prior,
-            patience=patience,
-            seed=seed,
-            compile=compile,
             show=show,
             group=group,
+            stop_after=stop_after,
+            **chosen(settings),
         )
         if epochs:
             trainer.try_objective()

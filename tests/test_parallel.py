@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +30,14 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.work import score_together
 from pyro_aevb.runs.prepare import prepare
-from pyro_aevb.training.algorithm import make_algorithm
+from pyro_aevb.training.algorithm import Stage, make_algorithm
 from pyro_aevb.training.objectives import make_objective
 from pyro_aevb.training.objectives.elbo import TraceELBO
 from pyro_aevb.training.svi import SVI
 from pyro_aevb.training.trainer import Trainer, seed_everything
 
 BAYESIAN = f"{Path(__file__).parent.parent}/examples/bayesian_decoder.py:BayesianDecoder"
+CONDITIONAL = f"{Path(__file__).parent.parent}/examples/conditional_vae.py:ConditionalVAE"
 CHAIN = f"{Path(__file__).parent.parent}/examples/hierarchical.py:TwoLayers"
 SMALL = {"latent_dim": 3, "hidden": 20}
 
@@ -63,6 +65,18 @@ class Noisy(nn.Module):
 
 
 VAE = ("VAE", {"latent_dim": 4, "hidden": [30]})
+
+
+class DecoderFirst(SVI):
+    r"""An epoch of the decoder alone, then of both nets."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        (both,) = self.phases
+        decoder = {name: value for name, value in both.parameters.items() if "decoder" in name}
+        self.stages = [Stage([replace(both, parameters=decoder)], 1), Stage([both])]
+
+
 # 1,297 training data: batches of 101 leave 85, in shares of 42 and 43; batches of 108 leave 1,
 # none for the first process.
 CASES = {
@@ -80,6 +94,12 @@ CASES = {
     "graph": (Noisy, {}, {"objective": "pyro.infer.TraceGraph_ELBO"}),
     "compiled": (BAYESIAN, SMALL, {"objective": "iwae", "particles": 3, "compile": "on"}),
     "adversarial": ("AdversarialAutoencoder", {"latent_dim": 4, "hidden": [30]}, {}),
+    "stages": (*VAE, {"algorithm": DecoderFirst, "patience": 1}),
+    "columns": (
+        CONDITIONAL,
+        {"latent_dim": 3, "hidden": 20},
+        {"objective": "iwae", "particles": 3, "corruption": SaltAndPepper(0.3)},
+    ),
     "interrupted": (*VAE, {}),
 }
 
@@ -92,10 +112,10 @@ def trainer(case, group, path=None):
     objective = make_objective(objective, settings.get("particles", 1))
     noise, corruption = settings.get("weight_noise", "shared"), settings.get("corruption")
     if prepared.pair.algorithm is None:
-        algorithm = SVI(prepared.pair, objective, noise, corruption)
+        algorithm = settings.get("algorithm", SVI)(prepared.pair, objective, noise, corruption)
     else:
         algorithm = make_algorithm(None, prepared.pair, prepared.train)
-    of_svi = ("objective", "particles", "weight_noise", "corruption")
+    of_svi = ("algorithm", "objective", "particles", "weight_noise", "corruption")
     options = {k: v for k, v in settings.items() if k not in of_svi}
     options = {"compile": "off", "batch_size": 101, "epochs": 2, "seed": 3, **options}
     return Trainer(

@@ -14,18 +14,9 @@ r"""Steps from which on compiling, which takes about 10 s, pays."""
 
 
 class Compiling:
-    r"""Decided once, from the size of the whole run, so that a resumed one does the same.
+    r"""Decided once, from the steps of the whole run, so that a resumed one does the same.
 
-    Once a stage has to run eagerly, or a value has changed, all that follows runs eagerly.
-
-    Arguments:
-        asked: ``on``, ``off`` or ``auto``.
-        steps: How many the whole run takes.
-        name: The pair's name.
-        python: Values that compiled steps repeat as they were.
-
-    Raises:
-        UsageError: None of the three.
+    Once a stage has to run eagerly, or a value was changed between epochs, all that follows does.
     """
 
     def __init__(self, asked: str, steps: int, name: str, python: PythonState) -> None:
@@ -34,32 +25,26 @@ class Compiling:
         self.asked, self.name, self.python = asked, name, python
         self.on = asked == "on" or (asked == "auto" and steps >= COMPILE_FROM)
         self._left: Reading = {}
-        r"""The values as the last epoch left them."""
+        r"""The Python values as the last epoch left them; compiled steps change none."""
 
     def begin(self, learners: Learners, index: Tensor, say: Callable[[str], None]) -> None:
-        r"""Compile the steps of a stage, if steps are compiled.
-
-        Arguments:
-            learners: The stage.
-            index: A batch of the length that most have.
-            say: Told what runs eagerly, and why.
+        r"""Compile the steps of a stage for batches like `index`; say what runs eagerly, and why.
 
         Raises:
-            UsageError: ``on`` was asked for, and a step has to run eagerly.
+            UsageError: A step has to run eagerly, and ``on`` was asked for.
         """
         self._left = {}
         try:
             learners.compile(index, say)
         except NotCapturable as reason:
+            said = f"{self.name} has to run eagerly: {reason}; use --compile auto"
             if self.asked == "on":
-                raise UsageError(
-                    f"--compile on: {self.name} has to run eagerly: {reason}; use --compile auto"
-                ) from reason
+                raise UsageError(f"--compile on: {said}") from reason
             self.on = False
             say(f"{self.name} trains eagerly: {reason}")
 
     def thaw(self, learners: Learners, say: Callable[[str], None]) -> None:
-        r"""Run eagerly from now on if a value was changed between epochs; steps change none."""
+        r"""Run eagerly from now on if a value was changed since the last epoch."""
         if not self._left or not learners.compiled:
             return
         now = self.python.read()
@@ -69,5 +54,4 @@ class Compiling:
             say(f"{self.name} trains eagerly: {name!r} has changed")
 
     def end_epoch(self, learners: Learners) -> None:
-        r"""Remember the values as they are now."""
         self._left = self.python.read() if learners.compiled else {}

@@ -51,14 +51,7 @@ class Learner:
 
 @dataclass
 class Learners:
-    r"""The phases of a stage, while it is trained.
-
-    Arguments:
-        algorithm: The algorithm that has the stage.
-        stage: Says how the batches are looked at.
-        each: One learner for each phase that has parameters.
-        data: The training data.
-    """
+    r"""The phases of a stage that have parameters, while it is trained."""
 
     algorithm: Algorithm
     stage: Stage
@@ -93,7 +86,6 @@ class Learners:
         return torch.stack(losses) if len(losses) > 1 else losses[0]
 
     def weigh(self, kl_scale: float) -> None:
-        r"""Set the weight of the latent KL."""
         for learner in self.each:
             learner.step.kl_scale = kl_scale
 
@@ -109,12 +101,8 @@ class Learners:
     def compile(self, index: Tensor, say: Callable[[str], None]) -> None:
         r"""Compile all steps for batches of the length of `index`, or none.
 
-        Arguments:
-            index: Any such batch.
-            say: Told what of the algorithm runs eagerly, and why.
-
         Raises:
-            NotCapturable: Why the steps have to run eagerly.
+            NotCapturable: The steps have to run eagerly, and why.
         """
         python = self.each[0].step.pair.python.beside(self.algorithm)
         with untouched(python, [index.device]):
@@ -138,11 +126,7 @@ class Learners:
         self.algorithm.forget()
 
     def end_epoch(self, value: float) -> None:
-        r"""Let the schedules take a step.
-
-        Arguments:
-            value: The validation value that is watched.
-        """
+        r"""Let the schedules take a step, from the validation value that is watched."""
         for learner in self.each:
             plateau = isinstance(learner.schedule, ReduceLROnPlateau)
             learner.schedule.step(*([-value] if plateau else []))
@@ -156,7 +140,6 @@ class Learners:
         return state
 
     def load(self, state: dict[str, Any]) -> None:
-        r"""Take over what :meth:`state` returned."""
         for key in ("optimizer", "schedule"):
             held = state[key] if isinstance(state[key], list) else [state[key]]
             for learner, values in zip(self.each, held, strict=bool(self.each)):

@@ -1,6 +1,7 @@
 r"""What training can be told, beside the pair, the data and the algorithm."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch.optim import Optimizer
@@ -64,11 +65,7 @@ class Settings:
                 raise UsageError(f"--{flag} is {getattr(self, name)}; it must not be negative")
 
     def latent_weight(self, pair: Pair, algorithm: Algorithm) -> float:
-        r"""The weight of the latent KL.
-
-        Raises:
-            UsageError: The pair or the algorithm has none to weigh.
-        """
+        r"""The weight of the latent KL; a UsageError where there is none to weigh."""
         beta, name = latent_weight(pair, self.beta), algorithm.name
         if name != "svi" and (self.kl_warm_up or beta != 1):
             flag, remedy = f"--beta {beta:g}", "use --beta 1"
@@ -78,11 +75,7 @@ class Settings:
         return beta
 
     def phases(self, stage: Stage, algorithm: Algorithm) -> list[Phase]:
-        r"""The phases of a stage that train something.
-
-        Raises:
-            UsageError: A parameter of several would have a prior in each.
-        """
+        r"""Those that train something; a UsageError where a parameter would have several priors."""
         names = [name for phase in stage.phases for name in phase.parameters]
         repeated = [name for name in names if names.count(name) > 1]
         if repeated and self.map_prior is not None:
@@ -95,13 +88,15 @@ class Settings:
     def optimization(
         self, pair: Pair, phase: Phase, num_data: int, epochs: int
     ) -> tuple[Optimizer, LRScheduler]:
-        r"""A new optimizer of a phase's parameters, and a schedule over so many epochs.
-
-        Raises:
-            UsageError: There are no such ones.
-        """
-        options = {**phase.optimizer_options.get(self.optimizer, {}), **self.optimizer_options}
-        options = {**map_options(pair, self.optimizer, options, self.map_prior, num_data)}
+        r"""A new optimizer of a phase's parameters, and a schedule over so many epochs."""
+        given = {**phase.optimizer_options.get(self.optimizer, {}), **self.optimizer_options}
+        options = map_options(pair, self.optimizer, given, self.map_prior, num_data)
         parameters, lr = phase.parameters.values(), phase.rate * self.lr
         optimizer = make_optimizer(self.optimizer, parameters, lr, options)
         return optimizer, make_schedule(self.schedule, optimizer, epochs, self.schedule_options)
+
+
+def chosen(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    r"""The settings among arguments; None leaves the default."""
+    names = {one.name for one in fields(Settings)}
+    return {name: v for name, v in arguments.items() if name in names and v is not None}

@@ -11,27 +11,17 @@ from torch import Tensor
 from pyro_aevb.engine.processes import Alone
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.runs.checkpoint import (
-    load_checkpoint,
-    random_state,
-    restore_random_state,
-    save_checkpoint,
-)
+from pyro_aevb.runs import checkpoint
 from pyro_aevb.training.algorithm import Algorithm
 from pyro_aevb.training.learner import Learners
 
 
 @dataclass
 class Snapshots:
-    r"""Takes and restores tensors, and the Python values that training has changed.
+    r"""Takes and restores tensors, and the Python values that training changes.
 
-    Arguments:
-        path: The checkpoint; None keeps none.
-        pair: An inspected pair, as it was made.
-        algorithm: What trains it.
-        device: The device of the pair.
-        group: The processes that train; process 0 writes.
-        show: Print a note of what no checkpoint holds.
+    Made before training. Process 0 of the group writes the checkpoint, to `path` if that is given.
+    `notes` say what no checkpoint holds; `show` prints them, too.
     """
 
     path: Path | None
@@ -45,28 +35,23 @@ class Snapshots:
     def __post_init__(self) -> None:
         self.python = self.pair.python.beside(self.algorithm)
         self._made = self.python.read()
-        r"""The Python values as the pair was made."""
         self._held: set[str] = set()
         r"""Names that the checkpoint had which was resumed."""
 
     def take(self) -> dict[str, Any]:
-        r"""Tensors and Python values, which further training changes."""
+        r"""Tensors, which further training changes, and Python values."""
         python, lost = self.python.saved(self._made, self._held)
         self._note(lost)
         return {"tensors": _detached(self.pair.tensors()), "python": python}
 
     def best(self, value: float, epoch: int) -> dict[str, Any]:
-        r"""The same as they are now, with a value and the number of an epoch."""
+        r"""Copies of tensors, and Python values, of an epoch and with its value."""
         taken = self.take()
         tensors = {name: tensor.clone() for name, tensor in taken["tensors"].items()}
         return {**taken, "tensors": tensors, "value": value, "epoch": epoch}
 
     def put(self, taken: Mapping[str, Any], origin: str) -> None:
-        r"""Take over what was taken.
-
-        Raises:
-            UsageError: The tensors are another pair's; `origin` says which.
-        """
+        r"""Take over what was taken; messages say where it comes from."""
         self.python.put(self._made)
         self.pair.load_tensors(taken["tensors"], origin)
         self._note(self.python.load(taken.get("python", {}), self.device))
@@ -76,20 +61,15 @@ class Snapshots:
         taken = self.take()
         if self.path is None or self.group.rank:
             return
-        save_checkpoint(
-            self.path,
-            {
-                "pair": self.pair.name,
-                "source": self.pair.source,
-                "algorithm": self.algorithm.name,
-                "state": _detached(self.algorithm.state),
-                "notes": [*self.algorithm.notes, *self.notes],
-                "random": random_state(),
-                **taken,
-                **learners.state(),
-                **state,
-            },
-        )
+        whole = {
+            "pair": self.pair.name,
+            "source": self.pair.source,
+            "algorithm": self.algorithm.name,
+            "state": _detached(self.algorithm.state),
+            "notes": [*self.algorithm.notes, *self.notes],
+            "random": checkpoint.random_state(),
+        }
+        checkpoint.save_checkpoint(self.path, {**whole, **taken, **learners.state(), **state})
 
     def load(self) -> dict[str, Any]:
         r"""Read the checkpoint, and take over the pair's tensors and Python values.
@@ -99,7 +79,7 @@ class Snapshots:
         """
         path = self.path
         assert path is not None
-        state = self.group.agree(lambda: load_checkpoint(path))
+        state = self.group.agree(lambda: checkpoint.load_checkpoint(path))
         self._held = set(state.get("python", {}))
         self.put(state, str(path))
         name, here = state.get("algorithm", "svi"), self.algorithm.name
@@ -125,14 +105,15 @@ class Snapshots:
                 f"{self.path} was written with another optimizer, schedule or option; resume with "
                 "the settings of the run"
             ) from error
-        restore_random_state(state["random"])
+        checkpoint.restore_random_state(state["random"])
 
     def _note(self, lost: Sequence[str]) -> None:
         if lost and not self.notes:
-            self.notes = [
+            named = ", ".join(map(repr, lost))
+            self.notes.append(
                 f"note: runs of {self.pair.name} do not resume exactly: no checkpoint holds "
-                f"{', '.join(map(repr, lost))}, which its code keeps in Python"
-            ]
+                f"{named}, which its code keeps in Python"
+            )
             if self.show:
                 print(self.notes[0])
 

@@ -77,6 +77,7 @@ class Trainer(Settings):
         self._snapshots = Snapshots(
             self.checkpoint, pair, self._algorithm, self._device, self.group, self.show
         )
+        self.notes = self._snapshots.notes
         python, steps = self._snapshots.python, self.epochs * (num_data // size)
         self.compiling = Compiling(self.compile, steps, pair.name, python)
         if self.epochs and not pair.trainable():
@@ -85,26 +86,13 @@ class Trainer(Settings):
         self.progress = Progress()
         self._stages = self._algorithm.stages or [Stage(self._algorithm.phases)]
         self._learners = self._build(0, 0)
-        scorer = Scorer(
-            pair,
-            1,
-            1,
-            self.seed,
-            details=False,
-            compile="off" if self.compile == "off" else "auto",
-            calls=self.epochs,
-        )
+        scorer = Scorer(pair, 1, 1, self.seed, details=False, calls=self.epochs)
+        scorer.compile = "off" if self.compile == "off" else "auto"
         self._validation = Validation(pair, self._algorithm, self.valid, scorer, python)
 
     @property
     def history(self) -> list[Row]:
-        r"""One row for each epoch."""
         return self.progress.history
-
-    @property
-    def notes(self) -> list[str]:
-        r"""What a reader of the results should know."""
-        return self._snapshots.notes
 
     def _build(self, number: int, began: int) -> Learners:
         r"""New optimizers and schedules for a stage that begins at an epoch."""
@@ -206,7 +194,10 @@ class Trainer(Settings):
         learners.weigh(scale)
         batches = self._order.batches(at.epoch, self._device)
         for chosen in batches[first:]:
-            self._pause(stop)
+            if self.group.stops(stop.is_set()):
+                self.group.agree(self.save)
+                where = self.checkpoint and self.checkpoint.parent
+                raise KeyboardInterrupt(f"--resume --out {where} continues from here")
             learners.leave(chosen is batches[-1])
             at.losses.append(self._step(chosen) * (len(chosen) / self._order.seen))
             at.step += 1
@@ -244,12 +235,6 @@ class Trainer(Settings):
         if self.on_epoch is not None:
             self.on_epoch(self.history)
 
-    def _pause(self, stop: threading.Event) -> None:
-        if self.group.stops(stop.is_set()):
-            self.group.agree(self.save)
-            where = self.checkpoint and self.checkpoint.parent
-            raise KeyboardInterrupt(f"--resume --out {where} continues from here")
-
     def _step(self, index: Tensor) -> Tensor:
         try:
             return self._update(index)
@@ -275,8 +260,8 @@ class Trainer(Settings):
         if not math.isfinite(objective):
             raise self._not_finite(index)
         if not math.isfinite(value):
-            said = f"{watched} is not finite in epoch {self.progress.epoch + 1}"
-            raise self._validation.not_finite(said, watched, self._kept(), self.batch_size)
+            epoch = self.progress.epoch + 1
+            raise self._validation.not_finite(watched, epoch, self._kept(), self.batch_size)
 
     def _kept(self) -> str:
         return f"; {self.checkpoint} keeps epoch {self.progress.epoch}" if self.checkpoint else ""

@@ -1,4 +1,4 @@
-r"""A trial of all losses before any work."""
+r"""A trial of all losses, before any work."""
 
 from collections.abc import Iterable
 
@@ -15,40 +15,31 @@ from pyro_aevb.training.order import Order
 def try_losses(pair: Pair, stages: Iterable[Learners], order: Order, python: PythonState) -> None:
     r"""Evaluate every loss once on a few data, changing nothing.
 
-    Arguments:
-        pair: An inspected pair.
-        stages: Those of a run.
-        order: Says how long batches are.
-        python: Values that stay as they are.
-
     Raises:
         UsageError: A loss fails.
     """
-    sizes = [min(order.num_data, order.batch_size, 5)]
-    if 0 < order.last < sizes[0]:
-        sizes.append(order.last)
+    sizes = {min(order.num_data, order.batch_size, 5)}
+    sizes |= {order.last} if 0 < order.last < max(sizes) else set()
     for learners in stages:
         device = learners.data.device
         held = [*pair.tensors().values(), *learners.algorithm.state.values()]
         before = [value.detach().clone() for value in held]
         with pair.active(), pair.evaluating(), WholeBatch(), untouched(python, [device]):
             pair.train()
-            for size in sizes:
+            for size in sorted(sizes, reverse=True):
+                last = size == order.last
                 try:
-                    _try(learners, torch.arange(size, device=device), size == order.last)
+                    _try(learners, torch.arange(size, device=device), last)
                 except UsageError:
                     raise
                 except Exception as error:  # of a pair's code
-                    hint = ""
-                    if size == order.last:
-                        hint = (
+                    said = f"{learners.algorithm.title} cannot train {pair.name}: {one_line(error)}"
+                    if last:
+                        said += (
                             f"; the last batch of an epoch has {size} of {order.num_data} data: "
                             "add --drop-last, or take another --batch-size"
                         )
-                    raise UsageError(
-                        f"{learners.algorithm.title} cannot train {pair.name}: "
-                        f"{one_line(error)}{hint}"
-                    ) from error
+                    raise UsageError(said) from error
         for parameter in pair.trainable().values():
             parameter.grad = None
         with torch.no_grad():

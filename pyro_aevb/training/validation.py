@@ -1,4 +1,4 @@
-r"""What follows each epoch: the algorithm's validation, which leaves everything as it was."""
+r"""The algorithm's validation after each epoch, which leaves everything as it was."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,7 @@ from pyro_aevb.training.divergence import not_finite
 
 @dataclass
 class Validation:
-    r"""Validates a pair as it is at each call.
-
-    Arguments:
-        pair: An inspected pair.
-        algorithm: Says what a validation gives.
-        data: The validation data.
-        scorer: Makes the same draws every time.
-        python: Values that stay as they are.
-    """
+    r"""Returns a row and the name of its watched value, for the pair as it is at each call."""
 
     pair: Pair
     algorithm: Algorithm
@@ -33,24 +25,21 @@ class Validation:
     python: PythonState
 
     def __call__(self) -> tuple[Row, str]:
-        r"""The row, and the name of the value that is watched."""
-        with (
-            untouched(self.python, [self.data.device]),
-            self.pair.evaluating(),
-            torch.no_grad(),
-        ):
+        kept = untouched(self.python, [self.data.device])
+        with kept, self.pair.evaluating(), torch.no_grad():
             return self.algorithm.validate(self.data, self.scorer)
 
-    def not_finite(self, said: str, name: str, kept: str, batch_size: int) -> UsageError:
+    def not_finite(self, name: str, epoch: int, kept: str, batch_size: int) -> UsageError:
         r"""An error that names the first datum whose value is not finite, where data have one."""
-        values = getattr(self.scorer(self.data), name, None)
+        said, values = (
+            f"{name} is not finite in epoch {epoch}",
+            getattr(self.scorer(self.data), name, None),
+        )
         if values is None or np.isfinite(values).all():
-            return UsageError(f"{said}{kept}")
+            return UsageError(said + kept)
         bad = np.flatnonzero(~np.isfinite(values).all(0))
         few = np.resize(bad, max(2, min(len(bad), batch_size)))  # a pair sees two or more
-        said += (
-            f" for {len(bad)} of {len(self.data)} validation data, the first at position "
-            f"{bad[0]}{kept}"
-        )
+        where = f"validation data, the first at position {bad[0]}{kept}"
         with self.pair.evaluating():
-            return not_finite(self.pair, self.data.take(torch.from_numpy(few)), said)
+            x = self.data.take(torch.from_numpy(few))
+            return not_finite(self.pair, x, f"{said} for {len(bad)} of {len(self.data)} {where}")
