@@ -27,11 +27,11 @@ from pyro_aevb.runs.run import Run
 from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.cell import Record, note_failure
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.entries import Entry
 from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
 from pyro_aevb.studies.known import Elsewhere, Known, read_cells, write_cells
 from pyro_aevb.studies.page import write_page
 from pyro_aevb.studies.study import SHIPPED, find
+from pyro_aevb.studies.tables import Entry
 from pyro_aevb.studies.work import DIED, STARTED, run_cells, work
 
 DOCS = Path(__file__).parents[1] / "docs" / "studies.md"
@@ -465,7 +465,8 @@ def test_cells_are_ordinary_runs(done: Path) -> None:
     run = pyro_aevb.Run.open(done / vae.path)
     value = run.results["metrics"]["reconstruction"]["value"]
     assert Entry.of(collected, tiny().tables[0], ("2", "VAE")).mean == value
-    assert Entry.of(collected, tiny().tables[1], ("2", "AE")).undefined
+    entry = Entry.of(collected, tiny().tables[1], ("2", "AE"))
+    assert len(entry.values) and entry.mean is None
     assert [row["elbo"] for row in run.history][-1] == collected.number(vae, "history/elbo")
     # By hand, with the same settings: the same run.
     by_hand = pyro_aevb.fit(**{**vae.settings, "epochs": 2}, out=str(done / "by_hand"), show=False)
@@ -1204,7 +1205,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     (tmp_path / "not.py").write_text("STUDY = 1")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "study.json").write_text("{")
-    shutil.copy(Path(pyro_aevb.__file__).parent / "studies" / "aevb.py", tmp_path)
+    shutil.copy(Path(pyro_aevb.__file__).parent / "studies" / "shipped" / "aevb.py", tmp_path)
     (tmp_path / "wrong.py").write_text(
         "from pyro_aevb.studies import Grid\n\nGrid('g', {}, {}, 'so')\n"
     )

@@ -14,7 +14,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, above_zero, one_of
 from pyro_aevb.models import likelihoods, networks
 from pyro_aevb.models.encoder_decoder import EncoderDecoder
 
@@ -95,7 +95,7 @@ class AdversarialAutoencoder(EncoderDecoder):
         radius: float = 4.0,
         discriminator_hidden: Sequence[int] = (500,),
     ) -> None:
-        networks.check_choice("encoder", encoder, ("deterministic", "gaussian"))
+        one_of("encoder", encoder, ("deterministic", "gaussian"))
         self.heads = 1 if encoder == "deterministic" else 2  # type: ignore[misc]
         super().__init__(
             event_shape, latent_dim, hidden, network, likelihood, activation, init, output_bias,
@@ -147,8 +147,7 @@ class AdversarialAutoencoder(EncoderDecoder):
     def _set_prior(self, prior: Any, scale: float, components: int, radius: float) -> None:
         self._given = None
         self._device = torch.device("cpu")
-        if not 0 < scale < math.inf:
-            raise UsageError(f"prior_scale={scale} is not possible; give a number above 0")
+        above_zero("prior_scale", scale)
         self.prior_scale = scale
         means = torch.zeros(1, self.latent_dim)
         if isinstance(prior, TorchDistributionMixin):
@@ -160,7 +159,7 @@ class AdversarialAutoencoder(EncoderDecoder):
                 )
             self._given = prior
         else:
-            networks.check_choice("prior", prior, ("normal", "mixture"))
+            one_of("prior", prior, ("normal", "mixture"))
         if prior == "mixture":
             if components < 2 or self.latent_dim < 2 or not 0 < radius < math.inf:
                 raise UsageError(

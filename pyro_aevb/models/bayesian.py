@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import pyro
 from torch import Tensor, nn
 
+from pyro_aevb.errors import one_of
 from pyro_aevb.models import likelihoods, networks
 from pyro_aevb.models.encoder_decoder import EncoderDecoder
 from pyro_aevb.models.weights import posteriors, priors
@@ -78,7 +79,7 @@ class Bayesian(nn.Module):
     ) -> None:
         super().__init__()
         bayesian = self.uncertain if bayesian is None else bayesian
-        networks.check_choice("bayesian", bayesian, ("both", "decoder"))
+        one_of("bayesian", bayesian, ("both", "decoder"))
         if prior is None:
             prior = "fan_in" if posterior in posteriors.POINTS else "learned"
         points = partial(

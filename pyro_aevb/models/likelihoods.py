@@ -12,8 +12,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_aevb.errors import UsageError
-from pyro_aevb.models.networks import Decoder, check_choice
+from pyro_aevb.errors import UsageError, above_zero, one_of
+from pyro_aevb.models.networks import Decoder
 
 Likelihood = Literal["bernoulli", "gaussian", "gaussian_sigmoid"]
 OutputBias = Literal["data_mean", "zero", "init"]
@@ -69,8 +69,7 @@ class Gaussian(nn.Module):
 
     def __init__(self, decoder: Decoder, min_scale: float = 1e-3, sigmoid: bool = False) -> None:
         super().__init__()
-        if not 0 < min_scale < float("inf"):
-            raise UsageError(f"min_scale={min_scale} is not possible; give a number above 0")
+        above_zero("min_scale", min_scale)
         self.event_dim = len(decoder.event_shape)
         self.min_variance = min_scale**2
         self.sigmoid = sigmoid
@@ -101,7 +100,7 @@ def build(name: Likelihood, decoder: Decoder, min_scale: float = 1e-3) -> Bernou
         UsageError: When the name is unknown.
     """
 
-    check_choice("likelihood", name, ("bernoulli", "gaussian", "gaussian_sigmoid"))
+    one_of("likelihood", name, ("bernoulli", "gaussian", "gaussian_sigmoid"))
     if name == "bernoulli":
         return Bernoulli(decoder)
     return Gaussian(decoder, min_scale, sigmoid=name == "gaussian_sigmoid")
@@ -130,7 +129,7 @@ def set_output_bias(
         UsageError: When the name is unknown, or the mean is of another shape or not finite.
     """
 
-    check_choice("output_bias", output_bias, ("data_mean", "zero", "init"))
+    one_of("output_bias", output_bias, ("data_mean", "zero", "init"))
     event_shape = likelihood.heads.shape
     if data_mean is not None and tuple(data_mean.shape) != event_shape:
         raise UsageError(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, one_of
 
 Network = Literal["mlp", "conv"]
 Init = Literal["torch", "aevb", "aevb_std0.1", "glorot"]
@@ -33,13 +33,6 @@ ACTIVATIONS = {
 
 # The one kernel with which a stride of 2 takes n pixels to ceil(n / 2) for every n >= 1, and back.
 _STRIDED: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1}
-
-
-def check_choice(option: str, value: object, accepted: Sequence[str]) -> None:
-    r"""Raises a :class:`~pyro_aevb.errors.UsageError` unless `value` is one of the `accepted`."""
-
-    if value not in accepted:
-        raise UsageError(f"{option}={value!r} is unknown; choose one of {', '.join(accepted)}")
 
 
 class Heads(nn.Module):
@@ -239,8 +232,8 @@ def _check_sizes(
 ) -> list[int]:
     """Check what both nets are built from, and give the widths of the hidden layers."""
 
-    check_choice("network", network, ("mlp", "conv"))
-    check_choice("activation", activation, tuple(ACTIVATIONS))
+    one_of("network", network, ("mlp", "conv"))
+    one_of("activation", activation, ACTIVATIONS)
     widths = list(hidden) if hidden is not None else {"mlp": [500], "conv": [32, 64]}[network]
     sizes = {"event_shape": event_shape, "latent_dim": (latent_dim,), "hidden": widths}
     for option, numbers in sizes.items():
@@ -285,7 +278,7 @@ def initialize(net: nn.Module, init: Init) -> None:
         | https://arxiv.org/abs/1509.00519
     """
 
-    check_choice("init", init, ("torch", "aevb", "aevb_std0.1", "glorot"))
+    one_of("init", init, ("torch", "aevb", "aevb_std0.1", "glorot"))
     if init in ("aevb", "aevb_std0.1"):
         for parameter in net.parameters():
             nn.init.normal_(parameter, std=0.01 if init == "aevb" else 0.1)

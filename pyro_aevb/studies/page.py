@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pyro_aevb
 from pyro_aevb.errors import UsageError
-from pyro_aevb.reports.tables import markdown_table
+from pyro_aevb.reports.tables import latex_table, markdown_table
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declare import Figure, Key, Table, slug
-from pyro_aevb.studies.entries import Entry
 from pyro_aevb.studies.figures import NUMBERS
 from pyro_aevb.studies.known import CELLS, Elsewhere, write_cells
-from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
+from pyro_aevb.studies.tables import BETTER, WORSE, Entry, as_csv, printed
 
 FINDINGS = "findings.md"
 LEGEND = (
@@ -99,12 +98,13 @@ def _table(collected: Collected, table: Table, beside: Path, remarked: set[int])
     file = slug(table.title).lower()
     remarks = _remarks(collected, table)
     (beside / f"{file}.csv").write_text(as_csv(collected, table))
-    (beside / f"{file}.tex").write_text(latex(collected, table, remarks))
+    columns, rows = printed(collected, table)
+    (beside / f"{file}.tex").write_text(latex_table(table.title, columns, rows, remarks))
     notes = []
     if table.published is not None and id(table.published) not in remarked:
         remarked.add(id(table.published))
         notes = [f"\\{remark}" for remark in remarks]
-    text = markdown(collected, table, notes)
+    text = markdown_table(table.text, columns, rows, notes)
     files = f"[CSV]({beside.name}/{file}.csv), [LaTeX]({beside.name}/{file}.tex)"
     return f"{text}\nGrid {table.grid}: {files}"
 

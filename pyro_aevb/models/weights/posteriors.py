@@ -27,8 +27,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_aevb.errors import UsageError
-from pyro_aevb.models.networks import check_choice
+from pyro_aevb.errors import UsageError, above_zero, one_of
 from pyro_aevb.models.weights.normals import LogScaleNormal, LowRankNormal
 from pyro_aevb.models.weights.priors import WeightPrior
 
@@ -127,8 +126,7 @@ class MeanField(WeightGuide):
         self, nets: Mapping[str, nn.Module], prior: WeightPrior, init_scale: float = 0.1
     ) -> None:
         super().__init__(nets, prior)
-        if not 0 < init_scale < math.inf:
-            raise UsageError(f"init_scale={init_scale} is not possible; give a number above 0")
+        above_zero("init_scale", init_scale)
         scales = {name: init_scale * float(s.detach()) for name, s in prior.scales().items()}
         self.log_scale = self._parameters_like(
             lambda name, loc: torch.full_like(loc, math.log(scales[name]))
@@ -309,7 +307,7 @@ def build(
         "dropout": ("dropout",),
         "ensemble": ("members",),
     }
-    check_choice("posterior", family, tuple(taken))
+    one_of("posterior", family, taken)
     given = {name: value for name, value in settings.items() if value is not None}
     for name in given:
         if name not in taken[family]:
