@@ -438,7 +438,7 @@ def test_comparison_places_runs_and_errors(tmp_path: Path, drawn: list[Figure]) 
 
 def test_pyplot_is_never_imported(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from pyro_aevb import plots;"
+        "import sys, numpy as np; from pyro_aevb.reports import plots;"
         f"plots.samples(np.zeros((4, 1, 3, 3)), {str(tmp_path / 'samples.png')!r}, 'draws');"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.runs.locking import alone
+from pyro_aevb.runs.locking import alone, write_whole
 from pyro_aevb.runs.settings import read_settings
 
 if TYPE_CHECKING:
@@ -284,10 +284,8 @@ class Run:
 
     def _write(self, name: str, text: str) -> None:
         path = self.path / name
-        beside = path.with_name(name + ".part")
         try:
-            beside.write_text(text)
-            os.replace(beside, path)
+            write_whole(path, text)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
