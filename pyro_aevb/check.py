@@ -26,9 +26,9 @@ def check(
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         binarize: none, dynamic or fixed; default the data set's own.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
-        seed: Of the parameters' start.
-        trust: As a flag, run the code that a file of settings (--config) names, wherever it comes
-            from; what is named by a flag, or in Python, runs without it.
+        seed: The seed of the parameters' initial values.
+        trust: Run the code that a file of settings (--config) names, wherever it comes from; what
+            is named by a flag, or in Python, runs without it.
         show: Print the description.
 
     Returns:
@@ -52,7 +52,7 @@ def _print(source: Any, prepared: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pyro_aevb.pairs.locate import FROM_DATA, constructor, constructor_parameters
+    from pyro_aevb.pairs.locate import constructor, constructor_parameters, settable
 
     console, description = Console(), prepared.description
     size = "the batch" if description.plate_size is None else f"{description.plate_size:,}"
@@ -81,17 +81,12 @@ def _print(source: Any, prepared: Any) -> None:
     for setting in ("algorithm", "beta", "corruption"):
         if (value := prepared.pair.attribute(setting)) is not None:
             console.print(f"trained with {setting} {value} by default", highlight=False)
-    make = constructor(source)
-    flags = (
-        []
-        if make is None
-        else [
+    if (make := constructor(source)) is not None and (names := settable(make)):
+        parameters = [constructor_parameters(make)[name] for name in names]
+        flags = [
             f"--pair.{p.name}" + ("" if p.default is p.empty else f" {p.default}")
-            for p in constructor_parameters(make).values()
-            if p.name not in FROM_DATA
+            for p in parameters
         ]
-    )
-    if flags:
         console.print(f"flags and their defaults: {', '.join(flags)}", highlight=False)
 
 

@@ -18,15 +18,18 @@ def one_line(error: BaseException) -> str:
     return said if len(said) < 300 else said[:300] + " …"
 
 
-def hint(name: object, known: Iterable[str], said: str = " (did you mean {!r}?)") -> str:
+def hint(
+    name: object, known: Iterable[str], said: str = " (did you mean {!r}?)", least: float = 0.6
+) -> str:
     r"""What to add to a line about an unknown name: the nearest known one, or nothing.
 
     Arguments:
         name: The unknown name.
         known: The names that there are.
         said: The words, with a place for the nearest name.
+        least: How like the name the nearest one must be, from 0 to 1.
     """
-    near = difflib.get_close_matches(str(name), list(known), 1)
+    near = difflib.get_close_matches(str(name), list(known), 1, least)
     return said.format(near[0]) if near else ""
 
 

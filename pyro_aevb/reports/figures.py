@@ -32,9 +32,9 @@ def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[N
     r"""Draw a figure inside this: if that fails, a note says why, and everything else goes on.
 
     Arguments:
-        figure: Its name.
-        undrawn: Where the note goes.
-        run: Whose figure it is; one of that name from earlier is then removed.
+        figure: The name of its file.
+        undrawn: The list that the note is added to.
+        run: The run that the figure is of; an earlier one of that name is removed.
     """
     try:
         yield

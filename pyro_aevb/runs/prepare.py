@@ -29,11 +29,13 @@ class Prepared:
     data: DataSet
     binarize: Binarize
     train: Batches
-    r"""As in training, where dynamic binarization draws it anew at each look."""
+    r"""The training split as training sees it: dynamic binarization draws it anew at each look."""
     fixed_train: Batches
     r"""The training split as it is scored."""
     valid: Batches
+    r"""The validation split as it is scored."""
     test: Batches
+    r"""The test split as it is scored."""
     notes: tuple[str, ...] = ()
     r"""What a reader of the results should know."""
 
@@ -102,10 +104,10 @@ def restore(
 
     Arguments:
         run: The run.
-        device: Where to put them.
+        device: The device to put them on: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where data sets lie; default the run's.
-        pair: In place of what the settings name; needed if that was a Python object.
-        data: Likewise.
+        pair: A pair in place of what the settings name; needed if that was a Python object.
+        data: A data set in place of what the settings name; needed if that was a Python object.
         trust: Run the code of the pair that the settings name, wherever it comes from
             (:mod:`pyro_aevb.pairs.consent`).
 

@@ -29,7 +29,7 @@ SETTINGS = "settings.yaml"
 IMPORTANCE = "importance"
 r"""The estimator that makes a run's results; what others find is added to them."""
 SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
-r"""What must not have changed for results of two estimators to stand side by side."""
+r"""The entries that results of two estimators must share to stand side by side."""
 
 
 class Run:
@@ -49,8 +49,8 @@ class Run:
         r"""The directory of a new run, or of one to be resumed; nothing is written yet.
 
         Arguments:
-            path: Where; None is ``runs/NAME``, numbered where that is taken.
-            name: Of the run, for the default path.
+            path: The directory; None is ``runs/NAME``, numbered where that is taken.
+            name: The name of the run, for the default path.
             resume: Whether the directory must already be a run.
 
         Raises:
@@ -157,7 +157,7 @@ class Run:
         r"""Seconds of training, without validation, up to the end of each epoch.
 
         Arguments:
-            num_train: Data in an epoch; None is what the results say.
+            num_train: The number of data in an epoch; None is what the results say.
         """
         import numpy as np
 
@@ -179,7 +179,7 @@ class Run:
         r"""New results, and what other estimators found for the same trained pair and data.
 
         Arguments:
-            results: Those of importance sampling.
+            results: The new results, which are those of importance sampling.
         """
         merged = dict(results)
         try:

@@ -20,13 +20,13 @@ class Collected:
     r"""The cells of a study and what is known of them.
 
     Arguments:
-        study: What is declared.
+        study: The declaration.
         scale: ``smoke`` or ``full``.
-        seeds: How many runs of each cell.
+        seeds: The number of runs of each cell.
         out: The study's directory.
         data_root: Where data sets lie.
-        finished: Cells that were finished earlier, by their paths; what is in the directory counts
-            before them.
+        finished: What is known of cells that were finished earlier, by their paths; what is in the
+            directory counts before it.
     """
 
     def __init__(
@@ -140,12 +140,12 @@ class Collected:
         r"""A quantity of one run.
 
         Arguments:
-            cell: Whose.
-            quantity: See :class:`~.declare.Table`.
-            epochs: At which look; None is the last.
+            cell: The cell of the run.
+            quantity: The name of the quantity, see :class:`~.declare.Table`.
+            epochs: The epochs of the look; None is the last.
 
         Returns:
-            None if it is not there yet, NaN if it is not defined.
+            The value; None if it is not there yet, NaN if it is not defined.
 
         Raises:
             UsageError: There is no such quantity, or the scoring has no metric of this name.
@@ -176,7 +176,7 @@ class Collected:
         return rows
 
     def passed_over(self, cell: Cell) -> list[tuple[int, str]]:
-        r"""Of a finished cell the scorings before the last look that are not known, as epochs and
+        r"""The scorings before the last look that are not known of a finished cell, as epochs and
         names.
         """
         if cell in [other for other, _ in self.unfinished]:

@@ -31,23 +31,23 @@ from pyro_aevb.errors import UsageError, above_zero, one_of
 from pyro_aevb.models.weights.normals import LogScaleNormal, LowRankNormal
 from pyro_aevb.models.weights.priors import WeightPrior
 
-Family = Literal["normal", "low_rank", "dropout", "ensemble"]
+Posterior = Literal["normal", "low_rank", "dropout", "ensemble"]
 POINTS = ("dropout", "ensemble")
-r"""Families whose weights are points, given which inputs are dropped or which member it is."""
+r"""Posteriors whose weights are points, given which inputs are dropped or which member it is."""
 Weights = dict[str, dict[str, Tensor]]
-r"""By net, then by parameter; what ``torch.func.functional_call`` takes."""
+r"""Tensors by net, then by parameter; what ``torch.func.functional_call`` takes."""
 
 
 class WeightGuide(nn.Module):
-    r"""What the families share: a ``model`` and a ``guide`` that draw the weights of nets.
+    r"""What the posteriors share: a ``model`` and a ``guide`` that draw the weights of nets.
 
     Both draw the same sites, one for each tensor, named ``net.parameter``, outside of plates: the
-    model from the prior, the guide from its family. A family may need discrete choices, such as
-    units to drop; both sides draw them alike, from a fixed distribution, so that their
+    model from the prior, the guide from the posterior. A posterior may need discrete choices, such
+    as units to drop; both sides draw them alike, from a fixed distribution, so that their
     Kullback-Leibler term is 0 and the model pays no attention to them.
 
     Arguments:
-        nets: The nets by name, whose parameters are the guide's; registered by whoever owns them.
+        nets: The nets by name, whose parameters are the guide's; whoever owns them registers them.
         prior: The prior of their weights.
     """
 
@@ -210,7 +210,7 @@ class Dropout(WeightGuide):
             raise UsageError(f"dropout={dropout} is not possible; give a number from 0 to below 1")
         self.register_buffer("keep", torch.tensor(1 - dropout))
         self.masks: dict[str, list[int]] = {}
-        r"""Of each dropped weight, the shape with which its mask is laid over it."""
+        r"""By dropped weight, the shape of the mask that it is multiplied by."""
         for net_name, net in self._nets.items():
             for name, layer in net.named_modules():
                 if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
@@ -284,7 +284,7 @@ class Ensemble(WeightGuide):
 
 
 def build(
-    family: Family,
+    posterior: Posterior,
     nets: Mapping[str, nn.Module],
     prior: WeightPrior,
     others: Callable[[], Mapping[str, nn.Module]],
@@ -293,13 +293,13 @@ def build(
     r"""Makes the guide of this name.
 
     Arguments:
-        family: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``.
+        posterior: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``.
         nets, prior: See :class:`WeightGuide`.
         others: Makes the nets of one more member of an ensemble.
         settings: `init_scale`, `rank`, `dropout`, `members`; None leaves one at its default.
 
     Raises:
-        UsageError: The name is unknown, or a setting is not possible or another family's.
+        UsageError: The name is unknown, or a setting is not possible or another posterior's.
     """
     taken = {
         "normal": ("init_scale",),
@@ -307,22 +307,22 @@ def build(
         "dropout": ("dropout",),
         "ensemble": ("members",),
     }
-    one_of("posterior", family, taken)
+    one_of("posterior", posterior, taken)
     given = {name: value for name, value in settings.items() if value is not None}
     for name in given:
-        if name not in taken[family]:
+        if name not in taken[posterior]:
             homes = [f'"{home}"' for home, names in taken.items() if name in names]
             raise UsageError(f"{name} is a setting of posterior={' or '.join(homes)}; remove it")
-    if prior.kind == "learned" and family in POINTS:
+    if prior.kind == "learned" and posterior in POINTS:
         raise UsageError(
-            f'prior="learned" needs a posterior with a density; with posterior="{family}" the best '
-            'prior would be a point at 0: use prior="fan_in"'
+            'prior="learned" needs a posterior with a density; with '
+            f'posterior="{posterior}" the best prior would be a point at 0: use prior="fan_in"'
         )
-    if family == "ensemble":
+    if posterior == "ensemble":
         members = given.get("members", 5)
         if members < 1:
             raise UsageError(f"members={members} is not possible; give a whole number above 0")
         return Ensemble(nets, prior, [others() for _ in range(members - 1)])
-    make: Any = {"normal": MeanField, "low_rank": LowRank, "dropout": Dropout}[family]
+    make: Any = {"normal": MeanField, "low_rank": LowRank, "dropout": Dropout}[posterior]
     guide: WeightGuide = make(nets, prior, **given)
     return guide

@@ -33,7 +33,7 @@ class Kept:
     value: Any
     r"""The object itself."""
     content: Any
-    r"""What it held, of a container its entries, by key or in order."""
+    r"""What it held; for a container its entries, by key or in order."""
 
     def same(self, other: "Kept | None", tensors: bool = True) -> bool:
         r"""Whether both hold the same.
@@ -142,7 +142,7 @@ def decode(saved: Any, now: Any, device: torch.device | str) -> Any:
     Arguments:
         saved: What was written.
         now: What is there, which is filled in where it is of the same kind.
-        device: Of tensors that are new.
+        device: The device of tensors that are new.
 
     Raises:
         LookupError: An object that is to be there is not.

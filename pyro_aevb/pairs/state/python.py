@@ -70,8 +70,8 @@ class PythonState:
             always: Names to save though they have not changed.
 
         Returns:
-            By name what numbers, strings, tensors and lists of them can say, and the names of what
-            they cannot.
+            The changed values by name, as numbers, strings, tensors and lists of them; and the
+            names of those that these cannot say.
         """
         held: dict[str, Any] = {}
         lost = []
@@ -152,8 +152,8 @@ def untouched(python: PythonState, devices: Iterable[torch.device] = ()) -> Iter
     r"""Leave Python values and all random numbers, Python's and NumPy's too, as they were.
 
     Arguments:
-        python: Of the pair that is tried.
-        devices: GPUs whose random numbers are meant too.
+        python: The Python values of the pair that is tried.
+        devices: The devices whose random numbers are left as they were too, where they are GPUs.
 
     Yields:
         The values.

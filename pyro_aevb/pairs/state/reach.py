@@ -19,7 +19,7 @@ from pyro_aevb.pairs.state.kept import CONTAINERS, PLAIN
 MACHINERY = set(vars(nn.Module()))
 r"""Attributes that every module has, which are not the user's."""
 BUFFERS = "_buffers."
-r"""Of these it matters here to which tensor a name is bound; checkpoints hold them already."""
+r"""The prefix of buffers' names: checkpoints hold them; what matters here is which tensor it is."""
 
 NAMESPACES = (SimpleNamespace, Namespace)
 
@@ -29,11 +29,11 @@ class Owner:
     r"""What keeps values by name.
 
     Arguments:
-        label: Goes before their names.
-        values: What there is now.
+        label: The text that goes before their names.
+        values: Gives the values that there are now, by name.
         set: Gives a name a value.
         remove: Takes a name away.
-        takes: Whether something of that name would be seen here.
+        takes: Says whether a value of that name would be seen here.
     """
 
     label: str
@@ -55,8 +55,9 @@ def owners(roots: Iterable[tuple[str, Any]]) -> Iterator[Owner]:
 @dataclass
 class _Walk:
     seen: dict[int, Any] = field(default_factory=dict)
-    r"""By identity; held, so that no other object takes it."""
+    r"""The objects visited, by their identity; held, so that no other object takes it."""
     globals: dict[int, tuple[str, dict[str, Any], set[str]]] = field(default_factory=dict)
+    r"""By module a label, its dictionary, and the names there that code uses for values."""
 
     def visit(self, label: str, value: Any) -> Iterator[Owner]:
         passed = (*PLAIN, Tensor, ModuleType, BuiltinFunctionType)
