@@ -34,6 +34,10 @@ def check(
     Returns:
         The description.
     """
+    from rich.console import Console
+    from rich.table import Table
+
+    from pyro_aevb.pairs.locate import constructor, constructor_parameters, settable
     from pyro_aevb.reports.rehearsal import rehearse
     from pyro_aevb.runs.prepare import prepare
     from pyro_aevb.training.trainer import seed_everything
@@ -41,19 +45,8 @@ def check(
     seed_everything(seed)
     prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
     notes = rehearse(prepared)
-    if show:
-        _print(pair, prepared)
-        for note in notes:
-            print(note)
-    return prepared.description
-
-
-def _print(source: Any, prepared: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from pyro_aevb.pairs.locate import constructor, constructor_parameters, settable
-
+    if not show:
+        return prepared.description
     console, description = Console(), prepared.description
     size = "the batch" if description.plate_size is None else f"{description.plate_size:,}"
     console.print(f"{prepared.pair.name} on {prepared.data.name}: {prepared.data.description}")
@@ -81,13 +74,16 @@ def _print(source: Any, prepared: Any) -> None:
     for setting in ("algorithm", "beta", "corruption"):
         if (value := prepared.pair.attribute(setting)) is not None:
             console.print(f"trained with {setting} {value} by default", highlight=False)
-    if (make := constructor(source)) is not None and (names := settable(make)):
+    if (make := constructor(pair)) is not None and (names := settable(make)):
         parameters = [constructor_parameters(make)[name] for name in names]
         flags = [
             f"--pair.{p.name}" + ("" if p.default is p.empty else f" {p.default}")
             for p in parameters
         ]
         console.print(f"flags and their defaults: {', '.join(flags)}", highlight=False)
+    for note in notes:
+        print(note)
+    return description
 
 
 if __name__ == "__main__":

@@ -50,10 +50,10 @@ def one_of(option: str, value: object, accepted: Collection[str]) -> None:
         raise UsageError(f"{option}={value!r} is unknown; choose one of {', '.join(accepted)}")
 
 
-def at_least(option: str, value: float | None, least: int = 1) -> None:
-    r"""Raise a :class:`UsageError` where a number is given and is below the least possible."""
-    if value is not None and value < least:
-        raise UsageError(f"{option} is {value}; it must be at least {least}")
+def at_least_one(option: str, value: int | None) -> None:
+    r"""Raise a :class:`UsageError` where a number is given and is below 1."""
+    if value is not None and value < 1:
+        raise UsageError(f"{option} is {value}; it must be at least 1")
 
 
 def above_zero(option: str, value: float) -> None:

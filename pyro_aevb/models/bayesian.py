@@ -49,7 +49,7 @@ class Bayesian(nn.Module):
     nets: EncoderDecoder
     weights: posteriors.WeightGuide
     family: ClassVar[type[EncoderDecoder]]
-    r"""The pair whose weights are points."""
+    r"""The class of the pair whose weights are points."""
     uncertain: ClassVar[Literal["both", "decoder"]] = "both"
     r"""The nets whose weights are uncertain by default."""
     weight_noise = "local"

@@ -28,7 +28,7 @@ class Bernoulli(nn.Module):
     then is no normalized density.
 
     Arguments:
-        decoder: Gives the features; its last layer is made here.
+        decoder: The decoder, which gives the features; its last layer is made here.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -43,7 +43,6 @@ class Bernoulli(nn.Module):
 
     def bias(self, mean: Tensor) -> Tensor:
         r"""Returns the bias with which the distribution has this mean if the weights are zero."""
-
         return _logit(mean)
 
 
@@ -58,7 +57,7 @@ class Gaussian(nn.Module):
     image in [0, 1], :math:`1 / (255 \sqrt{12}) = 0.0011`; data in other units need another.
 
     Arguments:
-        decoder: Gives the features; its last layer is made here.
+        decoder: The decoder, which gives the features; its last layer is made here.
         min_scale: The smallest standard deviation, :math:`\sigma_{min} > 0`.
         sigmoid: Whether the mean goes through a sigmoid into (0, 1), as the AEVB paper has it for
             images, or is linear in the features.
@@ -84,7 +83,6 @@ class Gaussian(nn.Module):
 
     def bias(self, mean: Tensor) -> Tensor:
         r"""Returns the bias with which the distribution has this mean if the weights are zero."""
-
         return _logit(mean) if self.sigmoid else mean
 
 
@@ -93,13 +91,12 @@ def build(name: Likelihood, decoder: Decoder, min_scale: float = 1e-3) -> Bernou
 
     Arguments:
         name: ``"bernoulli"``, ``"gaussian"``, or ``"gaussian_sigmoid"`` (mean in (0, 1)).
-        decoder: Gives the features.
+        decoder: The decoder, which gives the features.
         min_scale: The smallest standard deviation of a Gaussian.
 
     Raises:
         UsageError: When the name is unknown.
     """
-
     one_of("likelihood", name, ("bernoulli", "gaussian", "gaussian_sigmoid"))
     if name == "bernoulli":
         return Bernoulli(decoder)
@@ -121,14 +118,13 @@ def set_output_bias(
     The bias of a log-variance is 0 except with ``"init"``, which leaves it as drawn too.
 
     Arguments:
-        likelihood: Owns the last layer of a decoder.
+        likelihood: The likelihood, which owns the last layer of a decoder.
         output_bias: One of the names above.
         data_mean: The mean of the training data, of the shape of a datum.
 
     Raises:
         UsageError: When the name is unknown, or the mean is of another shape or not finite.
     """
-
     one_of("output_bias", output_bias, ("data_mean", "zero", "init"))
     event_shape = likelihood.heads.shape
     if data_mean is not None and tuple(data_mean.shape) != event_shape:

@@ -39,7 +39,7 @@ class Heads(nn.Module):
     r"""The last layer of a net: `count` tensors of one `shape` from a single product.
 
     Arguments:
-        layer: Gives all the numbers of all heads, `count * prod(shape)` of them.
+        layer: The layer that gives the numbers of all heads, `count * prod(shape)` of them.
         count: The number of heads.
         shape: The shape of the output of each.
     """
@@ -57,14 +57,12 @@ class Heads(nn.Module):
 
     def weights(self) -> tuple[Tensor, ...]:
         r"""Returns, for each head, a view of the weights that are its own."""
-
         if isinstance(self.layer, nn.Linear):
             return self.layer.weight.chunk(self.count, 0)
         return next(self.layer[0].parameters()).chunk(self.count, 1)
 
     def biases(self) -> tuple[Tensor, ...]:
         r"""Returns, for each head, a view of the bias of each of its outputs, in their `shape`."""
-
         return self.layer.bias.view(self.count, *self.shape).unbind(0)
 
 
@@ -117,7 +115,7 @@ class Encoder(nn.Module):
     Arguments:
         event_shape: The shape of one datum; :math:`(C, H, W)` for ``network="conv"``.
         latent_dim: The number of dimensions of the code.
-        heads: How many tensors to give: 2 for a mean and a log-variance.
+        heads: The number of tensors to give: 2 for a mean and a log-variance.
         network: The kind of net.
         hidden: The widths of the hidden layers, from the data to the code; `None` is [500] for
             an MLP and [32, 64] for a convolutional net.
@@ -207,7 +205,6 @@ class Decoder(nn.Module):
 
     def output(self, count: int) -> Heads:
         r"""Makes a last layer, from the features to `count` tensors of the shape of a datum."""
-
         if self.network == "mlp":
             linear = nn.Linear(self.features, count * math.prod(self.event_shape))
             return Heads(linear, count, self.event_shape)
@@ -218,7 +215,6 @@ class Decoder(nn.Module):
 
 def _halvings(event_shape: Sequence[int], times: int) -> list[tuple[int, int]]:
     """Give the height and width of the image, and after each of the convolutions."""
-
     _, height, width = event_shape
     return [(-(-height // 2**i), -(-width // 2**i)) for i in range(times + 1)]
 
@@ -231,7 +227,6 @@ def _check_sizes(
     activation: str,
 ) -> list[int]:
     """Check what both nets are built from, and give the widths of the hidden layers."""
-
     one_of("network", network, ("mlp", "conv"))
     one_of("activation", activation, ACTIVATIONS)
     widths = list(hidden) if hidden is not None else {"mlp": [500], "conv": [32, 64]}[network]
@@ -277,7 +272,6 @@ def initialize(net: nn.Module, init: Init) -> None:
         | Importance Weighted Autoencoders (Burda et al., 2016)
         | https://arxiv.org/abs/1509.00519
     """
-
     one_of("init", init, ("torch", "aevb", "aevb_std0.1", "glorot"))
     if init in ("aevb", "aevb_std0.1"):
         for parameter in net.parameters():

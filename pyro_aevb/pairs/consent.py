@@ -25,8 +25,8 @@ def require(kind: Kind, source: Any, file: str | Path, trust: bool) -> None:
     r"""Refuse what a file of settings names, before anything of it is imported.
 
     Arguments:
-        kind: What it is named as.
-        source: Its name.
+        kind: The setting that names it.
+        source: The name of the code, such as ``file.py:Name``.
         file: The file of settings.
         trust: Whether the user agrees to whatever is named there.
 

@@ -11,7 +11,7 @@ import torch
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.processes import Alone
-from pyro_aevb.errors import UsageError, at_least
+from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Compile, Scorer, Scores
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
@@ -176,9 +176,9 @@ def to_score(
     Raises:
         UsageError: A count is below 1; n is below 2, or there are fewer data.
     """
-    at_least("--num-samples", num_samples)
-    at_least("--weight-samples", weight_samples)
-    at_least("--memory", memory)
+    at_least_one("--num-samples", num_samples)
+    at_least_one("--weight-samples", weight_samples)
+    at_least_one("--memory", memory)
     if n is None:
         return batches
     if not 2 <= n <= len(batches):

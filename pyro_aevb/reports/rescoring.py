@@ -10,7 +10,7 @@ from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import Split
 from pyro_aevb.engine.streams import seeded
-from pyro_aevb.errors import UsageError, at_least
+from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.corrupted import robustness
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.other_data import scores_of, separation
@@ -37,7 +37,7 @@ def choose_corruption(
         raise UsageError("--corruption none is what evaluate does without it; leave it out")
     if num_noise is not None and corrupt is None:
         raise UsageError("--num-noise counts draws of a corruption: give --corruption too")
-    at_least("--num-noise", num_noise)
+    at_least_one("--num-noise", num_noise)
     return corrupt
 
 

@@ -165,16 +165,13 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(
-            f"--device {device!r} is unknown; use auto, cpu, cuda or cuda:0"
-        ) from error
-    if chosen.type == "cuda" and (
-        not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()
-    ):
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device!r} is not supported; use auto, cpu, cuda or cuda:0")
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= here:
         raise UsageError(f"--device {device}: no such CUDA device here; use --device cpu")
-    if chosen.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device!r} is not supported; use auto, cpu or cuda")
     return chosen
 
 

@@ -228,8 +228,8 @@ class Run:
         r"""Add what an estimator found to the results; replaces what it found before.
 
         Arguments:
-            estimator: Its name, which every metric then bears.
-            settings: What it was run with.
+            estimator: The name of the estimator, which every metric then bears.
+            settings: The settings that it was run with.
             metrics: Values, standard errors and counts by name.
             per_datum: Arrays ``(n,)`` by name, of the first n test data.
 

@@ -14,7 +14,7 @@ r"""Settings of :func:`pyro_aevb.fit` and :func:`pyro_aevb.evaluate` that the st
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    r"""Say of a mistake what it is in."""
+    r"""Say before a mistake that is found inside which part of the study it is in."""
     try:
         yield
     except UsageError as error:

@@ -84,7 +84,7 @@ class Collected:
 
     @property
     def hidden(self) -> int:
-        r"""How many runs there are of further seeds."""
+        r"""The number of runs that are there of seeds beyond those shown."""
         shown = {cell.path for cell in self.cells}
         folders = {path.parent for path in shown}
         there = {
@@ -189,7 +189,7 @@ class Collected:
         ]
 
     def reached(self, cell: Cell) -> bool:
-        r"""Whether it has been trained up to its last look."""
+        r"""Whether a cell has been trained up to its last look."""
         return bool(self._numbers(cell, None))
 
     def _numbers(self, cell: Cell, epochs: int | None) -> Mapping[str, float | None]:
@@ -208,7 +208,7 @@ class Collected:
         return [row[column] for row in rows[: cell.looks[-1]]]
 
     def num_train(self, cell: Cell) -> float:
-        r"""How many data a run is trained on.
+        r"""The number of data that a run is trained on.
 
         Raises:
             Elsewhere: That is not known of it.

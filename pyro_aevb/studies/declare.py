@@ -66,7 +66,7 @@ class Cell:
 
     @property
     def pair(self) -> Any:
-        r"""What its settings say, or the default of :func:`pyro_aevb.fit`."""
+        r"""The pair that its settings name, or the default of :func:`pyro_aevb.fit`."""
         from pyro_aevb.fit import fit
 
         return self.settings.get("pair", signature(fit).parameters["pair"].default)
@@ -179,7 +179,7 @@ class Grid:
             )
 
     def seeds(self, asked: int) -> int:
-        r"""How many of the seeds that are asked for it has."""
+        r"""The number of seeds that it has, of those that are asked for."""
         return min(asked, self.most_seeds or asked)
 
     def cells(self, scale: Scale, seeds: int) -> list[Cell]:
@@ -281,9 +281,9 @@ class Figure:
     Arguments:
         name: The name of the file, without its suffix.
         caption: What is seen.
-        draw: Draws it, see :mod:`pyro_aevb.studies.figures`: called with the finished cells, the
-            file, and `grid`, `rows` and `columns` by name. Where there is nothing to draw it leaves
-            no file.
+        draw: The function that draws it, see :mod:`pyro_aevb.studies.figures`: called with the
+            finished cells, the file, and `grid`, `rows` and `columns` by name. Where there is
+            nothing to draw it leaves no file.
         grid: The name of the grid whose cells are drawn.
         rows: The rows to draw; None is all.
         columns: The columns to draw; None is all.

@@ -22,7 +22,7 @@ CELLS = "cells.jsonl"
 r"""The name of the file in which a page keeps the cells."""
 
 IMAGES, CLOCK = "num_train", "training_seconds"
-r"""Names of what no table has, the training data and the seconds of training up to a look."""
+r"""The names of two numbers that no table has: training data, and seconds of training to a look."""
 
 Numbers = dict[str, dict[str, float | None]]
 r"""Values by epochs, then by quantity (see :class:`~.declare.Table`); None is not defined."""
@@ -34,7 +34,7 @@ class Elsewhere(UsageError):
 
 @dataclass(frozen=True)
 class Known:
-    r"""A cell's numbers at its looks, and what they are of.
+    r"""A cell's numbers at its looks, and the settings that they were computed with.
 
     Arguments:
         settings, scores, source, seconds, machine: See :class:`~.cell.Record`.

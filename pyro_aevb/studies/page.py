@@ -44,11 +44,11 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
 
     Arguments:
         collected: The study and its finished cells.
-        name: What the study is called by: one that is shipped, or a file.
-        folder: Where the page goes.
+        name: The name of the study, or of its file.
+        folder: The folder that the page goes into.
 
     Returns:
-        The page; a line for each table and figure that is not on it.
+        The path of the page; and a line for each table and figure that is not on it.
     """
     study, beside = collected.study, folder / name.removesuffix(".py")
     beside.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,8 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
         parts.append(
             attempt(f"figure {figure.name!r}", partial(_figure, collected, figure, beside))
         )
-    parts += ["## How the settings were chosen", _choices(collected)]
+    chosen = [f"- {grid.name}: {grid.chosen}" for grid in study.grids]
+    parts += ["## How the settings were chosen", "\n".join(chosen)]
     parts += ["## Unfinished cells", _unfinished(collected)]
     parts += ["## Circumstances", _circumstances(collected, name)]
     write_cells(beside / CELLS, name, collected.scale, collected.finished_here())
@@ -190,10 +191,6 @@ def _figure(collected: Collected, figure: Figure, beside: Path) -> str:
     if (numbers := files[1][1]).is_file():
         note += f" [CSV]({beside.name}/{numbers.name})"
     return f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*{note}"
-
-
-def _choices(collected: Collected) -> str:
-    return "\n".join(f"- {grid.name}: {grid.chosen}" for grid in collected.study.grids)
 
 
 def _unfinished(collected: Collected) -> str:

@@ -11,7 +11,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pyro_aevb.errors import UsageError, at_least, hint
+from pyro_aevb.errors import UsageError, at_least_one, hint
 from pyro_aevb.runs.locking import alone
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def study(
     called, declared = find(name)
     if seeds is None:
         seeds = 1 if scale == "smoke" else 5
-    at_least("--seeds", seeds)
+    at_least_one("--seeds", seeds)
     if jobs < 1 and jobs != -1:
         raise UsageError(f"--jobs is {jobs}; give a number of processes, or -1 for one a core")
     for grid in declared.grids:

@@ -28,7 +28,7 @@ class Entry:
 
     @classmethod
     def of(cls, collected: Collected, table: Table, key: Key) -> "Entry":
-        r"""What a table has in a row and a column, as far as it is known."""
+        r"""The entry of a table in a row and a column, as far as it is known."""
         values = []
         for cell in collected.of(table.grid, *key):
             value = collected.number(cell, table.quantity)

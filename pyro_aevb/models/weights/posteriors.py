@@ -74,8 +74,8 @@ class WeightGuide(nn.Module):
         r"""The distribution of one tensor, of its shape as the event shape.
 
         Arguments:
-            name: Its name, ``net.parameter``.
-            loc: The parameter of the net.
+            name: The tensor's name, ``net.parameter``.
+            loc: The parameter of the net, on which the distribution is centred.
             choices: What :meth:`WeightGuide.choose` returned.
         """
         raise NotImplementedError
@@ -250,7 +250,7 @@ class Ensemble(WeightGuide):
 
     Arguments:
         nets, prior: See :class:`WeightGuide`.
-        others: The nets of the other members, as they start.
+        others: The nets of each other member, by name, as they start.
 
     References:
         | Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles

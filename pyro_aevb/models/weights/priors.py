@@ -147,7 +147,7 @@ class NormalMixture(_OverTensors):
     """
 
     wide = 0.5
-    r"""The weight :math:`\pi` of the wide component."""
+    r"""The mixture weight :math:`\pi` of the wide component."""
     ratio = 0.05
     r"""How much narrower the other component is, :math:`r`."""
 

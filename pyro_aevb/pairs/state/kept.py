@@ -40,7 +40,7 @@ class Kept:
 
         Arguments:
             other: Another reading.
-            tensors: Whether that includes what tensors hold.
+            tensors: Whether the numbers in tensors are compared too.
         """
         if other is None or self.kind != other.kind or type(self.value) is not type(other.value):
             return False
@@ -140,8 +140,8 @@ def decode(saved: Any, now: Any, device: torch.device | str) -> Any:
     r"""The value that :func:`encode` wrote, in the place of one that is there now.
 
     Arguments:
-        saved: What was written.
-        now: What is there, which is filled in where it is of the same kind.
+        saved: What :func:`encode` wrote.
+        now: The value that is there now, which is filled in where it is of the same kind.
         device: The device of tensors that are new.
 
     Raises:

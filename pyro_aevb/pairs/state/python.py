@@ -28,8 +28,8 @@ class PythonState:
     r"""The Python values of a pair, and of what it is trained by.
 
     Arguments:
-        roots: What keeps them or leads to what does, modules, objects and functions, each with a
-            label.
+        roots: The modules, objects and functions to look in, each with a label, which goes before
+            the names.
     """
 
     def __init__(self, roots: Iterable[tuple[str, Any]] = ()) -> None:
@@ -67,7 +67,7 @@ class PythonState:
 
         Arguments:
             since: An earlier reading.
-            always: Names to save though they have not changed.
+            always: The names of values to save even where they have not changed.
 
         Returns:
             The changed values by name, as numbers, strings, tensors and lists of them; and the

@@ -67,7 +67,7 @@ def samples(images: np.ndarray, path: str | Path, title: str) -> Path:
     Arguments:
         images: The samples, or their means, shape :math:`(n, *event)`.
         path: Where to write.
-        title: What they are.
+        title: The title, which says what they are.
     """
     columns = ceil(sqrt(len(images)))
     rows = ceil(len(images) / columns)
