@@ -29,7 +29,7 @@ class Prepared:
     data: DataSet
     binarize: Binarize
     train: Batches
-    r"""The training split as training sees it: dynamic binarization draws it anew at each look."""
+    r"""The training split as training sees it, drawn anew at each look if it is binarized so."""
     fixed_train: Batches
     r"""The training split as it is scored."""
     valid: Batches

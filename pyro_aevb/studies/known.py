@@ -22,7 +22,7 @@ CELLS = "cells.jsonl"
 r"""The name of the file in which a page keeps the cells."""
 
 IMAGES, CLOCK = "num_train", "training_seconds"
-r"""The names of two numbers that no table has: training data, and seconds of training to a look."""
+r"""The names of numbers that no table has, the training data and the seconds up to a look."""
 
 Numbers = dict[str, dict[str, float | None]]
 r"""Values by epochs, then by quantity (see :class:`~.declare.Table`); None is not defined."""

@@ -19,7 +19,7 @@ from pyro_aevb.pairs.state.kept import CONTAINERS, PLAIN
 MACHINERY = set(vars(nn.Module()))
 r"""Attributes that every module has, which are not the user's."""
 BUFFERS = "_buffers."
-r"""The prefix of buffers' names: checkpoints hold them; what matters here is which tensor it is."""
+r"""The prefix of buffers, which checkpoints hold; what matters here is which tensor has a name."""
 
 NAMESPACES = (SimpleNamespace, Namespace)
 
