@@ -141,43 +141,46 @@ def _parse(
             "--pair.latent_dim 2; "
             "`python -m pyro_aevb.check --pair PAIR` lists them."
         )
-    rest: list[str] = []
+    rest = [word for word in words if not word.startswith("-")]
+    flags = [word for word in words if word.startswith("-")]
     if positional is not None:
-        rest = [word for word in words if not word.startswith("-")]
-        words = [word for word in words if word.startswith("-")]
         skipped.add(positional)
         parser.usage = f"{name} {POSITIONAL[positional][0]} [flags]"
+    elif rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}; see {name} --help")
     parser.add_argument("--config", action="config", help="A YAML file of these settings.")
     parser.add_function_arguments(function, as_group=False, skip=skipped)
-    known = [f"--{key}" for key in parameters if key not in skipped] + ["--config"]
-    for word in words:
+    takes = [key for key in parameters if key not in skipped]
+    known = [*(f"--{key}" for key in takes), "--config"]
+    for word in flags:
         flag, _, value = word.partition("=")
         if flag == "--config" and not os.path.isfile(value):
             raise UsageError(f"no settings file {value!r}: --config takes a YAML file")
         if word.startswith("--") and flag not in (*known, "--help", "--print_config"):
             near = hint(flag, known, "; did you mean {}?") or f"; see {name} --help"
             raise UsageError(_dashed(f"unknown flag {flag}{near}"))
-        if not word.startswith("-"):
-            raise UsageError(f"unexpected argument {word!r}; see {name} --help")
-    flags = [word for word in words if not word.startswith("--config=")]
+    configs = [word.partition("=")[2] for word in flags if word.startswith("--config=")]
+    flags = [word for word in flags if not word.startswith("--config=")]
     given = {word.partition("=")[0][2:] for word in flags}
-    takes = [key for key in parameters if key not in {*skipped, "trust"}]
-    filed = {
-        key: found
-        for file in (word.partition("=")[2] for word in words if word not in flags)
-        for key, found in _filed(file, takes).items()
-        if key not in given
-    }
-    # An open value goes past the parser, which would import the `class_path` of one.
-    open_keys = {key for key in filed if "typing.Any" in str(parameters[key].annotation)}
-    for key, (value, _) in filed.items():
-        if key not in open_keys:
+    filed: dict[str, tuple[Any, str]] = {}
+    for file in configs:
+        for key, value in read_settings(file).items():
+            if key not in takes or key == "trust":
+                near = hint(key, takes)
+                raise UsageError(f"{file} has a setting {key!r}, which is not one here{near}")
+            if key not in given:
+                filed[key] = value, file
+    opened: dict[str, Any] = {}
+    for key, (value, file) in filed.items():
+        # An open value goes past the parser, which would import the `class_path` of one.
+        if "typing.Any" in str(parameters[key].annotation):
+            opened[key] = _plain(key, parameters[key], value, file)
+        else:
             word = value if isinstance(value, str) else json.dumps(value, default=str)
             flags.append(f"--{key}={word}")
     files = {key: file for key, (_, file) in filed.items()}
     namespace = _parsed(parser, flags, files)
-    arguments = {key: value for key, value in namespace.items() if key in parameters}
-    arguments |= {key: _plain(key, parameters[key], *filed[key]) for key in open_keys}
+    arguments = {key: value for key, value in namespace.items() if key in parameters} | opened
     if positional is not None:
         if not rest:
             raise UsageError(
@@ -185,17 +188,6 @@ def _parse(
             )
         arguments[positional] = rest
     return arguments, files
-
-
-def _filed(file: str, takes: Sequence[str]) -> dict[str, tuple[Any, str]]:
-    r"""The settings in a file: by name the value and the file."""
-    settings = read_settings(file)
-    for key in settings:
-        if key not in takes:
-            raise UsageError(
-                f"{file} has a setting {key!r}, which is not one here{hint(key, takes)}"
-            )
-    return {key: (value, file) for key, value in settings.items()}
 
 
 def _plain(key: str, parameter: inspect.Parameter, value: Any, file: str) -> Any:

@@ -127,8 +127,8 @@ class Grid:
         check_kinds(self, str, "name", "chosen", "row_title")
         if self.most_seeds is not None:
             check_whole(f"grid {self.name!r}: most_seeds", self.most_seeds, 1)
-        check_kinds(self, Mapping, "rows", "columns", "settings", "special", "scores", "smoke")
-        check_kinds(self, Mapping, "smoke_scores")
+        mappings = "rows columns settings special scores smoke smoke_scores"
+        check_kinds(self, Mapping, *mappings.split())
         for part in (self.rows, self.columns, self.special, self.scores, self.smoke_scores):
             for name, given in part.items():
                 if not isinstance(given, Mapping) and (given is not None or part != self.special):
@@ -322,19 +322,16 @@ class Study:
 
     def __post_init__(self) -> None:
         check_kinds(self, str, "title", "text")
-        for name, kind in (("grids", Grid), ("tables", Table), ("figures", Figure)):
-            check_kinds(self, Sequence, name)
-            for part in getattr(self, name):
+        kinds = (("grids", Grid, "name"), ("tables", Table, "title"), ("figures", Figure, "name"))
+        for what, kind, called in kinds:
+            check_kinds(self, Sequence, what)
+            for part in getattr(self, what):
                 if not isinstance(part, kind):
-                    raise UsageError(f"{part!r} is no {kind.__name__}; it stands among the {name}")
+                    raise UsageError(f"{part!r} is no {kind.__name__}; it stands among the {what}")
+            names = [getattr(part, called) for part in getattr(self, what)]
+            check_once(what, names, [slug(name) for name in names])
         if not self.grids:
             raise UsageError("the study has no grid; give it one")
-        for what, names in (
-            ("grids", [grid.name for grid in self.grids]),
-            ("tables", [table.title for table in self.tables]),
-            ("figures", [figure.name for figure in self.figures]),
-        ):
-            check_once(what, names, [slug(name) for name in names])
         for table in self.tables:
             with naming(f"table {table.title!r}"):
                 self.grid(table.grid).check_quantity(table.quantity)
