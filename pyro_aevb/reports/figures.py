@@ -111,17 +111,17 @@ def _objective(run: Run, prepared: Prepared) -> str:
 def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: list[str]) -> None:
     r"""Reconstructions of x, samples, and walks through the latent space."""
     pair, description, path = prepared.pair, prepared.description, run.figures
+
+    def reconstructions(file: str, seen: torch.Tensor, clean: np.ndarray | None = None) -> None:
+        images = like_data(reconstruct(pair, seen), x)
+        what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
+        plots.reconstructions(_array(seen), images, path / file, clean, what)
+
     with drawn("reconstructions.png", undrawn, run):
-        images = like_data(reconstruct(pair, x), x)
-        what = {"mean": "reconstruction"}.get(kind := shown_by(pair, x), f"its {kind}")
-        plots.reconstructions(_array(x), images, path / "reconstructions.png", output=what)
+        reconstructions("reconstructions.png", x)
     if (corruption := trained_corruption(run, pair)) is not None:
         with drawn("denoising.png", undrawn, run):
-            seen = corruption(x)
-            images = like_data(reconstruct(pair, seen), x)
-            what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
-            shown = path / "denoising.png"
-            plots.reconstructions(_array(seen), images, shown, _array(x), what)
+            reconstructions("denoising.png", corruption(x), _array(x))
     if description.no_prior() is None:
         with drawn("samples.png", undrawn, run):
             many = prepared.test.take(torch.arange(min(64, len(prepared.test))))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyro_aevb
 from pyro_aevb.errors import UsageError
@@ -168,27 +169,24 @@ def _best(collected: Collected, tables: list[Table], key: Key) -> tuple[float, s
 
 
 def _figure(collected: Collected, figure: Figure, beside: Path) -> str:
-    path, drawn = (beside / f"{name}.png" for name in (figure.name, f"{figure.name}.part"))
-    files = [(drawn, path), (drawn.with_suffix(NUMBERS), path.with_suffix(NUMBERS))]
+    path = beside / f"{figure.name}.png"
+    numbers, note = path.with_suffix(NUMBERS), ""
     which = {"grid": figure.grid, "rows": figure.rows, "columns": figure.columns}
-    note = ""
     try:
-        figure.draw(collected, drawn, **which)
-        for new, old in files:
-            if new.is_file():
-                os.replace(new, old)
-            else:
-                old.unlink(missing_ok=True)
+        with TemporaryDirectory(dir=beside) as drawn:
+            figure.draw(collected, Path(drawn, path.name), **which)
+            for file in (path, numbers):
+                if (new := Path(drawn, file.name)).is_file():
+                    os.replace(new, file)
+                else:
+                    file.unlink(missing_ok=True)
     except Elsewhere as error:
         if not path.is_file():
             raise
         note = f" (drawn earlier, of runs that may be others than those in the tables: {error})"
-    finally:
-        for new, _ in files:
-            new.unlink(missing_ok=True)
     if not path.is_file():
         return f"*{figure.caption}* (not drawn: there is nothing to draw yet)"
-    if (numbers := files[1][1]).is_file():
+    if numbers.is_file():
         note += f" [CSV]({beside.name}/{numbers.name})"
     return f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*{note}"
 
