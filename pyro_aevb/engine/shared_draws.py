@@ -164,7 +164,6 @@ class _Rows(TorchDispatchMode):
         return local.copy_(drawn) if name.endswith("_") else drawn
 
     def _whole(self, draw: _Draw, shape: Any) -> list[int]:
-        r"""The shape of the draw for the whole batch."""
         sizes = list(shape)
         if sizes[draw.dim] != draw.times * (self.rows.stop - self.rows.start):
             raise self.plan._changing()

@@ -109,7 +109,6 @@ def _objective(run: Run, prepared: Prepared) -> str:
 
 
 def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: list[str]) -> None:
-    r"""Reconstructions of x, samples, and walks through the latent space."""
     pair, description, path = prepared.pair, prepared.description, run.figures
 
     def reconstructions(file: str, seen: torch.Tensor, clean: np.ndarray | None = None) -> None:
@@ -151,7 +150,6 @@ def trained_corruption(run: Run, pair: Pair) -> Corruption | None:
 
 
 def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
-    r"""Where the codes lie, and what lies there."""
     pair, test, path = prepared.pair, prepared.test, run.figures
     x = test.take(torch.arange(min(2000, len(test))))
     (site,) = prepared.description.local_sites

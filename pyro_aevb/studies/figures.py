@@ -38,12 +38,11 @@ XLABEL = {"epochs": "epoch", "images": "training images seen", "seconds": "secon
 def curves(
     collected: Collected,
     path: Path,
-    *,
-    grid: str,
     quantities: Mapping[str, str],
     x: Literal["epochs", "images", "seconds"] = "epochs",
-    rows: Names = None,
-    columns: Names = None,
+    *,
+    grid: str,
+    **which: Any,
 ) -> None:
     r"""Quantities along the training, a panel for each row.
 
@@ -53,9 +52,7 @@ def curves(
     and the value of every seed.
 
     Arguments:
-        collected: The finished cells.
-        path: The file of the picture.
-        grid, rows, columns: Which cells, see :mod:`~.studies.figures`.
+        collected, path, grid, which: See :mod:`~.studies.figures`.
         quantities: The quantities by the name that the legend gives them, those after the first
             with dashes: ``history/COLUMN``, known after every epoch, or what a
             :class:`~.declare.Table` takes, known at every look.
@@ -66,7 +63,7 @@ def curves(
     dashed: dict[str, str] = {}
     points: list[dict[str, Any]] = []
     first = next(iter(quantities))
-    for row, column in _keys(collected, grid, rows, columns):
+    for row, column in _keys(collected, grid, **which):
         for name, quantity in quantities.items():
             lines = _lines(collected, collected.of(grid, row, column), quantity, x)
             if common := sorted(set.intersection(*map(set, lines)) if lines else ()):
@@ -177,7 +174,7 @@ def generated(collected: Collected, path: Path, **which: Any) -> None:
 
 
 def _keys(
-    collected: Collected, grid: str, rows: Names, columns: Names
+    collected: Collected, grid: str, rows: Names = None, columns: Names = None
 ) -> Iterator[tuple[str, str]]:
     for row, column in collected.keys(grid):
         if (rows is None or row in rows) and (columns is None or column in columns):
@@ -226,11 +223,9 @@ def _curve(
     return {e: (clock[e] if x == "seconds" else e * images, value) for e, value in known.items()}
 
 
-def _trained(
-    collected: Collected, grid: str, rows: Names = None, columns: Names = None
-) -> Iterator[tuple[str, "Prepared"]]:
+def _trained(collected: Collected, *, grid: str, **which: Any) -> Iterator[tuple[str, "Prepared"]]:
     r"""The trained pairs, each of the first seed that is here, named by what tells them apart."""
-    keys = list(_keys(collected, grid, rows, columns))
+    keys = list(_keys(collected, grid, **which))
     several = len({row for row, _ in keys}) > 1
     for row, column in keys:
         cells = [cell for cell in collected.of(grid, row, column) if collected.reached(cell)]

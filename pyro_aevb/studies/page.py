@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyro_aevb
 from pyro_aevb.errors import UsageError
@@ -125,26 +126,33 @@ def _published(collected: Collected) -> Iterator[str]:
     those that are not.
     """
     for published, tables in collected.study.published():
-        best = {key: _best(collected, tables, key) for key in published.values}
-        known = {key: found for key, found in best.items() if found is not None}
-        missed = {key: found for key, found in known.items() if found[0] < 0}
-        said = f"{published.title}, {len(best)} values."
+        measured = [
+            (key, table, entry, entry.gain)
+            for table in tables
+            for key in published.values
+            if key in collected.keys(table.grid)
+            and (entry := Entry.of(collected, table, key)).gain is not None
+        ]
+        best: dict[Key, Any] = {}
+        for key, table, entry, gain in measured:
+            here = (gain, f"{entry.mean:.{table.places}f}", table.title)
+            best[key] = max(best.get(key, here), here)
+        missed = {key: best[key] for key in published.values if key in best and best[key][0] < 0}
+        said = f"{published.title}, {len(published.values)} values."
         if len(tables) > 1:
             each = []
             for table in tables:
-                there = collected.keys(table.grid)
-                entries = [Entry.of(collected, table, key) for key in best if key in there]
-                gains = [(e.gain, e.spread) for e in entries if e.gain is not None]
-                met = sum(gain >= 0 for gain, _ in gains)
-                near = sum(abs(gain) < (spread or 0) for gain, spread in gains)
-                each.append(f"{met} of {len(gains)} measured in the table *{table.title}*")
+                own = [(gain, entry.spread) for _, of, entry, gain in measured if of is table]
+                met = sum(gain >= 0 for gain, _ in own)
+                near = sum(abs(gain) < (spread or 0) for gain, spread in own)
+                each.append(f"{met} of {len(own)} measured in the table *{table.title}*")
                 if near:
                     each[-1] += f" (closer than the standard deviation over seeds: {near})"
             said += f" Met or beaten by table: {'; '.join(each)}."
         said += (
             f" By {'any of these' if len(tables) > 1 else 'a mean here'}: met or beaten "
-            f"{len(known) - len(missed)}, not met {len(missed)}, not measured yet "
-            f"{len(best) - len(known)}."
+            f"{len(best) - len(missed)}, not met {len(missed)}, not measured yet "
+            f"{len(published.values) - len(best)}."
         )
         if published.caveat:
             said += f" {published.caveat}"
@@ -155,17 +163,6 @@ def _published(collected: Collected) -> Iterator[str]:
         ]
         columns = ["row", "column", "published", "best here", "short by", "table", "what was tried"]
         yield markdown_table(said, columns, rows, []) if rows else said
-
-
-def _best(collected: Collected, tables: list[Table], key: Key) -> tuple[float, str, str] | None:
-    r"""The largest gain over what was published, with the mean and the table that has it."""
-    found = []
-    for table in tables:
-        if key in collected.keys(table.grid):
-            entry = Entry.of(collected, table, key)
-            if entry.gain is not None:
-                found.append((entry.gain, f"{entry.mean:.{table.places}f}", table.title))
-    return max(found, default=None)
 
 
 def _figure(collected: Collected, figure: Figure, beside: Path) -> str:

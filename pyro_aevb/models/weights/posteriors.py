@@ -90,7 +90,6 @@ class WeightGuide(nn.Module):
         }
 
     def _parameters_like(self, initial: Callable[[str, Tensor], Tensor]) -> nn.ParameterDict:
-        r"""One more parameter for each tensor of the nets."""
         return nn.ParameterDict(
             {
                 _key(f"{net_name}.{name}"): initial(f"{net_name}.{name}", loc.detach())

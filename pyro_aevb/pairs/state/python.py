@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from pyro_aevb.pairs.state.kept import Kept, decode, encode, keep
-from pyro_aevb.pairs.state.reach import BUFFERS, Owner, of_library, owners
+from pyro_aevb.pairs.state.reach import BUFFERS, of_library, owners
 
 Reading = dict[str, Kept]
 
@@ -43,13 +43,13 @@ class PythonState:
         r"""Every value as it is now, by a name that says where it is."""
         return {
             owner.label + name: keep(value)
-            for owner in self._owners()
+            for owner in owners(self.roots)
             for name, value in owner.values().items()
         }
 
     def put(self, reading: Mapping[str, Kept]) -> None:
         r"""Make every value what it was; attributes that have come since go, objects apart."""
-        for owner in list(self._owners()):
+        for owner in list(owners(self.roots)):
             for name, value in owner.values().items():
                 kept = reading.get(owner.label + name)
                 if kept is None:
@@ -77,10 +77,12 @@ class PythonState:
         lost = []
         for name, kept in self.read().items():
             before = since.get(name)
-            if kept.kind == "iterator" or (kept.kind == "object" and not self._there(kept, before)):
+            if kept.kind == "iterator":
                 lost.append(name)
             elif kept.kind == "object":
-                continue
+                # One that was there need not be saved, and a library's is made anew.
+                if not kept.same(before) and not of_library(type(kept.value).__module__):
+                    lost.append(name)
             elif BUFFERS not in name and (not kept.same(before) or name in always):
                 try:
                     held[name] = encode(kept)
@@ -95,7 +97,7 @@ class PythonState:
             The names that have no place any longer.
         """
         left = dict(held)
-        for owner in list(self._owners()):
+        for owner in list(owners(self.roots)):
             now = owner.values()
             for place in list(left):
                 name = place.removeprefix(owner.label)
@@ -110,30 +112,17 @@ class PythonState:
                     owner.set(name, value)
         return list(left)
 
-    @staticmethod
-    def _there(kept: Kept, before: Kept | None) -> bool:
-        r"""Whether an object need not be saved: it was there, or a library's is made anew."""
-        return kept.same(before) or of_library(type(kept.value).__module__)
-
-    def _owners(self) -> Iterator[Owner]:
-        return owners(self.roots)
-
 
 def changed(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> list[str]:
     r"""The names of values that differ; what tensors hold, and objects of libraries, apart."""
-    names = dict.fromkeys((*before, *after))
-    return [
-        name
-        for name in names
-        if not _missing(name, before, after)
-        and (name not in before or not before[name].same(after.get(name), tensors=False))
-    ]
 
+    def differs(name: str) -> bool:
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None:  # tensors and objects may come and go
+            return (one or after[name]).kind not in ("tensor", "object", "iterator")
+        return not one.same(other, tensors=False)
 
-def _missing(name: str, before: Mapping[str, Kept], after: Mapping[str, Kept]) -> bool:
-    r"""Whether a name has come or gone for nothing but a tensor or an object."""
-    kept = before.get(name) or after[name]
-    return (name in before) != (name in after) and kept.kind in ("tensor", "object", "iterator")
+    return [name for name in dict.fromkeys((*before, *after)) if differs(name)]
 
 
 def rebound(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> dict[str, Any]:

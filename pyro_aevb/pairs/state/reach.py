@@ -140,7 +140,7 @@ class _Walk:
                 at,
                 lambda: {n: c.cell_contents for n, c in cells.items()},
                 lambda name, value: setattr(cells[name], "cell_contents", value),
-                _nothing,
+                lambda _: None,
                 cells.__contains__,
             )
             yield _dictionary(f"{label}.", vars(function))
@@ -156,10 +156,10 @@ class _Walk:
         arguments = code.co_varnames[: code.co_argcount]
         values = dict(zip(arguments[len(arguments) - len(given) :], given, strict=True))
         # What is changed is what they hold: none is bound anew.
-        return Owner(label, lambda: values, _nothing, _nothing, values.__contains__)
+        return Owner(label, lambda: values, lambda *_: None, lambda _: None, values.__contains__)
 
     def _global_names(self, home: dict[str, Any], names: list[str]) -> Iterator[Owner]:
-        r"""Those of a module that code names, and of the modules of the user's that it names."""
+        r"""The owners of the globals that code names, in its module and in the user's others."""
         label = f"{home.get('__name__')}: "
         known = self.globals.setdefault(id(home), (label, home, set()))[2]
         for name in names:
@@ -192,10 +192,6 @@ def _slots(kind: type) -> list[str]:
     slots = vars(kind).get("__slots__", ())
     names = [slots] if isinstance(slots, str) else list(slots)
     return [name for name in names if name[:2] != "__"]
-
-
-def _nothing(*_: Any) -> None:
-    pass
 
 
 def _dictionary(
