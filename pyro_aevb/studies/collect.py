@@ -10,7 +10,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.runs.run import Run
 from pyro_aevb.studies.cell import Record, failure
 from pyro_aevb.studies.declare import FIT, HISTORY, Cell, Key, Scale, Study
-from pyro_aevb.studies.known import CLOCK, IMAGES, Elsewhere, Known, sources
+from pyro_aevb.studies.known import CLOCK, IMAGES, Elsewhere, Known, scorings
 
 if TYPE_CHECKING:
     from pyro_aevb.runs.prepare import Prepared
@@ -153,14 +153,14 @@ class Collected:
         self.study.grid(cell.grid).check_quantity(quantity)
         found = self._numbers(cell, epochs)
         if quantity not in found:
-            source = quantity.rpartition("/")[0]
-            if (source if source not in ("", HISTORY) else FIT) not in sources(found):
+            scoring = quantity.rpartition("/")[0]
+            if (scoring if scoring not in ("", HISTORY) else FIT) not in scorings(found):
                 return None
             if cell.path in self.elsewhere:
                 raise Elsewhere(f"{quantity} of {cell} is not known, and its run is not here")
-            if source in ("", HISTORY):
+            if scoring in ("", HISTORY):
                 self._rows(cell)
-            names = [name for name in found if name.startswith(f"{source}/")]
+            names = [name for name in found if name.startswith(f"{scoring}/")]
             raise UsageError(f"no metric {quantity!r}: {cell} has {', '.join(names)}")
         value = found[quantity]
         return np.nan if value is None else float(value)
@@ -185,7 +185,7 @@ class Collected:
             (epochs, name)
             for epochs in cell.looks[:-1]
             for name in (FIT, *cell.scores_at(epochs))
-            if name not in sources(self._numbers(cell, epochs))
+            if name not in scorings(self._numbers(cell, epochs))
         ]
 
     def reached(self, cell: Cell) -> bool:

@@ -32,7 +32,7 @@ FIT = "test"
 r"""The name of the scoring that ``fit`` does."""
 
 HISTORY = "history"
-r"""The source of quantities that are columns of ``history.csv``."""
+r"""What the names of quantities begin with that are columns of ``history.csv``."""
 
 Scale = Literal["smoke", "full"]
 
@@ -170,9 +170,9 @@ class Grid:
         return keys
 
     def check_quantity(self, quantity: str) -> None:
-        r"""Refuse a quantity whose source the grid does not have."""
-        source, slash, _ = quantity.partition("/")
-        if source not in ((FIT, HISTORY, *self.scores) if slash else OF_RUNS):
+        r"""Refuse a quantity of a scoring that the grid does not have."""
+        scoring, slash, _ = quantity.partition("/")
+        if scoring not in ((FIT, HISTORY, *self.scores) if slash else OF_RUNS):
             raise UsageError(
                 f"no quantity {quantity!r}; there are {', '.join(OF_RUNS)}, {FIT}/METRIC, "
                 f"{HISTORY}/COLUMN" + "".join(f", {name}/METRIC" for name in self.scores)

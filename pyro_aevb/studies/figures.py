@@ -209,8 +209,8 @@ def _curve(
     collected: Collected, cell: Cell, quantity: str, x: str
 ) -> dict[int, tuple[float, float]]:
     r"""Abscissa and ordinate after each epoch of which they are known."""
-    source, _, name = quantity.partition("/")
-    if source == HISTORY:
+    scoring, _, name = quantity.partition("/")
+    if scoring == HISTORY:
         values = dict(enumerate(collected.history(cell, name), 1))
         clock = dict(enumerate(collected.run(cell).clock(), 1))
     else:

@@ -74,7 +74,7 @@ class Known:
         if said is not None:
             return said
         last = cell.looks[-1]  # a run that is over makes no earlier look any more
-        there = sources(self.numbers.get(str(last), {}))
+        there = scorings(self.numbers.get(str(last), {}))
         for name in (FIT, *cell.scores):
             if name not in there:
                 return f"it has no {name} after {last} epochs"
@@ -83,7 +83,7 @@ class Known:
         return None
 
 
-def sources(numbers: Mapping[str, float | None]) -> set[str]:
+def scorings(numbers: Mapping[str, float | None]) -> set[str]:
     r"""The names of the scorings that numbers are from."""
     return {quantity.partition("/")[0] for quantity in numbers if "/" in quantity}
 
@@ -162,8 +162,8 @@ def _numbers(record: Record, run: Run) -> Numbers:
     return numbers
 
 
-def _metrics(results: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _metrics(results: Mapping[str, Any], scoring: str) -> dict[str, Any]:
     r"""The metrics of a scoring: of its sections alone, if it has any of its own."""
-    own = () if source == FIT else SECTIONS
+    own = () if scoring == FIT else SECTIONS
     sections = [entry for name in own for entry in results.get(name, {}).values()]
     return {name: m for part in sections or [results] for name, m in part["metrics"].items()}
