@@ -139,11 +139,7 @@ def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path)
         if metric != "ais_lower" or any(metric in metrics for metrics in scores)
     }
     pictures = [plots.comparison(list(table), drawn, folder / "comparison.png")]
-    best = [
-        n
-        for n, metrics in zip(table, scores, strict=True)
-        if value_of(metrics, "log_likelihood") is not None
-    ][:2]
+    best = [n for n in table if value_of(table[n]["metrics"], "log_likelihood") is not None][:2]
     if len(best) == 2:
         first, second = (runs[name].per_datum("predictive", "log_likelihood") for name in best)
         names = (best[0], best[1])
