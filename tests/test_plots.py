@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from scipy import stats
 
 from pyro_aevb.reports import plots
-from pyro_aevb.reports.plots import panels, tiles
+from pyro_aevb.reports.plots import canvas, panels
 
 
 def picture(path):
@@ -40,23 +40,23 @@ def cells(pixels, rows, columns):
 def test_tiles_are_a_block_matrix_with_gaps():
     a, b, c, d, e = np.arange(5 * 6).reshape(5, 2, 3) / 30
     expected = np.block([[a, b, c], [d, e, np.ones((2, 3))]])
-    np.testing.assert_array_equal(tiles.tile(np.stack([a, b, c, d, e]), 2, 3), expected)
+    np.testing.assert_array_equal(canvas.tile(np.stack([a, b, c, d, e]), 2, 3), expected)
     colour = np.random.default_rng(0).random((2, 2, 3, 3))
     for rows, columns, gap in ((1, 2, np.ones((2, 1, 3))), (2, 1, np.ones((2, 3, 3)))):
         size, axis = gap.shape[columns - 1], columns - 1
         expected = np.concatenate([colour[0], gap, colour[1]], axis)
-        np.testing.assert_array_equal(tiles.tile(colour, rows, columns, gap=size), expected)
+        np.testing.assert_array_equal(canvas.tile(colour, rows, columns, gap=size), expected)
 
 
 def test_displayable_channels_and_range():
     x = np.random.default_rng(0).random((4, 3, 5, 6))
-    np.testing.assert_array_equal(tiles.displayable(x)[2, 4, 1], x[2, :, 4, 1])
-    np.testing.assert_array_equal(tiles.displayable(x[:, :1]), x[:, 0])
-    np.testing.assert_allclose(tiles.displayable(x[:, :2]), (x[:, 0] + x[:, 1]) / 2)
-    np.testing.assert_allclose(tiles.displayable(4 * x[:, 0] - 2).min(), 0)
+    np.testing.assert_array_equal(canvas.displayable(x)[2, 4, 1], x[2, :, 4, 1])
+    np.testing.assert_array_equal(canvas.displayable(x[:, :1]), x[:, 0])
+    np.testing.assert_allclose(canvas.displayable(x[:, :2]), (x[:, 0] + x[:, 1]) / 2)
+    np.testing.assert_allclose(canvas.displayable(4 * x[:, 0] - 2).min(), 0)
     # An affine map, so that the middle of the range stays in the middle.
-    np.testing.assert_allclose(tiles.displayable(np.array([[[-3.0, 0.0, 3.0]]])), [[[0, 0.5, 1]]])
-    assert tiles.displayable(np.ones((4, 2, 2, 5, 6))).shape == (4, 120)
+    np.testing.assert_allclose(canvas.displayable(np.array([[[-3.0, 0.0, 3.0]]])), [[[0, 0.5, 1]]])
+    assert canvas.displayable(np.ones((4, 2, 2, 5, 6))).shape == (4, 120)
 
 
 def test_manifold_grid_is_inverse_cdf_in_reading_order():

@@ -247,7 +247,8 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
     Arguments:
         folder: The folder.
-        above: Those that it lies in, by their true paths; a link back to one of them is no folder.
+        above: The true paths of the folders that it lies in; a link back to one of them is passed
+            over.
     """
     real = os.path.realpath(folder)
     if real in above:

@@ -26,9 +26,9 @@ class GraphedUpdate:
     that is not recorded, comes in its turn.
 
     Arguments:
-        update: From the index of a batch, and the batch, to the loss, having changed the
-            parameters.
-        optimizer: The one that `update` steps.
+        update: Takes the index of a batch, and the batch; changes the parameters and returns the
+            loss.
+        optimizer: The optimizer whose step `update` takes.
         size: The length of the batches to record.
     """
 

@@ -28,7 +28,7 @@ _BY_TENSOR = {
 }
 r"""Operations that draw independent numbers, as many as their first argument has."""
 _BY_SIZE = {"rand", "randn", "randint", "normal"}
-r"""The same for a list of sizes."""
+r"""Operations that draw independent numbers, as many as a list of sizes says."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Draw:
     dim: int = -1
     times: int = 0
     own: bool = False
-    r"""Of the data, but not number by number: each process has a stream of its own."""
+    r"""Whether it is the data's, but not number by number: each process has its own stream."""
 
 
 class Draws:
@@ -54,7 +54,7 @@ class Draws:
     Arguments:
         function: Called with a batch; draws what a step draws.
         x: Three data, on the device where the draws are made.
-        name: Of what the function runs, for messages.
+        name: The name of the pair that the function runs, for messages.
 
     Raises:
         UsageError: Another generator than torch's, or an order of draws that changes.
@@ -165,7 +165,6 @@ class _Rows(TorchDispatchMode):
         return local.copy_(drawn) if name.endswith("_") else drawn
 
     def _whole(self, draw: _Draw, shape: Any) -> list[int]:
-        r"""The shape of the draw for the whole batch."""
         sizes = list(shape)
         if sizes[draw.dim] != draw.times * (self.rows.stop - self.rows.start):
             raise self.plan._changing()

@@ -11,13 +11,12 @@ import torch
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.processes import Alone
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Compile, Scorer, Scores
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
 from pyro_aevb.estimators.metrics import (
     log_likelihood,
-    measured,
     summarize,
     undefined,
     weight_kl,
@@ -25,9 +24,10 @@ from pyro_aevb.estimators.metrics import (
 from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.reports import plots
+from pyro_aevb.reports.comparison import paired
 from pyro_aevb.reports.figures import draw_figures, drawn, noted, trained_corruption
 from pyro_aevb.reports.rehearsal import attempt
-from pyro_aevb.reports.text import alike
+from pyro_aevb.reports.text import alike, value_of
 from pyro_aevb.runs.prepare import Prepared, is_grey_bernoulli
 from pyro_aevb.runs.run import Run
 
@@ -59,15 +59,14 @@ def assess(
     Arguments:
         run: Where to write.
         prepared: The trained pair and its data.
-        num_samples: K.
-        weight_samples: S.
+        num_samples: K, the importance samples of each datum.
+        weight_samples: S, the draws of the weights, where these are random.
         num_data: Score only the first n test data; None scores all.
-        seed: Of the draws.
+        seed: The seed of the draws.
         memory: Budget in MiB, see :func:`~pyro_aevb.estimators.importance.score`.
         show: Show a progress bar.
         compile: See :class:`~pyro_aevb.estimators.importance.Scorer`; where the pair has to be
             scored eagerly, a note of the results says why.
-
         group: The processes that share the work; process 0 writes.
         trained: Whether the pair was trained since the results were written.
 
@@ -177,10 +176,9 @@ def to_score(
     Raises:
         UsageError: A count is below 1; n is below 2, or there are fewer data.
     """
-    counts = {"num-samples": num_samples, "weight-samples": weight_samples, "memory": memory}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is {value}; it must be at least 1")
+    at_least_one("--num-samples", num_samples)
+    at_least_one("--weight-samples", weight_samples)
+    at_least_one("--memory", memory)
     if n is None:
         return batches
     if not 2 <= n <= len(batches):
@@ -189,7 +187,7 @@ def to_score(
 
 
 def _on_training(run: Run, pair: Pair) -> Iterator[str]:
-    r"""In what the training's objective was another than what is scored."""
+    r"""Notes on what training ascended, where it was something else than what is scored."""
     corruption, weight = trained_corruption(run, pair), run.history[-1]["kl_scale"]
     if corruption is not None:
         yield f"note: {pair.name} was trained on {corruption} of its input; scored on clean input"
@@ -218,10 +216,8 @@ def compare_bounds(run: Run) -> dict[str, Any]:
             continue
         if metric.get("weight_samples", 1) != reference.get("weight_samples", 1):
             continue  # p(x|w) of other draws of the weights
-        values = run.per_datum(metric["estimator"], name)
-        n = min(len(values), len(importance))
-        counts = {"num_data": n, "num_samples": reference["num_samples"]}
-        metric["above_log_likelihood"] = measured(values[:n] - importance[:n], **counts)
+        above = paired(importance, run.per_datum(metric["estimator"], name))
+        metric["above_log_likelihood"] = above | {"num_samples": reference["num_samples"]}
     run.write_results(results)
     return results
 
@@ -232,11 +228,11 @@ def draw_convergence(run: Run) -> None:
     From what the run's files hold; nothing where they hold no such curve.
     """
     results, curves = run.results, {}
-    if results["metrics"].get("rise", {"value": None})["value"] is not None:
+    if value_of(results["metrics"], "rise") is not None:
         looks = run.per_datum("convergence", "num_samples")
         values = run.per_datum("convergence", "log_likelihood")
         curves["importance samples K"] = Curve(tuple(int(k) for k in looks), values)
-    if results["metrics"].get("weight_rise", {"value": None})["value"] is not None:
+    if value_of(results["metrics"], "weight_rise") is not None:
         of_weights = against_weights(run.per_datum("log_likelihood", "x")[0])
         assert of_weights is not None
         curves["draws of the weights S"] = of_weights

@@ -33,9 +33,9 @@ def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[N
     r"""Draw a figure inside this: if that fails, a note says why, and everything else goes on.
 
     Arguments:
-        figure: Its name.
-        undrawn: Where the note goes.
-        run: Whose figure it is; one of that name from earlier is then removed.
+        figure: The name of its file.
+        undrawn: The list that the note is added to.
+        run: The run that the figure is of; an earlier one of that name is removed.
     """
     try:
         yield
@@ -110,19 +110,19 @@ def _objective(run: Run, prepared: Prepared) -> str:
 
 
 def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str]) -> None:
-    r"""Reconstructions of x, samples, and walks through the latent space."""
     pair, description, path = prepared.pair, prepared.description, run.figures
+
+    def reconstructions(file: str, seen: Data, clean: np.ndarray | None = None) -> None:
+        images = like_data(reconstruct(pair, seen), x)
+        what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
+        plots.reconstructions(_array(seen), images, path / file, clean, what)
+
     with drawn("reconstructions.png", undrawn, run):
-        images = like_data(reconstruct(pair, x), x)
-        what = {"mean": "reconstruction"}.get(kind := shown_by(pair, x), f"its {kind}")
-        plots.reconstructions(_array(x), images, path / "reconstructions.png", output=what)
+        reconstructions("reconstructions.png", x)
     if (corruption := trained_corruption(run, pair)) is not None:
         with drawn("denoising.png", undrawn, run):
             seen = with_data(x, corruption(data_of(x)))
-            images = like_data(reconstruct(pair, seen), x)
-            what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
-            shown = path / "denoising.png"
-            plots.reconstructions(_array(seen), images, shown, _array(x), what)
+            reconstructions("denoising.png", seen, _array(x))
     if description.no_prior() is None:
         with drawn("samples.png", undrawn, run):
             many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
@@ -152,7 +152,6 @@ def trained_corruption(run: Run, pair: Pair) -> Corruption | None:
 
 
 def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
-    r"""Where the codes lie, and what lies there."""
     pair, test, path = prepared.pair, prepared.test, run.figures
     x = test.take(torch.arange(min(2000, len(test))))
     (site,) = prepared.description.local_sites

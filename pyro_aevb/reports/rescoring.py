@@ -10,7 +10,7 @@ from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import Split
 from pyro_aevb.engine.streams import seeded
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.corrupted import robustness
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.other_data import scores_of, separation
@@ -37,8 +37,7 @@ def choose_corruption(
         raise UsageError("--corruption none is what evaluate does without it; leave it out")
     if num_noise is not None and corrupt is None:
         raise UsageError("--num-noise counts draws of a corruption: give --corruption too")
-    if num_noise is not None and num_noise < 1:
-        raise UsageError(f"--num-noise is {num_noise}; it must be at least 1")
+    at_least_one("--num-noise", num_noise)
     return corrupt
 
 
@@ -59,11 +58,11 @@ def score_corrupted(
     Arguments:
         run: The run, which has results.
         prepared: Its pair and data.
-        make: Of a scorer, given a corruption.
+        make: Makes a scorer, given a corruption.
         test: The data.
-        corruption: From a batch to a corrupted one.
-        num_noise: How many draws of it.
-        work: Who does it.
+        corruption: Makes a corrupted batch from a batch.
+        num_noise: The number of draws of the corruption.
+        work: The processes that do the work.
 
     Returns:
         What ``results.json`` holds now; nothing in other processes than the first.
@@ -101,11 +100,11 @@ def score_against(
     Arguments:
         run: The run, which has results.
         prepared: Its pair and data.
-        make: Of a scorer.
+        make: Makes a scorer.
         test: The test data.
-        against: The other data, see :func:`other_data`.
+        against: The name of the other data, see :func:`other_data`.
         data_root: Where data sets lie.
-        work: Who does it.
+        work: The processes that do the work.
 
     Returns:
         What ``results.json`` holds now; nothing in other processes than the first.

@@ -29,11 +29,13 @@ class Prepared:
     data: DataSet
     binarize: Binarize
     train: Batches
-    r"""As in training, where dynamic binarization draws it anew at each look."""
+    r"""The training split as training sees it, drawn anew at each look if it is binarized so."""
     fixed_train: Batches
     r"""The training split as it is scored."""
     valid: Batches
+    r"""The validation split as it is scored."""
     test: Batches
+    r"""The test split as it is scored."""
     notes: tuple[str, ...] = ()
     r"""What a reader of the results should know."""
 
@@ -109,10 +111,10 @@ def restore(
 
     Arguments:
         run: The run.
-        device: Where to put them.
+        device: The device to put them on: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where data sets lie; default the run's.
-        pair: In place of what the settings name; needed if that was a Python object.
-        data: Likewise.
+        pair: A pair in place of what the settings name; needed if that was a Python object.
+        data: A data set in place of what the settings name; needed if that was a Python object.
         trust: Run the code of the pair that the settings name, wherever it comes from
             (:mod:`pyro_aevb.pairs.consent`).
         memory: In MiB; a larger ``.npy`` file stays on the disk. Default the run's.
@@ -176,16 +178,13 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(
-            f"--device {device!r} is unknown; use auto, cpu, cuda or cuda:0"
-        ) from error
-    if chosen.type == "cuda" and (
-        not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()
-    ):
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device!r} is not supported; use auto, cpu, cuda or cuda:0")
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= here:
         raise UsageError(f"--device {device}: no such CUDA device here; use --device cpu")
-    if chosen.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device!r} is not supported; use auto, cpu or cuda")
     return chosen
 
 

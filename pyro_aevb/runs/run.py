@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.runs.locking import alone
+from pyro_aevb.runs.locking import alone, write_whole
 from pyro_aevb.runs.settings import read_settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SETTINGS = "settings.yaml"
 IMPORTANCE = "importance"
 r"""The estimator that makes a run's results; what others find is added to them."""
 SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
-r"""What must not have changed for results of two estimators to stand side by side."""
+r"""The entries that results of two estimators must share to stand side by side."""
 
 
 class Run:
@@ -50,8 +50,8 @@ class Run:
         r"""The directory of a new run, or of one to be resumed; nothing is written yet.
 
         Arguments:
-            path: Where; None is ``runs/NAME``, numbered where that is taken.
-            name: Of the run, for the default path.
+            path: The directory; None is ``runs/NAME``, numbered where that is taken.
+            name: The name of the run, for the default path.
             resume: Whether the directory must already be a run.
 
         Raises:
@@ -158,7 +158,7 @@ class Run:
         r"""Seconds of training, without validation, up to the end of each epoch.
 
         Arguments:
-            num_train: Data in an epoch; None is what the results say.
+            num_train: The number of data in an epoch; None is what the results say.
         """
         import numpy as np
 
@@ -180,7 +180,7 @@ class Run:
         r"""New results, and what other estimators found for the same trained pair and data.
 
         Arguments:
-            results: Those of importance sampling.
+            results: The new results, which are those of importance sampling.
         """
         merged = dict(results)
         try:
@@ -229,8 +229,8 @@ class Run:
         r"""Add what an estimator found to the results; replaces what it found before.
 
         Arguments:
-            estimator: Its name, which every metric then bears.
-            settings: What it was run with.
+            estimator: The name of the estimator, which every metric then bears.
+            settings: The settings that it was run with.
             metrics: Values, standard errors and counts by name.
             per_datum: Arrays ``(n,)`` by name, of the first n test data.
 
@@ -285,10 +285,8 @@ class Run:
 
     def _write(self, name: str, text: str) -> None:
         path = self.path / name
-        beside = path.with_name(name + ".part")
         try:
-            beside.write_text(text)
-            os.replace(beside, path)
+            write_whole(path, text)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
 

@@ -131,9 +131,9 @@ class Flipout(Messenger):
 
         Arguments:
             function: One of ``linear``, ``conv1d``, ..., ``conv_transpose3d``.
-            input: As the function takes it.
-            weight: The weight's mean, and its normal if it is drawn.
-            bias: The same of the bias.
+            input: The input of the layer, as the function takes it.
+            weight: The mean of the weight, and its normal if it is drawn.
+            bias: The mean of the bias, and its normal if it is drawn.
             rest, options: The function's other arguments.
         """
         event_dim = _LAYERS[function]
