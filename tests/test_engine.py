@@ -342,8 +342,8 @@ def test_the_choice_to_compile(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("pyro_aevb.training.compiling.COMPILE_FROM", 2)
     make(epochs=1, objective=Trace_ELBO(), show=True).run()
     said = capsys.readouterr()
-    assert (said.out + said.err).count("trains eagerly: it reads a value back") == 1
-    with pytest.raises(UsageError, match="--compile on: VAE has to run eagerly: it reads"):
+    assert (said.out + said.err).count("is trained eagerly: it reads a value back") == 1
+    with pytest.raises(UsageError, match="--compile on: VAE has to be trained eagerly: it reads"):
         make(epochs=1, objective=Trace_ELBO(), compile="on").run()
     with pytest.raises(UsageError, match="--compile is 'maybe'"):
         make(compile="maybe")

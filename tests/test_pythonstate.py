@@ -372,7 +372,7 @@ def test_a_run_that_could_be_compiled_is_the_eager_one(name, compiling):
     agree(expected, auto.run())
     assert auto.compiling.on == (name not in EAGER)
     if name in EAGER:
-        with pytest.raises(UsageError, match=f"has to run eagerly: .*{EAGER[name]}"):
+        with pytest.raises(UsageError, match=f"has to be trained eagerly: .*{EAGER[name]}"):
             trainer(KINDS[name], compile="on").run()
 
 

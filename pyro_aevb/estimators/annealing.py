@@ -38,28 +38,26 @@ References:
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.chunks import even, few_rows
-from pyro_aevb.engine.replay import Replay, Way
+from pyro_aevb.engine.policy import Policy
+from pyro_aevb.engine.replay import Replay
 from pyro_aevb.engine.streams import blocks_of, check_seed, numbered, seeded
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.hmc import Move, Point, adapt, evaluate, transition
 from pyro_aevb.estimators.importance import Compile
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.terms import weight_draw
-from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
 START = 0.1
@@ -171,8 +169,7 @@ class Annealer:
     ) -> None:
         assert pair.description is not None, "inspect the pair first"
         check_seed(seed)
-        if compile not in ("auto", "on", "off"):
-            raise UsageError(f"--compile is {compile!r}; it must be auto, on or off")
+        policy = Policy(compile, pair.name, "annealed", say)
         for name, value in (("num_chains", num_chains), ("leapfrog_steps", leapfrog_steps)):
             if value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
@@ -186,7 +183,7 @@ class Annealer:
         # Of the terms log p(x|z), log p(z), or log p(x, z), log q(z|x), log f_b takes c + b d.
         self.c = torch.tensor([0.0, 1.0]).to(x.device, x.dtype)
         self.d = torch.tensor([1.0, -1.0] if self.from_guide else [1.0, 0.0]).to(x.device, x.dtype)
-        with self._running():
+        with self.pair.running():
             weights = self._weights(x, 0)
             self.joint = Joint(pair, x, weights, self.from_guide)
             few, q = x[:2], x.new_zeros(2, self.joint.dim)
@@ -194,19 +191,8 @@ class Annealer:
         # A gradient is worth two evaluations, a transcendental function 100 multiplications.
         each = 3 * (pair.description.num_parameters + 100 * x.shape[1:].numel())
         work = 100 * num_chains * num_temperatures * leapfrog_steps * each
-        wanted = compile == "on" or (compile == "auto" and work >= COMPILE_FROM)
-        way = Way.EAGER if compile == "off" else Way.COMPILED if wanted else Way.GRAPH
-
-        def fallback(reason: str) -> None:
-            if compile == "on":
-                raise UsageError(
-                    f"--compile on: {pair.name} has to be annealed eagerly: {reason}; use "
-                    "--compile auto"
-                )
-            if say is not None:
-                say(f"{pair.name} is annealed eagerly: {reason}")
-
-        self._evaluate = Replay(self._gradients, way, fallback, pair.python)
+        way = policy.way(work >= COMPILE_FROM)
+        self._evaluate = Replay(self._gradients, way, policy.eagerly, pair.python)
 
     @torch.no_grad()
     def __call__(
@@ -228,7 +214,7 @@ class Annealer:
         """
         chosen = numbered(len(batches)) if blocks is None else blocks
         parts = []
-        with self._running():
+        with self.pair.running():
             weights = [*self._weights(batches.take(torch.zeros(1, dtype=torch.int64)), s).values()]
             for block, x in blocks_of(batches, chosen):
                 with seeded(x.device, self.seed, s, 1 + block):
@@ -248,7 +234,7 @@ class Annealer:
 
         """
         step_sizes: list[Tensor] = []
-        with self._running(), seeded(x.device, self.seed, s, 0):
+        with self.pair.running(), seeded(x.device, self.seed, s, 0):
             weights = [*self._weights(x[:1], s).values()]
             x, exact = self.joint.simulate(x, *weights)
             there, _ = self._there(x, weights, step_sizes, progress)
@@ -334,14 +320,3 @@ class Annealer:
 
     def _weights(self, x: Data, s: int) -> dict[str, Tensor]:
         return weight_draw(self.pair, x, self.seed, s)[0]
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        training = self.pair.training
-        self.pair.eval()
-        try:
-            # Checks of distributions' arguments read values back from tensors.
-            with self.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-                yield
-        finally:
-            self.pair.train(training)

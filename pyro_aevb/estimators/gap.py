@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Way
 from pyro_aevb.engine.streams import check_seed, seeded
 from pyro_aevb.errors import UsageError
@@ -40,7 +40,6 @@ from pyro_aevb.estimators.log_weights import LogWeights
 from pyro_aevb.estimators.metrics import UNRELIABLE, Metric, measured
 from pyro_aevb.estimators.terms import Terms, weight_draw
 from pyro_aevb.estimators.variational import Flow, normal
-from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
 DATA = 100
@@ -169,42 +168,24 @@ def inference_gap(
     reason = description.undefined()
     if reason is not None:
         raise UsageError(f"{pair.name} has no bound to optimize: {reason}")
-
-    reasons: list[str] = []
-
-    def eagerly(reason: str) -> None:
-        if compile == "on":
-            raise UsageError(
-                f"--compile on: q has to be optimized eagerly for {pair.name}: {reason}; use "
-                "--compile auto"
-            )
-        if say is not None and not reasons:
-            say(f"q is optimized eagerly for {pair.name}: {reason}")
-        reasons.append(reason)
-
+    policy = Policy(compile, f"q of {pair.name}", "optimized", say)
     n, block = len(batches), min(len(batches), DATA)
     parts: dict[str, list[dict[str, Tensor]]] = {"normal": [], "flow": []}
-    training = pair.training
-    pair.eval()
-    try:
-        with pair.active(), WholeBatch(), pyro.validation_enabled(False):
-            x = batches.take(torch.arange(block))
-            weights = weight_draw(pair, x, seed, 0)[0]
-            with seeded(x.device, seed, 0):
-                way = _way(pair, x, n, compile)
-                search = _Search(pair, x, weights, flow or Flow(), way, eagerly)
-            for start in range(0, n, block):
-                # A block of fewer data is filled up with its last one.
-                x = batches.take(torch.arange(start, start + block).clamp(max=n - 1))
-                with seeded(x.device, seed, 0, 0, start):
-                    for name, found in search(x, num_samples):
-                        parts[name].append(
-                            {key: value[: n - start] for key, value in found.items()}
-                        )
-                        if progress is not None:
-                            progress(min(block, n - start))
-    finally:
-        pair.train(training)
+    with pair.running():
+        x = batches.take(torch.arange(block))
+        weights = weight_draw(pair, x, seed, 0)[0]
+        with seeded(x.device, seed, 0):
+            per_row = description.num_parameters + 100 * x.shape[1:].numel()
+            way = policy.way(2 * USUAL_STEPS * DRAWS * n * per_row >= COMPILE_FROM)
+            search = _Search(pair, x, weights, flow or Flow(), way, policy.eagerly)
+        for start in range(0, n, block):
+            # A block of fewer data is filled up with its last one.
+            x = batches.take(torch.arange(start, start + block).clamp(max=n - 1))
+            with seeded(x.device, seed, 0, 0, start):
+                for name, found in search(x, num_samples):
+                    parts[name].append({key: value[: n - start] for key, value in found.items()})
+                    if progress is not None:
+                        progress(min(block, n - start))
     amortized = score(pair, batches, num_samples, 1, seed, compile=compile)
     assert amortized.elbo is not None and amortized.log_weight is not None
     guide = {"elbo": amortized.elbo[0], "log_likelihood": amortized.log_weight[0]}
@@ -275,12 +256,3 @@ def _weighed(
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
-
-
-def _way(pair: Pair, x: Data, n: int, compile: Compile) -> Way:
-    if compile != "auto":
-        return Way.COMPILED if compile == "on" else Way.EAGER
-    assert pair.description is not None
-    per_row = pair.description.num_parameters + 100 * x.shape[1:].numel()
-    work = 2 * USUAL_STEPS * DRAWS * n * per_row
-    return Way.COMPILED if work >= COMPILE_FROM else Way.GRAPH

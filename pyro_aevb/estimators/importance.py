@@ -28,6 +28,7 @@ from torch import Tensor
 from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.chunks import even, few_rows
+from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.engine.streams import blocks_of, check_seed, numbered, seeded
 from pyro_aevb.errors import UsageError, one_line
@@ -151,8 +152,6 @@ class Scorer:
     ) -> None:
         assert pair.description is not None, "inspect the pair first"
         check_seed(seed)
-        if compile not in ("auto", "on", "off"):
-            raise UsageError(f"--compile is {compile!r}; it must be auto, on or off")
         self.pair = pair
         self.description = pair.description
         self.defined = self.description.undefined() is None
@@ -160,7 +159,7 @@ class Scorer:
         self.num_samples = num_samples if sampled else 1
         self.weight_samples = weight_samples if self.description.global_sites else 1
         self.seed, self.memory, self.details = seed, memory, details
-        self.compile, self.say, self.calls = compile, say, calls
+        self.policy, self.calls = Policy(compile, pair.name, "scored", say), calls
         self.corruption = corruption
         self._plans: dict[int, _Plan] = {}
         self._python: Reading = {}
@@ -185,10 +184,8 @@ class Scorer:
         """
         chosen = numbered(len(batches)) if blocks is None else blocks
         self._drop_stale()
-        training = self.pair.training
-        self.pair.eval()
         try:
-            with self.pair.active(), WholeBatch():
+            with self.pair.active(), self.pair.evaluating(), WholeBatch():
                 plan = self._plan(batches)
                 # Checks of distributions' arguments read values back from tensors.
                 captured = plan.draw.way is not Way.EAGER
@@ -209,8 +206,6 @@ class Scorer:
             raise UsageError(
                 f"{self.pair.name} cannot be scored: {type(error).__name__}: {one_line(error)}"
             ) from error
-        finally:
-            self.pair.train(training)
         values: dict[str, Any] = {
             name: np.stack([draw[name] for draw in draws]) for name in draws[0]
         }
@@ -325,29 +320,17 @@ class Scorer:
                 rows = few_rows(self.memory, few, partial(terms.evaluate, few, *values))
             numbers = terms.numbers if terms.independent else terms.numbers + x.shape[1:].numel()
             draws = even(self.num_samples, DRAW_BLOCK // (n * numbers))
-            self._plans[n] = _Plan(terms, n, draws, rows, self._way(batches), self._eagerly)
+            self._plans[n] = _Plan(terms, n, draws, rows, self._way(batches), self.policy.eagerly)
         return self._plans[n]
 
     def _way(self, batches: Batches) -> Way:
-        if self.compile != "auto":
-            return Way.COMPILED if self.compile == "on" else Way.EAGER
         repeats = self.weight_samples * self.calls
         # A transcendental function of a pixel costs as much as about 100 multiplications.
         per_row = self.description.num_parameters + 100 * math.prod(batches.event_shape)
-        if repeats * len(batches) * self.num_samples * per_row >= COMPILE_FROM:
-            return Way.COMPILED
+        work = repeats * len(batches) * self.num_samples * per_row
         calls = 2 * repeats * len(numbered(len(batches)))
-        return Way.GRAPH if calls >= CAPTURE_FROM else Way.EAGER
-
-    def _eagerly(self, reason: str) -> None:
-        if self.compile == "on":
-            raise UsageError(
-                f"--compile on: {self.pair.name} has to be scored eagerly: {reason}; use "
-                "--compile auto"
-            )
-        if self.say is not None:
-            self.say(f"{self.pair.name} is scored eagerly: {reason}")
-            self.say = None
+        small = Way.GRAPH if calls >= CAPTURE_FROM else Way.EAGER
+        return self.policy.way(work >= COMPILE_FROM, small)
 
 
 class _Plan:

@@ -32,7 +32,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
@@ -43,7 +42,6 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.metrics import Metric, measured, undefined
 from pyro_aevb.estimators.terms import Terms, weight_draw
 from pyro_aevb.pairs.description import Description
-from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
 DATA, CHAINED = 1000, 200
@@ -103,22 +101,17 @@ def latent_health(
     reason = no_density(description)
     if reason is not None:
         raise UsageError(f"{pair.name} has no mutual information: {reason}")
-    training = pair.training
-    pair.eval()
-    try:
-        with pair.active(), WholeBatch(), pyro.validation_enabled(False):
-            x = batches.take(torch.arange(min(len(batches), num_data)))
-            weights = weight_draw(pair, x, seed, 0)[0]
-            with seeded(x.device, seed, 0):
-                terms = Terms(pair, x[:2], weights)
-            if not terms.independent:
-                x = x[:CHAINED]
-            with seeded(x.device, seed, 0, 0):
-                drawn = terms.draw(1, x, *weights.values())[terms.closed_form + 1 :]
-            values = [value[0] for value in drawn]
-            return _health(terms, x, list(weights.values()), values)
-    finally:
-        pair.train(training)
+    with pair.running():
+        x = batches.take(torch.arange(min(len(batches), num_data)))
+        weights = weight_draw(pair, x, seed, 0)[0]
+        with seeded(x.device, seed, 0):
+            terms = Terms(pair, x[:2], weights)
+        if not terms.independent:
+            x = x[:CHAINED]
+        with seeded(x.device, seed, 0, 0):
+            drawn = terms.draw(1, x, *weights.values())[terms.closed_form + 1 :]
+        values = [value[0] for value in drawn]
+        return _health(terms, x, list(weights.values()), values)
 
 
 def _health(terms: Terms, x: Data, weights: list[Tensor], values: list[Tensor]) -> LatentHealth:

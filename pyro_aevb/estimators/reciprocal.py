@@ -137,7 +137,7 @@ class Reciprocal(Annealer):
                 block of data with its length.
         """
         parts = []
-        with self._running():
+        with self.pair.running():
             weights = [*self._weights(batches.take(torch.zeros(1, dtype=torch.int64)), s).values()]
             for block, x in blocks_of(batches, numbered(len(batches))):
                 with seeded(x.device, self.seed, s, 1 + block):

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from pyro_aevb.data.batch import Batch, Data, data_of
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.locate import construct, locate
 from pyro_aevb.pairs.state.python import PythonState
 
@@ -215,6 +216,16 @@ class Pair(nn.Module):
         finally:
             for module, training in modes.items():
                 module.training = training
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        r"""Model and guide are densities inside this: in evaluation mode, of the whole batch.
+
+        Pyro's checks of distributions' arguments are left out, as they read values back.
+        """
+        fast = pyro.validation_enabled(False)
+        with self.active(), self.evaluating(), WholeBatch(), fast:
+            yield
 
     def move(self, device: torch.device | str) -> "Pair":
         r"""Move every tensor of the pair to a device, in place."""

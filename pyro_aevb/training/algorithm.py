@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -16,7 +15,6 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import Scorer
-from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.training.objectives import make_objective
@@ -172,19 +170,10 @@ def reached(pair: Pair, data: Batches, loss: Callable[[Any, Tensor], Tensor]) ->
         data: The training data.
         loss: Of a batch and its index, as in :class:`Phase`.
     """
-    named, device, training = pair.trainable(), data.device, pair.training
+    named, device = pair.trainable(), data.device
     index = torch.arange(min(len(data), 5), device=device)
-    pair.eval()  # running averages stay as they are
-    try:
-        with (
-            pair.active(),
-            WholeBatch(),
-            pyro.validation_enabled(False),
-            untouched(pair.python.beside(loss), [device]),
-        ):
-            value = loss(data.take(index), index)
-    finally:
-        pair.train(training)
+    with pair.running(), untouched(pair.python.beside(loss), [device]):
+        value = loss(data.take(index), index)
     if not value.requires_grad:
         return {}
     gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from pyro_aevb.engine.capture import NotCapturable
-from pyro_aevb.errors import UsageError
+from pyro_aevb.engine.policy import Policy
+from pyro_aevb.engine.replay import Way
 from pyro_aevb.pairs.state.python import PythonState, Reading, changed, rebound
 from pyro_aevb.training.learner import Learners
 
@@ -20,10 +21,8 @@ class Compiling:
     """
 
     def __init__(self, asked: str, steps: int, name: str, python: PythonState) -> None:
-        if asked not in ("auto", "on", "off"):
-            raise UsageError(f"--compile is {asked!r}; it must be auto, on or off")
-        self.asked, self.name, self.python = asked, name, python
-        self.on = asked == "on" or (asked == "auto" and steps >= COMPILE_FROM)
+        self.policy, self.name, self.python = Policy(asked, name, "trained"), name, python
+        self.on = self.policy.way(steps >= COMPILE_FROM, Way.EAGER) is Way.COMPILED
         self._left: Reading = {}
         r"""The Python values as the last epoch left them; compiled steps change none."""
 
@@ -37,11 +36,8 @@ class Compiling:
         try:
             learners.compile(index, say)
         except NotCapturable as reason:
-            said = f"{self.name} has to run eagerly: {reason}; use --compile auto"
-            if self.asked == "on":
-                raise UsageError(f"--compile on: {said}") from reason
-            self.on = False
-            say(f"{self.name} trains eagerly: {reason}")
+            self.on, self.policy.say = False, say
+            self.policy.eagerly(str(reason))
 
     def thaw(self, learners: Learners, say: Callable[[str], None]) -> None:
         r"""Run eagerly from now on if a value was changed since the last epoch."""
@@ -51,7 +47,7 @@ class Compiling:
         if name := next(iter([*changed(self._left, now), *rebound(self._left, now)]), None):
             self.on = False
             learners.forget()
-            say(f"{self.name} trains eagerly: {name!r} has changed")
+            say(f"{self.name} is trained eagerly: {name!r} has changed")
 
     def end_epoch(self, learners: Learners) -> None:
         self._left = self.python.read() if learners.compiled else {}

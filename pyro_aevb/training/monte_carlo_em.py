@@ -145,17 +145,13 @@ class MonteCarloEM(Algorithm):
 
     def before(self, x: Data, index: Tensor) -> None:
         r"""Move the chains of a batch by one trajectory, and tune the step size."""
-        training = self.pair.training
-        self.pair.eval()  # a density without dropout
 
         def at(q: Tensor) -> Point:
             return Point(q, *self._evaluate(x, q))
 
-        try:
+        with self.pair.evaluating():  # a density without dropout
             start = at(self.chains[index])
             end, move = transition(at, start, self._both, self._step_size, self.leapfrog_steps)
-        finally:
-            self.pair.train(training)
         size, average = adapt(self._step_size, self._average, move.probability, self.target, LIMITS)
         self.chains[index] = end.q
         self._step_size.copy_(size)

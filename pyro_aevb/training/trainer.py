@@ -86,8 +86,8 @@ class Trainer(Settings):
         self.progress = Progress()
         self._stages = self._algorithm.stages or [Stage(self._algorithm.phases)]
         self._learners = self._build(0, 0)
-        scorer = Scorer(pair, 1, 1, self.seed, details=False, calls=self.epochs)
-        scorer.compile = "off" if self.compile == "off" else "auto"
+        how = "off" if self.compile == "off" else "auto"
+        scorer = Scorer(pair, 1, 1, self.seed, details=False, calls=self.epochs, compile=how)
         self._validation = Validation(pair, self._algorithm, self.valid, scorer, python)
 
     @property
