@@ -19,7 +19,7 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.processes import Alone
 from pyro_aevb.engine.streams import check_seed
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.estimators.importance import Scorer
+from pyro_aevb.estimators.importance import Compile, Scorer
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.training.algorithm import Algorithm, Row, Stage
@@ -86,7 +86,7 @@ class Trainer(Settings):
         self.progress = Progress()
         self._stages = self._algorithm.stages or [Stage(self._algorithm.phases)]
         self._learners = self._build(0, 0)
-        how = "off" if self.compile == "off" else "auto"
+        how: Compile = "off" if self.compile == "off" else "auto"
         scorer = Scorer(pair, 1, 1, self.seed, details=False, calls=self.epochs, compile=how)
         self._validation = Validation(pair, self._algorithm, self.valid, scorer, python)
 
