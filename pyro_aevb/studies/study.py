@@ -11,7 +11,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pyro_aevb.errors import UsageError, at_least_one, hint, unknown
+from pyro_aevb.errors import UsageError, at_least_one, hint
 from pyro_aevb.runs.locking import alone
 
 if TYPE_CHECKING:
@@ -187,7 +187,10 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
         found, _ = locate(f"pyro_aevb.studies.shipped.{name}:STUDY")
         return name, found
     if not name.endswith(".py"):
-        raise unknown("study", name, (*SHIPPED, "a .py file of your own with STUDY"))
+        raise UsageError(
+            f"no study {name!r}{hint(name, SHIPPED)}: there are {', '.join(SHIPPED)}; your own is "
+            "a .py file with STUDY"
+        )
     found, _ = locate(f"{name}:STUDY")
     if not isinstance(found, Study):
         raise UsageError(f"STUDY in {name} is a {type(found).__name__}, not a Study")
