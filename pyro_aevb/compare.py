@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
 
-DRAWN = ("elbo", "log_likelihood", "ais_lower")
-
 
 def compare(
     runs: "Sequence[str | Path | Run]",
@@ -116,7 +114,7 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
             "warning: scored with different numbers of samples, and log_likelihood rises with "
             "them; evaluate the runs with the same --num-samples"
         )
-    for bound in DRAWN[2:]:
+    for bound in _shown(table):
         found = {counts(row["metrics"][bound]) for row in table.values() if bound in row["metrics"]}
         if len(found) > 1:
             notes.append(f"warning: {bound} is of different settings or data: {'; '.join(found)}")
@@ -136,6 +134,14 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def _shown(table: Mapping[str, Any]) -> list[str]:
+    r"""What other estimators found that stands beside ``log_likelihood``."""
+    from pyro_aevb.estimators import found_by
+
+    found = found_by(*(row["metrics"] for row in table.values()))
+    return [name for estimator in found if estimator.shown for name in estimator.estimates]
+
+
 def _value(row: Mapping[str, Any], metric: str) -> float | None:
     value: float | None = row["metrics"].get(metric, {"value": None})["value"]
     return value
@@ -149,8 +155,7 @@ def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path)
             [_value(row, metric) for row in table.values()],
             [row["metrics"].get(metric, {}).get("standard_error") for row in table.values()],
         )
-        for metric in DRAWN
-        if metric != "ais_lower" or any(metric in row["metrics"] for row in table.values())
+        for metric in ("elbo", "log_likelihood", *_shown(table))
     }
     pictures = [plots.comparison(list(table), drawn, folder / "comparison.png")]
     best = [name for name in table if _value(table[name], "log_likelihood") is not None][:2]

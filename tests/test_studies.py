@@ -1305,8 +1305,8 @@ def test_the_command_exits_with_1_when_a_cell_failed(
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_declared_setting_is_one(name: str) -> None:
     from pyro_aevb.data.sets import load, names
+    from pyro_aevb.estimators import ESTIMATORS
     from pyro_aevb.pairs.pair import load_pair
-    from pyro_aevb.reports.estimation import ESTIMATORS
 
     _, found = find(name)
     fit = set(signature(pyro_aevb.fit).parameters)

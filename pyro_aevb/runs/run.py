@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators import IMPORTANCE
 from pyro_aevb.runs.locking import alone
 from pyro_aevb.runs.settings import read_settings
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pyro_aevb.estimators.importance import Scores
 
 SETTINGS = "settings.yaml"
-IMPORTANCE = "importance"
-r"""The estimator that makes a run's results; what others find is added to them."""
 SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
 r"""What must not have changed for results of two estimators to stand side by side."""
 
@@ -235,9 +234,15 @@ class Run:
 
         Returns:
             What ``results.json`` holds now.
+
+        Raises:
+            UsageError: A metric has the name of one that another estimator found.
         """
         results = self.current_results()
         others = {n: m for n, m in results["metrics"].items() if _found_by(m) != estimator}
+        for name in metrics.keys() & others.keys():
+            by = _found_by(others[name])
+            raise UsageError(f"{estimator} and {by} both find {name!r}; one needs another name")
         found = {name: {**metric, "estimator": estimator} for name, metric in metrics.items()}
         results["metrics"] = {**others, **found}
         results["settings"] = {**results.get("settings", {}), estimator: dict(settings)}
@@ -309,6 +314,7 @@ def _finite(entry: Any) -> Any:
         return kept
     if isinstance(entry, (list, tuple)):
         return [_finite(value) for value in entry]
+    entry = entry.item() if hasattr(entry, "item") else entry  # a number of numpy's or torch's
     return None if isinstance(entry, float) and not math.isfinite(entry) else entry
 
 
