@@ -106,9 +106,10 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
             "warning: scored with different numbers of samples, and log_likelihood rises with "
             "them; evaluate the runs with the same --num-samples"
         )
-    found = {counts(metrics["ais_lower"]) for metrics in scores.values() if "ais_lower" in metrics}
-    if len(found) > 1:
-        notes.append(f"warning: ais_lower is of different settings or data: {'; '.join(found)}")
+    for bound in _shown(table):
+        found = {counts(metrics[bound]) for metrics in scores.values() if bound in metrics}
+        if len(found) > 1:
+            notes.append(f"warning: {bound} is of different settings or data: {'; '.join(found)}")
     for name in known:
         for rise, flag in (("rise", "--num-samples"), ("weight_rise", "--weight-samples")):
             metric = scores[name].get(rise, {})
@@ -125,6 +126,14 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def _shown(table: Mapping[str, Any]) -> list[str]:
+    r"""What other estimators found that stands beside ``log_likelihood``."""
+    from pyro_aevb.estimators import found_by
+
+    found = found_by(*(row["metrics"] for row in table.values()))
+    return [name for estimator in found if estimator.shown for name in estimator.estimates]
+
+
 def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path) -> list[Path]:
     from pyro_aevb.reports import plots
     from pyro_aevb.reports.text import value_of
@@ -135,8 +144,7 @@ def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path)
             [value_of(metrics, metric) for metrics in scores],
             [metrics.get(metric, {}).get("standard_error") for metrics in scores],
         )
-        for metric in ("elbo", "log_likelihood", "ais_lower")
-        if metric != "ais_lower" or any(metric in metrics for metrics in scores)
+        for metric in ("elbo", "log_likelihood", *_shown(table))
     }
     pictures = [plots.comparison(list(table), drawn, folder / "comparison.png")]
     best = [n for n in table if value_of(table[n]["metrics"], "log_likelihood") is not None][:2]

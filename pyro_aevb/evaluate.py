@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE
+
 if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
 
 
 def evaluate(
     run: "str | Path | Run | Sequence[str]",
-    estimator: str = "importance",
+    estimator: Any = "importance",
     estimator_options: dict[str, Any] | None = None,
     num_samples: int | None = None,
     weight_samples: int | None = None,
@@ -35,11 +37,12 @@ def evaluate(
     Arguments:
         run: The run's directory.
         estimator: importance, which makes results and figures anew, or one that adds to them:
-            ais, bdmc, reciprocal, gap or parzen.
+            NAMES. In Python also an Estimator of your own.
         estimator_options: Its further settings, such as {num_samples: 1000}.
         num_samples: K, importance samples per datum; default 5,000. Samples of other estimators
             that draw some; default their own.
-        weight_samples: S, draws of global latents; default 10, for ais and reciprocal 1.
+        weight_samples: S, draws of global latents; default 10, of other estimators that draw
+            some 1.
         num_data: Score only the first n test data.
         corruption: Score through a guide that sees the data corrupted, beside the clean data:
             masking, salt_and_pepper or gaussian. In Python also a function of a batch.
@@ -71,18 +74,19 @@ def evaluate(
     from pyro_aevb.estimators.importance import Scorer
     from pyro_aevb.estimators.work import Work
     from pyro_aevb.reports.assess import assess, to_score
-    from pyro_aevb.reports.estimation import FIRST, choose, estimate
+    from pyro_aevb.reports.estimation import choose, estimate, find
     from pyro_aevb.reports.rescoring import choose_corruption, score_against, score_corrupted
     from pyro_aevb.reports.text import show_results
     from pyro_aevb.runs.prepare import restore
-    from pyro_aevb.runs.run import IMPORTANCE, only_run
+    from pyro_aevb.runs.run import only_run
 
     _one_at_a_time(estimator != IMPORTANCE, corruption is not None, against is not None)
     corrupt = choose_corruption(corruption, corruption_options, num_noise)
     num_noise = 5 if num_noise is None else num_noise
     drawn = {"num_samples": num_samples, "weight_samples": weight_samples}
     how = {"memory": memory, "compile": None if compile == "auto" else compile}
-    settings = choose(estimator, estimator_options, seed=seed, **drawn, **how)
+    other = find(estimator)
+    settings = choose(other, estimator_options, seed=seed, **drawn, **how)
     with products.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)
         prepared = restore(opened, group.device, data_root, pair, data, trust, memory)
@@ -90,12 +94,12 @@ def evaluate(
         work = Work(group, show and group.rank == 0, budget, compile)
         k, s = (settings.get(name, 1) for name in drawn)
         seed = settings.get("seed", seed)
-        if num_data is None and estimator in FIRST:
-            num_data = min(FIRST[estimator], len(prepared.test))
+        if num_data is None and other is not None and other.first is not None:
+            num_data = min(other.first, len(prepared.test))
         test = to_score(prepared.test, k, s, num_data, memory)
         make = partial(Scorer, prepared.pair, k, s, seed, budget, compile=compile)
-        if estimator != IMPORTANCE:
-            results = estimate(opened, prepared, test, estimator, settings, work)
+        if other is not None:
+            results = estimate(opened, prepared, test, other, settings, work)
         elif corrupt is not None:
             results = score_corrupted(opened, prepared, make, test, corrupt, num_noise, work)
         elif against is not None:
@@ -106,6 +110,9 @@ def evaluate(
         if work.show:
             show_results(results)
         return results
+
+
+evaluate.__doc__ = (evaluate.__doc__ or "").replace("NAMES", ", ".join(ESTIMATORS))
 
 
 def _one_at_a_time(*asked: bool) -> None:

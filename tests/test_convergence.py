@@ -146,7 +146,8 @@ def test_the_figure_shows_means_and_what_has_moved(tmp_path, drawn):
     source = PPCA()
     x = source.data(50)
     curve = against_samples(score(ready(source, x), batches(x), 100))
-    plots.convergence({"samples": curve}, tmp_path / "c.png", {"ais_lower": -3.0}, 0.25)
+    margins = {"ais_lower": ("bdmc_gap", 0.25)}
+    plots.convergence({"samples": curve}, tmp_path / "c.png", {"ais_lower": -3.0}, margins)
     (axes,) = drawn[0].axes
     points, _, (bars,) = axes.containers[0]
     np.testing.assert_allclose(points.get_xdata(), curve.counts)

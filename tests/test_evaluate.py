@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,9 +17,10 @@ import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.data import Batches, DataSet, Split
 from pyro_aevb.data.corruption import GaussianNoise
+from pyro_aevb.estimators.estimator import Estimator
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.other_data import auroc, scores_of
-from pyro_aevb.reports.estimation import ESTIMATORS
+from pyro_aevb.estimators.parzen import PARZEN
 from pyro_aevb.reports.rescoring import other_data
 from pyro_aevb.reports.text import show_results
 from pyro_aevb.runs.prepare import restore
@@ -159,16 +161,15 @@ def test_a_failure_leaves_the_results_as_they_were(run, monkeypatch):
     def fails(*arguments, **options):
         raise RuntimeError("lost")
 
-    monkeypatch.setitem(ESTIMATORS, "parzen", fails)
     with pytest.raises(RuntimeError):
-        pyro_aevb.evaluate(run, "parzen", show=False)
+        pyro_aevb.evaluate(run, replace(PARZEN, run=fails), show=False)
     monkeypatch.setattr("os.replace", fails)
     with pytest.raises(RuntimeError):
         run.add("other", {}, {"other": {"value": 1.0}}, {"other": np.zeros(3)})
     assert ((run.path / "results.json").read_bytes(), run.arrays.read_bytes()) == before
 
 
-def test_an_estimate_of_the_log_likelihood_is_compared_datum_by_datum(run, monkeypatch, capsys):
+def test_an_estimate_of_the_log_likelihood_is_compared_datum_by_datum(run, capsys):
     log_likelihood = run.per_datum("predictive", "log_likelihood")
     values = log_likelihood[:12] + np.linspace(0.5, 1.7, 12)
 
@@ -177,8 +178,8 @@ def test_an_estimate_of_the_log_likelihood_is_compared_datum_by_datum(run, monke
         metric = {"value": float(values.mean()), "standard_error": 1.0, "num_data": 12}
         return {"ais_lower": metric}, {"ais_lower": values}
 
-    monkeypatch.setitem(ESTIMATORS, "ais", ais)
-    results = pyro_aevb.evaluate(run, "ais", num_data=12, show=False)
+    own = Estimator("ais", ais, estimates=("ais_lower",))
+    results = pyro_aevb.evaluate(run, own, num_data=12, show=False)
     above = results["metrics"]["ais_lower"]["above_log_likelihood"]
     assert above["value"] == pytest.approx(1.1)
     error = scipy.stats.sem(values - log_likelihood[:12])
@@ -354,7 +355,7 @@ def test_estimators_of_one_process_refuse_several(run):
         rank, size = 0, 2
 
     with pytest.raises(pyro_aevb.UsageError, match="runs in one process"):
-        estimate(run, None, None, "parzen", {}, Work(Two()))
+        estimate(run, None, None, PARZEN, {}, Work(Two()))
 
 
 def test_results_are_plain_json(run):

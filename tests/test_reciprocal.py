@@ -11,7 +11,6 @@ import pyro_aevb
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.reciprocal import Reciprocal, log_reciprocal
-from pyro_aevb.reports import estimation
 from pyro_aevb.runs.prepare import restore
 
 
@@ -121,9 +120,9 @@ def test_evaluate_adds_it_to_the_results(tmp_path, capsys, monkeypatch):
     first = prepared.test.first(12)
     drawn = Reciprocal(prepared.pair, first.take(torch.arange(5)), **few)
     direct = drawn.estimate(first)
-    assert drawn.steps == 5 + 3 * 2
+    assert drawn.further == 5 + 3 * 2
     for reliable in (4, 6):
-        monkeypatch.setattr(estimation, "RELIABLE", reliable)
+        monkeypatch.setattr("pyro_aevb.estimators.reciprocal.RELIABLE", reliable)
         results = pyro_aevb.evaluate(run, "reciprocal", few, num_data=12, device="cpu")
         said = " ".join(capsys.readouterr().out.split())
         assert "note: reciprocal: errs upwards in expectation" in said

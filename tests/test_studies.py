@@ -1263,8 +1263,8 @@ def test_the_command_exits_with_1_when_a_cell_failed(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_pair_and_column_of_a_shipped_study_is_there(name):
     from pyro_aevb.data.sets import load
+    from pyro_aevb.estimators import ESTIMATORS
     from pyro_aevb.pairs.pair import load_pair
-    from pyro_aevb.reports.estimation import ESTIMATORS
 
     (_, found), digits = find(name), load("digits")
     for cell in (*found.cells("smoke", 1), *found.cells("full", 1)):

@@ -1,1 +1,32 @@
 r"""Estimators: what a pair is worth, in nats per datum."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyro_aevb.estimators.estimator import Estimator
+
+IMPORTANCE = "importance"
+r"""The estimator that makes a run's results; what others find is added to them."""
+ESTIMATORS = {
+    "parzen": "parzen",
+    "gap": "gap",
+    "ais": "annealing",
+    "bdmc": "annealing",
+    "reciprocal": "reciprocal",
+}
+r"""The others, and the file that holds the record of each, under its name in capitals."""
+
+
+def shipped(name: str) -> "Estimator":
+    r"""The record of an estimator of this package; its file is imported when it is first used."""
+    module = import_module(f"pyro_aevb.estimators.{ESTIMATORS[name]}")
+    record: Estimator = getattr(module, name.upper())
+    return record
+
+
+def found_by(*metrics: Mapping[str, Any]) -> "list[Estimator]":
+    r"""The records of this package's estimators that some of the metrics of results bear."""
+    names = (metric.get("estimator") for found in metrics for metric in found.values())
+    return [shipped(name) for name in dict.fromkeys(names) if name in ESTIMATORS]

@@ -41,7 +41,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -54,11 +54,17 @@ from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay
 from pyro_aevb.engine.streams import blocks_of, check_seed, numbered, seeded
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import Move, Point, adapt, evaluate, transition
 from pyro_aevb.estimators.importance import Compile
 from pyro_aevb.estimators.joint import Joint
+from pyro_aevb.estimators.metrics import measured
 from pyro_aevb.estimators.terms import weight_draw
+from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
+
+if TYPE_CHECKING:
+    from pyro_aevb.runs.prepare import Prepared
 
 START = 0.1
 r"""The first step size."""
@@ -67,7 +73,11 @@ r"""Chains, of all data of a block together, that tune the step size; at least o
 COMPILE_FROM = 1e12
 r"""Multiplications for 100 data from which on compiling, which takes about 7 s, pays."""
 
+NOT_ARRIVED = "its chains have not arrived, and say nothing; raise num_temperatures"
+r"""What is wrong where an estimate from annealed chains is too low."""
+
 Progress = Callable[[int], None] | None
+A = TypeVar("A", bound="Annealer")
 
 
 @dataclass
@@ -152,6 +162,11 @@ class Annealer:
             with a prior density, or a guide without one.
     """
 
+    doing = "annealing"
+    r"""What to call it in a progress bar."""
+    further = 0
+    r"""Trajectories of each chain after it has arrived."""
+
     def __init__(
         self,
         pair: Pair,
@@ -223,6 +238,10 @@ class Annealer:
             np.concatenate([part.log_weights for part in parts], 1),
             np.mean([part.acceptance for part in parts], 0),
         )
+
+    def estimate(self, batches: Batches, s: int = 0, progress: Progress = None) -> np.ndarray:
+        r"""log p(x|w) of every datum, ``(N,)``, in nats; the arguments are those of a call."""
+        return self(batches, s, progress).lower()
 
     @torch.no_grad()
     def bracket(self, x: Data, s: int = 0, progress: Progress = None) -> Bracket:
@@ -320,3 +339,73 @@ class Annealer:
 
     def _weights(self, x: Data, s: int) -> dict[str, Tensor]:
         return weight_draw(self.pair, x, self.seed, s)[0]
+
+
+def made(
+    kind: type[A], prepared: "Prepared", test: Batches, work: Work, settings: dict[str, Any]
+) -> A:
+    r"""An annealer of some kind for a prepared pair."""
+    few = test.take(torch.arange(min(5, len(test))))
+    how: Any = {"memory": work.memory, "compile": work.compile, "say": work.say}
+    return kind(prepared.pair, few, **settings, **how)
+
+
+def over_weights(
+    anneal: Annealer, name: str, test: Batches, work: Work, weight_samples: int, **counts: int
+) -> Found:
+    r"""The metric of that name, log of the mean of p(x|w) over draws of the weights; per datum."""
+    assert anneal.pair.description is not None
+    draws = weight_samples if anneal.pair.description.global_sites else 1
+    total = draws * (len(anneal.path) - 1 + anneal.further) * len(test)
+    with work.progress(anneal.doing, total, "step") as step:
+        values = np.stack([anneal.estimate(test, s, step) for s in range(draws)])
+    mixture: np.ndarray = np.logaddexp.reduce(values, 0) - math.log(draws)
+    if anneal.pair.description.global_sites:
+        counts["weight_samples"] = draws
+    return {name: measured(mixture, **counts, num_data=len(mixture))}, {name: mixture}
+
+
+def _counts(settings: dict[str, Any]) -> dict[str, int]:
+    return {name: settings[name] for name in ("num_chains", "num_temperatures")}
+
+
+def _ais(
+    prepared: "Prepared", test: Batches, work: Work, weight_samples: int = 1, **settings: Any
+) -> Found:
+    anneal = made(Annealer, prepared, test, work, settings)
+    return over_weights(anneal, "ais_lower", test, work, weight_samples, **_counts(settings))
+
+
+def _bdmc(prepared: "Prepared", test: Batches, work: Work, **settings: Any) -> Found:
+    anneal, counts = made(Annealer, prepared, test, work, settings), _counts(settings)
+    with work.progress("annealing", 2 * counts["num_temperatures"] * len(test), "step") as step:
+        bracket = anneal.bracket(test.take(torch.arange(len(test))), progress=step)
+    found = {"bdmc_lower": bracket.there.lower(), "bdmc_upper": bracket.back.upper()}
+    gap = found["bdmc_upper"] - found["bdmc_lower"]
+    every = {**found, "bdmc_gap": gap}.items()
+    metrics = {name: measured(values, **counts, num_data=len(test)) for name, values in every}
+    metrics["bdmc_gap"]["note"] = (
+        "between bounds on log p(x) of data that the model simulated: about how far ais_lower may "
+        "be too low at these settings, as far as the test data are like them"
+    )
+    return metrics, found
+
+
+AIS = Estimator(
+    "ais",
+    _ais,
+    onto=Annealer,
+    first=100,
+    follows=("memory", "compile"),
+    estimates=("ais_lower",),
+    below=NOT_ARRIVED,
+    shown=True,
+)
+BDMC = Estimator(
+    "bdmc",
+    _bdmc,
+    onto=Annealer,
+    first=100,
+    follows=("memory", "compile"),
+    margin=("bdmc_gap", "ais_lower"),
+)

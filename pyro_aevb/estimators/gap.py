@@ -22,6 +22,8 @@ References:
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,13 +36,18 @@ from pyro_aevb.engine.replay import Way
 from pyro_aevb.engine.streams import check_seed, seeded
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.ascent import DRAWS, Ascent
+from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.importance import COMPILE_FROM, Compile, score
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.log_weights import LogWeights
 from pyro_aevb.estimators.metrics import UNRELIABLE, Metric, measured
 from pyro_aevb.estimators.terms import Terms, weight_draw
 from pyro_aevb.estimators.variational import Flow, normal
+from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
+
+if TYPE_CHECKING:
+    from pyro_aevb.runs.prepare import Prepared
 
 DATA = 100
 r"""Data that are optimized together."""
@@ -94,13 +101,6 @@ class InferenceGap:
         r""":math:`\mathcal{L}[q^*] - \mathcal{L}[q]`, by default in the guide's family."""
         gap: np.ndarray = self.elbo[family or self.family] - self.elbo["guide"]
         return gap
-
-    def bounds(self) -> dict[str, np.ndarray]:
-        r"""The bounds by the names that they have in results, from the guide's to log p(x)."""
-        names = ["guide", *dict.fromkeys((self.family, "flow"))]
-        return {f"elbo_{name}": self.elbo[name] for name in names} | {
-            "log_likelihood_best": self.log_likelihood[self.best]
-        }
 
     def per_datum(self) -> dict[str, np.ndarray]:
         r"""Every quantity by its name, see ``docs/definitions.md``."""
@@ -256,3 +256,37 @@ def _weighed(
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+
+def _gap(prepared: "Prepared", test: Batches, work: Work, **settings: Any) -> Found:
+    settings |= {"compile": work.compile, "say": work.say}
+    with work.progress("optimizing q", 2 * len(test), "datum") as step:
+        gap = inference_gap(prepared.pair, test, **settings, progress=step)
+    return gap.metrics(), gap.per_datum()
+
+
+def bounds(
+    metrics: Mapping[str, Metric], per_datum: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    r"""The bounds on log p(x) that are part of a gap, ``(N,)`` each, from the guide's up."""
+    family = metrics["amortization_gap"]["family"]
+    names = [f"elbo_{name}" for name in dict.fromkeys(("guide", family, "flow"))]
+    return {name: per_datum[name] for name in (*names, "log_likelihood_best")}
+
+
+def _figure(
+    plots: Any, metrics: Mapping[str, Metric], per_datum: Mapping[str, np.ndarray], path: Path
+) -> None:
+    plots.inference_gap(bounds(metrics, per_datum), path)
+
+
+GAP = Estimator(
+    "gap",
+    _gap,
+    onto=inference_gap,
+    first=100,
+    follows=("compile",),
+    estimates=("log_likelihood_best",),
+    figure=_figure,
+    file="inference_gap.png",
+)

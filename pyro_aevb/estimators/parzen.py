@@ -22,7 +22,8 @@ References:
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,11 +33,18 @@ from pyro_aevb.data.batch import data_of
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.log_weights import LogWeights
 from pyro_aevb.estimators.metrics import Metric, measured
+from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.predict import generate, reconstruct, shown_by
 
+if TYPE_CHECKING:
+    from pyro_aevb.runs.prepare import Prepared
+
+VALID = 1000
+r"""Validation data by which the bandwidth is chosen."""
 BLOCK = 500
 r"""Samples that are decoded together, under one draw of the weights."""
 COARSE, FINE = np.geomspace(0.05, 1.5, 35), np.geomspace(0.9, 1.1, 21)
@@ -133,3 +141,27 @@ def _squares(x: Tensor, y: Tensor) -> Tensor:
     centre = x.mean(0)  # less is lost to cancellation
     x, y = x - centre, y - centre
     return ((y**2).sum(1, keepdim=True) + (x**2).sum(1) - 2 * y @ x.T).clamp_min(0).double()
+
+
+def _parzen(prepared: "Prepared", test: Batches, work: Work, **settings: Any) -> Found:
+    seen = prepared.pair.columns_in
+    grey, valid = (
+        Batches(split, "none", test.device, seen(split)).first(min(most, len(split)))
+        for split, most in ((prepared.data.test, len(test)), (prepared.data.valid, VALID))
+    )
+    with work.progress("parzen window", 3 * settings["num_kernels"], "sample") as step:
+        metric, per_datum = parzen(prepared.pair, grey, valid, **settings, progress=step)
+    return {"parzen": metric}, {"parzen": per_datum}
+
+
+def _warning(metrics: Mapping[str, Metric]) -> str:
+    beside = "ais_lower says what the model is worth"
+    if metrics.get("ais_lower", {"value": None})["value"] is None:
+        beside = "ais_lower has not been computed, which would say what the model is worth"
+    return (
+        f"parzen (bandwidth {metrics['parzen']['bandwidth']:.3f}) is here for comparison with "
+        f"published figures only: it orders models wrongly (Wu et al., 2017); {beside}"
+    )
+
+
+PARZEN = Estimator("parzen", _parzen, onto=parzen, warning=_warning)

@@ -27,7 +27,7 @@ References:
     | https://arxiv.org/abs/1312.6114
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,9 +38,21 @@ from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import blocks_of, numbered, seeded
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.annealing import START, Annealer, Progress
+from pyro_aevb.estimators.annealing import (
+    NOT_ARRIVED,
+    START,
+    Annealer,
+    Progress,
+    made,
+    over_weights,
+)
+from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import adapt, transition
+from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
+
+if TYPE_CHECKING:
+    from pyro_aevb.runs.prepare import Prepared
 
 RELIABLE, MOST = 4, 10
 r"""Dimensions up to which the paper relies on the estimate, and beyond which it is refused."""
@@ -90,12 +102,14 @@ class Reciprocal(Annealer):
         num_temperatures, burn_in: Trajectories until the first draw: to, and in the posterior.
         between: Trajectories from one draw of a chain to the next.
         leapfrog_steps: Of a trajectory; 4 in the paper.
-        others: Of :class:`~.annealing.Annealer`.
+        acceptance, seed, others: See :class:`~.annealing.Annealer`.
 
     Raises:
         UsageError: As an Annealer; and for latents of more than 10 dimensions, or draws too few
             for a covariance.
     """
+
+    doing = "posterior draws"
 
     def __init__(
         self,
@@ -107,11 +121,14 @@ class Reciprocal(Annealer):
         burn_in: int = 50,
         between: int = 5,
         leapfrog_steps: int = 4,
+        acceptance: float = 0.65,
+        seed: int = 0,
         **others: Any,
     ) -> None:
         if num_chains < 1:
             raise UsageError(f"num_chains is {num_chains}; it must be at least 1")
-        super().__init__(pair, x, 2 * num_chains, num_temperatures, leapfrog_steps, **others)
+        path = (2 * num_chains, num_temperatures, leapfrog_steps, acceptance)
+        super().__init__(pair, x, *path, seed=seed, **others)
         if self.joint.dim > MOST:
             raise UsageError(
                 f"the reciprocal estimator means nothing in the {self.joint.dim} dimensions of "
@@ -123,8 +140,7 @@ class Reciprocal(Annealer):
                 f"at least {self.joint.dim + 2}"
             )
         self.num_samples, self.burn_in, self.between = num_samples, burn_in, between
-        self.steps = burn_in + -(-num_samples // num_chains) * between
-        r"""Trajectories of each chain in the posterior."""
+        self.further = burn_in + -(-num_samples // num_chains) * between
 
     @torch.no_grad()
     def estimate(self, batches: Batches, s: int = 0, progress: Progress = None) -> np.ndarray:
@@ -133,8 +149,8 @@ class Reciprocal(Annealer):
         Arguments:
             batches: The data as they are presented; fixed ones, not dynamic binarization.
             s: The number of the draw of the global latents, see :class:`~.annealing.Annealer`.
-            progress: Called at each of the `num_temperatures` and of the `steps` trajectories of a
-                block of data with its length.
+            progress: Called at each of the `num_temperatures` and `further` trajectories of a block
+                of data with its length.
         """
         parts = []
         with self.pair.running():
@@ -158,7 +174,7 @@ class Reciprocal(Annealer):
         average = torch.full_like(size, self.target)
         at, joint = self._at(x, weights, self.num_chains), self.c + self.d
         draws = []
-        for step in range(1, self.steps + 1):
+        for step in range(1, self.further + 1):
             point, move = transition(at, point, joint, size, self.leapfrog_steps)
             if step <= self.burn_in:
                 size, average = adapt(size, average, move.probability, self.target)
@@ -168,3 +184,30 @@ class Reciprocal(Annealer):
                 progress(len(x))
         found, log_joint = (torch.stack(values) for values in zip(*draws, strict=True))
         return found, log_joint
+
+
+def _reciprocal(
+    prepared: "Prepared", test: Batches, work: Work, weight_samples: int = 1, **settings: Any
+) -> Found:
+    draws = made(Reciprocal, prepared, test, work, settings)
+    counts = {name: settings[name] for name in ("num_samples", "num_chains")}
+    metrics, values = over_weights(draws, "reciprocal", test, work, weight_samples, **counts)
+    note = "errs upwards in expectation, log_likelihood and ais_lower downwards"
+    if draws.joint.dim > RELIABLE:
+        note += (
+            f"; the codes have {draws.joint.dim} dimensions, and in more than {RELIABLE} it is not "
+            "reliable (Kingma and Welling, 2014, appendix D)"
+        )
+    metrics["reciprocal"]["note"] = note
+    return metrics, values
+
+
+RECIPROCAL = Estimator(
+    "reciprocal",
+    _reciprocal,
+    onto=Reciprocal,
+    first=1000,
+    follows=("memory", "compile"),
+    estimates=("reciprocal",),
+    below=NOT_ARRIVED,
+)

@@ -2,7 +2,7 @@ r"""Assess a trained pair on the test split: numbers, per-datum values and figur
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.processes import Alone
 from pyro_aevb.errors import UsageError, at_least_one
+from pyro_aevb.estimators import ESTIMATORS, found_by, shipped
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Compile, Scorer, Scores
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
@@ -27,12 +28,10 @@ from pyro_aevb.reports import plots
 from pyro_aevb.reports.comparison import paired
 from pyro_aevb.reports.figures import draw_figures, drawn, noted, trained_corruption
 from pyro_aevb.reports.rehearsal import attempt
-from pyro_aevb.reports.text import alike, value_of
+from pyro_aevb.reports.text import value_of
 from pyro_aevb.runs.prepare import Prepared, is_grey_bernoulli
 from pyro_aevb.runs.run import Run
 
-BOUNDS = {"ais_lower", "reciprocal", "log_likelihood_best"}
-r"""Metrics of other estimators that estimate log p(x) of the test data, datum by datum."""
 GREY = (
     "note: grey pixels under a Bernoulli give a cross-entropy, not a normalized density; compare "
     "these numbers only with others of the same kind (--binarize dynamic gives log-likelihoods)"
@@ -132,7 +131,8 @@ def assess(
     per_datum = None if scores.log_weight is None else log_likelihood(scores)
     # The numbers first: whatever happens to the rest, they are kept.
     if trained:  # what other evaluations drew is of other weights
-        for stale in ("inference_gap.png", "against-*.png"):
+        files = [shipped(name).file for name in ESTIMATORS]
+        for stale in ("against-*.png", "estimator-*.png", *filter(None, files)):
             for path in run.figures.glob(stale):
                 path.unlink()
     else:
@@ -195,11 +195,22 @@ def _on_training(run: Run, pair: Pair) -> Iterator[str]:
         yield f"note: {pair.name} was trained with the KL times {weight:g}; scored with the KL"
 
 
-def compare_bounds(run: Run) -> dict[str, Any]:
-    r"""Compare every metric of :data:`BOUNDS` with ``log_likelihood``, datum by datum.
+def _estimates(metrics: Mapping[str, Any], *further: str) -> list[str]:
+    r"""The metrics of other estimators that estimate log p(x) of the test data, datum by datum."""
+    known = {name for estimator in found_by(metrics) for name in estimator.estimates}
+    known |= {name for name, metric in metrics.items() if "above_log_likelihood" in metric}
+    return [name for name in metrics if name in known.union(further)]
 
-    Its ``above_log_likelihood`` is the mean of the differences with their standard error, on the
+
+def compare_bounds(run: Run, *estimates: str) -> dict[str, Any]:
+    r"""Compare what others estimate log p(x) to be with ``log_likelihood``, datum by datum.
+
+    Their ``above_log_likelihood`` is the mean of the differences with their standard error, on the
     data that both have seen; not there where they have another number of draws of the weights.
+
+    Arguments:
+        run: The run.
+        estimates: Metrics of a user's own estimator that are to be compared too.
 
     Returns:
         What ``results.json`` holds now.
@@ -209,7 +220,7 @@ def compare_bounds(run: Run) -> dict[str, Any]:
     if reference["value"] is None:
         return results
     importance = run.per_datum("predictive", "log_likelihood")
-    for name in BOUNDS & results["metrics"].keys():
+    for name in _estimates(results["metrics"], *estimates):
         metric = results["metrics"][name]
         metric.pop("above_log_likelihood", None)
         if metric["value"] is None:
@@ -238,14 +249,21 @@ def draw_convergence(run: Run) -> None:
         curves["draws of the weights S"] = of_weights
     if not curves:
         return
+    metrics = results["metrics"]
     bounds = {
-        name: run.per_datum(metric["estimator"], name)
-        for name, metric in results["metrics"].items()
-        if name in BOUNDS and metric["value"] is not None
+        name: run.per_datum(metrics[name]["estimator"], name)
+        for name in _estimates(metrics)
+        if metrics[name]["value"] is not None
     }
     # All of the same data: the first that every one of them has seen.
     n = min(len(values) for values in (*bounds.values(), *(c.values[0] for c in curves.values())))
     curves = {name: Curve(curve.counts, curve.values[:, :n]) for name, curve in curves.items()}
     levels = {name: float(values[:n].mean()) for name, values in bounds.items()}
-    gap = results["metrics"]["bdmc_gap"]["value"] if alike(results["metrics"]) else None
-    plots.convergence(curves, run.figures / "convergence.png", levels, gap)
+    margins = {
+        of: (margin, metrics[margin]["value"])
+        for margin, of in (
+            e.margin for e in found_by(metrics) if e.margin and e.comparable(metrics)
+        )
+        if metrics[margin]["value"] is not None
+    }
+    plots.convergence(curves, run.figures / "convergence.png", levels, margins)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators import found_by
 from pyro_aevb.estimators.arviz_bridge import compare_pointwise
 from pyro_aevb.estimators.metrics import Metric, measured
 from pyro_aevb.runs.run import Run, seconds_per_epoch
@@ -146,11 +147,12 @@ def _values(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _per_datum(run: Run, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    values = {}
-    for name, metric in results["metrics"].items():
+    values, metrics = {}, results["metrics"]
+    # Each model simulates data of its own for such estimators, of which there are no pairs.
+    simulated = {estimator.name for estimator in found_by(metrics) if estimator.margin}
+    for name, metric in metrics.items():
         place = PAIRED.get(name, (metric.get("estimator"), name))
-        # Each model simulates data of its own for BDMC, of which there are no pairs.
-        if metric["value"] is None or place[0] in (None, "bdmc"):
+        if metric["value"] is None or place[0] in (None, *simulated):
             continue
         with suppress(UsageError):  # not every metric is a mean over the test data
             stored = run.per_datum(*place)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from math import log
 from typing import Any, Literal
 
+from pyro_aevb.estimators import found_by
+
 UNITS = {
     "active_units": "",
     "collapsed_units": "",
@@ -24,8 +26,6 @@ UNINFORMATIVE = 0.1
 r"""Nats of information on its datum below which a code is taken to say nothing."""
 TRUSTED = 0.05
 r"""The share of data with an unreliable estimate above which the table warns."""
-ANNEALED = ("ais_lower", "reciprocal")
-r"""The metrics that come from annealed chains."""
 CONVERGED = 0.05
 r"""Nats per datum by which the last doubling of K or S may raise ``log_likelihood`` unremarked."""
 
@@ -88,7 +88,8 @@ def _cells(name: str, metric: Mapping[str, Any]) -> list[str]:
     value, error = (_number(metric.get(key), places) for key in ("value", "standard_error"))
     few = not metric.keys().isdisjoint(("estimator", "at_most", "at_least"))
     given = {k: v for k, v in metric.items() if k != "num_data" or few}
-    return [value, error, UNITS.get(name, "nats/datum"), counts(given)]
+    unit = metric.get("unit", UNITS.get(name, "nats/datum"))
+    return [value, error, unit, counts(given)]
 
 
 def counts(entry: Mapping[str, Any]) -> str:
@@ -127,6 +128,13 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
                 f"{metric[count] // 2:,} to {metric[count]:,} raised it by {with_error(metric)} "
                 f"(limit {CONVERGED} nats/datum), and at least as much is likely to be missing"
             )
+    estimators = found_by(metrics)
+    below = {name: estimator.below for estimator in estimators for name in estimator.estimates}
+    margins = {
+        e.margin[0]: (e.margin[1], e.comparable(metrics))
+        for e in estimators
+        if e.margin and e.margin[1] in metrics
+    }
     for name, metric in metrics.items():
         above = metric.get("above_log_likelihood")
         if above is not None:
@@ -134,36 +142,20 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
                 f"note: {name} is {with_error(above)} above log_likelihood ({counts(above)}), "
                 "datum by datum"
             )
-            if name in ANNEALED and above["value"] < -max(CONVERGED, 2 * above["standard_error"]):
+            if below.get(name) and above["value"] < -max(CONVERGED, 2 * above["standard_error"]):
                 said.append(
-                    f"warning: {name} is below log_likelihood, which errs downwards: its chains "
-                    "have not arrived, and say nothing; raise num_temperatures"
+                    f"warning: {name} is below log_likelihood, which errs downwards: {below[name]}"
                 )
         if "note" in metric:
             said.append(f"note: {name}: {metric['note']}")
-        if name == "bdmc_gap" and "ais_lower" in metrics and not alike(metrics):
+        other, comparable = margins.get(name, ("", True))
+        if not comparable:
             said.append(
-                "warning: bdmc_gap is of other settings than ais_lower, and says nothing of it; "
+                f"warning: {name} is of other settings than {other}, and says nothing of it; "
                 "evaluate both with the same --estimator-options"
             )
-    if value_of(metrics, "parzen") is not None:
-        beside = "ais_lower says what the model is worth"
-        if value_of(metrics, "ais_lower") is None:
-            beside = "ais_lower has not been computed, which would say what the model is worth"
-        said.append(
-            f"warning: parzen (bandwidth {metrics['parzen']['bandwidth']:.3f}) is here for "
-            "comparison with published figures only: it orders models wrongly (Wu et al., 2017); "
-            f"{beside}"
-        )
+    said += [f"warning: {e.warning(metrics)}" for e in estimators if e.warning]
     return said + _latents(metrics)
-
-
-def alike(metrics: Mapping[str, Any]) -> bool:
-    r"""Whether there is a ``bdmc_gap`` of as many chains and temperatures as ``ais_lower``."""
-    if not {"ais_lower", "bdmc_gap"} <= metrics.keys():
-        return False
-    numbers = ("num_chains", "num_temperatures")
-    return all(metrics["ais_lower"].get(n) == metrics["bdmc_gap"].get(n) for n in numbers)
 
 
 def _latents(metrics: Mapping[str, Any]) -> list[str]:

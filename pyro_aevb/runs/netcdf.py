@@ -21,10 +21,12 @@ from pyro_aevb.estimators.convergence import against_samples
 from pyro_aevb.estimators.importance import Scores
 
 Groups = dict[str, dict[str, Any]]
+GROUPS = ("posterior", "sample_stats", "log_likelihood", "predictive", "convergence")
+r"""What importance sampling leaves."""
 
 
 def groups_of(scores: Scores, log_likelihood: np.ndarray | None) -> Groups:
-    r"""What importance sampling leaves, by group and variable: dimensions and values."""
+    r"""The variables of each of :data:`GROUPS` that there is: their dimensions and values."""
     draws = ("chain", "draw", "datum")
     groups: Groups = {"posterior": {}, "sample_stats": {}}
     for name in ("reconstruction", "kl", "elbo", "ess", "pareto_k"):

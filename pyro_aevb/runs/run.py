@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators import IMPORTANCE
 from pyro_aevb.runs.locking import alone, write_whole
 from pyro_aevb.runs.settings import read_settings
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from pyro_aevb.estimators.importance import Scores
 
 SETTINGS = "settings.yaml"
-IMPORTANCE = "importance"
-r"""The estimator that makes a run's results; what others find is added to them."""
 SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
 r"""The entries that results of two estimators must share to stand side by side."""
 
@@ -236,9 +235,15 @@ class Run:
 
         Returns:
             What ``results.json`` holds now.
+
+        Raises:
+            UsageError: A metric has the name of one that another estimator found.
         """
         results = self.current_results()
         others = {n: m for n, m in results["metrics"].items() if _found_by(m) != estimator}
+        for name in metrics.keys() & others.keys():
+            by = _found_by(others[name])
+            raise UsageError(f"{estimator} and {by} both find {name!r}; one needs another name")
         found = {name: {**metric, "estimator": estimator} for name, metric in metrics.items()}
         results["metrics"] = {**others, **found}
         results["settings"] = {**results.get("settings", {}), estimator: dict(settings)}
@@ -308,6 +313,7 @@ def _finite(entry: Any) -> Any:
         return kept
     if isinstance(entry, (list, tuple)):
         return [_finite(value) for value in entry]
+    entry = entry.item() if hasattr(entry, "item") else entry  # a number of numpy's or torch's
     return None if isinstance(entry, float) and not math.isfinite(entry) else entry
 
 

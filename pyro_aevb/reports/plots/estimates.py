@@ -40,7 +40,7 @@ def inference_gap(bounds: Mapping[str, np.ndarray], path: str | Path) -> Path:
 
     Arguments:
         bounds: In nats, shape :math:`(N,)` each, from the guide's ELBO to log p(x) (see
-            :meth:`pyro_aevb.estimators.gap.InferenceGap.bounds`).
+            :func:`pyro_aevb.estimators.gap.bounds`).
         path: Where to write.
     """
     figure = canvas.blank(7.5, 4.5)
@@ -95,7 +95,7 @@ def convergence(
     curves: Mapping[str, Curve],
     path: str | Path,
     bounds: Mapping[str, float] | None = None,
-    gap: float | None = None,
+    margins: Mapping[str, tuple[str, float]] | None = None,
 ) -> Path:
     r"""Draws log-likelihoods against the numbers of draws they are estimated from.
 
@@ -107,10 +107,11 @@ def convergence(
         curves: For each kind of draw the numbers and the per-datum estimates.
         path: Where to write.
         bounds: Values of other estimators on the same data, drawn as horizontal lines.
-        gap: The `bdmc_gap` of data that the model simulated, drawn as a band above `ais_lower`:
-            about where log p(x) lies, as far as the data are like simulated ones.
+        margins: By the names of bounds that may be too low, what says so of data that the model
+            simulated, and by how much. Drawn as a band above the bound: about where log p(x) lies,
+            as far as the data are like simulated ones.
     """
-    figure = canvas.blank(6.4 * len(curves), 4.2)
+    figure, margins = canvas.blank(6.4 * len(curves), 4.2), margins or {}
     panels = figure.subplots(1, len(curves), squeeze=False).flat
     for axes, (name, curve) in zip(panels, curves.items(), strict=True):
         counts, means = np.array(curve.counts), curve.values.mean(1)
@@ -131,8 +132,9 @@ def convergence(
         for i, (bound, value) in enumerate((bounds or {}).items()):
             label, color = f"{canvas.plain(bound)} {value:.2f}", f"C{i + 1}"
             axes.axhline(value, color=color, lw=1.2, ls="-.", label=label)
-            if bound == "ais_lower" and gap is not None:
-                label = f"plus the bdmc_gap of simulated data, {gap:.2f}"
+            if bound in margins:
+                margin, gap = margins[bound]
+                label = f"plus the {margin} of simulated data, {gap:.2f}"
                 axes.axhspan(
                     value, value + gap, color=color, alpha=0.2, lw=0, label=canvas.plain(label)
                 )
