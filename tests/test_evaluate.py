@@ -273,7 +273,8 @@ def test_noise_is_uniform_over_the_range_of_the_training_data():
     rng = np.random.default_rng(0)
     vectors = Split(torch.from_numpy(rng.normal(size=(400, 6))).float(), None, 1)
     data = DataSet("vectors", vectors, vectors, vectors, "", "none")
-    prepared = SimpleNamespace(data=data, test=Batches(vectors, "none"))
+    pair = SimpleNamespace(columns_in=lambda split: [])
+    prepared = SimpleNamespace(data=data, test=Batches(vectors, "none"), pair=pair)
     noise = other_data(prepared, "noise").take(torch.arange(400)).numpy()
     low, high = vectors.images.min().item(), vectors.images.max().item()
     uniform = scipy.stats.uniform(low, high - low)
@@ -281,7 +282,7 @@ def test_noise_is_uniform_over_the_range_of_the_training_data():
     assert np.abs(np.corrcoef(noise.T) - np.eye(6)).max() < 0.2
     whole = Split((16 * torch.rand(300, 4)).to(torch.uint8), None, 16)
     data = DataSet("levels", whole, whole, whole, "", "none")
-    prepared = SimpleNamespace(data=data, test=Batches(whole, "none"))
+    prepared = SimpleNamespace(data=data, test=Batches(whole, "none"), pair=pair)
     levels = (16 * other_data(prepared, "noise").take(torch.arange(300))).numpy()
     counts = np.bincount(levels.ravel().round().astype(int))
     assert len(counts) == 16 and scipy.stats.chisquare(counts).pvalue > 0.01
