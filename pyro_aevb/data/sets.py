@@ -39,9 +39,9 @@ def load(name: str, root: str | Path | None = None, memory: int | None = None) -
     r"""Load a data set by its name, or a user's own from a path.
 
     Arguments:
-        name: One of :func:`names`, or the path of an ``.npy`` or ``.npz`` file or of a folder of
-            images, see :func:`pyro_aevb.data.own.read`; with ``:n`` after it, the first n of its
-            training data alone, as in ``"mnist:1000"``.
+        name: One of :func:`~pyro_aevb.data.sets.names`, or the path of an ``.npy`` or ``.npz`` file
+            or of a folder of images, see :func:`pyro_aevb.data.own.read`; with ``:n`` after it, the
+            first n of its training data alone, as in ``"mnist:1000"``.
         root: The folder that data sets are looked for in, and downloaded to. By default the
             environment variable ``PYRO_AEVB_DATA``, or else ``~/.cache/pyro_aevb``.
         memory: Bytes above which an ``.npy`` file stays on the disk; default 1 GiB.

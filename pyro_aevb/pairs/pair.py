@@ -287,7 +287,7 @@ class Pair(nn.Module):
 def load_pair(
     source: Any, parameters: Mapping[str, Any] | None = None, data: "DataSet | None" = None
 ) -> Pair:
-    r"""Make a :class:`Pair` of anything that is one.
+    r"""Make a :class:`~pyro_aevb.pairs.pair.Pair` of anything that is one.
 
     Arguments:
         source: A shipped name (``"VAE"``), an import path (``"package.module:Name"``),

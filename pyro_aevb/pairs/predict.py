@@ -74,7 +74,7 @@ def decode(
     of that column given x.
 
     Where that distribution has no finite mean its mode, as of categorical data, and where it has
-    neither a draw: :func:`shown_by` says which.
+    neither a draw: :func:`~pyro_aevb.pairs.predict.shown_by` says which.
 
     Arguments:
         pair: An inspected pair.
