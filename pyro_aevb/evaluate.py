@@ -54,7 +54,7 @@ def evaluate(
         compile: Capture what is run over and over and compile it: on, off, or auto, which decides
             by the work ahead and notes it if it cannot.
         matmul_precision: As for fit; the mean over data hardly moves, single data do.
-        seed: Of the draws.
+        seed: Fixes the draws.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         data_root: Where data sets lie; default the run's.
         show: Print progress and the table.

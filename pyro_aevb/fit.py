@@ -90,7 +90,7 @@ def fit(
         schedule_options: Its arguments.
         algorithm: How the pair learns: default the one that it names, else svi, which ascends an
             objective.
-        algorithm_options: Of the algorithm, such as its phases' learning rates.
+        algorithm_options: The algorithm's own, such as its phases' learning rates.
         objective: elbo, sampled_elbo, iwae, dreg, or the import path of a pyro.infer.ELBO subclass.
         num_particles: Draws per datum in training.
         weight_noise: How draws of weight sites reach the data: shared, one for the batch, or local
@@ -112,7 +112,7 @@ def fit(
         matmul_precision: Precision of float32 products (torch.set_float32_matmul_precision).
         compile: Capture the training step and compile it: on, off, or auto, which does so for 5,000
             steps and more and says so if it cannot.
-        seed: Of everything random.
+        seed: Fixes everything random.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         out: The run's directory; default runs/PAIR-DATA.
         resume: Continue the run in --out; its settings hold where no flag, in Python no argument,

@@ -12,7 +12,7 @@ class Policy:
     Arguments:
         compile: ``on`` compiles, or fails where that cannot be; ``off`` runs the pair's handlers
             every time; ``auto`` goes by the work ahead, and runs eagerly what cannot be captured.
-        what: Whose work it is, in messages: the pair, or ``q`` of it.
+        what: What is worked on, in messages: the pair, or ``q`` of it.
         done: What is done with it, in messages: ``scored``, ``annealed``.
         say: Told once why it runs eagerly, where it cannot be captured.
 

@@ -104,9 +104,9 @@ class Bracket(NamedTuple):
     x: Data
     r"""The data."""
     there: Annealed
-    r"""Whose :meth:`Annealed.lower` bounds their log p(x|w) from below."""
+    r"""The way there; its :meth:`Annealed.lower` bounds their log p(x|w) from below."""
     back: Annealed
-    r"""Whose :meth:`Annealed.upper` bounds it from above."""
+    r"""The way back; its :meth:`Annealed.upper` bounds it from above."""
 
 
 def temperatures(count: int, schedule: str = "sigmoid") -> Tensor:
@@ -149,7 +149,7 @@ class Annealer:
         schedule: See :func:`temperatures`.
         start: ``prior`` or ``guide``: :math:`f_0`. From a guide that is near the posterior the way
             is shorter; from one that is too narrow some of the posterior may never be reached.
-        seed: Of all draws; every call makes the same ones.
+        seed: Fixes all draws; every call makes the same ones.
         memory: Bytes that evaluating the pair may take at once, see
             :class:`~.importance.Scorer`. Changes speed only.
         compile: ``on`` captures and compiles the log-density and its gradient, or fails; ``off``
@@ -249,7 +249,7 @@ class Annealer:
 
         Arguments:
             x: As many data as are to be simulated; only their shape is used.
-            s, progress: As above, for two ways.
+            s, progress: See :meth:`__call__`; progress is told of both ways.
 
         """
         step_sizes: list[Tensor] = []

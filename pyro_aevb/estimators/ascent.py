@@ -71,7 +71,7 @@ class Ascent:
 
         Arguments:
             fixed: The data, their frames, and the global latents.
-            parameters: Of the members to start from.
+            parameters: Those of the members to start from.
 
         Returns:
             The parameters, and how many steps were made.

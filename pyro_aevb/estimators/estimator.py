@@ -36,7 +36,7 @@ class Estimator:
             ``log_likelihood``, and drawn as lines beside it.
         below: What is wrong where one of these lies below ``log_likelihood``.
         shown: Whether these stand beside ``log_likelihood`` in comparisons of runs.
-        margin: Of an estimator on data that the model simulates: a metric, and the one of another
+        margin: For an estimator on data that the model simulates: a metric, and the one of another
             estimator that is too low by about as much where both made as many draws.
         warning: From all metrics of a run that has its own to a line that says how to read them.
         figure: Draws a picture: called with :mod:`pyro_aevb.reports.plots`, the metrics, the

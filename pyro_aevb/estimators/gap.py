@@ -150,7 +150,7 @@ def inference_gap(
         pair: An inspected pair, with real-valued local latents that have densities.
         batches: The data, such as ``prepared.test.first(100)``.
         num_samples: K, draws per datum from each q for its bound and its importance weights.
-        seed: Of all draws; the global latents are those of
+        seed: Fixes all draws; the global latents are those of
             :class:`~pyro_aevb.estimators.importance.Scorer`'s first draw under this seed.
         others: Further stochastic lower bounds on log p(x) of these data under the same draw of
             the global latents, such as annealed importance sampling's, ``(N,)`` by name.

@@ -42,7 +42,7 @@ class Move(NamedTuple):
     r"""What became of a proposal, ``(*chains,)`` each."""
 
     probability: Tensor
-    r"""Of accepting it, :math:`\min(1, e^{H - H'})`; 0 where it diverged."""
+    r"""The probability of accepting it, :math:`\min(1, e^{H - H'})`; 0 where it diverged."""
     accepted: Tensor
     r"""Whether it was."""
     diverged: Tensor
@@ -172,7 +172,7 @@ def adapt(
         step_size: :math:`\epsilon`, one for all chains, ``()``, or for each of the last
             dimensions of `*chains`.
         average: :math:`\bar a`, of the same shape; start it at the target.
-        probability: Of acceptance, ``(*chains,)``; its mean over the chains that share a step
+        probability: That of acceptance, ``(*chains,)``; its mean over the chains that share a step
             size is :math:`a`.
         target: :math:`a^*`, such as 0.65 or 0.9.
         limits: The smallest and the largest step size.

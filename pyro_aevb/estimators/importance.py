@@ -117,7 +117,7 @@ class Scorer:
         pair: An inspected pair.
         num_samples: K, draws per datum and weight draw. 1 if the latents have no density.
         weight_samples: S, draws of the global latents. 1 if there are none.
-        seed: Of the draws; every call makes the same ones.
+        seed: Fixes the draws; every call makes the same ones.
         memory: Bytes that evaluating the model may take at once; by default 32 MiB on a CPU and
             4 GiB on a GPU. Changes speed only.
         details: Compute ``ess``, ``pareto_k``, ``curve``, ``reconstruction_mean`` and the codes

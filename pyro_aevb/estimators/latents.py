@@ -91,7 +91,7 @@ def latent_health(
         pair: An inspected pair with local latents that have densities, and without auxiliary sites.
         batches: The data, of which the first are used.
         num_data: M at most; :data:`CHAINED` at most where the encoder has to run for every pair.
-        seed: Of the draws.
+        seed: Fixes the draws.
 
     Raises:
         UsageError: There is no density of the code given a datum.

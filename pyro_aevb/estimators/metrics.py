@@ -86,7 +86,7 @@ def weight_kl(pair: Pair, x: Data, samples: int, seed: int) -> np.ndarray:
         pair: An inspected pair with global sites that have densities.
         x: A few data.
         samples: Draws of w, the first that a :class:`~.importance.Scorer` of the same seed makes.
-        seed: Of the draws.
+        seed: Fixes the draws.
 
     Returns:
         ``(samples,)``, in nats per datum.

@@ -68,7 +68,7 @@ def parzen(
         test: The data to score.
         valid: The data to choose the bandwidth by.
         num_kernels: M. They are made anew when they are needed again, so memory does not grow.
-        seed: Of the samples.
+        seed: Fixes the samples.
         progress: Called with the number of samples done, of :math:`3M` in all.
 
     Returns:

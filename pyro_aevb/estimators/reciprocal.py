@@ -101,7 +101,7 @@ class Reciprocal(Annealer):
         num_chains: Chains that these come from, for either step.
         num_temperatures, burn_in: Trajectories until the first draw: to, and in the posterior.
         between: Trajectories from one draw of a chain to the next.
-        leapfrog_steps: Of a trajectory; 4 in the paper.
+        leapfrog_steps: Steps of a trajectory; 4 in the paper.
         acceptance, seed, others: See :class:`~.annealing.Annealer`.
 
     Raises:

@@ -82,7 +82,7 @@ class Terms:
 
         Arguments:
             x: ``(n, *event_shape)``.
-            values: Of the global sites, then of :attr:`sites`, these ``(k, *shape)``.
+            values: Those of the global sites, then of :attr:`sites`, these ``(k, *shape)``.
             most: About how many numbers are made at once.
 
         Returns:
@@ -118,7 +118,7 @@ class Terms:
         Arguments:
             x: ``(n, *event_shape)``.
             weights: Values of the global sites.
-            values: Of :attr:`sites`, ``(n, *shape)``, drawn from the guide at `x`.
+            values: Those of :attr:`sites`, ``(n, *shape)``, drawn from the guide at `x`.
 
         Returns:
             ``(n, d)`` by site; nothing where the dimensions of a site are not independent.
@@ -140,7 +140,7 @@ class Terms:
 
         Arguments:
             x: ``(n, *event_shape)``.
-            values: Of the global sites, then of :attr:`sites`, these ``(k n, *shape)``.
+            values: Those of the global sites, then of :attr:`sites`, these ``(k n, *shape)``.
 
         Returns:
             :math:`\log p(x|z, w)` and :math:`\log p(z|w)`, together ``(2, k, n)``.
@@ -186,7 +186,7 @@ def weight_draw(pair: Pair, x: Data, seed: int, s: int) -> tuple[dict[str, Tenso
     Arguments:
         pair: An inspected pair.
         x: Some data, of which the first is looked at.
-        seed: Of all draws.
+        seed: Fixes all draws.
         s: The number of this one.
 
     Returns:

@@ -99,8 +99,8 @@ class InTurn(Messenger):
     Acts on sites outside all plates, with a ``Categorical`` whose values are equally likely.
 
     Arguments:
-        number: Of this draw.
-        seed: Of the orders.
+        number: The number of this draw, 0 or more.
+        seed: Fixes the orders.
     """
 
     def __init__(self, number: int, seed: int) -> None:

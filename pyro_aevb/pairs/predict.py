@@ -197,7 +197,7 @@ def draw_prior(pair: Pair, x: Data) -> Tensor:
         ``(batch, d)``.
 
     Raises:
-        UsageError: As :func:`generate`, or there are other local sites.
+        UsageError: There is nothing to draw from, or there are other local sites.
     """
     value: Tensor = _model(pair, _weights(pair, x, "draw codes"), x)[_single_site(pair)]["value"]
     return value

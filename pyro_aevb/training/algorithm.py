@@ -38,7 +38,7 @@ class Phase:
     Each phase has an optimizer and a schedule of its own, of the kinds that the run states.
 
     Arguments:
-        name: Of the phase; its loss is column ``NAME_loss`` of ``history.csv``.
+        name: What the phase is called; its loss is column ``NAME_loss`` of ``history.csv``.
         loss: From a batch ``(B, *event_shape)``, with the columns that the pair takes, and its
             index in the training data, ``(B,)``, to the loss in nats per datum, a scalar. It is
             captured: it depends on nothing but shapes and reads no value back. A loss that comes
@@ -111,7 +111,7 @@ class Algorithm:
 
         Arguments:
             x: The batch that the phases get, ``(B, *event_shape)``.
-            index: Of its data in the training data, ``(B,)``.
+            index: The positions of its data in the training data, ``(B,)``.
         """
 
     def compile(self, fallback: Callable[[str], None]) -> None:
@@ -168,7 +168,7 @@ def reached(pair: Pair, data: Batches, loss: Callable[[Any, Tensor], Tensor]) ->
     Arguments:
         pair: An inspected pair.
         data: The training data.
-        loss: Of a batch and its index, as in :class:`Phase`.
+        loss: From a batch and its index to a scalar, as in :class:`Phase`.
     """
     named, device = pair.trainable(), data.device
     index = torch.arange(min(len(data), 5), device=device)
@@ -199,10 +199,10 @@ def make_algorithm(
             names, else ``svi``.
         pair: An inspected pair.
         data: The training data.
-        options: Of the algorithm.
-        objective, num_particles, weight_noise: Of ``svi``, see :class:`~.svi.SVI`; others have
+        options: The algorithm's own options, by name.
+        objective, num_particles, weight_noise: What ``svi`` takes, see :class:`~.svi.SVI`; others have
             losses of their own.
-        corruption, corruption_options: Of ``svi`` too, see
+        corruption, corruption_options: For ``svi`` too, see
             :func:`~pyro_aevb.data.corruption.make_corruption`; default the pair's attribute
             ``corruption``.
 

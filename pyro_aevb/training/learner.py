@@ -25,8 +25,8 @@ class Learner:
 
     Arguments:
         step: Computes the phase's loss and gradients.
-        optimizer: Of the phase's parameters.
-        schedule: Of the optimizer's learning rate.
+        optimizer: Steps the phase's parameters.
+        schedule: Moves the optimizer's learning rate, once an epoch.
         graph: The update as a CUDA graph, where there is one.
     """
 

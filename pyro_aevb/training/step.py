@@ -119,7 +119,7 @@ class Step:
         Others still run eagerly, as the last batch of an epoch does if it is smaller.
 
         Arguments:
-            index: Of some batch.
+            index: The positions of some batch's data, ``(B,)``.
             x: That batch, if the step is to be called with it.
 
         Raises:

@@ -132,11 +132,11 @@ class Particles:
     r"""The terms of the bound at the particles of a batch, K for each of its B data."""
 
     log_p: Tensor
-    r"""Of the model's sites, less the densities that points of the guide carry, ``(K, B)``."""
+    r"""The model's log-densities, less those that points of the guide carry, ``(K, B)``."""
     log_q: Tensor
-    r"""Of the codes that the guide draws, ``(K, B)``."""
+    r"""The guide's log-densities of the codes that it draws, ``(K, B)``."""
     outside: Tensor
-    r"""Of the global sites."""
+    r"""What global sites add to the bound, a scalar."""
     scale: float
     r"""N/B where N is declared."""
     kl_weight: float | Tensor
