@@ -6,31 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyro_aevb.data.batches import Batches, evaluation_binarization, order
-    from pyro_aevb.data.sets import load, names
-    from pyro_aevb.data.split import Binarize, DataSet, Split
-
-__all__ = [
-    "Batches",
-    "Binarize",
-    "DataSet",
-    "Split",
-    "evaluation_binarization",
-    "load",
-    "names",
-    "order",
-]
+    from pyro_aevb.data.batches import Batches as Batches
+    from pyro_aevb.data.batches import evaluation_binarization as evaluation_binarization
+    from pyro_aevb.data.batches import order as order
+    from pyro_aevb.data.sets import load as load
+    from pyro_aevb.data.sets import names as names
+    from pyro_aevb.data.split import Binarize as Binarize
+    from pyro_aevb.data.split import DataSet as DataSet
+    from pyro_aevb.data.split import Split as Split
 
 _HOME = {
-    "Batches": "batches",
-    "evaluation_binarization": "batches",
-    "order": "batches",
-    "load": "sets",
-    "names": "sets",
-    "Binarize": "split",
-    "DataSet": "split",
-    "Split": "split",
+    **dict.fromkeys(("Batches", "evaluation_binarization", "order"), "batches"),
+    **dict.fromkeys(("load", "names"), "sets"),
+    **dict.fromkeys(("Binarize", "DataSet", "Split"), "split"),
 }
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -41,33 +42,13 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return self._each(lambda value: value.to(device))
 
-    @property
-    def shape(self) -> torch.Size:
-        return self.x.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self.x.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.x.dtype
-
-    @property
-    def is_cuda(self) -> bool:
-        return self.x.is_cuda
-
-    @property
-    def new_zeros(self) -> Callable[..., Tensor]:
-        return self.x.new_zeros
-
-    @property
-    def new_empty(self) -> Callable[..., Tensor]:
-        return self.x.new_empty
-
-    @property
-    def new_tensor(self) -> Callable[..., Tensor]:
-        return self.x.new_tensor
+    shape = property(attrgetter("x.shape"))
+    device = property(attrgetter("x.device"))
+    dtype = property(attrgetter("x.dtype"))
+    is_cuda = property(attrgetter("x.is_cuda"))
+    new_zeros = property(attrgetter("x.new_zeros"))
+    new_empty = property(attrgetter("x.new_empty"))
+    new_tensor = property(attrgetter("x.new_tensor"))
 
     def _each(self, of: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(of(self.x), {name: of(value) for name, value in self.columns.items()})

@@ -88,25 +88,17 @@ class Batches:
         return len(self.images)
 
     def first(self, n: int) -> Batches:
-        r"""The first data alone, presented as before.
-
-        Arguments:
-            n: How many.
-        """
+        r"""The first `n` data alone, presented as before."""
         few = copy.copy(self)
         few.images = self.images[:n]
         few.columns = {name: values[:n] for name, values in self.columns.items()}
         return few
 
     def take(self, index: Tensor) -> Data:
-        r"""Make a batch.
+        r"""Make a batch :math:`x`, float32, ``(B, *event_shape)``, with its columns if any.
 
         Arguments:
-            index: The positions of its data in the split, int64, shape :math:`(B,)`.
-
-        Returns:
-            The batch :math:`x`, float32, shape :math:`(B, *event\_shape)`; with its columns where
-            there are some.
+            index: The positions of its data in the split, int64, ``(B,)``.
         """
         index = index.to(self.device)
         x = self.images.index_select(0, index).to(self.device) / self.scale
@@ -142,7 +134,7 @@ def _draw_once(images: Tensor, scale: int) -> Tensor:
 
 
 def order(n: int, seed: int, epoch: int) -> Tensor:
-    r"""The order in which an epoch visits the data, a pure function of its arguments.
+    r"""The order in which an epoch visits n data, a pure function of its arguments.
 
     Arguments:
         n: The number of data.
@@ -150,19 +142,14 @@ def order(n: int, seed: int, epoch: int) -> Tensor:
         epoch: The number of the epoch, 0 or more.
 
     Returns:
-        A permutation of 0, ..., n - 1, int64, shape :math:`(n,)`.
+        A permutation of 0, ..., n - 1, int64, ``(n,)``.
     """
-    generator = np.random.default_rng([seed % 2**64, epoch])
-    return torch.from_numpy(generator.permutation(n))
+    return torch.from_numpy(np.random.default_rng([seed % 2**64, epoch]).permutation(n))
 
 
 def evaluation_binarization(binarize: Binarize) -> Binarize:
     r"""How data are presented when a pair trained under `binarize` is scored.
 
-    Arguments:
-        binarize: The binarization of the training data.
-
-    Returns:
-        ``"fixed"`` for ``"dynamic"``, so that a score is of definite data; otherwise the same.
+    ``"dynamic"`` becomes ``"fixed"``, so that a score is of definite data.
     """
     return "fixed" if binarize == "dynamic" else binarize

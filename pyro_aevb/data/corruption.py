@@ -15,7 +15,6 @@ References:
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -24,13 +23,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, unknown
 
 Corruption = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Masking:
+class _SomeComponents:
+    rate: float = 0.25
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise UsageError(f"a corruption with rate {self.rate}; it must lie in [0, 1]")
+
+    def chosen(self, x: Tensor) -> Tensor:
+        r"""Which components of a batch are hit, a boolean tensor of its shape."""
+        uniform = torch.rand_like(x)
+        if not self.exact:
+            return uniform < self.rate
+        flat = uniform.flatten(1)
+        count = round(self.rate * flat.shape[1])
+        lowest = flat.topk(count, dim=1, largest=False, sorted=False).indices
+        return torch.zeros_like(flat, dtype=torch.bool).scatter(1, lowest, True).view_as(x)
+
+
+@dataclass(frozen=True)
+class Masking(_SomeComponents):
     r"""Set components to 0.
 
     Each component of each datum (a channel of a pixel is one) with probability `rate`,
@@ -46,18 +65,12 @@ class Masking:
         UsageError: A rate outside [0, 1].
     """
 
-    rate: float = 0.25
-    exact: bool = False
-
-    def __post_init__(self) -> None:
-        _check_rate(self)
-
     def __call__(self, x: Tensor) -> Tensor:
-        return x * ~_chosen(x, self.rate, self.exact)
+        return x * ~self.chosen(x)
 
 
 @dataclass(frozen=True)
-class SaltAndPepper:
+class SaltAndPepper(_SomeComponents):
     r"""Set components to their lowest or highest value, by a fair coin for each.
 
     Which components is chosen as in :class:`Masking`; Vincent et al. (2010) choose a fixed
@@ -73,18 +86,13 @@ class SaltAndPepper:
         UsageError: A rate outside [0, 1].
     """
 
-    rate: float = 0.25
-    exact: bool = False
     low: float = 0.0
     high: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_rate(self)
 
     def __call__(self, x: Tensor) -> Tensor:
         salt = torch.rand_like(x) < 0.5
         noise = torch.where(salt, self.high, self.low).to(x.dtype)
-        return torch.where(_chosen(x, self.rate, self.exact), noise, x)
+        return torch.where(self.chosen(x), noise, x)
 
 
 @dataclass(frozen=True)
@@ -159,23 +167,6 @@ def make_corruption(
     if name == "none":
         return None
     if not callable(name):
-        near = difflib.get_close_matches(str(name), KINDS, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UsageError(f"no corruption {name!r}{hint}; use {', '.join(KINDS)} or none")
+        raise unknown("corruption", name, [*KINDS, "none"])
     found: Corruption = name
     return found
-
-
-def _check_rate(corruption: Masking | SaltAndPepper) -> None:
-    if not 0 <= corruption.rate <= 1:
-        raise UsageError(f"a corruption with rate {corruption.rate}; it must lie in [0, 1]")
-
-
-def _chosen(x: Tensor, rate: float, exact: bool) -> Tensor:
-    r"""Which components of a batch are hit, a boolean tensor of its shape."""
-    uniform = torch.rand_like(x)
-    if not exact:
-        return uniform < rate
-    flat = uniform.flatten(1)
-    lowest = flat.topk(round(rate * flat.shape[1]), dim=1, largest=False, sorted=False).indices
-    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, lowest, True).view_as(x)

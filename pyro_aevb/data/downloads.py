@@ -28,14 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def package(module: str, name: str) -> ModuleType:
-    r"""Import what only some data sets need.
-
-    Arguments:
-        module: The module to import.
-        name: The data set that needs it.
-
-    Returns:
-        The module.
+    r"""Import a module that only the data set `name` needs.
 
     Raises:
         UsageError: If it does not import.
@@ -60,9 +53,6 @@ def torchvision_set(name: str, kind: str, root: Path, place: Path, **options: An
         place: Where in `root` torchvision keeps the set.
         options: The other arguments of the class.
 
-    Returns:
-        The data set, an object of torchvision's.
-
     Raises:
         UsageError: If it is neither on disk nor to be downloaded, or `root` is not writable.
     """
@@ -86,16 +76,7 @@ def torchvision_set(name: str, kind: str, root: Path, place: Path, **options: An
 
 
 def absent(name: str, place: Path, why: str) -> UsageError:
-    r"""The error of a data set that cannot be had.
-
-    Arguments:
-        name: The name of the set.
-        place: Where it was looked for.
-        why: Why it was not downloaded, and perhaps where it is found.
-
-    Returns:
-        The error, to be raised.
-    """
+    r"""The error of a data set that is not in `place`, and why it was not downloaded either."""
     return UsageError(
         f"{name} is not (or not intact) in {place}, and {why};"
         " the sets mnist5k and digits need no download"

@@ -17,6 +17,8 @@ from pyro_aevb.errors import UsageError
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 r"""What counts as an image in a folder; other files are passed over."""
 
+LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
+r"""Folders that programs leave behind; hidden like names that begin with a dot."""
 GREY_MODES, COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
 
@@ -51,35 +53,22 @@ def read_arrays(path: Path, mapped: bool = False) -> dict[str, np.ndarray]:
 
 
 def named_arrays(path: Path, *keys: str) -> list[np.ndarray]:
-    r"""Read an ``.npz`` file that must have certain arrays.
-
-    Arguments:
-        path: The file.
-        keys: The names of the arrays.
-
-    Returns:
-        The arrays, in the order of `keys`.
+    r"""Read the arrays of some names from an ``.npz`` file.
 
     Raises:
         UsageError: If the file is damaged or has no such array.
     """
     arrays = read_arrays(path)
-    missing = [key for key in keys if key not in arrays]
-    if missing:
-        raise damaged(path, f"it has no array {missing[0]}")
+    for key in keys:
+        if key not in arrays:
+            raise damaged(path, f"it has no array {key}")
     return [arrays[key] for key in keys]
 
 
 def read_idx(path: Path) -> np.ndarray:
-    r"""Read a file of MNIST's idx format.
+    r"""Read the uint8 array of an uncompressed file of MNIST's idx format.
 
     Two zero bytes, the type (8 for uint8), the number of axes, big-endian sizes, then the data.
-
-    Arguments:
-        path: The file, uncompressed.
-
-    Returns:
-        Its array, uint8.
 
     Raises:
         UsageError: If the file is damaged.
@@ -98,11 +87,7 @@ def read_idx(path: Path) -> np.ndarray:
 def read_bits(path: Path) -> np.ndarray:
     r"""Read a text file of the digits 0 and 1, each followed by a blank or the end of its line.
 
-    Arguments:
-        path: The file, Larochelle's ``.amat`` of 784 digits a line.
-
-    Returns:
-        uint8 0 or 1, shape (N, 784).
+    That is Larochelle's ``.amat``, of 784 digits a line, and becomes uint8 0 or 1, (N, 784).
 
     Raises:
         UsageError: If the file is damaged.
@@ -117,14 +102,7 @@ def read_bits(path: Path) -> np.ndarray:
 
 
 def read_mat(path: Path, key: str) -> np.ndarray:
-    r"""Read an array of a MATLAB file.
-
-    Arguments:
-        path: The file.
-        key: The variable.
-
-    Returns:
-        The array.
+    r"""Read the variable `key` of a MATLAB file.
 
     Raises:
         UsageError: If the file is damaged.
@@ -175,15 +153,7 @@ def over_white(rgba: np.ndarray) -> np.ndarray:
 
 
 def damaged(path: Path, why: str) -> UsageError:
-    r"""The error of a file that is cut short or is not what it should be.
-
-    Arguments:
-        path: The file.
-        why: What is wrong with it.
-
-    Returns:
-        The error, to be raised.
-    """
+    r"""The error of a file that is cut short or is not what it should be, and why."""
     return UsageError(f"{path} is damaged: {why}; replace or delete it")
 
 
@@ -237,11 +207,6 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]
     return np.stack(images), None if top else np.array(names), list(dict.fromkeys(notes))
 
 
-def is_hidden(name: str) -> bool:
-    r"""Whether a file or folder is one that programs leave behind, and nobody looks at."""
-    return name.startswith(".") or name in ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
-
-
 def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     r"""The files below a folder that are not hidden, also through links.
 
@@ -254,7 +219,7 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     if real in above:
         return
     for path in folder.iterdir():
-        if is_hidden(path.name):
+        if path.name.startswith(".") or path.name in LEFT_BEHIND:
             continue
         if path.is_dir():
             yield from files_below(path, (*above, real))
@@ -274,12 +239,11 @@ def _read_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
                 raise UsageError(
                     f"{path} is an animation of {count} images; save those that are data one by one"
                 )
-            if count == 1 or image.format != "TIFF":
-                page, notes = _read_page(path, image)
-                return [page], notes
-            pages = [_read_page(path, page) for page in ImageSequence.Iterator(image)]
-            notes = [note for _, notes in pages for note in notes]
-            return [page for page, _ in pages], [*notes, "every page of a TIFF"]
+            several = count > 1 and image.format == "TIFF"
+            pages = ImageSequence.Iterator(image) if several else [image]
+            read = [_read_page(path, page) for page in pages]
+            notes = [note for _, said in read for note in said]
+            return [page for page, _ in read], notes + ["every page of a TIFF"] * several
     except (UsageError, PermissionError):
         raise
     except Exception as error:  # a parser of damaged bytes may raise anything

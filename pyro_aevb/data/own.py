@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,9 @@ from pyro_aevb.data.files import SUFFIXES, channels_first, files_below, read_arr
 from pyro_aevb.data.split import SEED, DataSet, Split, assemble, partition, shuffled
 from pyro_aevb.errors import UsageError
 
-SPLITS = ("train", "valid", "test")
-
-
-TRAIN, VALID, TEST = SPLITS
+SPLITS = TRAIN, VALID, TEST = ("train", "valid", "test")
+WHOLE = "images"
+r"""In place of a split, the name of data that are not split."""
 ALIASES = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("valid", "val", "validation", "dev"), VALID),
@@ -26,12 +26,12 @@ ALIASES = {
 r"""What the splits are called, in any case, as folders and in the names of arrays."""
 DATA, LABELS = {"images", "image", "x", "data"}, {"labels", "label", "y", "targets", "target"}
 r"""What an array may be called besides its split, as in ``train_labels`` and ``y_train``."""
-COLUMN = "/"
-r"""Between a split and the name of one of its columns."""
 ON_DISK = 1 << 30
 r"""Bytes from which on an ``.npy`` file stays on the disk, unless the memory budget says."""
 EXACT = 1 << 24
 r"""Whole numbers up to this one are what float32 holds exactly."""
+
+Arrays = dict[str, np.ndarray]
 
 
 def read(name: str, memory: int | None = None) -> DataSet:
@@ -66,29 +66,33 @@ def read(name: str, memory: int | None = None) -> DataSet:
     path = Path(name).expanduser()
     if path.suffix.lower() == ".npy" and path.stat().st_size > (memory or ON_DISK):
         whole, notes = _on_disk(path)
-        return _split(name, path, {"images": whole}, notes)
+        return _split(name, path, {WHOLE: whole}, notes)
+    columns: dict[str, Arrays] = {}
     if path.is_dir():
-        arrays, notes = _read_folders(path)
+        data, labels, notes = _read_folders(path)
     elif path.suffix.lower() in (".npy", ".npz"):
-        arrays, notes = _named(path, read_arrays(path))
+        data, labels, columns, notes = _named(path, read_arrays(path))
     else:
         raise UsageError(f"{path} is neither an .npy or .npz file nor a folder of images")
-    columns = {key: x for key, x in arrays.items() if COLUMN in key}
-    arrays = {key: x for key, x in arrays.items() if key not in columns}
-    labels = {key.removesuffix("_labels"): x for key, x in arrays.items() if key.endswith("labels")}
-    found = {key: x for key, x in arrays.items() if not key.endswith("labels")}
-    if TRAIN not in found and "images" not in found:
-        raise UsageError(f"{path} has {' and '.join(found)} data and no training data")
-    for key, array in found.items():
-        found[key], said = channels_first(_numbers(f"{path} [{key}]", array))
+    if TRAIN not in data and WHOLE not in data:
+        raise UsageError(f"{path} has {' and '.join(data)} data and no training data")
+    first, ends = next(iter(data)), []
+    for key, array in data.items():
+        data[key], said = channels_first(_numbers(f"{path} [{key}]", array))
         notes += said
-    data, scale, levels = _stored(path, found)
-    labels = {key if key in data else next(iter(data)): x for key, x in labels.items()}
+        one, other = data[first], data[key]
+        if one.shape[1:] != other.shape[1:] or (one.dtype.kind == "f") != (other.dtype.kind == "f"):
+            raise UsageError(
+                f"{path} has {one.dtype} data of shape {one.shape[1:]} in {first}"
+                f" but {other.dtype} of shape {other.shape[1:]} in {key}"
+            )
+        ends += [other.min(), other.max()]
+    kept, scale, levels = _levels({x.dtype for x in data.values()}, one.ndim, ends)
     classes, named = _classes(path, labels, data)
-    splits = {
-        key: Split(x, classes.get(key), scale, _columns(path, key, len(x), columns))
-        for key, x in data.items()
-    }
+    splits = {}
+    for key, array in data.items():
+        further = {column: _column(values) for column, values in columns.get(key, {}).items()}
+        splits[key] = Split(torch.from_numpy(array.astype(kept)), classes.get(key), scale, further)
     return _split(name, path, splits, list(dict.fromkeys([*notes, *named, levels])))
 
 
@@ -97,33 +101,19 @@ def _on_disk(path: Path) -> tuple[Split, list[str]]:
     mapped = read_arrays(path, mapped=True)["images"]
     ends: list[np.ndarray] = []
     step = max(1, BLOCK // max(1, mapped[:1].size))
-    for start in range(0, len(mapped), step):
+    for start in range(0, max(1, len(mapped)), step):  # once where there are none
         where = f"{path} [from datum {start}]"
         block = _numbers(where, np.array(read_arrays(path, mapped=True)["images"][start:][:step]))
         ends += [block.min(), block.max()]
-    small = np.stack(ends).reshape(1, 1, -1) if mapped.ndim > 2 else np.stack(ends).reshape(1, -1)
-    data, scale, levels = _stored(path, {"images": small.astype(mapped.dtype)})
+    kept, scale, levels = _levels({mapped.dtype}, mapped.ndim, ends)
     notes = channels_first(np.array(mapped[:1]))[1]
-    kept = data["images"].dtype if mapped.dtype.kind in "bui" else torch.float32
-    images = OnDisk(path.resolve(), kept, np.arange(len(mapped)))
+    dtype = torch.uint8 if kept is np.uint8 else torch.float32
+    images = OnDisk(path.resolve(), dtype, np.arange(len(mapped)))
     return Split(images, None, scale), [*notes, levels, "read from the disk"]
 
 
-def _columns(path: Path, split: str, n: int, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    r"""The columns of a split: int64 where they are whole numbers, else float32."""
-    found = {}
-    for key, array in arrays.items():
-        of, _, name = key.partition(COLUMN)
-        if of not in ("", split):
-            continue
-        if len(array) != n:
-            raise UsageError(f"{path} has {n} data in {split}, but {len(array)} rows of {name!r}")
-        whole = array.dtype.kind in "bui"
-        found[name] = torch.from_numpy(array.astype(np.int64 if whole else np.float32))
-    return found
-
-
-def _read_folders(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+def _read_folders(folder: Path) -> tuple[Arrays, Arrays, list[str]]:
+    r"""Images and the names of their classes by split, and what a reader should know."""
     parts = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in ALIASES]
     files = (p.relative_to(folder) for p in files_below(folder))
     images = sorted(p for p in files if p.suffix.lower() in SUFFIXES)
@@ -141,16 +131,16 @@ def _read_folders(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     _no_inner_splits(folder, images)
     arrays, labels, said = {}, {}, []
     for part in parts or [folder]:
-        key = ALIASES[part.name.lower()] if parts else "images"
+        key = ALIASES[part.name.lower()] if parts else WHOLE
         if key in arrays:
             raise UsageError(f"{folder} holds two folders for {key}, one of them {part.name}")
         arrays[key], found, notes = read_folder(part)
         said += notes
         if found is not None:
-            labels[f"{key}_labels"] = found
+            labels[key] = found
     # one folder for all says nothing; of one split alone it may be the only class there
     several = len({name for found in labels.values() for name in found}) > 1
-    return arrays | (labels if several else {}), said
+    return arrays, labels if several else {}, said
 
 
 def _no_inner_splits(folder: Path, images: list[Path]) -> None:
@@ -166,76 +156,71 @@ def _no_inner_splits(folder: Path, images: list[Path]) -> None:
             )
 
 
-def _named(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    r"""A file's arrays by the names that they have here, and what was left out."""
-    found: dict[str, str] = {}
-    unknown = []
+def _named(path: Path, arrays: Arrays) -> tuple[Arrays, Arrays, dict[str, Arrays], list[str]]:
+    r"""A file's data, labels and columns by split, and what was left out."""
+    data: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    others = []
     for key in arrays:
-        role = _role(key)
-        if role is None:
-            unknown.append(key)
-        elif role in found:
-            raise UsageError(f"{path} holds {found[role]} and {key}, which are the same thing")
-        else:
-            found[role] = key
-    data = [role for role in found if not role.endswith("labels")]
-    if not data and len(unknown) == 1:
-        found["images"] = unknown.pop()
-    elif not data or ("images" in data and len(data) > 1):
+        words = _words(key)
+        splits = [ALIASES[word] for word in words if word in ALIASES]
+        rest = [word for word in words if word not in ALIASES]
+        if len(splits) > 1 or len(rest) > 1 or not set(rest) <= DATA | LABELS:
+            others.append(key)
+            continue
+        kind, split = labels if set(rest) & LABELS else data, splits[0] if splits else WHOLE
+        if split in kind:
+            raise UsageError(f"{path} holds {kind[split]} and {key}, which are the same thing")
+        kind[split] = key
+    if not data and len(others) == 1:
+        data[WHOLE] = others.pop()
+    elif not data or (WHOLE in data and len(data) > 1):
         raise UsageError(
             f"{path} holds the arrays {', '.join(arrays) or '(none)'};"
             " name them train and test (and valid), or one of them images"
         )
-    for role, key in found.items():
-        of = role.removesuffix("_labels")
-        if role.endswith("_labels") and of not in found:
-            raise UsageError(f"{path} holds {key}, and no data that these are the labels of")
-        if role == "labels" and len(data) > 1:
+    if WHOLE in labels:
+        (split, *several), key = data, labels.pop(WHOLE)
+        if several:
             raise UsageError(f"{path} holds {key}, of one split of several; name it train_{key}")
+        if split in labels:
+            raise UsageError(f"{path} holds {labels[split]} and {key}, which are the same thing")
+        labels[split] = key
+    for split, key in labels.items():
+        if split not in data:
+            raise UsageError(f"{path} holds {key}, and no data that these are the labels of")
     # beside splits, what looks like data of another is not left out
-    events = {arrays[found[role]].shape[1:] for role in data if role != "images"}
-    for key in unknown:
-        like = arrays[key].ndim > 1 and arrays[key].shape[1:] in events
-        of_split = any(token in ALIASES for token in _tokens(key)) and not _column(key)[0]
-        if like or of_split:
+    events = {arrays[key].shape[1:] for split, key in data.items() if split != WHOLE}
+    columns: dict[str, Arrays] = {split: {} for split in data}
+    left = []
+    for key in others:
+        array = arrays[key]
+        first, _, name = key.partition("_")  # train_age is the column age of train
+        split = ALIASES.get(first.lower(), WHOLE) if name else WHOLE
+        like = array.ndim > 1 and array.shape[1:] in events
+        if like or (split == WHOLE and any(word in ALIASES for word in _words(key))):
             raise UsageError(
                 f"{path} holds {key!r}, which is not known; splits are named {', '.join(ALIASES)},"
                 " their labels train_labels and so on; take other arrays out"
             )
-    columns = {}
-    for key in unknown:
-        split, name = _column(key)
-        of = f"images{COLUMN}" if not split and "images" in data else f"{split}{COLUMN}"
-        rows = arrays.get(found.get(split or "images", ""), np.empty(0)).shape[:1]
-        if arrays[key].dtype.kind in "buif" and arrays[key].shape[:1] == rows != (0,):
-            columns[of + name] = arrays[key]
-    left = [key for key in unknown if not any(arrays[key] is x for x in columns.values())]
+        rows = arrays[data[split]].shape[:1] if split in data else (0,)
+        if array.dtype.kind in "buif" and array.shape[:1] == rows != (0,):
+            columns[split][key if split == WHOLE else name] = array
+        else:
+            left.append(key)
     notes = [f"the arrays {', '.join(left)} left out"] if left else []
-    named = {name.partition(COLUMN)[2] for name in columns}
-    notes += [f"columns {', '.join(sorted(named))}"] if named else []
-    return {role: arrays[key] for role, key in found.items()} | columns, notes
+    named = sorted({name for of_split in columns.values() for name in of_split})
+    notes += [f"columns {', '.join(named)}"] if named else []
+    found, classes = ({k: arrays[key] for k, key in kind.items()} for kind in (data, labels))
+    return found, classes, columns, notes
 
 
-def _column(key: str) -> tuple[str, str]:
-    r"""``("train", "age")`` for ``train_age``, and ``("", "age")`` for ``age``."""
-    first, _, rest = key.partition("_")
-    return (ALIASES[first.lower()], rest) if first.lower() in ALIASES and rest else ("", key)
+def _column(values: np.ndarray) -> Tensor:
+    r"""A column as a pair sees it: int64 where it has whole numbers, else float32."""
+    return torch.from_numpy(values.astype(np.int64 if values.dtype.kind in "bui" else np.float32))
 
 
-def _role(key: str) -> str | None:
-    r"""``train`` for ``x_train``, ``test_labels`` for ``y_test``, ``images`` for ``x``, and so on;
-    None for a name that says nothing."""
-    tokens = _tokens(key)
-    splits = [ALIASES[token] for token in tokens if token in ALIASES]
-    rest = [token for token in tokens if token not in ALIASES]
-    if len(splits) > 1 or len(rest) > 1 or not set(rest) <= DATA | LABELS:
-        return None
-    if rest and rest[0] in LABELS:
-        return f"{splits[0]}_labels" if splits else "labels"
-    return splits[0] if splits else "images"
-
-
-def _tokens(key: str) -> list[str]:
+def _words(key: str) -> list[str]:
     # the words of train_x, train-x, trainX and XTrain
     words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])|(?<=^[A-Z])(?=[A-Z][a-z])", key)
     return [word.lower() for word in words if word]
@@ -265,34 +250,23 @@ def _numbers(what: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _stored(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Tensor], int, str]:
-    r"""The data as tensors, uint8 or float32; the integer that stands for 1; and what they are."""
-    (first, one), *others = arrays.items()
-    whole = one.dtype.kind in "bui"
-    for key, other in others:
-        if other.shape[1:] != one.shape[1:] or (other.dtype.kind in "bui") != whole:
-            raise UsageError(
-                f"{path} has {one.dtype} data of shape {one.shape[1:]} in {first}"
-                f" but {other.dtype} of shape {other.shape[1:]} in {key}"
-            )
-    if not whole:
-        return {key: torch.from_numpy(x) for key, x in arrays.items()}, 1, "real values as they are"
-    low, high = (int(f([f(x) for x in arrays.values()])) for f in (np.min, np.max))
-    small = np.uint8 if low >= 0 and high <= 255 else np.float32
-    data = {key: torch.from_numpy(x.astype(small)) for key, x in arrays.items()}
+def _levels(dtypes: set[np.dtype], axes: int, ends: list[Any]) -> tuple[type, int, str]:
+    r"""The type that data are kept as, the integer that stands for 1, and what their values are."""
+    if any(dtype.kind == "f" for dtype in dtypes):
+        return np.float32, 1, "real values as they are"
+    low, high = int(min(ends)), int(max(ends))
+    kept = np.uint8 if low >= 0 and high <= 255 else np.float32
     if low >= 0 and high <= 1:
-        return data, 1, "binary"
-    if one.ndim > 2 and all(x.dtype == np.uint8 for x in arrays.values()):
-        return data, 255, "8-bit levels divided by 255"
-    levels = f"integers {low} to {high} as they are"
-    if all(x.dtype == np.uint8 for x in arrays.values()):
-        levels += " (grey levels come as images, (N, H, W))"
-    return data, 1, levels
+        return kept, 1, "binary"
+    of_bytes = dtypes == {np.dtype(np.uint8)}
+    if of_bytes and axes > 2:
+        return kept, 255, "8-bit levels divided by 255"
+    remedy = " (grey levels come as images, (N, H, W))" if of_bytes else ""
+    return kept, 1, f"integers {low} to {high} as they are{remedy}"
 
 
-def _classes(
-    path: Path, labels: dict[str, np.ndarray], data: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], list[str]]:
+def _classes(path: Path, labels: Arrays, data: Arrays) -> tuple[dict[str, Tensor], list[str]]:
+    r"""The number of each datum's class by split, and the names of the classes."""
     notes = []
     for key, array in labels.items():
         if array.shape != (len(data[key]),) or array.dtype.kind not in "buiU":
@@ -312,19 +286,19 @@ def _classes(
 
 def _split(name: str, path: Path, wholes: dict[str, Split], notes: list[str]) -> DataSet:
     # either the whole set, or its train split beside others of its own
-    key, whole = next(iter(wholes.items())) if TRAIN not in wholes else (TRAIN, wholes[TRAIN])
-    missing = [part for part in (VALID, TEST) if part not in wholes]
+    key = TRAIN if TRAIN in wholes else next(iter(wholes))
+    whole = wholes[key]
+    missing = tuple(part for part in (VALID, TEST) if part not in wholes)
     tenth = len(whole) // 10
     if missing and tenth == 0:
         raise UsageError(f"{path} has {len(whole)} data in {key}, too few to split; 10 will do")
-    how = "its own splits"
-    if len(missing) == 2:
-        how = f"shuffled (seed {SEED}) and split 80/10/10"
-    elif missing:
-        own, held = ("test", "") if missing == [VALID] else ("validation", " as test split")
-        how = (
-            f"its own {own} split, a tenth of its train split held out{held} (shuffle seed {SEED})"
-        )
+    held_out = f"a tenth of its train split held out{{}} (shuffle seed {SEED})"
+    how = {
+        (): "its own splits",
+        (VALID,): "its own test split, " + held_out.format(""),
+        (TEST,): "its own validation split, " + held_out.format(" as test split"),
+        (VALID, TEST): f"shuffled (seed {SEED}) and split 80/10/10",
+    }[missing]
     if missing:
         sizes = [len(whole) - len(missing) * tenth, *(tenth for _ in missing)]
         cut = partition(shuffled(whole), *sizes)

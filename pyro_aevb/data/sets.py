@@ -2,7 +2,6 @@ r"""The data sets that have a name, and where each comes from."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +31,7 @@ from pyro_aevb.data.split import (
     partition,
     shuffled,
 )
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, hint
 
 
 def load(name: str, root: str | Path | None = None, memory: int | None = None) -> DataSet:
@@ -65,15 +64,11 @@ def load(name: str, root: str | Path | None = None, memory: int | None = None) -
     except OSError as error:
         place = error.filename or name
         raise UsageError(f"{place} cannot be read ({error.strerror or error})") from error
-    raise UsageError(_unknown(name))
+    raise _unknown(name)
 
 
 def names() -> tuple[str, ...]:
-    r"""The names of the data sets.
-
-    Returns:
-        The names, the default set first.
-    """
+    r"""The names of the data sets, the default set first."""
     return tuple(_SETS)
 
 
@@ -85,7 +80,7 @@ def check_name(name: str) -> None:
     """
     whole, _ = _parted(name)
     if whole not in _SETS and not os.path.exists(os.path.expanduser(whole)):
-        raise UsageError(_unknown(whole))
+        raise _unknown(whole)
 
 
 def _parted(name: str) -> tuple[str, int | None]:
@@ -96,14 +91,15 @@ def _parted(name: str) -> tuple[str, int | None]:
     return name, None
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str) -> UsageError:
     path = Path(name).expanduser()
-    beside = os.listdir(path.parent) if os.path.isdir(path.parent) else []
-    close = difflib.get_close_matches(name, names())
-    close += [str(path.parent / n) for n in difflib.get_close_matches(path.name, beside)]
-    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-    return (
-        f"no data set and no file or folder is called {name!r}{hint};"
+    near = hint(name, names(), "{}")
+    if not near and path.parent.is_dir():
+        beside = hint(path.name, os.listdir(path.parent), "{}")
+        near = beside and str(path.parent / beside)
+    remedy = near and f" (did you mean {near}?)"
+    return UsageError(
+        f"no data set and no file or folder is called {name!r}{remedy};"
         f" the data sets are {', '.join(names())}"
     )
 
@@ -139,11 +135,12 @@ def _idx_set(name: str, kind: str, root: Path) -> DataSet:
     files = [folder / f"{split}-{k}" for split in ("train", "t10k") for k in kinds]
     if not all(file.exists() for file in files):
         torchvision_set(name, kind, root, folder)
-    arrays = [read_idx(file) for file in files]
+    arrays, splits = [read_idx(file) for file in files], []
     for file, images, labels in zip(files[1::2], arrays[::2], arrays[1::2], strict=True):
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise damaged(file, f"its shape is {labels.shape}, that of the images {images.shape}")
-    whole, test = _split(arrays[0], arrays[1]), _split(arrays[2], arrays[3])
+        splits.append(_split(images, labels))
+    whole, test = splits
     valid, train = partition(whole, 5000, len(whole) - 5000)
     how = f"{name}, validation the first 5,000 training images, test as published"
     return assemble(name, how, "dynamic", train, valid, test)
@@ -151,23 +148,18 @@ def _idx_set(name: str, kind: str, root: Path) -> DataSet:
 
 def _cifar10(root: Path) -> DataSet:
     full, subset = root / "cifar-10-batches-py", root / "cifar10" / "cifar10_subset.npz"
-    if subset.exists() and not full.exists():
-        keys = ("train_images", "train_labels", "test_images", "test_labels")
-        arrays = named_arrays(subset, *keys)
-        whole, test = _split(arrays[0], arrays[1]), _split(arrays[2], arrays[3])
-        held_out = 1000
-        how = (
-            f"SUBSET of cifar10, NOT THE FULL SET: {len(whole):,} of 50,000 training and"
-            f" {len(test):,} of 10,000 test images, validation the last 1,000 of these training"
-            " images"
-        )
-    else:
+    if full.exists() or not subset.exists():
         sets = [torchvision_set("cifar10", "CIFAR10", root, full, train=t) for t in (True, False)]
-        whole, test = (_split(s.data, np.array(s.targets)) for s in sets)
-        held_out = 5000
-        how = "cifar10, validation the last 5,000 training images, test as published"
-    train, valid = partition(whole, len(whole) - held_out, held_out)
-    return assemble("cifar10", how, "none", train, valid, test)
+        return _last_held_out("cifar10", *(_split(s.data, np.array(s.targets)) for s in sets))
+    keys = ("train_images", "train_labels", "test_images", "test_labels")
+    images, labels, test_images, test_labels = named_arrays(subset, *keys)
+    how = (
+        f"SUBSET of cifar10, NOT THE FULL SET: {len(images):,} of 50,000 training and"
+        f" {len(test_images):,} of 10,000 test images, validation the last 1,000 of these"
+        " training images"
+    )
+    train, valid = partition(_split(images, labels), len(images) - 1000, 1000)
+    return assemble("cifar10", how, "none", train, valid, _split(test_images, test_labels))
 
 
 def _svhn(root: Path) -> DataSet:
@@ -175,10 +167,13 @@ def _svhn(root: Path) -> DataSet:
         torchvision_set("svhn", "SVHN", root, root / f"{split}_32x32.mat", split=split)
         for split in ("train", "test")
     ]
-    whole, test = (_split(s.data, s.labels) for s in sets)
+    return _last_held_out("svhn", *(_split(s.data, s.labels) for s in sets))
+
+
+def _last_held_out(name: str, whole: Split, test: Split) -> DataSet:
     train, valid = partition(whole, len(whole) - 5000, 5000)
-    how = "svhn, validation the last 5,000 training images, test as published"
-    return assemble("svhn", how, "none", train, valid, test)
+    how = f"{name}, validation the last 5,000 training images, test as published"
+    return assemble(name, how, "none", train, valid, test)
 
 
 def _omniglot(root: Path) -> DataSet:
@@ -186,11 +181,9 @@ def _omniglot(root: Path) -> DataSet:
     binarize: Binarize
     if bits.exists() and not full.exists():
         keys = ("background_images", "background_label", "evaluation_images", "evaluation_label")
-        arrays = named_arrays(bits, *keys)
-        whole, test = (
-            _split(_unpacked(bits, images), labels, scale=1)
-            for images, labels in zip(arrays[::2], arrays[1::2], strict=True)
-        )
+        packed, labels, test_packed, test_labels = named_arrays(bits, *keys)
+        whole = _split(_unpacked(bits, packed), labels, scale=1)
+        test = _split(_unpacked(bits, test_packed), test_labels, scale=1)
         binarize, what = "none", "1-bit 28x28, nearest-neighbour reduced"
     else:
         whole, test = (_drawings(root, full, background) for background in (True, False))

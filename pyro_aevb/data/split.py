@@ -48,14 +48,7 @@ class Split:
         return len(self.images)
 
     def subset(self, index: slice | Tensor) -> Split:
-        r"""Take some of the data: a view for a slice, a copy for an index tensor.
-
-        Arguments:
-            index: Which data, a slice or a tensor of positions.
-
-        Returns:
-            The split of those data, in the order of `index`.
-        """
+        r"""The data at some positions, in that order: a view for a slice, a copy for a tensor."""
         labels = None if self.labels is None else self.labels[index]
         columns = {name: values[index] for name, values in self.columns.items()}
         return Split(self.images[index], labels, self.scale, columns)
@@ -92,10 +85,7 @@ class DataSet:
         return tuple(self.train.images.shape[1:])
 
     def first(self, n: int) -> DataSet:
-        r"""The data set with the first training data alone; validation and test stay.
-
-        Arguments:
-            n: How many.
+        r"""The data set with the first `n` training data alone; validation and test stay.
 
         Raises:
             UsageError: There are fewer, or n is below 1.
@@ -119,17 +109,10 @@ class DataSet:
 
 
 def partition(whole: Split, *sizes: int) -> tuple[Split, ...]:
-    r"""Cut a split into consecutive pieces.
-
-    Arguments:
-        whole: What is cut.
-        sizes: The sizes of the pieces, which sum to ``len(whole)``.
-
-    Returns:
-        The pieces, views of `whole`.
+    r"""Cut a split into consecutive pieces of some sizes, views of it.
 
     Raises:
-        UsageError: If they do not, which is to say that the source is not what it should be.
+        UsageError: If the sizes do not sum to ``len(whole)``, as where a source is not complete.
     """
     ends = np.cumsum(sizes)
     if ends[-1] != len(whole) or min(sizes) < 1:
@@ -138,15 +121,9 @@ def partition(whole: Split, *sizes: int) -> tuple[Split, ...]:
 
 
 def shuffled(whole: Split) -> Split:
-    r"""Put a split into its fixed random order.
+    r"""Put a split into a random order that its length alone determines.
 
     NumPy guarantees the stream of ``RandomState`` for good, so a split is the same everywhere.
-
-    Arguments:
-        whole: What is shuffled.
-
-    Returns:
-        The same data in another order, a function of ``len(whole)`` alone.
     """
     return whole.subset(torch.from_numpy(np.random.RandomState(SEED).permutation(len(whole))))
 
@@ -154,13 +131,8 @@ def shuffled(whole: Split) -> Split:
 def dealt(whole: Split) -> Split:
     r"""Reorder a labelled split like dealt cards: the k-th datum of every class, then the next.
 
-    With classes of one size every consecutive piece is then stratified.
-
-    Arguments:
-        whole: What is reordered; within a class, its order stays.
-
-    Returns:
-        The same data in another order.
+    With classes of one size every consecutive piece is then stratified. Within a class, the order
+    stays.
     """
     assert whole.labels is not None
     seen = torch.nn.functional.one_hot(whole.labels).cumsum(0)
@@ -171,18 +143,6 @@ def dealt(whole: Split) -> Split:
 def assemble(
     name: str, how: str, binarize: Binarize, train: Split, valid: Split, test: Split
 ) -> DataSet:
-    r"""Make the data set, its description completed by the sizes of the splits.
-
-    Arguments:
-        name: The name of the set.
-        how: What the data are and how they were split.
-        binarize: The set's own way of presentation.
-        train: The training split.
-        valid: The validation split.
-        test: The test split.
-
-    Returns:
-        The data set.
-    """
+    r"""Make a :class:`DataSet`, described by `how` it was made and the sizes of its splits."""
     sizes = f"train {len(train):,}, validation {len(valid):,}, test {len(test):,}"
     return DataSet(name, train, valid, test, f"{how}; {sizes}", binarize)

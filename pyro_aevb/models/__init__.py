@@ -6,27 +6,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyro_aevb.models.adversarialautoencoder import AdversarialAutoencoder
-    from pyro_aevb.models.autoencoder import Autoencoder
-    from pyro_aevb.models.bayesianautoencoder import BayesianAutoencoder
-    from pyro_aevb.models.bayesianvae import BayesianVAE
-    from pyro_aevb.models.betavae import BetaVAE
-    from pyro_aevb.models.denoisingautoencoder import DenoisingAutoencoder
-    from pyro_aevb.models.vae import VAE
+    from pyro_aevb.models.adversarial_autoencoder import (
+        AdversarialAutoencoder as AdversarialAutoencoder,
+    )
+    from pyro_aevb.models.autoencoder import Autoencoder as Autoencoder
+    from pyro_aevb.models.bayesian_autoencoder import BayesianAutoencoder as BayesianAutoencoder
+    from pyro_aevb.models.bayesian_vae import BayesianVAE as BayesianVAE
+    from pyro_aevb.models.beta_vae import BetaVAE as BetaVAE
+    from pyro_aevb.models.denoising_autoencoder import DenoisingAutoencoder as DenoisingAutoencoder
+    from pyro_aevb.models.vae import VAE as VAE
 
-__all__ = [
-    "VAE",
-    "AdversarialAutoencoder",
-    "Autoencoder",
-    "BayesianAutoencoder",
-    "BayesianVAE",
-    "BetaVAE",
-    "DenoisingAutoencoder",
-]
+MODULES = {
+    "VAE": "vae",
+    "AdversarialAutoencoder": "adversarial_autoencoder",
+    "Autoencoder": "autoencoder",
+    "BayesianAutoencoder": "bayesian_autoencoder",
+    "BayesianVAE": "bayesian_vae",
+    "BetaVAE": "beta_vae",
+    "DenoisingAutoencoder": "denoising_autoencoder",
+}
+r"""The module of each pair, by the pair's name."""
+
+__all__ = list(MODULES)
 
 
 def __getattr__(name: str) -> Any:
     # Imported when first used: to list the pairs must not cost the import of PyTorch and Pyro.
-    if name not in __all__:
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{name.lower()}", __name__), name)
+    return getattr(import_module(f".{MODULES[name]}", __name__), name)
