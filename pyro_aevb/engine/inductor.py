@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from pyro_aevb.engine.capture import Captured, NotCapturable
-from pyro_aevb.engine.products import reduced_products, use_onednn
+from pyro_aevb.engine.rewrites import reduced_products, use_onednn
 
 THREAD_WORTH = 16384
 r"""Numbers for which another thread is woken; at Inductor's 512 that costs more than it gives."""
