@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from pyro_aevb.engine.streams import torch_states
 from pyro_aevb.errors import UsageError
 
 T = TypeVar("T")
@@ -196,10 +197,7 @@ class Processes(Alone):
             torch.cuda.set_rng_state(state, self.device)
 
     def check_in_step(self, name: str) -> None:
-        states = [torch.get_rng_state()]
-        if self.device != "cpu":
-            states.append(torch.cuda.get_rng_state(self.device))
-        own = [hashlib.sha256(state.numpy().tobytes()).hexdigest() for state in states]
+        own = [hashlib.sha256(state).hexdigest() for state in torch_states(self.device)]
         if own != self.agree(lambda: own):
             raise UsageError(
                 f"the processes draw different random numbers: {name} draws as many as its data "

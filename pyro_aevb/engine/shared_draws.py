@@ -9,18 +9,18 @@ Which draws belong to the data is seen from outside: run on batches of two lengt
 grow with the batch. Nothing is looked up in the pair's code.
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_aevb.data.batch import Data
+from pyro_aevb.engine.streams import seeded, torch_states
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.state.python import drawn_by
 
 _BY_TENSOR = {
     *("normal_", "uniform_", "random_", "exponential_", "cauchy_", "log_normal_", "geometric_"),
@@ -61,22 +61,25 @@ class Draws:
     """
 
     def __init__(self, function: Callable[[Any], Any], x: Data, name: str) -> None:
-        self.name = name
-        self.devices = [x.device] if x.is_cuda else []
+        self.name, self.device = name, x.device
         function(x[:2])  # what only a first call does, such as counting plates
-        outside = _other_generators()
-        few, more = (self._recorded(function, batch) for batch in (x[:2], x))
-        if _other_generators() != outside:
+        few, more = _Recorder(x), _Recorder(x)
+
+        def record() -> None:
+            with few:
+                function(x[:2])
+            with more:
+                function(x)
+
+        _, drawn = drawn_by(record)
+        if drawn is not None:
             raise UsageError(
-                f"{name} draws from NumPy's or Python's generator, whose numbers several "
-                "processes cannot share: draw with torch, or train it in one process"
+                f"{name} draws from {drawn}, which several processes cannot share: draw with "
+                "torch, or train it in one process"
             )
-        if [operation for operation, _ in few] != [operation for operation, _ in more]:
-            raise self._changing()
-        self.draws = [
-            _draw(operation, shape, longer)
-            for (operation, shape), (_, longer) in zip(few, more, strict=True)
-        ]
+        if few.operations != more.operations:
+            raise self.changing()
+        self.draws = list(map(_draw, few.operations, few.shapes, more.shapes))
         self.own = [draw.operation for draw in self.draws if draw.own]
 
     def of(self, batch: int, rows: slice, process: int) -> "_Rows":
@@ -89,44 +92,49 @@ class Draws:
         """
         return _Rows(self, batch, rows, process)
 
-    def _recorded(self, function: Callable[[Any], Any], x: Data) -> list[tuple[str, Any]]:
-        with _Recorder(self.devices) as recorder:
-            function(x)
-        return recorder.draws
-
-    def _changing(self) -> UsageError:
+    def changing(self) -> UsageError:
+        r"""What is said where two batches draw in different orders."""
         return UsageError(
             f"{self.name} draws random numbers in an order that changes from batch to batch, so "
             "several processes cannot share them; train it in one process"
         )
 
 
-class _Recorder(TorchDispatchMode):
-    r"""The operations that may draw, each with the shape of its result if a generator has moved."""
-
-    def __init__(self, devices: list[torch.device]) -> None:
-        super().__init__()
-        self.devices = devices
-        self.draws: list[tuple[str, Any]] = []
+class _Watch(TorchDispatchMode):
+    r"""Hands the operations that may draw random numbers to :meth:`draw`."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **kwargs)
-        before = self._states()
+        may_draw = torch.Tag.nondeterministic_seeded in func.tags
+        return (self.draw if may_draw else _call)(func, args, kwargs or {})
+
+    def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+def _call(func: Any, args: Any, kwargs: Any) -> Any:
+    return func(*args, **kwargs)
+
+
+class _Recorder(_Watch):
+    r"""The operations that may draw, each with the shape of its result if a generator has moved."""
+
+    def __init__(self, x: Data) -> None:
+        super().__init__()
+        self.device = x.device
+        self.operations: list[str] = []
+        self.shapes: list[Any] = []
+
+    def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
+        before = torch_states(self.device)
         result = func(*args, **kwargs)
-        moved = kwargs.get("generator") is not None or self._states() != before
+        moved = kwargs.get("generator") is not None or torch_states(self.device) != before
         first = result if isinstance(result, Tensor) else result[0]
-        self.draws.append((str(func), tuple(first.shape) if moved else None))
+        self.operations.append(str(func))
+        self.shapes.append(tuple(first.shape) if moved else None)
         return result
 
-    def _states(self) -> list[bytes]:
-        cuda = [torch.cuda.get_rng_state(device) for device in self.devices]
-        states = [torch.get_rng_state(), *cuda]
-        return [state.numpy().tobytes() for state in states]
 
-
-class _Rows(TorchDispatchMode):
+class _Rows(_Watch):
     r"""Draws for the whole batch where the rows of a few data are asked for, and keeps those."""
 
     def __init__(self, plan: Draws, batch: int, rows: slice, process: int) -> None:
@@ -137,15 +145,12 @@ class _Rows(TorchDispatchMode):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         super().__exit__(kind, error, traceback)
         if kind is None and self.done != len(self.plan.draws):
-            raise self.plan._changing()
+            raise self.plan.changing()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **kwargs)
+    def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
         draws, self.done = self.plan.draws, self.done + 1
         if self.done > len(draws) or draws[self.done - 1].operation != str(func):
-            raise self.plan._changing()
+            raise self.plan.changing()
         draw = draws[self.done - 1]
         if draw.own:
             return self._from_own_stream(func, args, kwargs)
@@ -167,7 +172,7 @@ class _Rows(TorchDispatchMode):
     def _whole(self, draw: _Draw, shape: Any) -> list[int]:
         sizes = list(shape)
         if sizes[draw.dim] != draw.times * (self.rows.stop - self.rows.start):
-            raise self.plan._changing()
+            raise self.plan.changing()
         sizes[draw.dim] = draw.times * self.batch
         return sizes
 
@@ -186,8 +191,7 @@ class _Rows(TorchDispatchMode):
             )
         # One draw from the common stream, so that all processes stay in step.
         key = (int(torch.randint(1 << 62, (), device="cpu")), self.process)
-        with torch.random.fork_rng(self.plan.devices):
-            torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+        with seeded(self.plan.device, *key):
             return func(*args, **kwargs)
 
 
@@ -207,8 +211,3 @@ def _draw(operation: str, shape: Any, longer: Any) -> _Draw:
         if not rest and longer[grown[0]] == 3 * times:
             return _Draw(operation, grown[0], times)
     return _Draw(operation, own=True)
-
-
-def _other_generators() -> Any:
-    state: Any = np.random.get_state(legacy=True)
-    return state[1].tobytes(), state[2:], random.getstate()

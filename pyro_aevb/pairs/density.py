@@ -168,9 +168,7 @@ def component_kl(posterior: Any, prior: Any, exact: bool) -> Tensor:
     """
     sides = []
     for site in (posterior, prior):
-        fn = site["fn"]
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
+        fn = base(site["fn"], masks=False)
         if fn.event_shape or isinstance(fn, MaskedDistribution) or site["mask"] is not None:
             raise NotImplementedError("the components are not independent")
         sides.append(fn)
@@ -186,23 +184,22 @@ def component_kl(posterior: Any, prior: Any, exact: bool) -> Tensor:
 
 def is_delta(fn: Any) -> bool:
     r"""Whether a distribution is a point, under any number of event dimensions."""
-    return isinstance(_base(fn), Delta)
+    return isinstance(base(fn), Delta)
 
 
 def is_masked(site: Any) -> bool:
     r"""Whether a site's log-probability is masked out altogether."""
-    fn = site["fn"]
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
+    fn = base(site["fn"], masks=False)
     return site["mask"] is False or (isinstance(fn, MaskedDistribution) and fn._mask is False)
 
 
 def family(fn: Any) -> str:
     r"""The name of a distribution's family."""
-    return type(_base(fn)).__name__
+    return type(base(fn)).__name__
 
 
-def _base(fn: Any) -> Any:
-    while isinstance(fn, (Independent, MaskedDistribution)):
+def base(fn: Any, masks: bool = True) -> Any:
+    r"""A distribution without what only declares its dimensions or, unless left out, masks it."""
+    while isinstance(fn, (Independent, MaskedDistribution) if masks else Independent):
         fn = fn.base_dist
     return fn

@@ -27,12 +27,14 @@ class WholeBatch(Messenger):
 
     def __init__(self) -> None:
         super().__init__()
+        self.plates: dict[str, Any] = {}
+        r"""What each plate draws its indices from, by name."""
         self.indices: dict[str, Tensor] = {}
         r"""What each plate was given."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg) and msg["value"] is None:
-            fn = msg["fn"]
+            fn = self.plates[msg["name"]] = msg["fn"]
             size = fn.size if fn.subsample_size is None else fn.subsample_size
             msg["value"] = self.indices[msg["name"]] = torch.arange(size, device=fn.device)
             msg["done"] = True

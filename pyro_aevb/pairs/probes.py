@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from pyro.distributions import MaskedDistribution
 from torch import Tensor
-from torch.distributions import Independent
 from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.density import in_plate, is_delta, log_prob, run
+from pyro_aevb.pairs.density import base, in_plate, is_delta, log_prob, run
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
@@ -162,7 +160,7 @@ class Probe:
             name
             for name, site in self.sites["model"].items()
             if in_plate(site, self.plate) and name in other
-            if not _same(*(_base(s["fn"]).log_prob(site["value"]) for s in (site, other[name])))
+            if not _same(*(base(s["fn"]).log_prob(site["value"]) for s in (site, other[name])))
         )
         if self.observed in reading:
             self._check_components()
@@ -183,7 +181,7 @@ class Probe:
         changed_x = with_data(x, rows.view(x.shape))
         site = self._side(self.pair.model, changed_x, values)[self.observed]
         fixed = site["value"][:1].expand_as(site["value"])
-        density = _base(site["fn"]).log_prob(fixed)
+        density = base(site["fn"]).log_prob(fixed)
         if density.shape != fixed.shape:
             return
         changed = (density - density[:1]).abs() > TOLERANCE * density[:1].abs().clamp(min=1.0)
@@ -225,17 +223,10 @@ class Probe:
                 terms = [log_prob(site, 1.0)]
                 if is_delta(site["fn"]):
                     # Of a point computed in another batch, x == v fails in the last digit.
-                    terms = [_base(site["fn"]).v, _base(site["fn"]).log_density]
+                    terms = [base(site["fn"]).v, base(site["fn"]).log_density]
                 rows = len(site["value"])
                 found[side, name] = torch.cat([t.reshape(rows, -1).double() for t in terms], 1)
         return found
-
-
-def _base(fn: Any) -> Any:
-    r"""A distribution without what only declares dimensions or masks them."""
-    while isinstance(fn, (Independent, MaskedDistribution)):
-        fn = fn.base_dist
-    return fn
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -23,6 +23,11 @@ from pyro_aevb.pairs.state.reach import BUFFERS, of_library, owners
 
 Reading = dict[str, Kept]
 
+_GENERATORS: dict[str, Any] = {
+    "Python's random module": random._inst,
+    "NumPy's global random numbers": np.random.mtrand._rand,
+}
+
 
 class PythonState:
     r"""The Python values of a pair, and of what it is trained by.
@@ -147,22 +152,20 @@ def untouched(python: PythonState, devices: Iterable[torch.device] = ()) -> Iter
     Yields:
         The values.
     """
-    before, numbers, legacy = python.read(), random.getstate(), np.random.get_state()
+    before = python.read()
+    numbers = [keep(generator) for generator in _GENERATORS.values()]
     try:
         with torch.random.fork_rng([d for d in devices if d.type == "cuda"]):
             yield before
     finally:
         python.put(before)
-        random.setstate(numbers)
-        np.random.set_state(legacy)
+        for kept in numbers:
+            kept.restore()
 
 
 def drawn_by(run: Callable[[], Any]) -> tuple[Any, str | None]:
     r"""What a function returns, and of which other random numbers than torch's it draws."""
-    numbers, legacy = random.getstate(), np.random.get_state()
+    before = {name: keep(generator) for name, generator in _GENERATORS.items()}
     result = run()
-    if random.getstate() != numbers:
-        return result, "Python's random module"
-    if any(np.any(a != b) for a, b in zip(np.random.get_state(), legacy, strict=True)):
-        return result, "NumPy's global random numbers"
-    return result, None
+    moved = (name for name, kept in before.items() if not kept.same(keep(kept.value)))
+    return result, next(moved, None)
