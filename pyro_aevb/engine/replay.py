@@ -43,9 +43,8 @@ class Replay:
         fallback: Callable[[str], None],
         python: PythonState | None = None,
     ) -> None:
-        self.function, self.python = function, python
-        self.way = way
-        self.fallback = fallback
+        self.function, self.way = function, way
+        self.fallback, self.python = fallback, python
         self._graphs: dict[tuple[torch.Size, ...], Function] = {}
 
     def __call__(self, *arguments: Data) -> list[Tensor]:

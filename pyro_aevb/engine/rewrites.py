@@ -2,9 +2,8 @@ r"""Cheaper operations in the place of some of a captured graph, for values alik
 
 **Products** on a CPU go to oneDNN instead of MKL, with bfloat16 operands if asked. MKL's float32
 ``mm`` leaves much of what AMD processors with AVX-512 can do (the two floors of ``python -m
-benchmarks.training`` measure it); oneDNN, which torch brings too, generates its kernels for the
-processor it finds. Torch reaches it for float32 only through a semi-private operator, so this file
-is the only one that names it, and where it is missing or fails the graph keeps its ``mm``.
+benchmarks.training`` measure it). Torch reaches oneDNN for float32 only through a semi-private
+operator, which this file alone names; where it is missing or fails the graph keeps its ``mm``.
 
 **Bernoulli.** For logits :math:`l_i` and pixels :math:`x_i`,
 

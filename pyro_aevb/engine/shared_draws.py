@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_aevb.data.batch import Data
-from pyro_aevb.engine.streams import seeded, torch_states
+from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.state.python import drawn_by
+from pyro_aevb.pairs.state.python import drawn_by, torch_states
 
 _BY_TENSOR = {
     *("normal_", "uniform_", "random_", "exponential_", "cauchy_", "log_normal_", "geometric_"),
@@ -63,7 +63,7 @@ class Draws:
     def __init__(self, function: Callable[[Any], Any], x: Data, name: str) -> None:
         self.name, self.device = name, x.device
         function(x[:2])  # what only a first call does, such as counting plates
-        few, more = _Recorder(x), _Recorder(x)
+        few, more = _Recorder(x.device), _Recorder(x.device)
 
         def record() -> None:
             with few:
@@ -100,31 +100,19 @@ class Draws:
         )
 
 
-class _Watch(TorchDispatchMode):
-    r"""Hands the operations that may draw random numbers to :meth:`draw`."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        may_draw = torch.Tag.nondeterministic_seeded in func.tags
-        return (self.draw if may_draw else _call)(func, args, kwargs or {})
-
-    def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError
-
-
-def _call(func: Any, args: Any, kwargs: Any) -> Any:
-    return func(*args, **kwargs)
-
-
-class _Recorder(_Watch):
+class _Recorder(TorchDispatchMode):
     r"""The operations that may draw, each with the shape of its result if a generator has moved."""
 
-    def __init__(self, x: Data) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()
-        self.device = x.device
+        self.device = device
         self.operations: list[str] = []
         self.shapes: list[Any] = []
 
-    def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
         before = torch_states(self.device)
         result = func(*args, **kwargs)
         moved = kwargs.get("generator") is not None or torch_states(self.device) != before
@@ -134,24 +122,26 @@ class _Recorder(_Watch):
         return result
 
 
-class _Rows(_Watch):
+class _Rows(TorchDispatchMode):
     r"""Draws for the whole batch where the rows of a few data are asked for, and keeps those."""
 
     def __init__(self, plan: Draws, batch: int, rows: slice, process: int) -> None:
         super().__init__()
         self.plan, self.batch, self.rows, self.process = plan, batch, rows, process
-        self.done = 0
+        self.left = iter(plan.draws)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         super().__exit__(kind, error, traceback)
-        if kind is None and self.done != len(self.plan.draws):
+        if kind is None and next(self.left, None) is not None:
             raise self.plan.changing()
 
-    def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
-        draws, self.done = self.plan.draws, self.done + 1
-        if self.done > len(draws) or draws[self.done - 1].operation != str(func):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        draw = next(self.left, None)
+        if draw is None or draw.operation != str(func):
             raise self.plan.changing()
-        draw = draws[self.done - 1]
         if draw.own:
             return self._from_own_stream(func, args, kwargs)
         if draw.dim < 0:
@@ -203,10 +193,8 @@ def _draw(operation: str, shape: Any, longer: Any) -> _Draw:
     if shape and longer and len(shape) == len(longer):
         grown = [d for d, (a, b) in enumerate(zip(shape, longer, strict=True)) if a != b]
     # Overloads whose parameters are tensors depend on the data.
-    independent = {name, f"{name}.{overload}"} & (_BY_TENSOR | _BY_SIZE) and (
-        "Tensor" not in overload
-    )
-    if len(grown) == 1 and independent:
+    known = not {name, f"{name}.{overload}"}.isdisjoint(_BY_TENSOR | _BY_SIZE)
+    if len(grown) == 1 and known and "Tensor" not in overload:
         times, rest = divmod(shape[grown[0]], 2)
         if not rest and longer[grown[0]] == 3 * times:
             return _Draw(operation, grown[0], times)

@@ -44,14 +44,6 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"--seed is {seed}; it must lie between 0 and 2^63 - 1")
 
 
-def torch_states(device: torch.device | str) -> list[bytes]:
-    r"""Where torch's random numbers are: those of the CPU, and of the device if it is a GPU."""
-    states = [torch.get_rng_state()]
-    if torch.device(device).type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return [state.numpy().tobytes() for state in states]
-
-
 @contextmanager
 def seeded(device: torch.device, *key: int) -> Iterator[None]:
     r"""A stream of random numbers of its own for each key; the caller's is left as it was."""

@@ -47,29 +47,27 @@ class Positions(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        tensors = list(_tensors((*args, *(kwargs or {}).values())))
-        indices = [*self.plates.indices.items(), *self.derived]
-        for plate, index in indices:
-            if len(index) == self.batch and any(tensor is index for tensor in tensors):
-                self._look(func, plate, index, [t for t in tensors if t is not index])
-                result = func(*args, **(kwargs or {}))
-                if getattr(func, "__name__", "") in _CONVERSIONS:
-                    self.derived.append((plate, result))
-                return result
-        return func(*args, **(kwargs or {}))
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        tensors = list(_tensors((*args, *kwargs.values())))
+        found = None
+        for plate, index in (*self.plates.indices.items(), *self.derived):
+            if found is None and len(index) == self.batch and any(t is index for t in tensors):
+                found = plate
+                if name not in _HARMLESS | _CONVERSIONS and not name.startswith("new_"):
+                    self._check(plate, [t for t in tensors if t is not index])
+        result = func(*args, **kwargs)
+        if found is not None and name in _CONVERSIONS:
+            self.derived.append((found, result))
+        return result
 
-    def _look(self, func: Any, plate: str, index: Tensor, others: list[Tensor]) -> None:
-        name = getattr(func, "__name__", "")
-        if name in _HARMLESS or name in _CONVERSIONS or name.startswith("new_"):
-            return
+    def _check(self, plate: str, others: list[Tensor]) -> None:
+        r"""Refuse indices beside other tensors, unless these are of the batch."""
         rows = [len(tensor) if tensor.dim() else 0 for tensor in others]
-        if rows and all(count == len(index) for count in rows):
+        if rows and all(count == self.batch for count in rows):
             return
-        what = (
-            f"looks the indices of plate {plate!r} up in {rows[0]} rows"
-            if rows
-            else (f"computes with the indices of plate {plate!r}")
-        )
+        what = f"computes with the indices of plate {plate!r}"
+        if rows:
+            what = f"looks the indices of plate {plate!r} up in {rows[0]} rows"
         raise UsageError(
             f"{self.pair}: the {self.side} {what}, but a batch is not told which data it holds, so "
             "these are those of other data; put what belongs to a datum beside it into x (observe "
@@ -128,21 +126,17 @@ class Probe:
         """
         rows = torch.arange(len(self.x) - 1, 0, -1, device=self.x.device)
         whole, fewer = self._terms(self.sites), self._terms(self._run(*self._rows(rows)))
-        differing = [
-            key for key in whole if not _same(whole[key][rows], fewer.get(key, whole[key]))
-        ]
-        if not differing:
-            return
-        again = self._terms(self._run(self.x, self.values))
+        differing = [k for k in whole if not _same(whole[k][rows], fewer.get(k, whole[k]))]
+        again = self._terms(self._run(self.x, self.values)) if differing else {}
         for side, name in differing:
-            if not _same(whole[side, name], again[side, name]):
-                continue
-            raise UsageError(
-                f"{self.pair.name}: {side} site {name!r} depends on the other data of the batch: "
-                f"of one datum {_change(whole[side, name][rows], fewer[side, name])} where another "
-                "datum is left out; compute it from that datum alone (no mean over the batch, no "
-                "BatchNorm without running statistics)"
-            )
+            if _same(whole[side, name], again[side, name]):
+                change = _change(whole[side, name][rows], fewer[side, name])
+                raise UsageError(
+                    f"{self.pair.name}: {side} site {name!r} depends on the other data of the "
+                    f"batch: of one datum {change} where another datum is left out; compute it "
+                    "from that datum alone (no mean over the batch, no BatchNorm without running "
+                    "statistics)"
+                )
 
     def reads_data(self) -> tuple[bool, tuple[str, ...]]:
         r"""Whether x is what is observed, and if so the model's sites whose distribution at fixed

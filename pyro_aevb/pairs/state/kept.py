@@ -24,13 +24,10 @@ GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.G
 
 @dataclass(frozen=True)
 class Kept:
-    r"""A value as it was read.
-
-    Its kind is `plain`, `container`, `array`, `tensor`, a random `generator`, an `iterator`, or
-    another `object`.
-    """
+    r"""A value as it was read."""
 
     kind: str
+    r"""`plain`, `container`, `array`, `tensor`, `generator` (random), `iterator`, or `object`."""
     value: Any
     r"""The object itself."""
     content: Any
@@ -133,7 +130,7 @@ def encode(kept: Kept) -> Any:
 
 
 def decode(saved: Any, now: Any, device: torch.device | str) -> Any:
-    r"""The value that :func:`encode` wrote, in the place of one that is there now.
+    r"""The value that was saved.
 
     Arguments:
         saved: What :func:`encode` wrote.
@@ -184,12 +181,11 @@ def _entries(content: Any) -> list[Kept]:
 
 
 def _refill(value: Any, entries: Any) -> Any:
-    if isinstance(value, (dict, set)):
-        if value != entries or isinstance(value, dict):
-            value.clear()
-            value.update(entries)
-    elif isinstance(value, list):
+    if isinstance(value, list):
         value[:] = entries
+    elif isinstance(value, dict) or (isinstance(value, set) and value != entries):
+        value.clear()
+        value.update(entries)
     elif isinstance(value, deque):
         value.clear()
         value.extend(entries)

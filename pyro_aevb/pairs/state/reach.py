@@ -21,8 +21,6 @@ r"""Attributes that every module has, which are not the user's."""
 BUFFERS = "_buffers."
 r"""The prefix of buffers, which checkpoints hold; what matters here is which tensor has a name."""
 
-NAMESPACES = (SimpleNamespace, Namespace)
-
 
 @dataclass
 class Owner:
@@ -106,18 +104,18 @@ class _Walk:
 
     def _object(self, label: str, value: Any) -> Iterator[Owner]:
         home = type(value).__module__
-        own = isinstance(value, NAMESPACES) or not of_library(home)
+        own = isinstance(value, (SimpleNamespace, Namespace)) or not of_library(home)
         if not own and not home.startswith("pyro_aevb."):
             return
         dot = f"{label}." if label else ""
         slots = {name for one in type(value).__mro__ for name in _slots(one)}
+        attributes = getattr(value, "__dict__", {})
         if own:
             yield _attributes(dot, value, slots)
             if hasattr(value, "__dict__"):
-                yield _dictionary(dot, vars(value))
+                yield _dictionary(dot, attributes)
             yield from self._class(type(value))
-        held = {**getattr(value, "__dict__", {}), **_some(value, slots)}
-        for name, entry in held.items():
+        for name, entry in (attributes | _some(value, slots)).items():
             yield from self.visit(dot + name, entry)
 
     def _class(self, kind: type) -> Iterator[Owner]:
@@ -183,7 +181,7 @@ def _some(value: Any, names: Collection[str]) -> dict[str, Any]:
 
 def _slots(kind: type) -> list[str]:
     slots = vars(kind).get("__slots__", ())
-    names = [slots] if isinstance(slots, str) else list(slots)
+    names = [slots] if isinstance(slots, str) else slots
     return [name for name in names if name[:2] != "__"]
 
 
