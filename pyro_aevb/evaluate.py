@@ -69,7 +69,7 @@ def evaluate(
     """
     from functools import partial
 
-    from pyro_aevb.engine import products
+    from pyro_aevb.engine import rewrites
     from pyro_aevb.engine.processes import processes
     from pyro_aevb.estimators.importance import Scorer
     from pyro_aevb.estimators.work import Work
@@ -87,7 +87,7 @@ def evaluate(
     how = {"memory": memory, "compile": None if compile == "auto" else compile}
     other = find(estimator)
     settings = choose(other, estimator_options, seed=seed, **drawn, **how)
-    with products.matmul_precision(matmul_precision), processes(device) as group:
+    with rewrites.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)
         prepared = restore(opened, group.device, data_root, pair, data, trust, memory)
         budget = memory and memory << 20

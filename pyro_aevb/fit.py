@@ -130,7 +130,7 @@ def fit(
     from contextlib import ExitStack
     from dataclasses import replace
 
-    from pyro_aevb.engine import products
+    from pyro_aevb.engine import rewrites
     from pyro_aevb.engine.processes import processes
     from pyro_aevb.pairs.consent import remember
     from pyro_aevb.reports.assess import assess, to_score
@@ -143,7 +143,7 @@ def fit(
     from pyro_aevb.training.trainer import Trainer, seed_everything
 
     with (
-        products.matmul_precision(matmul_precision),
+        rewrites.matmul_precision(matmul_precision),
         processes(device) as group,
         ExitStack() as held,
     ):

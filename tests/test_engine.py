@@ -22,7 +22,7 @@ import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import GaussianNoise
 from pyro_aevb.data.split import DataSet, Split
-from pyro_aevb.engine import products
+from pyro_aevb.engine import rewrites
 from pyro_aevb.engine.capture import NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
 from pyro_aevb.errors import UsageError
@@ -281,14 +281,14 @@ def targets(captured):
     return [node.target for node in captured.graph.graph.nodes if node.op == "call_function"]
 
 
-@pytest.mark.skipif(not products.available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not rewrites.available(), reason="torch without oneDNN")
 @pytest.mark.parametrize("reduced, tolerance", [(False, 1e-6), (True, 2**-7)])
 def test_products_by_onednn_are_those_of_mkl(reduced, tolerance):
     """bfloat16 has 8 bits; of two rounded operands and a rounded sum the errors stay below 2^-7."""
     torch.manual_seed(0)
     a, b, bias = torch.randn(200, 150), torch.randn(200, 160), torch.randn(160)
     captured = product_graph(a, b, bias)
-    products.use_onednn(captured.graph, reduced)
+    rewrites.use_onednn(captured.graph, reduced)
     assert torch.ops.aten.mm.default not in targets(captured)
     assert torch.ops.aten.addmm.default not in targets(captured)
     exact = a.double().t() @ b.double()
@@ -300,15 +300,15 @@ def test_products_by_onednn_are_those_of_mkl(reduced, tolerance):
 
 def test_small_products_and_machines_without_onednn_keep_torchs(monkeypatch):
     small = product_graph(torch.randn(9, 9), torch.randn(9, 9), torch.randn(9))
-    products.use_onednn(small.graph, False)
+    rewrites.use_onednn(small.graph, False)
     assert torch.ops.aten.mm.default in targets(small)
-    monkeypatch.setattr(products, "_product", lambda *_: (_ for _ in ()).throw(RuntimeError("no")))
-    products.available.cache_clear()
+    monkeypatch.setattr(rewrites, "_product", lambda *_: (_ for _ in ()).throw(RuntimeError("no")))
+    rewrites.available.cache_clear()
     large = product_graph(torch.randn(200, 150), torch.randn(200, 160), torch.randn(160))
-    products.use_onednn(large.graph, False)
+    rewrites.use_onednn(large.graph, False)
     assert torch.ops.aten.mm.default in targets(large)
     monkeypatch.undo()
-    products.available.cache_clear()
+    rewrites.available.cache_clear()
 
 
 def make_trainer(checkpoint, **settings):

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_aevb.engine import inductor, replay, streams
 from pyro_aevb.engine.replay import Way
-from pyro_aevb.engine.transcendental import use_cheaper
+from pyro_aevb.engine.rewrites import use_cheaper
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import importance
 from pyro_aevb.estimators.importance import Scorer, score

@@ -7,13 +7,16 @@ random draws and gradients included, which :mod:`~pyro_aevb.engine.inductor` com
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from pyro_aevb.errors import one_line
 from pyro_aevb.pairs.state.python import PythonState, Reading, changed, drawn_by, rebound, untouched
 
+T = TypeVar("T")
 Function = Callable[..., list[Tensor]]
 
 
@@ -51,14 +54,12 @@ def capture(
 
     The check is on other arguments, from the same state of the random generators: a branch that
     depends on the data shows there. A second trace is to be the same graph with the same numbers
-    in it, so that what changes by however little from call to call shows too, wherever it is kept.
-    A Python value that a call changes, such as a counter that an
-    annealing follows, would stay what it was when it was captured, however little two calls that
-    follow one another differ; so `python` is compared before and after a call. The generators,
-    `state` and `python` are left as they were. Function and graph may differ by rounding.
+    in it, so that what changes from call to call shows too. A Python value that a call changes,
+    such as a counter that an annealing follows, would stay what it was at the capture, so `python`
+    is compared before and after a call. The generators, `state` and `python` are left as they were.
 
     Valid for functions whose sequence of tensor operations depends on nothing but the shapes of
-    the arguments.
+    the arguments. Function and graph may differ by rounding.
 
     Arguments:
         function: Takes tensors and returns a list of tensors.
@@ -76,53 +77,45 @@ def capture(
     python = python or PythonState()
     devices = {x.device for x in (*example, *state) if x.is_cuda}
     before = [tensor.detach().clone() for tensor in state]
-    places = [_place(tensor) for tensor in state]
     with untouched(python, devices) as kept:
         for name, value in kept.items():
             if value.kind == "iterator":  # a look at how far it is would move it
                 raise NotCapturable(f"it holds {name!r}, an iterator")
+        held = {name: [*value.tensors()] for name, value in kept.items()}
+        held["a parameter or buffer"] = list(state)
+        places = {name: [*map(_place, tensors)] for name, tensors in held.items()}
 
-        def restore() -> None:
-            python.put(kept)
-            with torch.no_grad():
-                for tensor, value in zip(state, before, strict=True):
-                    tensor.copy_(value)
+        def attempt(work: Callable[[], T]) -> T:
+            try:
+                return work()
+            except NotCapturable:
+                raise
+            except Exception as error:  # whatever the user's code does, or the trace on other data
+                raise NotCapturable(_reason(error)) from error
+            finally:
+                python.put(kept)
+                with torch.no_grad():
+                    for tensor, value in zip(state, before, strict=True):
+                        tensor.copy_(value)
+
+        def trace(arguments: Sequence[Tensor]) -> tuple[Captured, Reading]:
+            return _lift(make_fx(function)(*arguments)), python.read()
 
         def run(function: Function) -> list[Tensor]:
             torch.manual_seed(0)
-            try:
-                return function(*other)
-            except Exception as error:  # on other data the code, or its trace, may fail
-                raise NotCapturable(_reason(error)) from error
+            return function(*other)
 
-        held = {name: [*value.tensors()] for name, value in kept.items()}
-        moved = {name: [*map(_place, tensors)] for name, tensors in held.items()}
-
-        def trace(arguments: Sequence[Tensor]) -> tuple[Captured, Reading]:
-            try:
-                return _lift(make_fx(function)(*arguments)), python.read()
-            except Exception as error:  # whatever the user's code does that cannot be traced
-                raise NotCapturable(_reason(error)) from error
-            finally:
-                restore()
-
-        captured, traced = trace(example)
-        for name, tensors in {**held, "a parameter or buffer": state}.items():
-            if [*map(_place, tensors)] != moved.get(name, places):
+        captured, traced = attempt(lambda: trace(example))
+        for name, tensors in held.items():
+            if [*map(_place, tensors)] != places[name]:
                 raise NotCapturable(f"it gives {name!r} other data by .data, for .copy_()")
         read = set(map(id, captured.lifted))
         for name, tensor in rebound(kept, traced).items():
             if id(tensor) in read:
                 raise NotCapturable(f"it binds {name!r} to another tensor from call to call")
-        try:
-            eager, leaves = _by_tensors_alone(lambda: run(function), python, kept)
-        finally:
-            restore()
-        try:
-            replayed = run(captured)
-        finally:
-            restore()
-        again, _ = trace(other)
+        eager, leaves = attempt(lambda: _by_tensors_alone(lambda: run(function), python, kept))
+        replayed = attempt(lambda: run(captured))
+        again, _ = attempt(lambda: trace(other))
     if not (_alike(eager, replayed) and _same_graph(captured, again)):
         raise NotCapturable("what it computes changes from call to call, or with the data")
     return replace(captured, leaves=leaves)
@@ -203,4 +196,4 @@ def _lift(graph: GraphModule) -> Captured:
 def _reason(error: Exception) -> str:
     if isinstance(error, RuntimeError) and "_local_scalar_dense" in str(error):
         return "it reads a value back from a tensor (.item(), float(), or an `if` on one)"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -15,15 +15,12 @@ r"""Updates before the capture, which fill the optimizer's state and every lazy 
 class GraphedUpdate:
     r"""An update that is recorded once and from then on launched by a single call.
 
-    The first updates run as they are and count like all others; then one is recorded. The index of
-    the batch, the batch if it is given, and the learning rate are copied into tensors that the
-    record reads, so neither a new batch nor a new rate needs another capture. A batch of another
-    length runs as it is.
+    The first updates run as they are and count like all others; then one is recorded. The arguments
+    and the learning rate are copied into tensors that the record reads, so neither a new batch nor
+    a new rate needs another capture. A batch of another length runs as it is.
 
     Valid where the update synchronizes nothing with the host, as a compiled step does, and with an
-    optimizer that has a capturable form; see :func:`graphable`. Each phase of an algorithm has a
-    graph of its own: what happens between two of them on the same stream, another graph or work
-    that is not recorded, comes in its turn.
+    optimizer that has a capturable form; see :func:`graphable`.
 
     Arguments:
         update: Takes the index of a batch, and the batch; changes the parameters and returns the
@@ -49,8 +46,7 @@ class GraphedUpdate:
             torch.cuda.current_stream().wait_stream(self._side)
             return loss
         if self._graph is None:
-            self._record(batch)
-        assert self._graph is not None
+            self._graph = self._record(batch)
         for held, value in zip(flatten(self._batch), flatten(batch), strict=True):
             held.copy_(value)
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
@@ -58,7 +54,7 @@ class GraphedUpdate:
         self._graph.replay()
         return self._loss.clone()
 
-    def _record(self, batch: tuple[Data, ...]) -> None:
+    def _record(self, batch: tuple[Data, ...]) -> torch.cuda.CUDAGraph:
         groups = self.optimizer.param_groups
         self._batch = unflatten([value.clone() for value in flatten(batch)], batch)
         device = batch[0].device
@@ -73,7 +69,7 @@ class GraphedUpdate:
         finally:
             for group, (lr, capturable) in zip(groups, before, strict=True):
                 group["lr"], group["capturable"] = lr, capturable
-        self._graph = graph
+        return graph
 
 
 def graphable(optimizer: Optimizer) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from pyro_aevb.engine.capture import Captured, NotCapturable
-from pyro_aevb.engine.products import reduced_products, use_onednn
+from pyro_aevb.engine.rewrites import reduced_products, use_onednn
+from pyro_aevb.errors import one_line
 
 THREAD_WORTH = 16384
 r"""Numbers for which another thread is woken; at Inductor's 512 that costs more than it gives."""
@@ -29,9 +30,6 @@ def compile_captured(
 ) -> Callable[..., list[Tensor]]:
     r"""Compile for arguments of exactly the shapes of `example`.
 
-    Under ``torch.set_float32_matmul_precision("medium")`` products on a CPU with bfloat16 units
-    round their operands and results to bfloat16.
-
     Arguments:
         captured: The graph; it is changed.
         example: Arguments to compile for.
@@ -45,8 +43,7 @@ def compile_captured(
     Raises:
         NotCapturable: There is no compiler, or it fails.
     """
-    lacking = missing()
-    if lacking:
+    if lacking := missing():
         raise NotCapturable(lacking)
     import torch._inductor.config
 
@@ -64,7 +61,7 @@ def compile_captured(
             )
     except Exception as error:  # whatever Inductor or the C++ compiler stumbles over
         raise NotCapturable(
-            f"Inductor failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            f"Inductor failed: {type(error).__name__}: {one_line(error)}"
         ) from error
     lifted = captured.lifted
 

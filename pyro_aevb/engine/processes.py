@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.state.python import torch_states
 
 T = TypeVar("T")
 
@@ -102,12 +103,11 @@ class Processes(Alone):
     one process; running averages are averaged as the gradients are.
 
     Every process ends when one is lost: by an error of the connection, or by the SIGTERM that
-    torchrun sends. One of them says so, and nothing is saved then: the last checkpoint, which all
-    had agreed on, is what continues.
+    torchrun sends. One of them says so. The last checkpoint is what continues.
 
     Arguments:
         rank, size: The number of this process, from 0, and how many there are.
-        device: The device of this process.
+        device: This process's.
         store: The store of torch.distributed through which the processes found one another.
     """
 
@@ -132,11 +132,12 @@ class Processes(Alone):
         self, parameters: Sequence[Tensor], averages: Sequence[Tensor], loss: Tensor, batch: int
     ) -> Tensor:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        parts = [*gradients, *averages, loss.to(gradients[0].device)]
-        total = sum(part.numel() for part in parts)
-        if self._bucket is None or len(self._bucket) != total + 1:
+        device = gradients[0].device
+        parts = [*gradients, *averages, loss.to(device)]
+        sizes = [part.numel() for part in parts]
+        if self._bucket is None or len(self._bucket) != sum(sizes) + 1:
             widest = reduce(torch.promote_types, [part.dtype for part in parts])
-            self._bucket = torch.empty(total + 1, dtype=widest, device=gradients[0].device)
+            self._bucket = torch.empty(sum(sizes) + 1, dtype=widest, device=device)
         start, stop = self._range(batch)
         shares = self._bucket[:-1]
         torch.cat([part.reshape(-1) for part in parts], out=shares)
@@ -144,7 +145,7 @@ class Processes(Alone):
         self._bucket[-1] = self._asked
         self._all(torch.distributed.all_reduce, self._bucket)
         self._steps += 1
-        reduced = shares.split([part.numel() for part in parts])
+        reduced = shares.split(sizes)
         for parameter, gradient in zip(parameters, reduced, strict=False):
             parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
         for average, value in zip(averages, reduced[len(parameters) :], strict=False):
@@ -196,10 +197,7 @@ class Processes(Alone):
             torch.cuda.set_rng_state(state, self.device)
 
     def check_in_step(self, name: str) -> None:
-        states = [torch.get_rng_state()]
-        if self.device != "cpu":
-            states.append(torch.cuda.get_rng_state(self.device))
-        own = [hashlib.sha256(state.numpy().tobytes()).hexdigest() for state in states]
+        own = [hashlib.sha256(state).hexdigest() for state in torch_states(self.device)]
         if own != self.agree(lambda: own):
             raise UsageError(
                 f"the processes draw different random numbers: {name} draws as many as its data "
@@ -215,13 +213,10 @@ class Processes(Alone):
         return self.speaks
 
     def part(self, patience: float) -> None:
-        r"""Let process 0 leave first.
+        r"""Let process 0 leave first, waiting so many seconds.
 
         Another process may have received the last message before process 0 knows so, and would
         count as lost if it left then.
-
-        Arguments:
-            patience: Seconds to wait for process 0.
 
         Raises:
             UsageError: Process 0 is lost.
@@ -266,30 +261,7 @@ def processes(device: str) -> Iterator[Alone]:
     if size == 1:
         yield Alone(device)
         return
-    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    try:
-        device = _own_device(device, local, here)
-    except UsageError:  # the same in every process
-        if rank == 0:
-            raise
-        time.sleep(3)  # until process 0 has said so: torchrun ends all once one has left
-        sys.exit(2)
-    number = next(_CONNECTIONS)
-    store = torch.distributed.PrefixStore(f"pyro_aevb/{number}", _store())
-    on_cpu = device == "cpu"
-    if not on_cpu:
-        torch.cuda.set_device(device)
-    torch.distributed.init_process_group(
-        "gloo" if on_cpu else "nccl",
-        store=store,
-        rank=rank,
-        world_size=size,
-        # A lost process is noticed otherwise; the others may have to wait for a compilation.
-        timeout=timedelta(days=1),
-        device_id=None if on_cpu else torch.device(device),
-    )
-    group = Processes(rank, size, device, store)
+    group = _connected(int(os.environ["RANK"]), size, device)
     release = _on_sigterm(group)
     try:
         yield group
@@ -310,13 +282,39 @@ def processes(device: str) -> Iterator[Alone]:
 _CONNECTIONS = count()
 
 
+def _connected(rank: int, size: int, device: str) -> Processes:
+    r"""This process, once all have found one another."""
+    try:
+        device = _own_device(device, size)
+    except UsageError:  # the same in every process
+        if rank == 0:
+            raise
+        time.sleep(3)  # until process 0 has said so: torchrun ends all once one has left
+        sys.exit(2)
+    store = torch.distributed.PrefixStore(f"pyro_aevb/{next(_CONNECTIONS)}", _store())
+    on_cpu = device == "cpu"
+    if not on_cpu:
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(
+        "gloo" if on_cpu else "nccl",
+        store=store,
+        rank=rank,
+        world_size=size,
+        # A lost process is noticed otherwise; the others may have to wait for a compilation.
+        timeout=timedelta(days=1),
+        device_id=None if on_cpu else torch.device(device),
+    )
+    return Processes(rank, size, device, store)
+
+
 @cache
 def _store() -> Any:
     store, _, _ = next(torch.distributed.rendezvous("env://"))
     return store
 
 
-def _own_device(device: str, local: int, here: int) -> str:
+def _own_device(device: str, size: int) -> str:
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if device not in ("auto", "cuda"):
@@ -329,7 +327,7 @@ def _own_device(device: str, local: int, here: int) -> str:
             f"{here} processes need as many GPUs, here are {torch.cuda.device_count()}; start "
             "fewer, or use --device cpu"
         )
-    return f"cuda:{local}"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def _on_sigterm(group: Processes) -> Callable[[], None]:

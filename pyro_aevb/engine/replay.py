@@ -9,8 +9,7 @@ from torch import Tensor
 from pyro_aevb.data.batch import Data, flatten, unflatten
 from pyro_aevb.engine.capture import Function, NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
-from pyro_aevb.engine.products import reduced_products, use_onednn
-from pyro_aevb.engine.transcendental import use_cheaper
+from pyro_aevb.engine.rewrites import reduced_products, use_cheaper, use_onednn
 from pyro_aevb.pairs.state.python import PythonState
 
 
@@ -44,9 +43,8 @@ class Replay:
         fallback: Callable[[str], None],
         python: PythonState | None = None,
     ) -> None:
-        self.function, self.python = function, python
-        self.way = way
-        self.fallback = fallback
+        self.function, self.way = function, way
+        self.fallback, self.python = fallback, python
         self._graphs: dict[tuple[torch.Size, ...], Function] = {}
 
     def __call__(self, *arguments: Data) -> list[Tensor]:

@@ -9,18 +9,18 @@ Which draws belong to the data is seen from outside: run on batches of two lengt
 grow with the batch. Nothing is looked up in the pair's code.
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_aevb.data.batch import Data
+from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.state.python import drawn_by, torch_states
 
 _BY_TENSOR = {
     *("normal_", "uniform_", "random_", "exponential_", "cauchy_", "log_normal_", "geometric_"),
@@ -61,22 +61,25 @@ class Draws:
     """
 
     def __init__(self, function: Callable[[Any], Any], x: Data, name: str) -> None:
-        self.name = name
-        self.devices = [x.device] if x.is_cuda else []
+        self.name, self.device = name, x.device
         function(x[:2])  # what only a first call does, such as counting plates
-        outside = _other_generators()
-        few, more = (self._recorded(function, batch) for batch in (x[:2], x))
-        if _other_generators() != outside:
+        few, more = _Recorder(x.device), _Recorder(x.device)
+
+        def record() -> None:
+            with few:
+                function(x[:2])
+            with more:
+                function(x)
+
+        _, drawn = drawn_by(record)
+        if drawn is not None:
             raise UsageError(
-                f"{name} draws from NumPy's or Python's generator, whose numbers several "
-                "processes cannot share: draw with torch, or train it in one process"
+                f"{name} draws from {drawn}, which several processes cannot share: draw with "
+                "torch, or train it in one process"
             )
-        if [operation for operation, _ in few] != [operation for operation, _ in more]:
-            raise self._changing()
-        self.draws = [
-            _draw(operation, shape, longer)
-            for (operation, shape), (_, longer) in zip(few, more, strict=True)
-        ]
+        if few.operations != more.operations:
+            raise self.changing()
+        self.draws = list(map(_draw, few.operations, few.shapes, more.shapes))
         self.own = [draw.operation for draw in self.draws if draw.own]
 
     def of(self, batch: int, rows: slice, process: int) -> "_Rows":
@@ -89,12 +92,8 @@ class Draws:
         """
         return _Rows(self, batch, rows, process)
 
-    def _recorded(self, function: Callable[[Any], Any], x: Data) -> list[tuple[str, Any]]:
-        with _Recorder(self.devices) as recorder:
-            function(x)
-        return recorder.draws
-
-    def _changing(self) -> UsageError:
+    def changing(self) -> UsageError:
+        r"""What is said where two batches draw in different orders."""
         return UsageError(
             f"{self.name} draws random numbers in an order that changes from batch to batch, so "
             "several processes cannot share them; train it in one process"
@@ -104,26 +103,23 @@ class Draws:
 class _Recorder(TorchDispatchMode):
     r"""The operations that may draw, each with the shape of its result if a generator has moved."""
 
-    def __init__(self, devices: list[torch.device]) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()
-        self.devices = devices
-        self.draws: list[tuple[str, Any]] = []
+        self.device = device
+        self.operations: list[str] = []
+        self.shapes: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
-        before = self._states()
+        before = torch_states(self.device)
         result = func(*args, **kwargs)
-        moved = kwargs.get("generator") is not None or self._states() != before
+        moved = kwargs.get("generator") is not None or torch_states(self.device) != before
         first = result if isinstance(result, Tensor) else result[0]
-        self.draws.append((str(func), tuple(first.shape) if moved else None))
+        self.operations.append(str(func))
+        self.shapes.append(tuple(first.shape) if moved else None)
         return result
-
-    def _states(self) -> list[bytes]:
-        cuda = [torch.cuda.get_rng_state(device) for device in self.devices]
-        states = [torch.get_rng_state(), *cuda]
-        return [state.numpy().tobytes() for state in states]
 
 
 class _Rows(TorchDispatchMode):
@@ -132,21 +128,20 @@ class _Rows(TorchDispatchMode):
     def __init__(self, plan: Draws, batch: int, rows: slice, process: int) -> None:
         super().__init__()
         self.plan, self.batch, self.rows, self.process = plan, batch, rows, process
-        self.done = 0
+        self.left = iter(plan.draws)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         super().__exit__(kind, error, traceback)
-        if kind is None and self.done != len(self.plan.draws):
-            raise self.plan._changing()
+        if kind is None and next(self.left, None) is not None:
+            raise self.plan.changing()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
-        draws, self.done = self.plan.draws, self.done + 1
-        if self.done > len(draws) or draws[self.done - 1].operation != str(func):
-            raise self.plan._changing()
-        draw = draws[self.done - 1]
+        draw = next(self.left, None)
+        if draw is None or draw.operation != str(func):
+            raise self.plan.changing()
         if draw.own:
             return self._from_own_stream(func, args, kwargs)
         if draw.dim < 0:
@@ -167,7 +162,7 @@ class _Rows(TorchDispatchMode):
     def _whole(self, draw: _Draw, shape: Any) -> list[int]:
         sizes = list(shape)
         if sizes[draw.dim] != draw.times * (self.rows.stop - self.rows.start):
-            raise self.plan._changing()
+            raise self.plan.changing()
         sizes[draw.dim] = draw.times * self.batch
         return sizes
 
@@ -186,8 +181,7 @@ class _Rows(TorchDispatchMode):
             )
         # One draw from the common stream, so that all processes stay in step.
         key = (int(torch.randint(1 << 62, (), device="cpu")), self.process)
-        with torch.random.fork_rng(self.plan.devices):
-            torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+        with seeded(self.plan.device, *key):
             return func(*args, **kwargs)
 
 
@@ -199,16 +193,9 @@ def _draw(operation: str, shape: Any, longer: Any) -> _Draw:
     if shape and longer and len(shape) == len(longer):
         grown = [d for d, (a, b) in enumerate(zip(shape, longer, strict=True)) if a != b]
     # Overloads whose parameters are tensors depend on the data.
-    independent = {name, f"{name}.{overload}"} & (_BY_TENSOR | _BY_SIZE) and (
-        "Tensor" not in overload
-    )
-    if len(grown) == 1 and independent:
+    known = not {name, f"{name}.{overload}"}.isdisjoint(_BY_TENSOR | _BY_SIZE)
+    if len(grown) == 1 and known and "Tensor" not in overload:
         times, rest = divmod(shape[grown[0]], 2)
         if not rest and longer[grown[0]] == 3 * times:
             return _Draw(operation, grown[0], times)
     return _Draw(operation, own=True)
-
-
-def _other_generators() -> Any:
-    state: Any = np.random.get_state(legacy=True)
-    return state[1].tobytes(), state[2:], random.getstate()

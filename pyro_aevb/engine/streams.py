@@ -1,13 +1,16 @@
-r"""Data in blocks of fixed size, each with a stream of random numbers of its own.
+r"""Data in blocks, each with a stream of random numbers of its own, and in chunks that fit memory.
 
 So no setting of speed or memory changes a value, and blocks can be shared among processes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
@@ -15,6 +18,8 @@ from pyro_aevb.errors import UsageError
 
 DATA_BLOCK = 1000
 r"""Data that share one stream of random numbers; fixed, so that no setting changes a value."""
+CPU_BUDGET, CUDA_BUDGET = 32 << 20, 4 << 30
+r"""Default memory budget in bytes: what a CPU cache serves well, and what fills a GPU."""
 
 
 def numbered(n: int) -> range:
@@ -45,3 +50,29 @@ def seeded(device: torch.device, *key: int) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
         yield
+
+
+def even(total: int, most: int) -> int:
+    r"""The length, at most `most` and more than half of it, of parts that cover `total` best."""
+    most = max(1, min(total, most))
+    return min(range(most, most // 2, -1), key=lambda length: -(-total // length) * length)
+
+
+def few_rows(memory: int | None, x: Data, run: Callable[[], Any]) -> int:
+    r"""How many rows the pair may see at once, by the memory that a run on those of x takes."""
+    with _Allocated() as allocated:
+        run()
+    budget = memory or (CUDA_BUDGET if x.is_cuda else CPU_BUDGET)
+    return max(1, budget // max(1, allocated.total // len(x)))
+
+
+class _Allocated(TorchFunctionMode):
+    r"""Bytes of all tensors made inside: an upper bound on what is alive at once."""
+
+    total = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.total += result.numel() * result.element_size()
+        return result

@@ -49,10 +49,16 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.engine.chunks import even, few_rows
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay
-from pyro_aevb.engine.streams import blocks_of, check_seed, numbered, seeded
+from pyro_aevb.engine.streams import (
+    blocks_of,
+    check_seed,
+    even,
+    few_rows,
+    numbered,
+    seeded,
+)
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import Move, Point, adapt, evaluate, transition

@@ -1,8 +1,8 @@
 r"""Whether code that a file of settings names may run: only if somebody here has named it.
 
-What is passed to a function or given as a flag is named by whoever does so. A file of settings may
-come from anywhere, so what it names runs if it comes with this package, if ``--trust`` says so, or
-if somebody has named just that code here before: of that a record is kept, outside the runs.
+A file of settings may come from anywhere. What it names runs if it comes with this package, if
+``--trust`` says so, or if somebody has named just that code here before, as an argument or a flag:
+of that a record is kept, outside the runs.
 """
 
 import hashlib
@@ -31,15 +31,14 @@ def require(kind: Kind, name: Any, file: str | Path, trust: bool) -> None:
         trust: Whether the user agrees to whatever is named there.
 
     Raises:
-        UsageError: It does not come with this package, and nobody has named it here, or agreed
-            to it, as it is now.
+        UsageError: Nobody has named or agreed to the code here, as it is now.
     """
     if not isinstance(name, str):
         raise UsageError(f"{file}: {kind} is {name!r}; it takes a name")
     if trust or _is_shipped(kind, name):
         return
     key = _key(kind, name)
-    if key is None or not (key in _AGREED or os.path.isfile(_record(key))):
+    if key is None or not (key in _AGREED or _record(key).is_file()):
         raise UsageError(
             f"{file} names {kind} {name}, whose code has not been used here before, or has "
             "changed since: read it, then agree to it by --trust (in Python trust=True), or name "
@@ -48,27 +47,23 @@ def require(kind: Kind, name: Any, file: str | Path, trust: bool) -> None:
 
 
 def remember(kind: Kind, name: Any) -> None:
-    r"""Record that settings may name this from now on, as long as its file stays the same.
-
-    To be called with what has been named or agreed to, and was found to be what it should be.
-    """
+    r"""Record that settings may name this from now on, as long as its file stays the same."""
     key = _key(kind, name) if isinstance(name, str) else None
     if key is None or _is_shipped(kind, name):
         return
     _AGREED.add(key)
-    record = Path(_record(key))
     with suppress(OSError):  # a home that cannot be written to: settings ask again
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(f"{kind} {name}, named in {Path.cwd()}\n")
+        _record(key).parent.mkdir(parents=True, exist_ok=True)
+        _record(key).write_text(f"{kind} {name}, named in {Path.cwd()}\n")
 
 
-def _record(key: str) -> str:
+def _record(key: str) -> Path:
     r"""The file whose presence says that a key was agreed to; an absolute path, or no file's."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     folder = os.environ.get("PYRO_AEVB_TRUSTED") or f"{state}/pyro_aevb/trusted"
     folder = os.path.expanduser(folder)
     # Relative to wherever one stands it could be somebody else's.
-    return os.path.join(folder if os.path.isabs(folder) else os.devnull, key)
+    return Path(folder if os.path.isabs(folder) else os.devnull, key)
 
 
 def _key(kind: Kind, name: str) -> str | None:

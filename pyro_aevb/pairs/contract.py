@@ -10,28 +10,40 @@ The contract a pair keeps:
 - a datum's terms depend on that datum and the latents alone (:mod:`~pyro_aevb.pairs.probes`).
 """
 
-from contextlib import ExitStack
+import re
 from dataclasses import replace
 from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import Unit
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.pairs.density import family, in_plate, is_delta, is_masked, sample_sites
+from pyro_aevb.pairs.density import family, in_plate, is_delta, is_masked, run
 from pyro_aevb.pairs.description import Description, Site
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.probes import Positions, Probe
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.pairs.supports import outside
+
+_HINTS = {
+    "Shape mismatch inside plate": (
+        "a distribution over vectors or images needs .to_event(number of dims)"
+    ),
+    "Multiple sample sites": (
+        "a site's name is used once; make a plate once, and enter it as often as needed"
+    ),
+    "invalid values|constraint": (
+        "a parameter of that distribution is not finite or not in its range"
+    ),
+    "dtype|Double": "data are float32: make the pair's parameters float32 too, by .float()",
+}
+r"""Words in what an error of the pair's code says, and the remedy."""
 
 
 def inspect(pair: Pair, x: Data) -> Description:
@@ -48,67 +60,64 @@ def inspect(pair: Pair, x: Data) -> Description:
     if len(x) < 2:
         raise UsageError(f"a pair is checked on at least 2 data, not {len(x)}")
     x = x[:5]
-    with pair.active(), pair.evaluating(), torch.random.fork_rng(_cuda(x)), ExitStack() as left:
+    with pair.active(), pair.evaluating(), torch.random.fork_rng([x.device] if x.is_cuda else []):
         _Run(pair, x)  # creates lazy parameters, and moves no running averages
-        left.enter_context(untouched(pair.python))
-        before = {name: value.detach().clone() for name, value in pair.tensors().items()}
-        pair.train()
-        run = _Run(pair, x)
-        description = run.describe()
-        run.check_parameters()
-        # A second batch size: shapes or parameters that hang on the first one show now.
-        again = _Run(pair, x[:-1]).describe()
-        created = sorted(set(pair.tensors()) - set(before))
-        if created:
-            raise UsageError(
-                f"{pair.name}: parameter {created[0]!r} appears only on the second call; "
-                "create every parameter on the first one"
-            )
-        if again.plate_size != description.plate_size:
-            raise UsageError(
-                f"{pair.name}: the size of plate {description.plate!r} changes with the batch; "
-                'write pyro.plate("data", len(x)), or size=N, the number of training data'
-            )
-        pair.eval()
-        _restore(pair, before)
-        try:
-            _stir(pair)
-            with torch.no_grad(), pyro.validation_enabled(False):
-                probe = Probe(pair, x, description.plate, description.observed)
-                probe.check_neighbours()
-                own, reading = probe.reads_data()
-                description = replace(description, observes_x=own, reads_data=reading)
-        except UsageError:
-            raise
-        except Exception as error:  # of a density that knows its own last draw alone
-            raise UsageError(
-                f"{pair.name} fails where it is run again at latents that it has drawn: "
-                f"{type(error).__name__}: {one_line(error)}; every density has to be one at any "
-                "value, so a flow needs an inverse, as affine_autoregressive or spline has"
-            ) from error
-        finally:
-            _restore(pair, before)
+        with untouched(pair.python):
+            before = {name: value.detach().clone() for name, value in pair.tensors().items()}
+            pair.train()
+            description = _described(pair, x, set(before))
+            pair.eval()
+            pair.load_tensors(before, pair.name)
+            try:
+                description = _probed(pair, x, description)
+            finally:
+                pair.load_tensors(before, pair.name)
     pair.description = description
     return description
 
 
-@torch.no_grad()
-def _stir(pair: Pair) -> None:
-    r"""Make parameters that are the same for all data, as they may be at the start, differ."""
-    for value in pair.trainable().values():
-        if value.numel() > 1 and bool((value == value.flatten()[0]).all()):
-            noise = 0.01 * torch.randn_like(value)
-            value.copy_(torch.where(value == 0, noise, value * (1 + noise)))
+def _described(pair: Pair, x: Data, known: set[str]) -> Description:
+    r"""Describe a pair, if it keeps the contract on two batch sizes by the tensors known so far."""
+    run = _Run(pair, x)
+    description = run.describe()
+    _check_parameters(run)
+    # A second batch size: shapes or parameters that hang on the first one show now.
+    again = _Run(pair, x[:-1]).describe()
+    created = sorted(set(pair.tensors()) - known)
+    if created:
+        raise run.wrong(
+            f"parameter {created[0]!r} appears only on the second call; "
+            "create every parameter on the first one"
+        )
+    if again.plate_size != description.plate_size:
+        raise run.wrong(
+            f"the size of plate {description.plate!r} changes with the batch; "
+            'write pyro.plate("data", len(x)), or size=N, the number of training data'
+        )
+    return description
 
 
-@torch.no_grad()
-def _restore(pair: Pair, before: dict[str, Tensor]) -> None:
-    for name, value in pair.tensors().items():
-        value.copy_(before[name])
-
-
-def _cuda(x: Data) -> list[torch.device]:
-    return [x.device] if x.device.type == "cuda" else []
+def _probed(pair: Pair, x: Data, description: Description) -> Description:
+    r"""Add what running the pair again tells; its parameters are changed."""
+    try:
+        with torch.no_grad(), pyro.validation_enabled(False):
+            # Parameters that are the same for all data, as they may be at the start, are to differ.
+            for value in pair.trainable().values():
+                if value.numel() > 1 and bool((value == value.flatten()[0]).all()):
+                    noise = 0.01 * torch.randn_like(value)
+                    value.copy_(torch.where(value == 0, noise, value * (1 + noise)))
+            probe = Probe(pair, x, description.plate, description.observed)
+            probe.check_neighbours()
+            own, reading = probe.reads_data()
+            return replace(description, observes_x=own, reads_data=reading)
+    except UsageError:
+        raise
+    except Exception as error:  # of a density that knows its own last draw alone
+        raise UsageError(
+            f"{pair.name} fails where it is run again at latents that it has drawn: "
+            f"{type(error).__name__}: {one_line(error)}; every density has to be one at any "
+            "value, so a flow needs an inverse, as affine_autoregressive or spline has"
+        ) from error
 
 
 class _Mark(Messenger):
@@ -125,227 +134,86 @@ class _Mark(Messenger):
 
 
 class _Run:
-    r"""One run of guide and model on a batch, and everything that is asked of it."""
+    r"""One run of guide and model on a batch, and what it shows of the pair."""
 
     def __init__(self, pair: Pair, x: Data) -> None:
-        self.pair, self.batch = pair, len(x)
-        self.mark = _Mark()
-        self.plates = WholeBatch()
-        with self.plates, pyro.validation_enabled():
-            self.guide_trace = guide = self._trace("guide", self.mark(pair.guide), x)
-            self.model_trace = self._trace("model", poutine.replay(pair.model, trace=guide), x)
-        self.model, self.guide = sample_sites(self.model_trace), sample_sites(guide)
+        self.pair, self.batch, self.mark = pair, len(x), _Mark()
+        self.guide, guide_plates = self._run("guide", self.mark(pair.guide), x, {})
+        drawn = {name: site["value"] for name, site in self.guide.items()}
+        self.model, self.plates = self._run("model", pair.model, x, drawn)
+        self.all_plates = [*guide_plates.items(), *self.plates.items()]
+        self.sites = [("model", site) for site in self.model.values()]
+        self.sites += [("guide", site) for site in self.guide.values()]
+        self.auxiliary = tuple(k for k, v in self.guide.items() if v["infer"].get("is_auxiliary"))
+        self.observed = [name for name, site in self.model.items() if site["is_observed"]]
+        self.latent = {k: site for k, site in self.model.items() if k not in self.observed}
+        self.enumerated = tuple(
+            name
+            for name, site in self.latent.items()
+            if name not in self.guide and site["infer"].get("enumerate")
+        )
+        self.shared = [name for name in self.latent if name not in self.enumerated]
 
-    def _trace(self, side: str, function: Any, x: Data) -> Any:
+    def _run(self, side: str, function: Any, x: Data, values: dict[str, Tensor]) -> Any:
+        r"""The sites of a side, and the plates that it makes."""
+        plates = WholeBatch()
         try:
-            with Positions(self.pair.name, side, self.plates, len(x)):
-                return poutine.trace(function).get_trace(x)
-        except UsageError as error:  # Pyro appends the shapes of the sites so far
-            raise UsageError(one_line(error)) from error
+            with plates, pyro.validation_enabled(), Positions(self.pair.name, side, plates, len(x)):
+                return run(function, x, values), plates.plates
+        except UsageError:
+            raise
         except Exception as error:  # the user's code: whatever it raises
             said = one_line(error)
-            hint = f"is it made for data of shape {tuple(x.shape[1:])}?"
-            if "Shape mismatch inside plate" in said:
-                hint = "a distribution over vectors or images needs .to_event(number of dims)"
-            elif "Multiple sample sites" in said:
-                hint = (
-                    "a site's name is used once; make a plate once, and enter it as often as needed"
-                )
-            elif "invalid values" in said or "constraint" in said:
-                hint = "a parameter of that distribution is not finite or not in its range"
-            elif "dtype" in said or "Double" in said:
-                hint = "data are float32: make the pair's parameters float32 too, by .float()"
-            raise self._wrong(
+            hints = (hint for words, hint in _HINTS.items() if re.search(words, said))
+            hint = next(hints, f"is it made for data of shape {tuple(x.shape[1:])}?")
+            raise self.wrong(
                 f"the {side} failed on a batch of shape {tuple(x.shape)}: "
                 f"{type(error).__name__}: {said}; {hint}"
             ) from error
 
-    def _wrong(self, message: str) -> UsageError:
+    def wrong(self, message: str) -> UsageError:
         return UsageError(f"{self.pair.name}: {message}")
 
     def describe(self) -> Description:
         r"""Check the contract and describe the pair."""
-        observed = self._observed()
-        plate = self._data_plate(observed)
-        auxiliary = tuple(k for k, v in self.guide.items() if v["infer"].get("is_auxiliary"))
-        latent = {name: site for name, site in self.model.items() if name != observed}
-        enumerated = tuple(
-            name
-            for name, site in latent.items()
-            if name not in self.guide and site["infer"].get("enumerate")
-        )
-        for name in [*latent, *self.guide]:
-            if name not in auxiliary + enumerated and (name in latent) != (name in self.guide):
-                has, lacks = ("model", "guide") if name in latent else ("guide", "model")
-                raise self._wrong(
-                    f"latent site {name!r} is in the {has} but not in the {lacks}; "
-                    f"sample it in the {lacks} under the same name"
-                )
-        for side, sites in (("model", self.model), ("guide", self.guide)):
-            for site in sites.values():
-                self._check_log_prob(side, site)
-        shared = [name for name in latent if name not in enumerated]
-        for name in shared:
-            self._check_plates(name, plate.name)
-        for side, sites in (("model", self.model), ("guide", self.guide)):
-            for site in sites.values():
-                self._check_shape(side, site)
-        for name in auxiliary:
-            if not any(self._made_of(site, [name]) for site in self.guide.values()):
-                raise self._wrong(
-                    f"auxiliary guide site {name!r} is not what a Delta site is made of, so the "
-                    "guide would have no density; draw the latent site from it through a Delta"
-                )
-        for name, fn in self.subsampling():
-            if name != plate.name:
-                raise self._wrong(
-                    f"plate {name!r} draws {fn.subsample_size} of {fn.size} at random; only the "
-                    f"data plate, {plate.name!r} here, may hold a part, the batch that it is given"
-                )
-        local = [name for name in shared if in_plate(latent[name], plate.name)]
-        outside = [name for name in shared if name not in local]
-        declared = self.model_trace.nodes[plate.name]["fn"].subsample_size is not None
+        plate = _check_observed(self)
+        _check_sites(self, plate)
+        local = [name for name in self.shared if in_plate(self.latent[name], plate)]
+        outside = [name for name in self.shared if name not in local]
+        declared = self.plates[plate].subsample_size is not None
         if outside and not declared:
-            raise self._wrong(
+            raise self.wrong(
                 f"{outside[0]!r} is a global latent site, so the data plate must know the number N "
                 'of training data: pyro.plate("data", size=N, subsample_size=len(x))'
             )
-        seen = self.model[observed]["fn"]
+        seen = self.model[self.observed[0]]["fn"]
         return Description(
-            observed=observed,
+            observed=self.observed[0],
             event_shape=tuple(seen.event_shape),
             likelihood=family(seen),
-            plate=plate.name,
-            plate_size=self.model_trace.nodes[plate.name]["fn"].size if declared else None,
-            local_sites=tuple(self._site(name, auxiliary, True) for name in local),
-            global_sites=tuple(self._site(name, auxiliary, False) for name in outside),
-            auxiliary=auxiliary,
-            local_auxiliary=tuple(a for a in auxiliary if in_plate(self.guide[a], plate.name)),
-            enumerated=enumerated,
+            plate=plate,
+            plate_size=self.plates[plate].size if declared else None,
+            local_sites=tuple(self._site(name, True) for name in local),
+            global_sites=tuple(self._site(name, False) for name in outside),
+            auxiliary=self.auxiliary,
+            local_auxiliary=tuple(a for a in self.auxiliary if in_plate(self.guide[a], plate)),
+            enumerated=self.enumerated,
             parameters={name: tuple(v.shape) for name, v in self.pair.trainable().items()},
         )
 
-    def subsampling(self) -> list[tuple[str, Any]]:
-        r"""The plates, by name, that hold only a part of what they are of."""
-        nodes = [*self.guide_trace.nodes.items(), *self.model_trace.nodes.items()]
-        plates = [(name, node["fn"]) for name, node in nodes if site_is_subsample(node)]
-        return [(name, fn) for name, fn in plates if fn.subsample_size not in (None, fn.size)]
-
-    def _observed(self) -> str:
-        for side, sites in (("model", self.model), ("guide", self.guide)):
-            for name, site in sites.items():
-                if isinstance(site["fn"], Unit):
-                    raise self._wrong(
-                        f"pyro.factor {name!r} in the {side} is a term of no distribution, so what "
-                        "is scored would be no density; make it part of a sample site"
-                    )
-        observed = [name for name, site in self.model.items() if site["is_observed"]]
-        for name in observed:
-            base = name.removesuffix("_observed")
-            if base != name and f"{base}_unobserved" in self.model:
-                raise self._wrong(
-                    f"site {base!r} has an obs_mask, which makes what is missing a latent site; "
-                    "leave it out of the density instead: mask the distribution, as in "
-                    "Normal(...).mask(seen).to_event(1), and give obs=x with any values there"
-                )
-        if len(observed) != 1:
-            what = "no observed site"
-            if observed:
-                what = f"{len(observed)} observed sites {observed}"
-            raise self._wrong(f"the model has {what}; it needs exactly one pyro.sample(..., obs=x)")
-        if any(site["is_observed"] for site in self.guide.values()):
-            raise self._wrong("the guide observes a site; only the model has obs=x")
-        return observed[0]
-
-    def _data_plate(self, observed: str) -> Any:
-        frames = [f for f in self.model[observed]["cond_indep_stack"] if f.vectorized]
-        if len(frames) != 1 or frames[0].dim != -1:
-            found = "must lie in one plate, of dim -1" if frames else "lies in no plate"
-            raise self._wrong(
-                f"observed site {observed!r} {found}; wrap it and the latent sites of each datum "
-                'in `with pyro.plate("data", len(x)):`'
-            )
-        if frames[0].size != self.batch:
-            raise self._wrong(
-                f"plate {frames[0].name!r} has size {frames[0].size} for a batch of {self.batch}; "
-                'write pyro.plate("data", len(x)), or size=N, subsample_size=len(x) with N the '
-                "number of training data"
-            )
-        return frames[0]
-
-    def _check_plates(self, name: str, plate: str) -> None:
-        model, guide = self.model[name], self.guide[name]
-        if in_plate(model, plate) != in_plate(guide, plate):
-            inside, outside = ("model", "guide") if in_plate(model, plate) else ("guide", "model")
-            raise self._wrong(
-                f"latent site {name!r} lies inside plate {plate!r} in the {inside} and outside it "
-                f"in the {outside}; put it in the same plate on both sides"
-            )
-        if in_plate(model, plate) and len(model["cond_indep_stack"]) > 1:
-            raise self._wrong(
-                f"latent site {name!r} lies in a further plate inside {plate!r}; make that a "
-                "dimension of the site with .to_event(1)"
-            )
-        if float(model["scale"]) != float(guide["scale"]):
-            raise self._wrong(
-                f"latent site {name!r} is scaled by {float(model['scale']):g} in the model and "
-                f"{float(guide['scale']):g} in the guide; declare the same plate, "
-                f"pyro.plate({plate!r}, size=N, subsample_size=len(x)), on both sides"
-            )
-
-    def _check_log_prob(self, side: str, site: dict[str, Any]) -> None:
-        name, fn = site["name"], site["fn"]
-        plates = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
-        for dim, size in enumerate(reversed(fn.batch_shape), 1):
-            if size != 1 and -dim not in plates:
-                raise self._wrong(
-                    f"{side} site {name!r} has batch shape {tuple(fn.batch_shape)} in "
-                    f"{len(plates)} plate(s): dim {-dim} belongs to no plate; declare the dims of "
-                    "one datum with .to_event(n)"
-                )
-        try:
-            log_prob = fn.log_prob(site["value"])
-        except ValueError as error:
-            said = " ".join(str(error).split())
-            if "support" not in said:
-                raise self._wrong(f"{side} site {name!r}: {said[:200]}") from error
-            raise self._wrong(outside(side, site)) from error
-        if not bool(torch.isfinite(log_prob).all()):
-            raise self._wrong(
-                f"the log-probability of {side} site {name!r} is not finite; look at its "
-                "distribution's parameters and at the scale of the data"
-            )
-
-    def _made_of(self, site: Any, auxiliary: Any) -> bool:
-        r"""Whether a Delta site is a function of some of the auxiliary sites."""
-        return bool(self._sources(site, auxiliary))
-
-    def _check_shape(self, side: str, site: dict[str, Any]) -> None:
-        r"""A value and its distribution that broadcast give numbers, of other data or pixels."""
-        fn, shape, expected = site["fn"], tuple(site["value"].shape), tuple(site["fn"].shape())
-        same = fn.log_prob(site["value"]).shape == fn.batch_shape
-        # Some families, such as a homogeneous hidden Markov model, take events of any length.
-        if same and (shape == expected or not isinstance(fn, Independent)):
-            return
-        raise self._wrong(
-            f"the value of {side} site {site['name']!r} has shape {shape}, its distribution "
-            f"{expected}: they broadcast, which mixes data or pixels; give both one shape (a "
-            "decoder that ends in nn.Unflatten, or x.flatten(1)), and .to_event(its dims)"
-        )
-
-    def _sources(self, site: Any, auxiliary: Any) -> list[str]:
+    def sources(self, site: Any) -> list[str]:
         r"""The auxiliary sites that a Delta site is a function of."""
         if not is_delta(site["fn"]):
             return []
         reached = set(map(id, _leaves([site["value"]])))
         leaves = self.mark.leaves
-        return [name for name in auxiliary if name in leaves and id(leaves[name]) in reached]
+        return [name for name in self.auxiliary if name in leaves and id(leaves[name]) in reached]
 
-    def _site(self, name: str, auxiliary: tuple[str, ...], local: bool) -> Site:
+    def _site(self, name: str, local: bool) -> Site:
         prior, posterior = self.model[name], self.guide[name]
         # An autoguide draws auxiliary sites and puts a Delta on what it makes of them: a density,
         # unless such a site is a point too, as a Laplace approximation's is until it is finished.
-        sources = self._sources(posterior, auxiliary)
+        sources = self.sources(posterior)
         drawn = bool(sources) and not any(is_delta(self.guide[name]["fn"]) for name in sources)
         point = is_delta(posterior["fn"]) and not drawn
         return Site(
@@ -358,21 +226,149 @@ class _Run:
             matched=bool(posterior["infer"].get("matched")),
         )
 
-    def check_parameters(self) -> None:
-        r"""Every tensor that receives a gradient must be one the pair trains, saves and resumes."""
-        known = {id(v) for v in [*self.pair.tensors().values(), *self.mark.leaves.values()]}
-        values = [
-            value
-            for site in [*self.model.values(), *self.guide.values()]
-            for value in (site["fn"].log_prob(site["value"]), site["value"])
-        ]
-        for leaf in _leaves(values):
-            if id(leaf) not in known:
-                raise self._wrong(
-                    f"a trainable tensor of shape {tuple(leaf.shape)} belongs to no module of the "
-                    "pair, so it could be neither trained nor saved; register its module with "
-                    "pyro.module(name, module), or the tensor with pyro.param"
-                )
+
+def _check_observed(run: _Run) -> str:
+    r"""Exactly one observed site, in one batch plate, whose name is returned."""
+    for side, site in run.sites:
+        if isinstance(site["fn"], Unit):
+            raise run.wrong(
+                f"pyro.factor {site['name']!r} in the {side} is a term of no distribution, so what "
+                "is scored would be no density; make it part of a sample site"
+            )
+    for name in run.observed:
+        base = name.removesuffix("_observed")
+        if base != name and f"{base}_unobserved" in run.model:
+            raise run.wrong(
+                f"site {base!r} has an obs_mask, which makes what is missing a latent site; "
+                "leave it out of the density instead: mask the distribution, as in "
+                "Normal(...).mask(seen).to_event(1), and give obs=x with any values there"
+            )
+    if len(run.observed) != 1:
+        what = f"{len(run.observed)} observed sites {run.observed}"
+        what = what if run.observed else "no observed site"
+        raise run.wrong(f"the model has {what}; it needs exactly one pyro.sample(..., obs=x)")
+    if any(site["is_observed"] for site in run.guide.values()):
+        raise run.wrong("the guide observes a site; only the model has obs=x")
+    observed = run.observed[0]
+    frames = [f for f in run.model[observed]["cond_indep_stack"] if f.vectorized]
+    if len(frames) != 1 or frames[0].dim != -1:
+        found = "must lie in one plate, of dim -1" if frames else "lies in no plate"
+        raise run.wrong(
+            f"observed site {observed!r} {found}; wrap it and the latent sites of each datum "
+            'in `with pyro.plate("data", len(x)):`'
+        )
+    if frames[0].size != run.batch:
+        raise run.wrong(
+            f"plate {frames[0].name!r} has size {frames[0].size} for a batch of {run.batch}; "
+            'write pyro.plate("data", len(x)), or size=N, subsample_size=len(x) with N the '
+            "number of training data"
+        )
+    return str(frames[0].name)
+
+
+def _check_sites(run: _Run, plate: str) -> None:
+    r"""The same latent sites on both sides, in the same plates, with a density of each datum."""
+    one_sided = run.auxiliary + run.enumerated
+    for name in [*run.latent, *run.guide]:
+        if name not in one_sided and (name in run.latent) != (name in run.guide):
+            has, lacks = ("model", "guide") if name in run.latent else ("guide", "model")
+            raise run.wrong(
+                f"latent site {name!r} is in the {has} but not in the {lacks}; "
+                f"sample it in the {lacks} under the same name"
+            )
+    for side, site in run.sites:
+        _check_log_prob(run, side, site)
+    for name in run.shared:
+        _check_plates(run, name, plate)
+    for side, site in run.sites:
+        _check_shape(run, side, site)
+    made_of = {name for site in run.guide.values() for name in run.sources(site)}
+    for name in run.auxiliary:
+        if name not in made_of:
+            raise run.wrong(
+                f"auxiliary guide site {name!r} is not what a Delta site is made of, so the "
+                "guide would have no density; draw the latent site from it through a Delta"
+            )
+    for name, fn in run.all_plates:
+        if name != plate and fn.subsample_size not in (None, fn.size):
+            raise run.wrong(
+                f"plate {name!r} draws {fn.subsample_size} of {fn.size} at random; only the "
+                f"data plate, {plate!r} here, may hold a part, the batch that it is given"
+            )
+
+
+def _check_plates(run: _Run, name: str, plate: str) -> None:
+    model, guide = run.model[name], run.guide[name]
+    if in_plate(model, plate) != in_plate(guide, plate):
+        inside, outside = ("model", "guide") if in_plate(model, plate) else ("guide", "model")
+        raise run.wrong(
+            f"latent site {name!r} lies inside plate {plate!r} in the {inside} and outside it "
+            f"in the {outside}; put it in the same plate on both sides"
+        )
+    if in_plate(model, plate) and len(model["cond_indep_stack"]) > 1:
+        raise run.wrong(
+            f"latent site {name!r} lies in a further plate inside {plate!r}; make that a "
+            "dimension of the site with .to_event(1)"
+        )
+    if float(model["scale"]) != float(guide["scale"]):
+        raise run.wrong(
+            f"latent site {name!r} is scaled by {float(model['scale']):g} in the model and "
+            f"{float(guide['scale']):g} in the guide; declare the same plate, "
+            f"pyro.plate({plate!r}, size=N, subsample_size=len(x)), on both sides"
+        )
+
+
+def _check_log_prob(run: _Run, side: str, site: dict[str, Any]) -> None:
+    name, fn = site["name"], site["fn"]
+    plates = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
+    for dim, size in enumerate(reversed(fn.batch_shape), 1):
+        if size != 1 and -dim not in plates:
+            raise run.wrong(
+                f"{side} site {name!r} has batch shape {tuple(fn.batch_shape)} in "
+                f"{len(plates)} plate(s): dim {-dim} belongs to no plate; declare the dims of "
+                "one datum with .to_event(n)"
+            )
+    try:
+        log_prob = fn.log_prob(site["value"])
+    except ValueError as error:
+        said = f"{side} site {name!r}: {one_line(error)}"
+        raise run.wrong(outside(side, site) if "support" in str(error) else said) from error
+    if not bool(torch.isfinite(log_prob).all()):
+        raise run.wrong(
+            f"the log-probability of {side} site {name!r} is not finite; look at its "
+            "distribution's parameters and at the scale of the data"
+        )
+
+
+def _check_shape(run: _Run, side: str, site: dict[str, Any]) -> None:
+    r"""A value and its distribution that broadcast give numbers, of other data or pixels."""
+    fn, shape, expected = site["fn"], tuple(site["value"].shape), tuple(site["fn"].shape())
+    same = fn.log_prob(site["value"]).shape == fn.batch_shape
+    # Some families, such as a homogeneous hidden Markov model, take events of any length.
+    if same and (shape == expected or not isinstance(fn, Independent)):
+        return
+    raise run.wrong(
+        f"the value of {side} site {site['name']!r} has shape {shape}, its distribution "
+        f"{expected}: they broadcast, which mixes data or pixels; give both one shape (a "
+        "decoder that ends in nn.Unflatten, or x.flatten(1)), and .to_event(its dims)"
+    )
+
+
+def _check_parameters(run: _Run) -> None:
+    r"""Every tensor that receives a gradient must be one the pair trains, saves and resumes."""
+    known = {id(v) for v in [*run.pair.tensors().values(), *run.mark.leaves.values()]}
+    values = [
+        value
+        for _, site in run.sites
+        for value in (site["fn"].log_prob(site["value"]), site["value"])
+    ]
+    for leaf in _leaves(values):
+        if id(leaf) not in known:
+            raise run.wrong(
+                f"a trainable tensor of shape {tuple(leaf.shape)} belongs to no module of the "
+                "pair, so it could be neither trained nor saved; register its module with "
+                "pyro.module(name, module), or the tensor with pyro.param"
+            )
 
 
 def _leaves(values: list[Tensor]) -> list[Tensor]:

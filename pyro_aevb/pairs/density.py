@@ -11,7 +11,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
-from pyro_aevb.data.batch import Data
+from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.pairs.handlers import Fix
 from pyro_aevb.pairs.pair import Pair
@@ -58,6 +58,11 @@ def local_terms(pair: Pair, side: Any, x: Data, values: Mapping[str, Tensor]) ->
         for name, site in run(side, x, values).items()
         if in_plate(site, pair.description.plate)
     }
+
+
+def at_least_two(x: Data) -> Data:
+    r"""A batch as a pair is checked on: of one datum alone, ``squeeze`` makes none."""
+    return x if len(x) > 1 else repeated(x, 2)
 
 
 def sample_sites(trace: Any) -> dict[str, Any]:
@@ -130,8 +135,7 @@ def closed_form_kls(
     r"""The KL of each latent site that may stand in the place of its :math:`\log q - \log p`.
 
     Valid only where guide and model draw the sites in the same order: then no later site feeds an
-    earlier one's closed form, which so is the conditional expectation of the sampled term. In
-    another order none is returned.
+    earlier one's closed form, which so is the conditional expectation of the sampled term.
 
     Arguments:
         posterior, prior: Sites by name, in the order in which guide and model draw them; those of
@@ -139,7 +143,8 @@ def closed_form_kls(
         scale: Multiplies each; None is the scale of the guide's site.
 
     Returns:
-        ``(*batch_shape,)`` in nats for each site that both sides have and PyTorch knows.
+        ``(*batch_shape,)`` in nats for each site that both sides have and PyTorch knows; none where
+        the orders differ.
     """
     if not same_order(posterior, prior):
         return {}
@@ -168,9 +173,7 @@ def component_kl(posterior: Any, prior: Any, exact: bool) -> Tensor:
     """
     sides = []
     for site in (posterior, prior):
-        fn = site["fn"]
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
+        fn = base(site["fn"], masks=False)
         if fn.event_shape or isinstance(fn, MaskedDistribution) or site["mask"] is not None:
             raise NotImplementedError("the components are not independent")
         sides.append(fn)
@@ -186,23 +189,22 @@ def component_kl(posterior: Any, prior: Any, exact: bool) -> Tensor:
 
 def is_delta(fn: Any) -> bool:
     r"""Whether a distribution is a point, under any number of event dimensions."""
-    return isinstance(_base(fn), Delta)
+    return isinstance(base(fn), Delta)
 
 
 def is_masked(site: Any) -> bool:
     r"""Whether a site's log-probability is masked out altogether."""
-    fn = site["fn"]
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
+    fn = base(site["fn"], masks=False)
     return site["mask"] is False or (isinstance(fn, MaskedDistribution) and fn._mask is False)
 
 
 def family(fn: Any) -> str:
     r"""The name of a distribution's family."""
-    return type(_base(fn)).__name__
+    return type(base(fn)).__name__
 
 
-def _base(fn: Any) -> Any:
-    while isinstance(fn, (Independent, MaskedDistribution)):
+def base(fn: Any, masks: bool = True) -> Any:
+    r"""A distribution without what only declares its dimensions or, unless left out, masks it."""
+    while isinstance(fn, (Independent, MaskedDistribution) if masks else Independent):
         fn = fn.base_dist
     return fn

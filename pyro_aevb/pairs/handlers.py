@@ -1,7 +1,7 @@
 r"""Effect handlers: everything the package derives from a pair is one of these around it.
 
-A pair is run as ``with pair.active(), handler: pair.model(x)``. None of them looks inside the
-user's code; each answers Pyro's ``sample`` messages.
+A pair is run as ``with pair.active(), handler: pair.model(x)``; handlers answer Pyro's ``sample``
+messages.
 """
 
 from collections.abc import Container, Mapping
@@ -19,20 +19,21 @@ class WholeBatch(Messenger):
     r"""Let every plate take the batch it is given, instead of drawing a random subsample.
 
     ``pyro.plate("data", size=N, subsample_size=len(x))`` draws :math:`B` of :math:`N` indices, by a
-    permutation of all :math:`N`, at every call. The batch has been chosen already, so the plate
-    only has to carry the scale :math:`N/B`. The indices :math:`0, \dots, B - 1` stand in for the
-    draw. This also lets :math:`B` exceed :math:`N`, as when a batch is repeated for :math:`K`
-    particles.
+    permutation of all :math:`N`, at every call. The batch has been chosen already, so the indices
+    :math:`0, \dots, B - 1` stand in for the draw, and the plate only carries the scale :math:`N/B`.
+    :math:`B` may exceed :math:`N`, as when a batch is repeated for :math:`K` particles.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.plates: dict[str, Any] = {}
+        r"""What each plate draws its indices from, by name."""
         self.indices: dict[str, Tensor] = {}
         r"""What each plate was given."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg) and msg["value"] is None:
-            fn = msg["fn"]
+            fn = self.plates[msg["name"]] = msg["fn"]
             size = fn.size if fn.subsample_size is None else fn.subsample_size
             msg["value"] = self.indices[msg["name"]] = torch.arange(size, device=fn.device)
             msg["done"] = True
@@ -76,9 +77,8 @@ class AtMean(Messenger):
     r"""Let every latent site return the mean of its distribution, where it has one.
 
     Around a guide this gives :math:`\mathrm{E}_q[z|x]` and :math:`\mathrm{E}_q[w]`, exactly when
-    the sites do not depend on one another, and the values along the chain of means otherwise.
-    A distribution without a mean takes its mode, and one without either is sampled
-    (:func:`typical`).
+    the sites do not depend on one another, and the values along the chain of means otherwise;
+    :func:`typical` says what stands for a mean where there is none.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -109,11 +109,9 @@ class InTurn(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
-        if msg["done"] or msg["is_observed"] or msg["value"] is not None:
-            return
-        if not isinstance(fn, Categorical) or fn.batch_shape or msg["cond_indep_stack"]:
-            return
-        if bool((fn.logits != fn.logits[0]).any()):
+        free = not msg["done"] and not msg["is_observed"] and msg["value"] is None
+        alone = isinstance(fn, Categorical) and not fn.batch_shape and not msg["cond_indep_stack"]
+        if not free or not alone or bool((fn.logits != fn.logits[0]).any()):
             return
         turn, place = divmod(self.number, len(fn.logits))
         order = np.random.default_rng([self.seed, turn]).permutation(len(fn.logits))

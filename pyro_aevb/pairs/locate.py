@@ -3,7 +3,6 @@ r"""What a pair's name stands for, and what its constructor takes."""
 import importlib
 import importlib.util
 import inspect
-import random
 import sys
 import sysconfig
 import traceback
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pyro_aevb.errors import UsageError, hint
+from pyro_aevb.errors import UsageError, hint, one_line
 
 if TYPE_CHECKING:
     from pyro_aevb.data.sets import DataSet
@@ -85,34 +84,31 @@ def source_file(path: str) -> Path | None:
     """
     if path.endswith(".py"):
         return Path(path)
-    places, spec, name = None, None, ""
-    for part in path.split("."):
-        if not part.isidentifier():
-            return None
-        name = f"{name}.{part}".lstrip(".")
+    parts, places, origin = path.split("."), None, None
+    for number, part in enumerate(parts, 1):
+        name = ".".join(parts[:number])
         found = (finder.find_spec(name, places) for finder in sys.meta_path)
-        spec = next((s for s in found if s is not None), None)
+        spec = next((s for s in found if s is not None), None) if part.isidentifier() else None
         if spec is None:
             return None
-        places = spec.submodule_search_locations or []
-    return None if spec is None or spec.origin is None else Path(spec.origin)
+        places, origin = spec.submodule_search_locations or [], spec.origin
+    return None if origin is None else Path(origin)
 
 
 def is_pythons(path: str) -> bool:
     r"""Whether a module belongs to Python itself; nothing is imported to find out."""
     file = None if path.endswith(".py") else source_file(path)
-    return file is not None and _is_standard(file)
+    return file is not None and _owner(file) == "Python"
 
 
-def _is_standard(file: Path) -> bool:
+def _owner(file: Path) -> str | None:
+    r"""Whether a file is of "Python" or of a "library"; None for the user's own."""
+    if not {"site-packages", "dist-packages"}.isdisjoint(file.parts):
+        return "library"
     folders = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")]
     inside = any(file.resolve().is_relative_to(folder) for folder in folders)
     without = str(file).startswith(("built-in", "frozen", "<frozen "))  # in no file
-    return without or (inside and not _is_installed(file))
-
-
-def _is_installed(file: Path) -> bool:
-    return not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
+    return "Python" if inside or without else None
 
 
 def _refuse_foreign(found: Any, source: str, path: str) -> None:
@@ -129,16 +125,15 @@ def _refuse_foreign(found: Any, source: str, path: str) -> None:
         file = Path(inspect.getfile(inspect.unwrap(found)))
     except (TypeError, OSError, ValueError):  # of no file: written in C, or made in an interpreter
         file = Path("built-in" if home in sys.builtin_module_names else home)
+    owner, what = _owner(file), f"{home}.{found.__name__}"
     same_package = home.partition(".")[0] == path.partition(".")[0] and not path.endswith(".py")
-    if isinstance(found, type) and (_is_standard(file) or _is_installed(file)):
-        raise UsageError(
-            f"{source} is not a pair: the class {home}.{found.__name__} has no `model` and `guide`"
-        )
-    if _is_standard(file) or (_is_installed(file) and not same_package):
-        raise UsageError(
-            f"{source} is not a pair: the function is {home}.{found.__name__}, not one of your "
-            "own that returns a pair"
-        )
+    if isinstance(found, type) and owner:
+        said = f"the class {what} has no `model` and `guide`"
+    elif owner == "Python" or (owner and not same_package):
+        said = f"the function is {what}, not one of your own that returns a pair"
+    else:
+        return
+    raise UsageError(f"{source} is not a pair: {said}")
 
 
 def _import_path(path: str, source: str, shipped: list[str]) -> ModuleType:
@@ -163,22 +158,14 @@ def _import_file(path: Path, look: bool) -> ModuleType:
     content = path.read_bytes()
     before, module, unused = _EXECUTED.get(path, (b"", None, False))
     if module is None or before != content or not (look or unused):
-        drawn = _random_state()
-        module = _execute(path, content)
+        from pyro_aevb.pairs.state.python import drawn_by, torch_states
+
+        torchs = torch_states()
+        module, drawn = drawn_by(lambda: _execute(path, content))
         # What it drew is to follow the seed, which is set before a pair is made.
-        unused = _random_state() == drawn
+        unused = drawn is None and torch_states() == torchs
     _EXECUTED[path] = content, module, look and unused
     return module
-
-
-def _random_state() -> tuple[Any, ...]:
-    import numpy as np
-    import torch
-
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    torchs = [state.numpy().tobytes() for state in (torch.get_rng_state(), *cuda)]
-    legacy: Any = np.random.get_state(legacy=True)
-    return torchs, legacy[1].tobytes(), legacy[2:], random.getstate()
 
 
 def _execute(path: Path, content: bytes) -> ModuleType:
@@ -204,7 +191,7 @@ def _import_failure(name: str, error: Exception, file: str | None = None) -> str
     line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
     if isinstance(error, UsageError):
         return f"{name}, line {line}: {error}"
-    return f"importing {name} failed at line {line}: {type(error).__name__}: {_first_line(error)}"
+    return f"importing {name} failed at line {line}: {type(error).__name__}: {one_line(error)}"
 
 
 def constructor(source: Any) -> Callable[..., Any] | None:
@@ -254,15 +241,16 @@ def check_parameters(source: Any, names: Iterable[str]) -> None:
 
 
 def _check_names(found: Any, name: str, names: Iterable[str]) -> None:
-    accepted = constructor_parameters(found) if _is_constructor(found) else {}
-    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        return
-    for given in names:
-        if not _is_constructor(found):
+    if not _is_constructor(found):
+        for given in names:
             raise UsageError(
                 f"{name} is not a class, so it takes no parameter {given!r}; remove it"
             )
-        if given not in accepted:
+        return
+    accepted = constructor_parameters(found)
+    rest = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    for given in names:
+        if given not in accepted and not rest:
             raise unknown_parameter(name, given, settable(found))
 
 
@@ -283,31 +271,18 @@ def construct(found: Any, name: str, parameters: dict[str, Any], data: "DataSet 
         return found
     accepted = constructor_parameters(found)
     if data is not None:
-        known = {
-            "event_shape": data.event_shape,
-            "num_data": len(data.train),
-            "data_mean": data.mean,
-        }
-        parameters = {k: v for k, v in known.items() if k in accepted} | parameters
-    missing = [
-        p.name
-        for p in accepted.values()
-        if p.default is p.empty
-        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and p.name not in parameters
-    ]
-    if missing:
-        raise UsageError(f"{name} needs a value for {missing[0]!r}: give --pair.{missing[0]}")
+        known = zip(FROM_DATA, (data.event_shape, len(data.train), data.mean), strict=True)
+        parameters = {k: v for k, v in known if k in accepted} | parameters
+    for key, p in accepted.items():
+        named = p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        if named and p.default is p.empty and key not in parameters:
+            raise UsageError(f"{name} needs a value for {key!r}: give --pair.{key}")
     try:
         return found(**parameters)
     except UsageError:
         raise
     except Exception as error:  # whatever the user's constructor does
+        given = ", ".join(f"{k}={v!r}" for k, v in parameters.items() if k != "data_mean")
         raise UsageError(
-            f"{name}({', '.join(f'{k}={v!r}' for k, v in parameters.items() if k != 'data_mean')}) "
-            f"failed: {type(error).__name__}: {_first_line(error)}"
+            f"{name}({given}) failed: {type(error).__name__}: {one_line(error)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]

@@ -11,9 +11,8 @@ takes. The pair may be
 - a tuple ``(model, guide)`` in Python.
 
 Parameters are those of the modules, and those made by ``pyro.param`` and ``pyro.module``.
-There is no base class and nothing to register. :func:`load_pair` turns any of these into a
-:class:`Pair`, which keeps the modules and a parameter store of its own, so that a second pair in
-one process starts fresh.
+:func:`load_pair` turns any of these into a :class:`Pair`, which keeps the modules and a parameter
+store of its own, so that a second pair in one process starts fresh.
 """
 
 import hashlib
@@ -67,15 +66,12 @@ class Pair(nn.Module):
         # In a tuple, so that a module is not registered a second time under another name.
         self._callables = (model, guide)
         takes = [_columns(function) for function in self._callables]
-        self.columns = {name: needed for side in takes for name, needed in side.items()}
+        everything = dict.fromkeys(name for side, _ in takes for name in side)
+        self.columns = {name: any(side.get(name) for side, _ in takes) for name in everything}
         r"""The columns that the pair takes, by name, and whether it needs each."""
-        for side in takes:
-            self.columns |= {name: True for name, needed in side.items() if needed}
-        everything = [name for name in self.columns if name != _REST]
-        self.columns.pop(_REST, None)
         self._sides = tuple(
-            self._with_columns(function, everything if _REST in side else [*side])
-            for function, side in zip(self._callables, takes, strict=True)
+            self._with_columns(function, everything if rest else side)
+            for function, (side, rest) in zip(self._callables, takes, strict=True)
         )
         self._store: Any = {"params": {}, "constraints": {}}
         self._module_local_params = pyro.settings.get("module_local_params")
@@ -96,26 +92,21 @@ class Pair(nn.Module):
         r"""Takes what the model takes."""
         return self._sides[1]
 
-    def _with_columns(self, function: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+    def _with_columns(self, function: Callable[..., Any], names: Iterable[str]) -> Any:
         if not self.columns:
             return function
 
         def side(x: Any) -> Any:
-            x, known = (x.x, x.columns) if isinstance(x, Batch) else (x, {})
+            known = x.columns if isinstance(x, Batch) else {}
             for name in names:
                 if self.columns[name] and name not in known:
                     raise self.missing(name, known)
-            return function(x, **{name: known[name] for name in names if name in known})
+            return function(data_of(x), **{name: known[name] for name in names if name in known})
 
         return side
 
     def missing(self, name: str, known: Iterable[str]) -> UsageError:
-        r"""What to say where a column is not there that the pair needs.
-
-        Arguments:
-            name: The column.
-            known: The names of those that are there.
-        """
+        r"""The error of a column that the pair needs, and that is not among the known names."""
         return UsageError(
             f"{self.name} takes {name!r} beside x, and the data have no column of that name; they "
             f"have {', '.join(known) or 'none'}"
@@ -137,7 +128,7 @@ class Pair(nn.Module):
 
         Arguments:
             x: Data, ``(B, *event_shape)``, or a batch that has its columns.
-            columns: Further values, by name, ``(B, *shape)``.
+            columns: Further columns by name, ``(B, *shape)``.
 
         Raises:
             UsageError: The pair takes no column of a given name, or it has another length.
@@ -161,17 +152,16 @@ class Pair(nn.Module):
 
     @property
     def algorithm(self) -> str | None:
-        r"""The learning algorithm that the pair names by an attribute ``algorithm``."""
+        r"""The learning algorithm that the pair names by an attribute; None if it names none."""
         named = self.attribute("algorithm")
         return named if isinstance(named, str) else None
 
     @property
     def python(self) -> PythonState:
         r"""What the pair's code keeps in Python beside its parameters."""
-        origin = () if isinstance(self._origin[0], tuple) else (("", self._origin[0]),)
-        return PythonState(
-            (*self.sources.items(), *origin, *zip(("model", "guide"), self._callables, strict=True))
-        )
+        origin = [] if isinstance(self._origin[0], tuple) else [("", self._origin[0])]
+        sides = zip(("model", "guide"), self._callables, strict=True)
+        return PythonState((*self.sources.items(), *origin, *sides))
 
     def attribute(self, name: str) -> Any:
         r"""An attribute of the object or file that the pair was made of; None where there is none.
@@ -185,8 +175,8 @@ class Pair(nn.Module):
     def active(self) -> Iterator[None]:
         r"""Run the model or the guide inside this: Pyro's parameter store is then the pair's own.
 
-        Pyro keeps one store for the process. There a second model of the same parameter names
-        would silently train, or fail to train, the first one's tensors.
+        In the process's own store a second model of the same parameter names would silently train,
+        or fail to train, the first one's tensors.
         """
         # The lock first: the flag may be another thread's, whose store this one must not see.
         with _STORE:
@@ -267,17 +257,14 @@ class Pair(nn.Module):
         """
         own = self.tensors()
         for name in [*own, *saved]:
-            if name not in own or name not in saved:
-                where = "is missing there" if name in own else "is not in this pair"
+            there, here = (
+                f"has shape {tuple(tensors[name].shape)}" if name in tensors else "is missing"
+                for tensors in (saved, own)
+            )
+            if there != here:
                 raise UsageError(
-                    f"{origin} belongs to another pair than {self.name}: {name!r} {where}; "
-                    "use the pair and the parameters it was trained with"
-                )
-            if own[name].shape != saved[name].shape:
-                raise UsageError(
-                    f"{origin} belongs to another pair than {self.name}: {name!r} has shape "
-                    f"{tuple(saved[name].shape)} there and {tuple(own[name].shape)} here; "
-                    "use the parameters it was trained with"
+                    f"{origin} belongs to another pair than {self.name}: {name!r} {there} there "
+                    f"and {here} here; use the pair and the parameters it was trained with"
                 )
         with torch.no_grad():
             for name, value in own.items():
@@ -305,13 +292,10 @@ def load_pair(
         return found
     if isinstance(found, tuple) and len(found) == 2:
         model, guide = found
-        holders: dict[str, Any] = {"model": model, "guide": guide}
-        for side in (model, guide):
-            holders |= _reached(side)
+        holders = {"model": model, "guide": guide} | _reached(model) | _reached(guide)
     else:
         model, guide = getattr(found, "model", None), getattr(found, "guide", None)
-        own = getattr(found, "__dict__", {})
-        holders = {"pair": found} if isinstance(found, nn.Module) else dict(own)
+        holders = _held(found)
     for side, function in (("model", model), ("guide", guide)):
         if not callable(function):
             raise UsageError(f"{name} has no `{side}`: a pair defines both model(x) and guide(x)")
@@ -324,21 +308,16 @@ def load_pair(
     return pair
 
 
-_REST = "**"
-r"""Stands for whatever other columns there are."""
-
-
-def _columns(function: Any) -> dict[str, bool]:
-    r"""The parameters of a model or a guide beyond the first, and whether it needs each."""
+def _columns(function: Any) -> tuple[dict[str, bool], bool]:
+    r"""The parameters beyond the first and whether each is needed; and whether it takes any."""
     called = function.forward if isinstance(function, nn.Module) else function
     try:
         _, *others = inspect.signature(called).parameters.values()
     except (TypeError, ValueError):  # written in C, or without a parameter
-        return {}
+        return {}, False
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     found = {p.name: p.default is p.empty for p in others if p.kind in named}
-    rest = any(p.kind is p.VAR_KEYWORD for p in others)
-    return found | ({_REST: False} if rest else {})
+    return found, any(p.kind is p.VAR_KEYWORD for p in others)
 
 
 def _in_context(function: Any) -> Any:
@@ -351,11 +330,14 @@ def _in_context(function: Any) -> Any:
     return function
 
 
+def _held(owner: Any) -> dict[str, Any]:
+    return {"pair": owner} if isinstance(owner, nn.Module) else dict(getattr(owner, "__dict__", {}))
+
+
 def _reached(function: Any) -> dict[str, Any]:
     r"""What a function reaches by name: the object of a method, or globals and closure."""
     if inspect.ismethod(function):
-        owner = function.__self__
-        return {"pair": owner} if isinstance(owner, nn.Module) else dict(vars(owner))
+        return _held(function.__self__)
     if not inspect.isfunction(function):
         return {}
     variables = inspect.getclosurevars(function)

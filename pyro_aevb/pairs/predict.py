@@ -6,7 +6,6 @@ All by effect handlers around the pair's own model and guide. Latents are tensor
 mode, whatever mode it is in.
 """
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batch import Data, repeated
-from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.density import run
+from pyro_aevb.errors import UsageError, hint
+from pyro_aevb.pairs.density import at_least_two, run
 from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.handlers import AtMean, WholeBatch, typical
 from pyro_aevb.pairs.pair import Pair
@@ -70,11 +69,9 @@ def decode(
 ) -> Tensor:
     r"""The mean of the observed site given latents: :math:`\mathrm{E}[x|z, w]`.
 
-    Where the pair observes a column of the data, as a classifier does, it is the mean or the mode
-    of that column given x.
-
-    Where that distribution has no finite mean its mode, as of categorical data, and where it has
-    neither a draw: :func:`~pyro_aevb.pairs.predict.shown_by` says which.
+    Where that distribution has no finite mean it is its mode, as of categorical data, and where it
+    has neither a draw: :func:`~pyro_aevb.pairs.predict.shown_by` says which. A classifier observes
+    a column of the data: that column's given x.
 
     Arguments:
         pair: An inspected pair.
@@ -102,11 +99,11 @@ def decode(
     for site in description.local_sites:
         if site.name not in values and (reason := description.no_prior()) is not None:
             raise UsageError(f"{pair.name} cannot decode without values of {site.name!r}: {reason}")
-    weights = [site.name for site in description.global_sites if site.name not in values]
-    if weights:
-        given = {s.name: values[s.name] for s in description.global_sites if s.name in values}
-        means = latents(pair, _at_least_two(x)[:2], given=given)
-        values = {**values, **{name: means[name] for name in weights}}
+    weights = {site.name for site in description.global_sites}
+    if not weights <= set(values):
+        given = {name: value for name, value in values.items() if name in weights}
+        means = latents(pair, at_least_two(x)[:2], given=given)
+        values = {name: means[name] for name in weights} | values
     fn = _model(pair, values, x)[description.observed]["fn"]
     value = fn.sample() if sample else typical(fn)[0]
     value = value if value.is_floating_point() else value.to(x.dtype)  # a category, as data
@@ -123,7 +120,7 @@ def _like_draws(pair: Pair, values: Mapping[str, Any], x: Data) -> dict[str, Ten
     r"""Values as tensors of the precision, and on the device, of what the guide draws."""
     if all(isinstance(v, Tensor) and v.dtype == x.dtype for v in values.values()):
         return dict(values)
-    drawn = latents(pair, _at_least_two(x)[:2])
+    drawn = latents(pair, at_least_two(x)[:2])
     return {
         name: torch.as_tensor(value).to(drawn[name]) if name in drawn else torch.as_tensor(value)
         for name, value in values.items()
@@ -134,16 +131,13 @@ def _check_values(pair: Pair, values: Mapping[str, Tensor], batch: int) -> None:
     description = _described(pair)
     shapes = {site.name: (batch, *site.event_shape) for site in description.local_sites}
     shapes |= {site.name: site.event_shape for site in description.global_sites}
-    others = (*description.auxiliary, *description.enumerated)
+    others = {*description.auxiliary, *description.enumerated}
     for name, value in values.items():
         if name in others:
             continue
         if name not in shapes:
-            near = difflib.get_close_matches(name, shapes, 1, 0.0)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise UsageError(
-                f"{pair.name} has no latent site {name!r}{hint}; it has {', '.join(shapes)}"
-            )
+            near, known = hint(name, shapes, least=0.0), ", ".join(shapes)
+            raise UsageError(f"{pair.name} has no latent site {name!r}{near}; it has {known}")
         if tuple(value.shape) != shapes[name]:
             raise UsageError(
                 f"{pair.name}: values of {name!r} have shape {tuple(value.shape)}, and need "
@@ -206,8 +200,7 @@ def draw_prior(pair: Pair, x: Data) -> Tensor:
 def _weights(pair: Pair, x: Data, what: str) -> dict[str, Tensor]:
     r"""A draw of the global latents, if the local ones have a prior."""
     description = _described(pair)
-    reason = description.no_prior()
-    if reason is not None:
+    if (reason := description.no_prior()) is not None:
         raise UsageError(f"{pair.name} cannot {what}: {reason}")
     drawn = latents(pair, x, sample=True)
     return {site.name: drawn[site.name] for site in description.global_sites}
@@ -235,7 +228,7 @@ def decode_grid(pair: Pair, points: np.ndarray, x: Data) -> np.ndarray:
     """
     name = _single_site(pair)
     # Of the precision of the pair's own codes, which need not be that of the data.
-    z = torch.as_tensor(points).to(latents(pair, _at_least_two(x)[:2])[name])
+    z = torch.as_tensor(points).to(latents(pair, at_least_two(x)[:2])[name])
     return decode(pair, {name: z}, repeated(x[:1], len(z))).cpu().numpy()
 
 
@@ -251,14 +244,9 @@ def traverse(pair: Pair, x: Data, dimensions: list[int], values: np.ndarray) -> 
     Returns:
         ``(len(dimensions), len(values), *event_shape)``.
     """
-    code = latents(pair, _at_least_two(x))[_single_site(pair)].cpu().numpy()[0]
+    code = latents(pair, at_least_two(x))[_single_site(pair)].cpu().numpy()[0]
     points = np.tile(code, (len(dimensions), len(values), 1))
     for row, dimension in enumerate(dimensions):
         points[row, :, dimension] = values
     images = decode_grid(pair, points.reshape(-1, len(code)), x)
     return images.reshape(len(dimensions), len(values), *images.shape[1:])
-
-
-def _at_least_two(x: Data) -> Data:
-    r"""A batch as a pair is checked on: of one datum alone, ``squeeze`` makes none."""
-    return x if len(x) > 1 else repeated(x, 2)

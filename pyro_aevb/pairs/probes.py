@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from pyro.distributions import MaskedDistribution
 from torch import Tensor
-from torch.distributions import Independent
 from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.density import in_plate, is_delta, log_prob, run
+from pyro_aevb.pairs.density import base, in_plate, is_delta, log_prob, run
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
@@ -49,29 +47,27 @@ class Positions(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        tensors = list(_tensors((*args, *(kwargs or {}).values())))
-        indices = [*self.plates.indices.items(), *self.derived]
-        for plate, index in indices:
-            if len(index) == self.batch and any(tensor is index for tensor in tensors):
-                self._look(func, plate, index, [t for t in tensors if t is not index])
-                result = func(*args, **(kwargs or {}))
-                if getattr(func, "__name__", "") in _CONVERSIONS:
-                    self.derived.append((plate, result))
-                return result
-        return func(*args, **(kwargs or {}))
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        tensors = list(_tensors((*args, *kwargs.values())))
+        found = None
+        for plate, index in (*self.plates.indices.items(), *self.derived):
+            if found is None and len(index) == self.batch and any(t is index for t in tensors):
+                found = plate
+                if name not in _HARMLESS | _CONVERSIONS and not name.startswith("new_"):
+                    self._check(plate, [t for t in tensors if t is not index])
+        result = func(*args, **kwargs)
+        if found is not None and name in _CONVERSIONS:
+            self.derived.append((found, result))
+        return result
 
-    def _look(self, func: Any, plate: str, index: Tensor, others: list[Tensor]) -> None:
-        name = getattr(func, "__name__", "")
-        if name in _HARMLESS or name in _CONVERSIONS or name.startswith("new_"):
-            return
+    def _check(self, plate: str, others: list[Tensor]) -> None:
+        r"""Refuse indices beside other tensors, unless these are of the batch."""
         rows = [len(tensor) if tensor.dim() else 0 for tensor in others]
-        if rows and all(count == len(index) for count in rows):
+        if rows and all(count == self.batch for count in rows):
             return
-        what = (
-            f"looks the indices of plate {plate!r} up in {rows[0]} rows"
-            if rows
-            else (f"computes with the indices of plate {plate!r}")
-        )
+        what = f"computes with the indices of plate {plate!r}"
+        if rows:
+            what = f"looks the indices of plate {plate!r} up in {rows[0]} rows"
         raise UsageError(
             f"{self.pair}: the {self.side} {what}, but a batch is not told which data it holds, so "
             "these are those of other data; put what belongs to a datum beside it into x (observe "
@@ -130,21 +126,17 @@ class Probe:
         """
         rows = torch.arange(len(self.x) - 1, 0, -1, device=self.x.device)
         whole, fewer = self._terms(self.sites), self._terms(self._run(*self._rows(rows)))
-        differing = [
-            key for key in whole if not _same(whole[key][rows], fewer.get(key, whole[key]))
-        ]
-        if not differing:
-            return
-        again = self._terms(self._run(self.x, self.values))
+        differing = [k for k in whole if not _same(whole[k][rows], fewer.get(k, whole[k]))]
+        again = self._terms(self._run(self.x, self.values)) if differing else {}
         for side, name in differing:
-            if not _same(whole[side, name], again[side, name]):
-                continue
-            raise UsageError(
-                f"{self.pair.name}: {side} site {name!r} depends on the other data of the batch: "
-                f"of one datum {_change(whole[side, name][rows], fewer[side, name])} where another "
-                "datum is left out; compute it from that datum alone (no mean over the batch, no "
-                "BatchNorm without running statistics)"
-            )
+            if _same(whole[side, name], again[side, name]):
+                change = _change(whole[side, name][rows], fewer[side, name])
+                raise UsageError(
+                    f"{self.pair.name}: {side} site {name!r} depends on the other data of the "
+                    f"batch: of one datum {change} where another datum is left out; compute it "
+                    "from that datum alone (no mean over the batch, no BatchNorm without running "
+                    "statistics)"
+                )
 
     def reads_data(self) -> tuple[bool, tuple[str, ...]]:
         r"""Whether x is what is observed, and if so the model's sites whose distribution at fixed
@@ -162,7 +154,7 @@ class Probe:
             name
             for name, site in self.sites["model"].items()
             if in_plate(site, self.plate) and name in other
-            if not _same(*(_base(s["fn"]).log_prob(site["value"]) for s in (site, other[name])))
+            if not _same(*(base(s["fn"]).log_prob(site["value"]) for s in (site, other[name])))
         )
         if self.observed in reading:
             self._check_components()
@@ -183,7 +175,7 @@ class Probe:
         changed_x = with_data(x, rows.view(x.shape))
         site = self._side(self.pair.model, changed_x, values)[self.observed]
         fixed = site["value"][:1].expand_as(site["value"])
-        density = _base(site["fn"]).log_prob(fixed)
+        density = base(site["fn"]).log_prob(fixed)
         if density.shape != fixed.shape:
             return
         changed = (density - density[:1]).abs() > TOLERANCE * density[:1].abs().clamp(min=1.0)
@@ -225,17 +217,10 @@ class Probe:
                 terms = [log_prob(site, 1.0)]
                 if is_delta(site["fn"]):
                     # Of a point computed in another batch, x == v fails in the last digit.
-                    terms = [_base(site["fn"]).v, _base(site["fn"]).log_density]
+                    terms = [base(site["fn"]).v, base(site["fn"]).log_density]
                 rows = len(site["value"])
                 found[side, name] = torch.cat([t.reshape(rows, -1).double() for t in terms], 1)
         return found
-
-
-def _base(fn: Any) -> Any:
-    r"""A distribution without what only declares dimensions or masks them."""
-    while isinstance(fn, (Independent, MaskedDistribution)):
-        fn = fn.base_dist
-    return fn
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

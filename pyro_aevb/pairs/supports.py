@@ -1,15 +1,15 @@
 r"""Data outside a likelihood's support: what is scored at them would be no log-density."""
 
+from itertools import count
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
-from pyro_aevb.data.batch import repeated
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.pairs.density import family, run_both
+from pyro_aevb.pairs.density import at_least_two, family, run_both
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import untouched
@@ -41,8 +41,7 @@ def telling(batches: Batches) -> Tensor:
     is farthest from a whole number.
     """
     best: dict[int, tuple[float, int]] = {}
-    start = 0
-    for block in batches.images.split(4096):
+    for start, block in zip(count(0, 4096), batches.images.split(4096), strict=False):
         flat = block.flatten(1)
         sums = flat.sum(1, dtype=torch.float64)
         known = [flat.amax(1).double(), -flat.amin(1).double(), sums, -sums]
@@ -52,7 +51,6 @@ def telling(batches: Batches) -> Tensor:
             value, place = (found.item() for found in values.max(0))
             if number not in best or value > best[number][0]:
                 best[number] = value, start + int(place)
-        start += len(block)
     return torch.tensor([place for _, place in best.values()]).unique()
 
 
@@ -78,8 +76,7 @@ def check_support(pair: Pair, batches: Batches, split: str) -> None:
         WholeBatch(),
         pyro.validation_enabled(),
     ):
-        x = batches.take(telling(batches))
-        x = x if len(x) > 1 else repeated(x, 2)  # as many as a pair is checked on
+        x = at_least_two(batches.take(telling(batches)))
         try:
             _, model = run_both(pair, x)
         except Exception as error:  # of a pair's code

@@ -36,7 +36,8 @@ class Run:
     r"""One run's directory.
 
     Arguments:
-        path: The directory; see :meth:`~pyro_aevb.runs.run.Run.create` and :meth:`~pyro_aevb.runs.run.Run.open`.
+        path: The directory; see :meth:`~pyro_aevb.runs.run.Run.create` and
+            :meth:`~pyro_aevb.runs.run.Run.open`.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -118,7 +118,7 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
 
 
 def _beside(run: Any, name: str, results: dict[str, Any]) -> Any:
-    r"""A run that is here already, to be scored in another way, with what ``fit`` found and nothing else."""
+    r"""A run that is here already, with what ``fit`` found alone, to be scored in another way."""
     from pyro_aevb.runs.run import Run
 
     path = run.path.with_name(f"{run.path.name}-{name}")

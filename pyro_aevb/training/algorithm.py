@@ -200,8 +200,8 @@ def make_algorithm(
         pair: An inspected pair.
         data: The training data.
         options: The algorithm's own options, by name.
-        objective, num_particles, weight_noise: What ``svi`` takes, see :class:`~.svi.SVI`; others have
-            losses of their own.
+        objective, num_particles, weight_noise: What ``svi`` takes, see :class:`~.svi.SVI`; others
+            have losses of their own.
         corruption, corruption_options: For ``svi`` too, see
             :func:`~pyro_aevb.data.corruption.make_corruption`; default the pair's attribute
             ``corruption``.

@@ -18,7 +18,7 @@ from pyro_aevb.training.algorithm import Algorithm, Phase, reached
 START = 0.1
 r"""The first step size; it moves by 2% a batch."""
 LIMITS = (1e-4, 2.0)
-r"""The least and the largest step size; leapfrog is unstable beyond 2 standard deviations of the posterior."""
+r"""The least and the largest step size; leapfrog is unstable beyond 2 of the posterior's scales."""
 BLOCK = 1000
 r"""Data whose chains are started at once."""
 

@@ -17,19 +17,17 @@ import torch
 from torch import Tensor
 
 PLAIN = (Number, str, bytes, Enum, np.generic, torch.dtype, torch.device, type(None))
-CONTAINERS = (list, tuple, deque, dict, set, frozenset)
+SETS = (set, frozenset)
+CONTAINERS = (list, tuple, deque, dict, *SETS)
 GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 
 
 @dataclass(frozen=True)
 class Kept:
-    r"""A value as it was read.
-
-    Its kind is `plain`, `container`, `array`, `tensor`, a random `generator`, an `iterator`, or
-    another `object`.
-    """
+    r"""A value as it was read."""
 
     kind: str
+    r"""`plain`, `container`, `array`, `tensor`, `generator` (random), `iterator`, or `object`."""
     value: Any
     r"""The object itself."""
     content: Any
@@ -46,42 +44,37 @@ class Kept:
             return False
         if self.kind == "container":
             one, two = self.content, other.content
-            if isinstance(self.value, (set, frozenset)):
+            if isinstance(self.value, SETS):
                 return bool(one == two)
-            if isinstance(self.value, dict) and list(one) != list(two):
-                return False
             pairs = zip(_entries(one), _entries(two), strict=False)
-            return len(one) == len(two) and all(a.same(b, tensors) for a, b in pairs)
-        if self.kind == "tensor":
-            return not tensors or _same_tensor(self.content, other.content)
-        if self.kind in ("object", "iterator"):
-            return True  # of the same class; what it holds has a name of its own
+            alike = len(one) == len(two) and all(a.same(b, tensors) for a, b in pairs)
+            return alike and (not isinstance(one, dict) or list(one) == list(two))
+        if self.kind in ("object", "iterator") or (self.kind == "tensor" and not tensors):
+            return True  # of the same class; what an object holds has a name of its own
         return _equal(self.content, other.content)
 
     def restore(self) -> Any:
         r"""The object, holding again what it held."""
         value, content = self.value, self.content
-        if self.kind == "tensor" and not _same_tensor(value.detach(), content):
+        if self.kind == "generator":
+            _set_state(value, content)
+        elif self.kind == "tensor" and not _equal(value.detach(), content):
             with torch.no_grad():
                 value.copy_(content)
         elif self.kind == "array" and not _equal(value, content):
             np.copyto(value, content)
-        elif self.kind == "generator":
-            _set_state(value, content)
+        elif isinstance(content, dict) and self.kind == "container":
+            _refill(value, {key: kept.restore() for key, kept in content.items()})
         elif self.kind == "container":
-            entries = content
-            if isinstance(value, dict):
-                entries = {key: kept.restore() for key, kept in content.items()}
-            elif not isinstance(value, (set, frozenset)):
-                entries = [kept.restore() for kept in content]
-            _refill(value, entries)
+            sets = isinstance(value, SETS)
+            _refill(value, content if sets else [kept.restore() for kept in content])
         return value
 
     def tensors(self) -> Iterator[Tensor]:
         r"""The tensors that it is or contains."""
         if self.kind == "tensor":
             yield self.value
-        elif self.kind == "container" and not isinstance(self.value, (set, frozenset)):
+        elif self.kind == "container" and not isinstance(self.value, SETS):
             for kept in _entries(self.content):
                 yield from kept.tensors()
 
@@ -99,7 +92,7 @@ def keep(value: Any, depth: int = 0) -> Kept:
     if isinstance(value, CONTAINERS) and depth < 20:  # one may contain itself
         if isinstance(value, dict):
             return Kept("container", value, {k: keep(v, depth + 1) for k, v in value.items()})
-        if isinstance(value, (set, frozenset)):
+        if isinstance(value, SETS):
             return Kept("container", value, set(value))
         return Kept("container", value, [keep(entry, depth + 1) for entry in value])
     if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
@@ -131,13 +124,13 @@ def encode(kept: Kept) -> Any:
         raise ValueError("no number, string, list or tensor")
     if isinstance(value, dict):
         return ["dict", [[encode(keep(k)), encode(v)] for k, v in content.items()]]
-    entries = map(keep, content) if isinstance(value, (set, frozenset)) else content
+    entries = map(keep, content) if isinstance(value, SETS) else content
     name = next(c.__name__ for c in CONTAINERS if isinstance(value, c))
     return [name, [encode(entry) for entry in entries]]
 
 
 def decode(saved: Any, now: Any, device: torch.device | str) -> Any:
-    r"""The value that :func:`encode` wrote, in the place of one that is there now.
+    r"""The value that was saved.
 
     Arguments:
         saved: What :func:`encode` wrote.
@@ -156,10 +149,10 @@ def decode(saved: Any, now: Any, device: torch.device | str) -> Any:
     kind, *parts = saved
     if kind == "complex":
         return complex(*parts)
-    if kind in ("array", "scalar"):
+    if kind == "scalar":
+        return parts[0].numpy()[()]
+    if kind == "array":
         array = parts[0].numpy()
-        if kind == "scalar":
-            return array[()]
         fits = isinstance(now, np.ndarray) and (now.shape, now.dtype) == (array.shape, array.dtype)
         return Kept("array", now if fits else array, array).restore()
     if kind in ("object", "generator"):
@@ -175,7 +168,7 @@ def decode(saved: Any, now: Any, device: torch.device | str) -> Any:
         there = now if fits else {}
         entries: Any = {k: decode(value, there.get(k), device) for k, value in pairs}
     else:
-        there = list(now) if fits and make not in (set, frozenset) else []
+        there = list(now) if fits and make not in SETS else []
         there += [None] * len(parts[0])
         entries = [decode(one, old, device) for one, old in zip(parts[0], there, strict=False)]
     if fits and make not in (tuple, frozenset):
@@ -188,12 +181,11 @@ def _entries(content: Any) -> list[Kept]:
 
 
 def _refill(value: Any, entries: Any) -> Any:
-    if isinstance(value, (dict, set)):
-        if value != entries or isinstance(value, dict):
-            value.clear()
-            value.update(entries)
-    elif isinstance(value, list):
+    if isinstance(value, list):
         value[:] = entries
+    elif isinstance(value, dict) or (isinstance(value, set) and value != entries):
+        value.clear()
+        value.update(entries)
     elif isinstance(value, deque):
         value.clear()
         value.extend(entries)
@@ -219,7 +211,8 @@ def _set_state(generator: Any, state: Any) -> None:
 
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor):
-        return isinstance(other, Tensor) and _same_tensor(one, other)
+        alike = one.dtype == other.dtype and one.shape == other.shape
+        return alike and bool(((one == other) | ((one != one) & (other != other))).all())
     if isinstance(one, (np.ndarray, np.generic)):
         one, other = np.asarray(one), np.asarray(other)
         floats = one.dtype.kind in "fc"
@@ -229,9 +222,3 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, tuple):
         return len(one) == len(other) and all(map(_equal, one, other))
     return bool(one == other or (one != one and other != other))
-
-
-def _same_tensor(one: Tensor, other: Tensor) -> bool:
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return bool(((one == other) | ((one != one) & (other != other))).all())

@@ -23,6 +23,11 @@ from pyro_aevb.pairs.state.reach import BUFFERS, of_library, owners
 
 Reading = dict[str, Kept]
 
+_GENERATORS: dict[str, Any] = {
+    "Python's random module": random._inst,
+    "NumPy's global random numbers": np.random.mtrand._rand,
+}
+
 
 class PythonState:
     r"""The Python values of a pair, and of what it is trained by.
@@ -52,13 +57,11 @@ class PythonState:
         for owner in list(owners(self.roots)):
             for name, value in owner.values().items():
                 kept = reading.get(owner.label + name)
-                if kept is None:
-                    if keep(value).kind != "object":
-                        owner.remove(name)  # so that a class attribute shows again
-                    continue
-                before = kept.restore()
-                if before is not value:
-                    owner.set(name, before)
+                if kept is not None:
+                    if (before := kept.restore()) is not value:
+                        owner.set(name, before)
+                elif keep(value).kind != "object":
+                    owner.remove(name)  # so that a class attribute shows again
 
     def saved(
         self, since: Mapping[str, Kept], always: Iterable[str] = ()
@@ -76,14 +79,12 @@ class PythonState:
         held: dict[str, Any] = {}
         lost = []
         for name, kept in self.read().items():
-            before = since.get(name)
-            if kept.kind == "iterator":
-                lost.append(name)
-            elif kept.kind == "object":
+            new = not kept.same(since.get(name))
+            if kept.kind == "object":
                 # One that was there need not be saved, and a library's is made anew.
-                if not kept.same(before) and not of_library(type(kept.value).__module__):
+                if new and not of_library(type(kept.value).__module__):
                     lost.append(name)
-            elif BUFFERS not in name and (not kept.same(before) or name in always):
+            elif BUFFERS not in name and (new or kept.kind == "iterator" or name in always):
                 try:
                     held[name] = encode(kept)
                 except ValueError:
@@ -127,13 +128,13 @@ def changed(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> list[str]:
 
 def rebound(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> dict[str, Any]:
     r"""By name the tensors in whose place there is another tensor."""
-    found: dict[str, Any] = {}
-    for name, kept in before.items():
-        now = {id(tensor) for tensor in after[name].tensors()} if name in after else set()
-        for tensor in kept.tensors():
-            if id(tensor) not in now:
-                found[name] = tensor
-    return found
+    now = {name: {id(tensor) for tensor in kept.tensors()} for name, kept in after.items()}
+    return {
+        name: tensor
+        for name, kept in before.items()
+        for tensor in kept.tensors()
+        if id(tensor) not in now.get(name, ())
+    }
 
 
 @contextmanager
@@ -145,24 +146,31 @@ def untouched(python: PythonState, devices: Iterable[torch.device] = ()) -> Iter
         devices: The devices whose random numbers are left as they were too, where they are GPUs.
 
     Yields:
-        The values.
+        The Python values.
     """
-    before, numbers, legacy = python.read(), random.getstate(), np.random.get_state()
+    before = python.read()
+    numbers = [keep(generator) for generator in _GENERATORS.values()]
     try:
         with torch.random.fork_rng([d for d in devices if d.type == "cuda"]):
             yield before
     finally:
         python.put(before)
-        random.setstate(numbers)
-        np.random.set_state(legacy)
+        for kept in numbers:
+            kept.restore()
 
 
 def drawn_by(run: Callable[[], Any]) -> tuple[Any, str | None]:
     r"""What a function returns, and of which other random numbers than torch's it draws."""
-    numbers, legacy = random.getstate(), np.random.get_state()
+    before = {name: keep(generator) for name, generator in _GENERATORS.items()}
     result = run()
-    if random.getstate() != numbers:
-        return result, "Python's random module"
-    if any(np.any(a != b) for a, b in zip(np.random.get_state(), legacy, strict=True)):
-        return result, "NumPy's global random numbers"
-    return result, None
+    moved = (name for name, kept in before.items() if not kept.same(keep(kept.value)))
+    return result, next(moved, None)
+
+
+def torch_states(device: torch.device | str | None = None) -> list[bytes]:
+    r"""The states of torch's generators: the CPU's, and a device's, or those of all GPUs in use."""
+    if device is None:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    else:
+        cuda = [torch.cuda.get_rng_state(device)] if torch.device(device).type == "cuda" else []
+    return [state.numpy().tobytes() for state in (torch.get_rng_state(), *cuda)]

@@ -21,8 +21,6 @@ r"""Attributes that every module has, which are not the user's."""
 BUFFERS = "_buffers."
 r"""The prefix of buffers, which checkpoints hold; what matters here is which tensor has a name."""
 
-NAMESPACES = (SimpleNamespace, Namespace)
-
 
 @dataclass
 class Owner:
@@ -31,16 +29,16 @@ class Owner:
     Arguments:
         label: The text that goes before their names.
         values: Gives the values that there are now, by name.
+        takes: Says whether a value of that name would be seen here.
         set: Gives a name a value.
         remove: Takes a name away.
-        takes: Says whether a value of that name would be seen here.
     """
 
     label: str
     values: Callable[[], dict[str, Any]]
-    set: Callable[[str, Any], Any]
-    remove: Callable[[str], Any]
     takes: Callable[[str], bool]
+    set: Callable[[str, Any], Any] = lambda *_: None
+    remove: Callable[[str], Any] = lambda _: None
 
 
 def owners(roots: Iterable[tuple[str, Any]]) -> Iterator[Owner]:
@@ -106,18 +104,18 @@ class _Walk:
 
     def _object(self, label: str, value: Any) -> Iterator[Owner]:
         home = type(value).__module__
-        own = isinstance(value, NAMESPACES) or not of_library(home)
+        own = isinstance(value, (SimpleNamespace, Namespace)) or not of_library(home)
         if not own and not home.startswith("pyro_aevb."):
             return
         dot = f"{label}." if label else ""
         slots = {name for one in type(value).__mro__ for name in _slots(one)}
+        attributes = getattr(value, "__dict__", {})
         if own:
             yield _attributes(dot, value, slots)
             if hasattr(value, "__dict__"):
-                yield _dictionary(dot, vars(value))
+                yield _dictionary(dot, attributes)
             yield from self._class(type(value))
-        held = {**getattr(value, "__dict__", {}), **_some(value, slots)}
-        for name, entry in held.items():
+        for name, entry in (attributes | _some(value, slots)).items():
             yield from self.visit(dot + name, entry)
 
     def _class(self, kind: type) -> Iterator[Owner]:
@@ -139,24 +137,17 @@ class _Walk:
             yield Owner(
                 at,
                 lambda: {n: c.cell_contents for n, c in cells.items()},
-                lambda name, value: setattr(cells[name], "cell_contents", value),
-                lambda _: None,
                 cells.__contains__,
+                lambda name, value: setattr(cells[name], "cell_contents", value),
             )
             yield _dictionary(f"{label}.", vars(function))
-            yield self._defaults(at, function)
+            defaults = _defaults(function)  # what is changed is what they hold: none is bound anew
+            yield Owner(at, lambda: defaults, defaults.__contains__)
             names = sorted(_names(function.__code__))
             yield from self._global_names(function.__globals__, names)
         for name, cell in cells.items():
             yield from self.visit(f"{at}{name}", cell.cell_contents)
         yield from self.visit(label, getattr(function, "__wrapped__", None))
-
-    def _defaults(self, label: str, function: FunctionType) -> Owner:
-        code, given = function.__code__, function.__defaults__ or ()
-        arguments = code.co_varnames[: code.co_argcount]
-        values = dict(zip(arguments[len(arguments) - len(given) :], given, strict=True))
-        # What is changed is what they hold: none is bound anew.
-        return Owner(label, lambda: values, lambda *_: None, lambda _: None, values.__contains__)
 
     def _global_names(self, home: dict[str, Any], names: list[str]) -> Iterator[Owner]:
         r"""The owners of the globals that code names, in its module and in the user's others."""
@@ -175,11 +166,11 @@ class _Walk:
 
 
 def _attributes(label: str, value: Any, names: Collection[str]) -> Owner:
-    set_ = functools.partial(object.__setattr__, value)
-    remove = functools.partial(object.__delattr__, value)
-    if isinstance(value, type):
-        set_, remove = functools.partial(setattr, value), functools.partial(delattr, value)
-    return Owner(label, lambda: _some(value, names), set_, remove, names.__contains__)
+    ways = (setattr, delattr)
+    if not isinstance(value, type):  # past what a class may do of its own
+        ways = (object.__setattr__, object.__delattr__)
+    change = (functools.partial(way, value) for way in ways)
+    return Owner(label, lambda: _some(value, names), names.__contains__, *change)
 
 
 def _some(value: Any, names: Collection[str]) -> dict[str, Any]:
@@ -190,7 +181,7 @@ def _some(value: Any, names: Collection[str]) -> dict[str, Any]:
 
 def _slots(kind: type) -> list[str]:
     slots = vars(kind).get("__slots__", ())
-    names = [slots] if isinstance(slots, str) else list(slots)
+    names = [slots] if isinstance(slots, str) else slots
     return [name for name in names if name[:2] != "__"]
 
 
@@ -214,20 +205,25 @@ def _dictionary(
     return Owner(
         label,
         lambda: {n: v for n, v in values.items() if takes(n)},
+        takes,
         values.__setitem__,
         values.__delitem__,
-        takes,
     )
 
 
 def _closure(function: FunctionType) -> dict[str, Any]:
     r"""The cells of a closure by name; one that has not been set holds nothing."""
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     found = {}
-    for name, cell in cells:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):
             found[name] = (cell, cell.cell_contents)[0]
     return found
+
+
+def _defaults(function: FunctionType) -> dict[str, Any]:
+    code, given = function.__code__, function.__defaults__ or ()
+    arguments = code.co_varnames[: code.co_argcount]
+    return dict(zip(arguments[len(arguments) - len(given) :], given, strict=True))
 
 
 def _is_value(value: Any) -> bool:
