@@ -19,7 +19,7 @@ from pyro_aevb.errors import UsageError
 DATA_BLOCK = 1000
 r"""Data that share one stream of random numbers; fixed, so that no setting changes a value."""
 CPU_BUDGET, CUDA_BUDGET = 32 << 20, 4 << 30
-r"""Default memory budget in bytes: what a CPU cache serves well, and what fills a GPU."""
+r"""The default memory budget, in bytes; what a CPU cache serves well, and what fills a GPU."""
 
 
 def numbered(n: int) -> range:

@@ -255,7 +255,7 @@ class Annealer:
 
         Arguments:
             x: As many data as are to be simulated; only their shape is used.
-            s, progress: See :meth:`__call__`; progress is told of both ways.
+            s, progress: See a call of the annealer; progress is told of both ways.
 
         """
         step_sizes: list[Tensor] = []
