@@ -23,7 +23,7 @@ html_title = "pyro_aevb"
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|pyro|pathlib|collections|inspect)\..*"),
-    (r"py:class", r"[A-Zd]|Path|Module|Tensor|Prepared|(dict|tuple)\[.*"),
+    (r"py:class", r"[A-Zd]|Path|Module|Tensor|Prepared|(dict|tuple|list\[dict)\[.*"),
 ]
 
 myst_enable_extensions = ["dollarmath", "deflist"]

@@ -26,14 +26,18 @@ def check(
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         binarize: none, dynamic or fixed; default the data set's own.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
-        seed: Of the parameters' start.
-        trust: As a flag, run the code that a file of settings (--config) names, wherever it comes
-            from; what is named by a flag, or in Python, runs without it.
+        seed: The seed of the parameters' initial values.
+        trust: Run the code that a file of settings (--config) names, wherever it comes from; what
+            is named by a flag, or in Python, runs without it.
         show: Print the description.
 
     Returns:
         The description.
     """
+    from rich.console import Console
+    from rich.table import Table
+
+    from pyro_aevb.pairs.locate import constructor, constructor_parameters, settable
     from pyro_aevb.reports.rehearsal import rehearse
     from pyro_aevb.runs.prepare import prepare
     from pyro_aevb.training.trainer import seed_everything
@@ -41,19 +45,8 @@ def check(
     seed_everything(seed)
     prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
     notes = rehearse(prepared)
-    if show:
-        _print(pair, prepared)
-        for note in notes:
-            print(note)
-    return prepared.description
-
-
-def _print(source: Any, prepared: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from pyro_aevb.pairs.locate import FROM_DATA, constructor, constructor_parameters
-
+    if not show:
+        return prepared.description
     console, description = Console(), prepared.description
     size = "the batch" if description.plate_size is None else f"{description.plate_size:,}"
     console.print(f"{prepared.pair.name} on {prepared.data.name}: {prepared.data.description}")
@@ -81,18 +74,16 @@ def _print(source: Any, prepared: Any) -> None:
     for setting in ("algorithm", "beta", "corruption"):
         if (value := prepared.pair.attribute(setting)) is not None:
             console.print(f"trained with {setting} {value} by default", highlight=False)
-    make = constructor(source)
-    flags = (
-        []
-        if make is None
-        else [
+    if (make := constructor(pair)) is not None and (names := settable(make)):
+        parameters = [constructor_parameters(make)[name] for name in names]
+        flags = [
             f"--pair.{p.name}" + ("" if p.default is p.empty else f" {p.default}")
-            for p in constructor_parameters(make).values()
-            if p.name not in FROM_DATA
+            for p in parameters
         ]
-    )
-    if flags:
         console.print(f"flags and their defaults: {', '.join(flags)}", highlight=False)
+    for note in notes:
+        print(note)
+    return description
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 r"""From a function's signature to a command: flags, one-line errors, exit statuses."""
 
-import difflib
 import inspect
 import json
 import os
@@ -11,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, hint
 from pyro_aevb.pairs.consent import require
 from pyro_aevb.runs.settings import read_settings
 
@@ -21,10 +20,10 @@ POSITIONAL = {
     "runs": ("RUN RUN ...", "name a run's directory"),
     "name": ("NAME", "name a study, such as bayesian_autoencoders or aevb"),
 }
-r"""How the usage shows what is given without a flag, and what is said if it is not there."""
+r"""What the usage shows for an argument without a flag, and what is said if it is missing."""
 
 NAMES_CODE: tuple[Literal["pair", "objective"], ...] = ("pair", "objective")
-r"""Parameters whose value is found by importing something."""
+r"""The parameters whose value names code, which is found by importing something."""
 
 
 def run_command(
@@ -44,12 +43,12 @@ def run_command(
     exits with 130.
 
     Arguments:
-        function: Its docstring explains the flags.
-        argv: The arguments; by default those of the process.
-        positional: A parameter that takes the arguments without a flag.
+        function: The function to call, whose docstring explains the flags.
+        argv: The words of the command line; by default those of the process.
+        positional: The parameter that takes the words without a flag.
         hidden: Parameters that only Python can give.
-        resume_from: Given the flags, a settings file that they complete, or None.
-        command: What is called, if it is not the function's name.
+        resume_from: Finds, given the flags, the settings file that they complete, or None.
+        command: The name of the command, if it is not the function's.
 
     Returns:
         What the function returns.
@@ -131,7 +130,7 @@ def _parse(
     positional: str | None,
     hidden: Sequence[str],
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    r"""The arguments, and which of them come from which file of settings."""
+    r"""The arguments by name, and by name the file of settings that an argument comes from."""
     parser = _parser(name)
     parser.description = (inspect.getdoc(function) or "").partition("\n\n")[0]
     parameters = inspect.signature(function).parameters
@@ -142,41 +141,46 @@ def _parse(
             "--pair.latent_dim 2; "
             "`python -m pyro_aevb.check --pair PAIR` lists them."
         )
-    rest: list[str] = []
+    rest = [word for word in words if not word.startswith("-")]
+    flags = [word for word in words if word.startswith("-")]
     if positional is not None:
-        rest = [word for word in words if not word.startswith("-")]
-        words = [word for word in words if word.startswith("-")]
         skipped.add(positional)
         parser.usage = f"{name} {POSITIONAL[positional][0]} [flags]"
+    elif rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}; see {name} --help")
     parser.add_argument("--config", action="config", help="A YAML file of these settings.")
     parser.add_function_arguments(function, as_group=False, skip=skipped)
-    known = [f"--{key}" for key in parameters if key not in skipped] + ["--config"]
-    for word in words:
+    takes = [key for key in parameters if key not in skipped]
+    known = [*(f"--{key}" for key in takes), "--config"]
+    for word in flags:
         flag, _, value = word.partition("=")
         if flag == "--config" and not os.path.isfile(value):
             raise UsageError(f"no settings file {value!r}: --config takes a YAML file")
         if word.startswith("--") and flag not in (*known, "--help", "--print_config"):
-            near = difflib.get_close_matches(flag, known, 1)
-            hint = f"; did you mean {_dashed(near[0])}?" if near else f"; see {name} --help"
-            raise UsageError(f"unknown flag {_dashed(flag)}{hint}")
-        if not word.startswith("-"):
-            raise UsageError(f"unexpected argument {word!r}; see {name} --help")
-    flags = [word for word in words if not word.startswith("--config=")]
+            near = hint(flag, known, "; did you mean {}?") or f"; see {name} --help"
+            raise UsageError(_dashed(f"unknown flag {flag}{near}"))
+    configs = [word.partition("=")[2] for word in flags if word.startswith("--config=")]
+    flags = [word for word in flags if not word.startswith("--config=")]
     given = {word.partition("=")[0][2:] for word in flags}
-    takes = [key for key in parameters if key not in {*skipped, "trust"}]
-    filed = {
-        key: found
-        for file in (word.partition("=")[2] for word in words if word not in flags)
-        for key, found in _filed(file, takes).items()
-        if key not in given
-    }
-    # An open value goes past the parser, which would import the `class_path` of one.
-    open_keys = {key for key in filed if "typing.Any" in str(parameters[key].annotation)}
-    flags += [f"--{key}={_word(filed[key][0])}" for key in filed if key not in open_keys]
+    filed: dict[str, tuple[Any, str]] = {}
+    for file in configs:
+        for key, value in read_settings(file).items():
+            if key not in takes or key == "trust":
+                near = hint(key, takes)
+                raise UsageError(f"{file} has a setting {key!r}, which is not one here{near}")
+            if key not in given:
+                filed[key] = value, file
+    opened: dict[str, Any] = {}
+    for key, (value, file) in filed.items():
+        # An open value goes past the parser, which would import the `class_path` of one.
+        if "typing.Any" in str(parameters[key].annotation):
+            opened[key] = _plain(key, parameters[key], value, file)
+        else:
+            word = value if isinstance(value, str) else json.dumps(value, default=str)
+            flags.append(f"--{key}={word}")
     files = {key: file for key, (_, file) in filed.items()}
     namespace = _parsed(parser, flags, files)
-    arguments = {key: value for key, value in namespace.items() if key in parameters}
-    arguments |= {key: _plain(key, parameters[key], *filed[key]) for key in open_keys}
+    arguments = {key: value for key, value in namespace.items() if key in parameters} | opened
     if positional is not None:
         if not rest:
             raise UsageError(
@@ -186,31 +190,12 @@ def _parse(
     return arguments, files
 
 
-def _filed(file: str, takes: Sequence[str]) -> dict[str, tuple[Any, str]]:
-    r"""The settings in a file by name, each with the file's."""
-    settings = read_settings(file)
-    for key in settings:
-        if key not in takes:
-            near = difflib.get_close_matches(key, takes, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"{file} has a setting {key!r}, which is not one here{hint}")
-    return {key: (value, file) for key, value in settings.items()}
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
 def _plain(key: str, parameter: inspect.Parameter, value: Any, file: str) -> Any:
-    r"""A value that is not parsed, of what a file of settings can hold."""
+    r"""A value out of a file of settings that goes past the parser, after a look at its type."""
     kind, takes = (str, "a name") if parameter.annotation is Any else (dict, _kind("dict"))
     if not isinstance(value, kind) and (value is not None or parameter.default is not None):
-        raise UsageError(f"{_flag(key)} takes {takes}, not {value!r} (with config={file})")
+        raise UsageError(f"{_dashed(f'--{key}')} takes {takes}, not {value!r} (with config={file})")
     return value
-
-
-def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
 
 
 def _parser(name: str) -> Any:
@@ -238,12 +223,12 @@ def _readable(message: str, words: Sequence[str]) -> str:
     key = re.search(r'key "([^"]+)"', message)
     if key is None:
         return " ".join(message.split())
-    flag = _flag(key.group(1))
     message = message.replace("typing.", "")
     expected = re.findall(r"Expected an? ([^.\n]+?)(?:\.|\n|$)", message)
     kinds = [_kind(kind) for kind in dict.fromkeys(expected)]
     got = next((w.partition("=")[2] for w in words if w.startswith(f"--{key.group(1)}=")), None)
     takes = " or ".join(kind for kind in kinds if kind) or "another type of value"
+    flag = _dashed(f"--{key.group(1)}")
     return f"{flag} takes {takes}" + (f", not {got!r}" if got is not None else "")
 
 
@@ -274,20 +259,15 @@ def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: The pair has no such parameter, or it does not take the value.
     """
-    from pyro_aevb.pairs.locate import FROM_DATA, constructor, constructor_parameters, locate
+    from pyro_aevb.pairs.locate import FROM_DATA, constructor, locate, settable, unknown_parameter
 
     make, (_, title) = constructor(pair), locate(pair, look=True)
     names = [flag[len(PAIR_FLAG) :].partition("=")[0] for flag in flags]
     if make is None:
         raise UsageError(f"{title} is not a class, so it takes no parameters; remove {flags[0]}")
-    accepted = [name for name in constructor_parameters(make) if name not in FROM_DATA]
     for name in names:
-        if name not in accepted:
-            near = difflib.get_close_matches(name, accepted, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise UsageError(
-                f"{title} has no parameter {name!r}{hint}; it takes {', '.join(accepted) or 'none'}"
-            )
+        if name not in settable(make):
+            raise unknown_parameter(title, name, settable(make))
     parser = _parser("pair")
     add = parser.add_class_arguments if isinstance(make, type) else parser.add_function_arguments
     add(make, as_group=False, skip=set(FROM_DATA))

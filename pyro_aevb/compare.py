@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyro_aevb.errors import UsageError
+
 if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
+
+SUFFIXES = (".csv", ".md", ".tex")
 
 
 def compare(
@@ -30,21 +34,13 @@ def compare(
         ArviZ, ``difference`` to the best, its ``standard_error`` and the stacking ``weight``; see
         :func:`~pyro_aevb.reports.comparison.side_by_side`.
     """
-    from pyro_aevb.errors import UsageError
+    from pyro_aevb.reports import tables
     from pyro_aevb.reports.comparison import names_of, side_by_side
-    from pyro_aevb.reports.tables import (
-        check_export,
-        csv_table,
-        latex_table,
-        markdown_table,
-        numbers_of,
-        over_seeds_tables,
-        rows_of,
-    )
     from pyro_aevb.reports.text import show_comparison
     from pyro_aevb.runs.run import Run
 
-    exported = None if export is None else check_export(export)
+    if export is not None and Path(export).suffix not in SUFFIXES:
+        raise UsageError(f"--export {export}: end the name in {', '.join(SUFFIXES)}")
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     if len(opened) < 2:
         raise UsageError("give at least two runs to compare")
@@ -53,25 +49,28 @@ def compare(
     named = dict(zip(names_of(opened), opened, strict=True))
     table = side_by_side(named)
     results = {name: named[name].results for name in table}
-    columns, rows = ["", *table], rows_of(table)
-    title, notes = _title(next(iter(results.values()))), _notes(table, results)
-    seeds = over_seeds_tables(table)
-    environments = sorted({r.get("environment", "unknown") for r in results.values()})
-    written = markdown_table(
-        title, columns, rows, [*notes, *(f"computed with {where}" for where in environments)]
+    columns, rows, notes = ["", *table], tables.rows_of(table), _notes(table, results)
+    first = next(iter(results.values()))
+    title = (
+        f"{first['data']} ({first['data_description']}), {first['split']} split, "
+        f"{first['num_data']:,} data, binarization {first['binarization']}"
     )
+    seeds = tables.over_seeds_tables(table)
+    environments = sorted({r.get("environment", "unknown") for r in results.values()})
+    computed = [f"computed with {where}" for where in environments]
+    written = tables.markdown_table(title, columns, rows, [*notes, *computed])
     folder = Path(out) if out is not None else opened[0].path.parent / "comparison"
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "comparison.md", *_pictures(table, named, folder)]
-    files[0].write_text("\n".join([written, *(markdown_table(*group) for group in seeds)]))
-    if exported is not None:
-        text = {
-            ".csv": lambda: csv_table(numbers_of(table)),
-            ".md": lambda: markdown_table(title, columns, rows),
-            ".tex": lambda: latex_table(title, columns, rows),
-        }
+    files[0].write_text("\n".join([written, *(tables.markdown_table(*group) for group in seeds)]))
+    if export is not None:
+        exported = Path(export)
         exported.parent.mkdir(parents=True, exist_ok=True)
-        exported.write_text(text[exported.suffix]())
+        if exported.suffix == ".csv":
+            exported.write_text(tables.csv_table(tables.numbers_of(table)))
+        else:
+            make = tables.markdown_table if exported.suffix == ".md" else tables.latex_table
+            exported.write_text(make(title, columns, rows))
         files.append(exported)
     if show:
         show_comparison(title, columns, rows, notes)
@@ -82,16 +81,8 @@ def compare(
     return table
 
 
-def _title(result: Mapping[str, Any]) -> str:
-    return (
-        f"{result['data']} ({result['data_description']}), {result['split']} split, "
-        f"{result['num_data']:,} data, binarization {result['binarization']}"
-    )
-
-
 def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
-    from pyro_aevb.reports.tables import with_error
-    from pyro_aevb.reports.text import converged, counts
+    from pyro_aevb.reports.text import converged, counts, value_of, with_error
 
     notes = []
     points = [name for name in table if table[name]["points"]]
@@ -101,12 +92,13 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
             "points, and at draws of them elsewhere: no difference of the two is given; compare "
             "reconstruction_mean, at the means of codes and weights"
         )
-    known = [name for name in table if _value(table[name], "log_likelihood") is not None]
+    scores = {name: row["metrics"] for name, row in table.items()}
+    known = [name for name in table if value_of(scores[name], "log_likelihood") is not None]
     for name in table:
         if name not in known:
-            reason = table[name]["metrics"]["log_likelihood"]["reason"]
+            reason = scores[name]["log_likelihood"]["reason"]
             notes.append(f"{name}: log-likelihood not defined, {reason}")
-    likely = [table[name]["metrics"]["log_likelihood"] for name in known]
+    likely = [scores[name]["log_likelihood"] for name in known]
     # Weights that are points take no draws, and lose nothing by it.
     drawn = [{m[kind] for m in likely if kind in m} for kind in ("num_samples", "weight_samples")]
     if any(len(numbers) > 1 for numbers in drawn):
@@ -115,12 +107,12 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
             "them; evaluate the runs with the same --num-samples"
         )
     for bound in _shown(table):
-        found = {counts(row["metrics"][bound]) for row in table.values() if bound in row["metrics"]}
+        found = {counts(metrics[bound]) for metrics in scores.values() if bound in metrics}
         if len(found) > 1:
             notes.append(f"warning: {bound} is of different settings or data: {'; '.join(found)}")
     for name in known:
         for rise, flag in (("rise", "--num-samples"), ("weight_rise", "--weight-samples")):
-            metric = table[name]["metrics"].get(rise, {"value": None})
+            metric = scores[name].get(rise, {})
             if not converged(metric):
                 notes.append(
                     f"warning: {name}: log_likelihood has not converged, the last doubling of "
@@ -135,30 +127,27 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(table: Mapping[str, Any]) -> list[str]:
-    r"""What other estimators found that stands beside ``log_likelihood``."""
+    r"""The estimates of other estimators that stand beside ``log_likelihood``."""
     from pyro_aevb.estimators import found_by
 
     found = found_by(*(row["metrics"] for row in table.values()))
     return [name for estimator in found if estimator.shown for name in estimator.estimates]
 
 
-def _value(row: Mapping[str, Any], metric: str) -> float | None:
-    value: float | None = row["metrics"].get(metric, {"value": None})["value"]
-    return value
-
-
 def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path) -> list[Path]:
     from pyro_aevb.reports import plots
+    from pyro_aevb.reports.text import value_of
 
+    scores = [row["metrics"] for row in table.values()]
     drawn = {
         metric: (
-            [_value(row, metric) for row in table.values()],
-            [row["metrics"].get(metric, {}).get("standard_error") for row in table.values()],
+            [value_of(metrics, metric) for metrics in scores],
+            [metrics.get(metric, {}).get("standard_error") for metrics in scores],
         )
         for metric in ("elbo", "log_likelihood", *_shown(table))
     }
     pictures = [plots.comparison(list(table), drawn, folder / "comparison.png")]
-    best = [name for name in table if _value(table[name], "log_likelihood") is not None][:2]
+    best = [n for n in table if value_of(table[n]["metrics"], "log_likelihood") is not None][:2]
     if len(best) == 2:
         first, second = (runs[name].per_datum("predictive", "log_likelihood") for name in best)
         names = (best[0], best[1])

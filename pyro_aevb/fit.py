@@ -107,7 +107,8 @@ def fit(
         num_samples: K, importance samples per test datum.
         weight_samples: S, draws of global latents in scoring.
         num_data: Score only the first n test data.
-        memory: Budget of scoring in MiB; changes speed only.
+        memory: Budget of scoring in MiB, above which an .npy file stays on the disk too; changes
+            speed only.
         matmul_precision: Precision of float32 products (torch.set_float32_matmul_precision).
         compile: Capture the training step and compile it: on, off, or auto, which does so for 5,000
             steps and more and says so if it cannot.
@@ -131,6 +132,7 @@ def fit(
 
     from pyro_aevb.engine import products
     from pyro_aevb.engine.processes import processes
+    from pyro_aevb.estimators.work import Work
     from pyro_aevb.pairs.consent import remember
     from pyro_aevb.reports.assess import assess, to_score
     from pyro_aevb.reports.rehearsal import rehearse
@@ -138,6 +140,7 @@ def fit(
     from pyro_aevb.runs.prepare import prepare
     from pyro_aevb.runs.run import Run
     from pyro_aevb.training.algorithm import make_algorithm
+    from pyro_aevb.training.settings import chosen
     from pyro_aevb.training.trainer import Trainer, seed_everything
 
     with (
@@ -146,8 +149,8 @@ def fit(
         ExitStack() as held,
     ):
         seed_everything(seed)
-        prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device)
-        to_score(prepared.test, num_samples, weight_samples, num_data, memory)
+        prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device, memory)
+        test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
         name = f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-")
         run = Run(group.agree(lambda: Run.create(out, name, resume).path))
         run.pair = prepared.pair
@@ -179,23 +182,10 @@ def fit(
             prepared.valid,
             learning,
             run.checkpoint,
-            epochs=epochs,
-            stop_after=stop_after,
-            batch_size=batch_size,
-            drop_last=drop_last,
-            optimizer=optimizer,
-            lr=lr,
-            optimizer_options=optimizer_options or {},
-            schedule=schedule,
-            schedule_options=schedule_options or {},
-            beta=beta,
-            kl_warm_up=kl_warm_up,
-            map_prior=map_prior,
-            patience=patience,
-            seed=seed,
-            compile=compile,
             show=show,
             group=group,
+            stop_after=stop_after,
+            **chosen(settings),
         )
         if epochs:
             trainer.try_objective()
@@ -216,9 +206,9 @@ def fit(
         trainer.run()
         prepared = replace(prepared, notes=(*prepared.notes, *trainer.notes))
         try:
-            drawn = (num_samples, weight_samples, num_data, seed, memory)
-            trained = len(run.history) > before
-            results = assess(run, prepared, *drawn, show, compile, group, trained)
+            work = Work(group, show, memory and memory << 20, compile)
+            drawn = (num_samples, weight_samples, seed)
+            results = assess(run, prepared, test, *drawn, work, len(run.history) > before)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
@@ -347,7 +337,7 @@ def _announce(prepared: Any, run: "Run") -> None:
     print(
         f"{prepared.pair.name}: {description.num_parameters:,} parameters; "
         f"{prepared.data.description}; binarization {prepared.binarize}; "
-        f"device {prepared.train.images.device}; run {run.path}"
+        f"device {prepared.train.device}; run {run.path}"
     )
 
 

@@ -20,3 +20,13 @@ def _fresh_process():
     torch.set_num_threads(1)
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved, in order."""
+    from pyro_aevb.reports.plots import canvas
+
+    figures, save = [], canvas.save
+    monkeypatch.setattr(canvas, "save", lambda f, path: figures.append(f) or save(f, path))
+    return figures

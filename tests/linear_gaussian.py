@@ -22,6 +22,12 @@ def ready(source, x):
     return pair
 
 
+def with_data(source, *args, **options):
+    """A source with data of its own, and its pair."""
+    x = source.data(*args, **options)
+    return source, x, ready(source, x)
+
+
 def batches(x):
     return Batches(Split(x, None, 1), "none")
 
@@ -31,10 +37,7 @@ def matrix(*shape, seed=1):
 
 
 def posterior(weight, noise):
-    """The matrix and the covariance of p(z|x) = N(gain (x - mu), covariance) for z ~ N(0, I).
-
-    The noise is of all features or of each.
-    """
+    """The gain and covariance of p(z|x) = N(gain (x - mu), covariance); noise of all or of each."""
     weighted = weight.T / noise**2
     precision = torch.eye(weight.shape[1], dtype=weight.dtype) + weighted @ weight
     covariance = torch.linalg.inv(precision)
@@ -56,10 +59,7 @@ def log():
 
 
 class PPCA(nn.Module):
-    """x ~ N(W z + mu, noise^2), z ~ N(0, I): probabilistic PCA.
-
-    The guide is N(A x + c, diag(s^2)), or the exact posterior. The model keeps its last z.
-    """
+    """x ~ N(W z + mu, noise^2), z ~ N(0, I), the guide N(A x + c, diag(s^2)) or the posterior."""
 
     def __init__(self, exact=False, num_data=None, features=4, latent=2, noise=0.6):
         super().__init__()
@@ -148,10 +148,7 @@ class GaussianMean:
 
 
 class BayesianPPCA:
-    """x ~ N(W z, noise^2) with W ~ N(0, 1) global; q(z|x, W) is the exact posterior given W.
-
-    The guide keeps the values of W it was run with.
-    """
+    """x ~ N(W z, noise^2) with W ~ N(0, 1) global; q(z|x, W) is the exact posterior given W."""
 
     def __init__(self, num_data, spread=0.15, noise=0.7, local_first=False):
         self.num_data, self.noise, self.local_first = num_data, noise, local_first
@@ -186,10 +183,7 @@ class BayesianPPCA:
 
 
 class Hierarchy:
-    """z2 ~ N(0, 1), z1 ~ N(a z2, t^2) in two dimensions, x ~ N(W z1, noise^2).
-
-    The guide is q(z2|x) q(z1|z2, x), the exact posterior, its scales multiplied by `widen`.
-    """
+    """z2 ~ N(0, 1), z1 ~ N(a z2, t^2), x ~ N(W z1, noise^2); the posterior, widened."""
 
     def __init__(self, widen=1.0):
         self.widen, self.noise, self.t = widen, 0.6, 0.8

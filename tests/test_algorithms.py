@@ -227,18 +227,18 @@ def test_all_phases_are_compiled_or_none(monkeypatch):
             return super().second(x, index) * (1 if float(x.sum()) < 1e9 else 2)
 
     t = trainer(algorithm=Reading, compile="auto")
-    t.compiled = True
+    t.compiling.on = True
     t.run()
-    assert not t.compiled and not any(learner.step.compiled for learner in t._learners)
+    assert not t.compiling.on and not any(learner.step.compiled for learner in t._learners.each)
     with pytest.raises(UsageError, match="--compile on: .* reads a value back"):
         trainer(algorithm=Reading, compile="on").run()
     with pytest.raises(NotCapturable):
-        t._learners[1].step.compile(torch.arange(B), t.train.take(torch.arange(B)))
+        t._learners.each[1].step.compile(torch.arange(B), t.train.take(torch.arange(B)))
 
 
 def test_the_kl_scale_is_in_the_tensor_that_a_recorded_update_reads():
     r"""A CUDA graph replays kernels alone, so no call may be what fills it."""
-    step = trainer()._learners[0].step
+    step = trainer()._learners.each[0].step
     step.kl_scale = 0.25
     assert float(step._scale) == step.kl_scale == 0.25
 

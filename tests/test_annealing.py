@@ -13,6 +13,7 @@ from linear_gaussian import (
     batches,
     posterior,
     ready,
+    with_data,
 )
 from scipy.special import logsumexp
 from sklearn.decomposition import PCA, FactorAnalysis
@@ -41,14 +42,8 @@ def ppca(latent, features, scale=1.0):
 
 @pytest.mark.parametrize("start", ["prior", "guide"])
 def test_weights_are_unbiased_both_ways(start):
-    """E[w] = p(x) and E[1/w] = 1/p(x), on a path so short that no single weight is right.
-
-    On the way back the mean is over simulated data too, as all chains of one start alike. The
-    relative error of a mean of n weights is their relative spread over the root of n.
-    """
-    source = ppca(2, 3, 0.25)
-    x = source.data(2)
-    pair = ready(source, x)
+    """E[w] = p(x); on the way back E[1/w] = 1/p(x) over simulated data, as chains start alike."""
+    source, x, pair = with_data(ppca(2, 3, 0.25), 2)
     settings = {"num_temperatures": 5, "leapfrog_steps": 2, "schedule": "linear", "start": start}
     there = Annealer(pair, x, 10000, **settings)(batches(x))
     many = torch.zeros(1000, 3).double()
@@ -233,9 +228,7 @@ def test_two_layers_of_codes_and_weights():
 
 
 def test_values_do_not_depend_on_memory_or_on_how_they_are_computed():
-    source = ppca(2, 4)
-    x = source.data(23)
-    pair = ready(source, x)
+    source, x, pair = with_data(ppca(2, 4), 23)
     values, done = [], []
     for settings in (
         {"compile": "off"},
@@ -263,9 +256,7 @@ def test_schedules_follow_their_formulas():
 
 
 def test_what_cannot_be_annealed_says_why():
-    source = ppca(2, 3)
-    x = source.data(4)
-    pair = ready(source, x)
+    source, x, pair = with_data(ppca(2, 3), 4)
     for settings, said in (
         ({"num_chains": 0}, "num_chains is 0"),
         ({"leapfrog_steps": 0}, "leapfrog_steps is 0"),
@@ -326,7 +317,8 @@ def test_evaluate_adds_both_bounds_to_the_results(tmp_path, monkeypatch):
     assert values["gap"] == pytest.approx(values["upper"] - values["lower"])
     assert 0 < values["gap"] < 5 and "ais_lower" in results["metrics"]
     # One figure of all, on the data that all have seen.
-    assert [drawn[3] for drawn in figures] == [None, None, values["gap"]]
+    margin = {"ais_lower": ("bdmc_gap", values["gap"])}
+    assert [drawn[3] for drawn in figures] == [{}, {}, margin]
     (curve,), bounds = figures[-1][0].values(), figures[-1][2]
     log_likelihood = run.per_datum("convergence", "log_likelihood")[:, :12]
     np.testing.assert_array_equal(curve.values, log_likelihood)

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pyro
@@ -9,21 +10,27 @@ import pyro.optim
 import pytest
 import scipy.stats
 import torch
+from harness import (
+    assert_compiles,
+    assert_on_the_device_of_the_data,
+    assert_resumes,
+    capture_only,
+    in_training,
+)
 from linear_gaussian import batches, matrix, ready
 from pyro import poutine
-from pyro.infer import SVI, Trace_ELBO
 from torch.distributions import Normal, kl_divergence
 
-import pyro_aevb.training.step
 import pyro_aevb.training.svi as learning
 from pyro_aevb.cli import parse_pair_flags
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.metrics import log_likelihood, summarize, weight_kl
+from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.models import VAE, Autoencoder, BayesianAutoencoder, BayesianVAE
 from pyro_aevb.models.weights.noise import Flipout, LocalReparameterization
+from pyro_aevb.pairs.density import sample_sites
 from pyro_aevb.pairs.handlers import Fix, WholeBatch
-from pyro_aevb.pairs.sites import sample_sites
 from pyro_aevb.runs.prepare import prepare
 from pyro_aevb.training.objectives import make_objective
 from pyro_aevb.training.objectives.elbo import TraceELBO
@@ -65,7 +72,7 @@ def data(n=12):
 
 
 def loss(pair, x, objective=None, handler=nullcontext):
-    with pair.active(), WholeBatch(), pyro.validation_enabled(False), handler():
+    with in_training(pair), handler():
         return (objective or TraceELBO()).differentiable_loss(pair.model, pair.guide, x)
 
 
@@ -148,34 +155,6 @@ def test_without_weight_noise_it_is_the_family_of_points(make, network, likeliho
     torch.testing.assert_close(actual, expected, rtol=1e-11, atol=0)
 
 
-def test_a_hybrid_with_collapsed_codes_is_the_bayesian_autoencoder():
-    hybrid, plain, x = build(BayesianVAE), build(BayesianAutoencoder), data(12)
-    with torch.no_grad():
-        for net in ("decoder", "likelihood"):
-            source = hybrid.nets.get_submodule(net).state_dict()
-            plain.nets.get_submodule(net).load_state_dict(source)
-        state = hybrid.nets.encoder.state_dict()
-        for name in ("heads.layer.weight", "heads.layer.bias"):
-            state[name][3:] = -400.0 if name.endswith("bias") else 0.0
-            hybrid.nets.encoder.get_parameter(name).copy_(state[name])
-            state[name] = state[name][:3]
-        plain.nets.encoder.load_state_dict(state)
-    # The same draw of the weights for both, but no noise on the head of the log-variance.
-    torch.manual_seed(2)
-    drawn = {s: site["value"].detach() for s, site in trace(plain.guide, x).items() if s != "z"}
-    wide = dict(drawn)
-    for name in ("heads.layer.weight", "heads.layer.bias"):
-        own = hybrid.nets.encoder.get_parameter(name).detach()
-        wide[f"encoder.{name}"] = torch.cat([drawn[f"encoder.{name}"], own[3:]])
-    values = []
-    for source, fixed in ((hybrid, wide), (plain, drawn)):
-        with Fix(fixed):
-            guide = poutine.trace(source.guide).get_trace(x)
-            model = poutine.trace(poutine.replay(source.model, trace=guide)).get_trace(x)
-        values.append(model.nodes["x"]["fn"].log_prob(x))
-    torch.testing.assert_close(*values, rtol=1e-10, atol=0)
-
-
 def linear_hybrid(spread):
     """x ~ N(w z + b, 0.25 I) in two dimensions, z ~ N(0, 1), q(w) = N(m, spread^2 I)."""
     torch.manual_seed(3)
@@ -244,36 +223,6 @@ def test_the_nested_estimate_of_a_linear_hybrid_is_the_exact_predictive():
     assert bound == pytest.approx(elbo.mean() - by_hand(source).item() / N, abs=4.5 * error)
 
 
-@networks
-def test_local_noise_lowers_the_variance_of_the_gradient(network):
-    x = data(40)
-    source = build(BayesianAutoencoder, network, init_scale=0.5)
-    pair, variances = ready(source, x), {}
-    parameters = list(pair.trainable().values())
-    for handler in (nullcontext, LocalReparameterization, Flipout):
-        rows = []
-        for _ in range(60):
-            grads = torch.autograd.grad(loss(pair, x, handler=handler), parameters)
-            rows.append(torch.cat([g.flatten() for g in grads]))
-        variances[handler] = torch.stack(rows).var(0).sum().item()
-    assert variances[LocalReparameterization] < variances[nullcontext] / 5
-    assert variances[Flipout] < variances[nullcontext] / 2
-
-
-@both
-@pytest.mark.parametrize("posterior", ["normal", "low_rank"])
-def test_sampled_and_closed_kl_have_one_mean(make, posterior):
-    source, x = build(make, posterior=posterior), data(12)
-    pair, losses = ready(source, x), []
-    for analytic in (True, False):
-        objective = TraceELBO(analytic_kl=analytic)
-        with torch.no_grad():
-            losses.append(torch.stack([loss(pair, x, objective) for _ in range(200)]))
-    error = math.sqrt(sum(values.var() for values in losses) / 200)
-    assert error < 0.02 * losses[0].mean()
-    assert abs(losses[0].mean() - losses[1].mean()) < 4 * error
-
-
 # Quantities
 
 
@@ -285,15 +234,11 @@ def test_an_autoencoder_has_the_mixture_of_its_reconstructions():
     metrics = summarize(scores, scores, pair.description, kl)
     densities = []
     for s in range(5):
-        with torch.no_grad(), WholeBatch():
-            values = {
-                name: torch.from_numpy(np.asarray(site["value"]))
-                for name, site in _weight_draw(pair, x, s).items()
-            }
-            with Fix(values):
-                model = poutine.trace(
-                    poutine.replay(source.model, trace=poutine.trace(source.guide).get_trace(x))
-                ).get_trace(x)
+        with torch.no_grad(), WholeBatch(), pair.active():
+            drawn = weight_draw(pair, x, 0, s)[1].items()
+            with Fix({k: torch.from_numpy(np.asarray(site["value"])) for k, site in drawn}):
+                guide = poutine.trace(source.guide).get_trace(x)
+                model = poutine.trace(poutine.replay(source.model, trace=guide)).get_trace(x)
         densities.append(model.nodes["x"]["fn"].log_prob(x).numpy())
     np.testing.assert_allclose(scores.reconstruction, densities, rtol=1e-10)
     mixture = metrics["reconstruction_mixture"]
@@ -308,14 +253,6 @@ def test_an_autoencoder_has_the_mixture_of_its_reconstructions():
     hybrid = ready(build(BayesianVAE), x)
     scores = score(hybrid, batches(x), 3, 2)
     assert "reconstruction_mixture" not in summarize(scores, scores, hybrid.description, kl)
-
-
-def _weight_draw(pair, x, s):
-    """The sites of draw s."""
-    from pyro_aevb.estimators.terms import weight_draw
-
-    with pair.active():
-        return weight_draw(pair, x, 0, s)[1]
 
 
 # Trained like any other pair
@@ -343,29 +280,7 @@ def test_gradient_reaches_every_parameter(make, network, posterior):
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @networks
 def test_no_tensor_is_made_on_another_device_than_the_data(make, posterior, network):
-    # The meta device, as CUDA, refuses to compute with a tensor that lives on the CPU.
-    source = build(make, network, posterior=posterior).to("meta")
-    x = torch.empty(7, *EVENT, device="meta", dtype=torch.float64)
-    with pyro.validation_enabled(False):
-        guide = poutine.trace(source.guide).get_trace(x)
-        model = poutine.trace(poutine.replay(source.model, trace=guide)).get_trace(x)
-        alone = poutine.trace(poutine.uncondition(source.model)).get_trace(x)
-    for node in (*model.nodes.values(), *guide.nodes.values(), *alone.nodes.values()):
-        if node["type"] == "sample" and node["name"] != "data":
-            assert node["value"].device.type == "meta"
-
-
-@pytest.mark.parametrize(
-    "make, bayesian", [(BayesianVAE, "decoder"), (BayesianAutoencoder, "both")]
-)
-def test_pyros_svi_trains_it_too(make, bayesian):
-    source, x = build(make, bayesian=bayesian, prior="learned"), data(12)
-    before = {name: value.detach().clone() for name, value in source.named_parameters()}
-    with WholeBatch():
-        svi = SVI(source.model, source.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
-        svi.step(x)
-    for name, value in source.named_parameters():
-        assert not torch.equal(value, before[name]), name
+    assert_on_the_device_of_the_data(build(make, network, posterior=posterior), data(7))
 
 
 def trainer(make, path=None, noise=None, **options):
@@ -382,35 +297,8 @@ def trainer(make, path=None, noise=None, **options):
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @both
 def test_a_resumed_run_equals_an_uninterrupted_one(make, posterior, tmp_path):
-    whole = trainer(make, tmp_path / "whole.pt", posterior=posterior)
-    whole.run()
-
-    class Stop(Exception):
-        pass
-
-    def stop(history):
-        if len(history) == 2:
-            raise Stop
-
-    path = tmp_path / "parts.pt"
-    part = trainer(make, path, posterior=posterior)
-    part.on_epoch = stop
-    with pytest.raises(Stop):
-        part.run()
-    seed_everything(99)
-    resumed = trainer(make, path, posterior=posterior)
-    torch.rand(3)
-    resumed.resume()
-    resumed.run()
-    for (name, a), b in zip(
-        whole.pair.tensors().items(), resumed.pair.tensors().values(), strict=True
-    ):
-        assert torch.equal(a, b), name
-    assert whole.history[-1]["objective"] == resumed.history[-1]["objective"]
-
-
-def uncompiled(captured, example, same_draws):
-    return captured
+    fresh = partial(trainer, make, posterior=posterior)
+    assert_resumes(fresh, tmp_path / "c.pt", 7)  # of 9
 
 
 @pytest.mark.parametrize(
@@ -419,34 +307,18 @@ def uncompiled(captured, example, same_draws):
     + [(make, {"prior": prior}, None) for make in POINT for prior in ("learned", "mixture")]
     + [(BayesianVAE, {"network": "conv"}, noise) for noise in ("shared", "local", "flipout")]
     + [(BayesianAutoencoder, {"network": "conv", "likelihood": "gaussian"}, "local")]
-    + [(BayesianVAE, {"network": "conv", "posterior": "dropout"}, None)],
+    + [(BayesianVAE, {"network": "conv", "posterior": "dropout"}, None)]
+    + [(BayesianVAE, {"prior": "learned"}, "compiled")],
 )
-def test_a_captured_step_is_the_eager_one(make, options, noise, monkeypatch):
-    monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", uncompiled)
-    check_step(make, options, noise, 1e-5)
-
-
-def test_a_compiled_step_is_the_eager_one():
-    check_step(BayesianVAE, {"prior": "learned"}, None, 1e-4)
-
-
-def check_step(make, options, noise, precision):
+def test_a_captured_or_compiled_step_is_the_eager_one(make, options, noise, monkeypatch):
+    if noise != "compiled":
+        capture_only(monkeypatch)
     source, x = build(make, **options).float(), data(30).float()
     pair = ready(source, x)
-    step = Step(pair, learning.SVI(pair, TraceELBO(), noise).phases[0], batches(x))
-    results, index = [], torch.randperm(30)[:12]
-    for compiled in (False, True):
-        with pair.active(), WholeBatch(), pyro.validation_enabled(False):
-            if compiled:
-                step.compile(torch.arange(12))
-            torch.manual_seed(3)
-            value = step(index)
-        results.append((value, {k: v.grad.clone() for k, v in step.parameters.items()}))
-    (one, gradients), (other, gradients_too) = results
-    torch.testing.assert_close(one, other, rtol=precision, atol=0)
-    for name, gradient in gradients.items():
-        error = (gradient - gradients_too[name]).abs().max()
-        assert error <= precision * gradient.abs().max(), name
+    algorithm = learning.SVI(pair, TraceELBO(), None if noise == "compiled" else noise)
+    step = Step(pair, algorithm.phases[0], batches(x))
+    rtol = 1e-4 if noise == "compiled" else 1e-5
+    assert_compiles(step, (torch.arange(12),), (torch.randperm(30)[:12],), rtol=rtol)
 
 
 # Settings

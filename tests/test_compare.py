@@ -3,17 +3,20 @@
 import csv
 import re
 import shutil
+from functools import partial
 
 import numpy as np
 import pyro
 import pytest
 import scipy.stats
 import torch
+from harness import refusal
 
 import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.models import AdversarialAutoencoder
 from pyro_aevb.pairs.predict import reconstruct
+from pyro_aevb.reports import plots
 from pyro_aevb.reports.comparison import over_seeds, paired
 from pyro_aevb.reports.tables import csv_table, latex_table, markdown_table, rows_of
 from pyro_aevb.reports.text import show_comparison, show_results
@@ -289,10 +292,6 @@ def test_csv_has_a_column_for_every_name():
 
 
 def test_estimators_that_a_run_has_are_shown_and_drawn(folder, tmp_path, monkeypatch):
-    import shutil
-
-    from pyro_aevb.reports import plots
-
     for name in ("small", "wide"):
         shutil.copytree(folder / name, tmp_path / name)
     run = pyro_aevb.Run.open(tmp_path / "wide")
@@ -313,7 +312,6 @@ def test_estimators_that_a_run_has_are_shown_and_drawn(folder, tmp_path, monkeyp
 
 
 def test_an_export_of_an_unknown_kind_is_refused_before_any_work(folder, capsys):
-    with pytest.raises(SystemExit) as exit:
-        run_command(pyro_aevb.compare, ["nowhere", "--export=table.xlsx"], positional="runs")
-    assert exit.value.code == 2
-    assert "--export table.xlsx: end the name in .csv, .md, .tex" in capsys.readouterr().err
+    words = ["nowhere", "--export=table.xlsx"]
+    error = refusal(partial(run_command, pyro_aevb.compare, words, positional="runs"), capsys)
+    assert "--export table.xlsx: end the name in .csv, .md, .tex" in error

@@ -3,21 +3,20 @@
 import importlib
 import shutil
 import sys
+from functools import partial
 
 import numpy as np
-import pyro
 import pytest
 import torch
 import yaml
+from harness import refusal
 
 import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.importance import score
 from pyro_aevb.pairs import consent
 from pyro_aevb.pairs.locate import constructor
 from pyro_aevb.pairs.pair import load_pair
-from pyro_aevb.runs.prepare import restore
 
 QUICK = ["--epochs=1", "--num-samples=30", "--num-data=20", "--data=digits", "--show=false"]
 SMALL = {"num_samples": 30, "num_data": 20, "show": False}
@@ -124,20 +123,14 @@ class Bomb:
         return open, (self.mark, "w")
 
 
-SHELL = {"cmd": "touch {mark}"}
+SHELL, TOUCH = {"cmd": "touch {mark}"}, {"args": ["touch", "{mark}"]}
 PAIRS = {
     "function of Python": {"pair": "subprocess:getoutput", "pair_parameters": SHELL},
     "dotted": {"pair": "subprocess.getoutput", "pair_parameters": SHELL},
-    "class of Python": {
-        "pair": "subprocess:Popen",
-        "pair_parameters": {"args": ["touch", "{mark}"]},
-    },
+    "class of Python": {"pair": "subprocess:Popen", "pair_parameters": TOUCH},
     "built in": {"pair": "os:system", "pair_parameters": {"command": "touch {mark}"}},
     "opened": {"pair": "io:open", "pair_parameters": {"file": "{mark}", "mode": "w"}},
-    "function of a library": {
-        "pair": "torch:save",
-        "pair_parameters": {"obj": [1], "f": "{mark}"},
-    },
+    "function of a library": {"pair": "torch:save", "pair_parameters": {"obj": 1, "f": "{mark}"}},
     "file in the run": {"pair": "{run}/evil_pair.py"},
     "class of a file in the run": {"pair": "{run}/evil_pair.py:MyVAE"},
     "relative file": {"pair": "evil_pair.py:MyVAE"},
@@ -183,11 +176,7 @@ def filled(value, **names):
 
 
 def refused(command, *words, capsys):
-    with pytest.raises(SystemExit) as left:
-        command(*words)
-    error = capsys.readouterr().err
-    assert left.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
-    return error
+    return refusal(partial(command, *words), capsys)
 
 
 def check(*words):
@@ -314,13 +303,13 @@ def test_a_stock_objective_needs_no_consent_and_ones_own_is_remembered(
 @pytest.mark.parametrize(
     "source, parameters",
     [
-        ("subprocess:getoutput", {"cmd": "touch {mark}"}),
-        ("subprocess:Popen", {"args": ["touch", "{mark}"]}),
+        ("subprocess:getoutput", SHELL),
+        ("subprocess:Popen", TOUCH),
         ("os:system", {"command": "touch {mark}"}),
         ("torch.nn:Linear", {"in_features": 3, "out_features": 3}),
-        ("{mine}/my_pair.py:getoutput", {"cmd": "touch {mark}"}),
-        ("{mine}/my_pair.py:popen", {"cmd": "touch {mark}"}),
-        ("{mine}/my_pair.py:Popen", {"args": ["touch", "{mark}"]}),
+        ("{mine}/my_pair.py:getoutput", SHELL),
+        ("{mine}/my_pair.py:popen", SHELL),
+        ("{mine}/my_pair.py:Popen", TOUCH),
         ("{mine}/my_pair.py:nn", {}),
     ],
 )
@@ -455,12 +444,3 @@ def test_a_second_pair_of_a_file_starts_anew(source, tmp_path):
             value.data.add_(1.0)
     for other in made[1:]:
         assert all(torch.equal(other[name], made[0][name]) for name in made[0])
-
-
-def test_a_run_is_restored_by_the_pair_that_is_given(mine):
-    run, weights = pyro_aevb.Run.open(mine / "run"), []
-    for given in (None, f"{mine / 'my_pair.py'}:make"):
-        prepared = restore(run, pair=given)
-        pyro.set_rng_seed(0)
-        weights.append(score(prepared.pair, prepared.test, 5).log_weight)
-    assert (weights[0] == weights[1]).all()

@@ -1,6 +1,7 @@
 """Corruption against its stated rates and moments, and training on it against clean targets."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pyro
@@ -8,7 +9,8 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from linear_gaussian import PPCA, batches, matrix, ready
+from harness import assert_compiles, assert_resumes, capture_only, refusal, taken
+from linear_gaussian import PPCA, batches, ready
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -20,7 +22,6 @@ from pyro_aevb.data import Batches, Split
 from pyro_aevb.data.corruption import GaussianNoise, Masking, SaltAndPepper, make_corruption
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models import VAE, Autoencoder, DenoisingAutoencoder
-from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.training.algorithm import make_algorithm
 from pyro_aevb.training.objectives import make_objective
 from pyro_aevb.training.objectives.elbo import TraceELBO
@@ -139,19 +140,12 @@ def step_of(pair, x, objective="elbo", particles=1, corruption=None):
     return Step(pair, algorithm.phases[0], batches(x))
 
 
-def run(step, index, seed=4):
-    torch.manual_seed(seed)
-    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        loss = step(index)
-    return loss, {name: p.grad.clone() for name, p in step.parameters.items()}
-
-
 @pytest.mark.parametrize("corruption", [Masking(0.4, True), SaltAndPepper(), GaussianNoise(0.3)])
 def test_the_guide_sees_corrupted_data_and_the_targets_stay_clean(corruption):
     source = Autoencoder((1, 4, 5), latent_dim=3, hidden=[6])
     x = (torch.rand(12, 1, 4, 5) > 0.5).float()
     step = step_of(source, x, corruption=corruption)
-    loss, gradients = run(step, torch.arange(12))
+    loss, gradients = taken(step, torch.arange(12), seed=4)
 
     torch.manual_seed(4)
     seen = corruption(x)
@@ -179,8 +173,8 @@ def test_corruption_is_drawn_once_in_a_step_whatever_the_objective(objective):
         return 0.5 - x
 
     calls, x = [], PPCA().data(6)
-    found = run(step_of(PPCA(), x, objective, 3, reflect), torch.arange(6))
-    expected = run(step_of(Reflected(), x, objective, 3), torch.arange(6))
+    found = taken(step_of(PPCA(), x, objective, 3, reflect), torch.arange(6))
+    expected = taken(step_of(Reflected(), x, objective, 3), torch.arange(6))
     assert calls == [6]
     torch.testing.assert_close(found, expected)
 
@@ -269,23 +263,7 @@ def test_wake_sleep_has_no_corruption():
 
 @pytest.mark.parametrize("corruption", ["masking", "gaussian"])
 def test_a_resumed_run_equals_an_uninterrupted_one(corruption, tmp_path):
-    whole = trainer(corruption=corruption)
-    whole.run()
-    part = trainer(tmp_path / "c.pt", corruption=corruption)
-
-    def stop(history):
-        if len(history) == 2:
-            raise RuntimeError("stop")
-
-    part.on_epoch = stop
-    with pytest.raises(RuntimeError, match="stop"):
-        part.run()
-    resumed = trainer(tmp_path / "c.pt", corruption=corruption)
-    torch.rand(3)
-    resumed.resume()
-    resumed.run()
-    for name, value in whole.pair.tensors().items():
-        assert torch.equal(value, resumed.pair.tensors()[name]), name
+    assert_resumes(partial(trainer, corruption=corruption), tmp_path / "c.pt", 7)  # of 12
 
 
 @pytest.mark.parametrize(
@@ -298,28 +276,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corruption, tmp_path):
 )
 def test_a_captured_or_compiled_step_corrupts_as_an_eager_one(corruption, compiled, monkeypatch):
     if not compiled:
-        monkeypatch.setattr(
-            pyro_aevb.training.step, "compile_captured", lambda graph, *_, **__: graph
-        )
+        capture_only(monkeypatch)
     pair = denoising()
     step = Step(pair, SVI(pair, TraceELBO(), corruption=corruption).phases[0], images())
     index, other = torch.randperm(60)[:24], torch.randperm(60)[:24]
-    eager = [run(step, index), run(step, other, seed=9)]
-    with pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        step.compile(index)
-    for (loss, gradients), found in zip(
-        eager, [run(step, index), run(step, other, seed=9)], strict=True
-    ):
-        torch.testing.assert_close(found[0], loss, rtol=1e-5, atol=0)
-        for name, value in gradients.items():
-            limit = 1e-4 * float(value.abs().max())
-            torch.testing.assert_close(found[1][name], value, rtol=0, atol=limit)
-
-
-def test_matrix_data_of_vectors_are_corrupted_too():
-    x = matrix(200, 8).float() + 5
-    hit = Masking(0.25, exact=True)(x) == 0
-    assert (hit.sum(1) == 2).all()
+    assert_compiles(step, (index,), (index,), (other,))
 
 
 def test_the_command_trains_on_corrupted_and_scores_clean_data(tmp_path, capsys):
@@ -345,9 +306,8 @@ def test_the_command_trains_on_corrupted_and_scores_clean_data(tmp_path, capsys)
         ("--corruption=salt", "no corruption 'salt'; use masking, salt_and_pepper"),
         ("--corruption-options={std:0.3}", "with a blank after each colon"),
     ):
-        with pytest.raises(SystemExit):
-            run_command(pyro_aevb.fit, [*words, flag, f"--out={tmp_path / 'wrong'}"])
-        assert hint in capsys.readouterr().err
+        wrong = [*words, flag, f"--out={tmp_path / 'wrong'}"]
+        assert hint in refusal(partial(run_command, pyro_aevb.fit, wrong), capsys)
 
     def mine(x):
         return x.flip(-1)

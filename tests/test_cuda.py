@@ -64,7 +64,7 @@ def test_a_cuda_graph_follows_the_eager_run():
     division by the root of Adam's small second moments magnifies."""
     eager = trained("Autoencoder", "none", "off")
     graphed = trained("Autoencoder", "none", "on")
-    assert graphed._learners[0].graph._graph is not None
+    assert graphed._learners.each[0].graph._graph is not None
     for row, other in zip(eager.history, graphed.history, strict=True):
         assert row["learning_rate"] == other["learning_rate"]
         assert row["objective"] == pytest.approx(other["objective"], rel=1e-3)
@@ -101,7 +101,7 @@ def test_a_cuda_graph_reads_the_weight_of_the_kl():
     """It rises by a quarter an epoch, of about 30 nats."""
     eager = trained(Quiet, "none", "off", epochs=4, kl_warm_up=3)
     graphed = trained(Quiet, "none", "on", epochs=4, kl_warm_up=3)
-    assert graphed._learners[0].graph._graph is not None
+    assert graphed._learners.each[0].graph._graph is not None
     for row, other in zip(eager.history, graphed.history, strict=True):
         assert row["kl_scale"] == other["kl_scale"]
         assert row["objective"] == pytest.approx(other["objective"], rel=1e-3)
@@ -115,7 +115,7 @@ def test_every_phase_has_a_cuda_graph(pair, algorithm):
     settings = {"binarize": "dynamic", "epochs": 10, "algorithm": algorithm}
     eager = trained(pair, compile="off", **settings)
     graphed = trained(pair, compile="on", **settings)
-    assert all(learner.graph._graph is not None for learner in graphed._learners)
+    assert all(learner.graph._graph is not None for learner in graphed._learners.each)
     row, other = eager.history[-1], graphed.history[-1]
     assert row["objective"] == pytest.approx(other["objective"], abs=0.7)
     for name in (name for name in row if name.endswith("_loss")):

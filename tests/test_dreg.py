@@ -5,14 +5,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from linear_gaussian import PPCA, BayesianPPCA, batches, matrix, ready
+from harness import assert_compiles, bound, capture_only, flat, gradient
+from linear_gaussian import PPCA, BayesianPPCA, batches, matrix, ready, with_data
 from torch import nn
 from torch.distributions import Normal
-from torch.nn.functional import binary_cross_entropy_with_logits
 
-import pyro_aevb.training.step
-from pyro_aevb.models import Autoencoder
-from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
+from pyro_aevb.pairs.handlers import ScaleSites
 from pyro_aevb.training.objectives import make_objective
 from pyro_aevb.training.objectives.dreg import DReG
 from pyro_aevb.training.objectives.iwae import IWAE
@@ -20,32 +18,8 @@ from pyro_aevb.training.step import Step
 from pyro_aevb.training.svi import SVI
 
 
-def bound(objective, pair, x, seed=0):
-    pyro.set_rng_seed(seed)
-    with pair.active(), WholeBatch():
-        return -objective.differentiable_loss(pair.model, pair.guide, x)
-
-
-def gradient(objective, pair, x, seed=0):
-    """By the parameter's name; zero where there is none."""
-    parameters = pair.trainable()
-    value = bound(objective, pair, x, seed)
-    grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-    return {
-        name.removeprefix("pair."): torch.zeros_like(p) if g is None else g
-        for (name, p), g in zip(parameters.items(), grads, strict=True)
-    }
-
-
-def flat(gradients, names):
-    return torch.cat([gradients[name].flatten() for name in names])
-
-
 class Chain(nn.Module):
-    r"""z1 ~ N(0, 1), z2 ~ N(b z1, 1), x ~ N(W z2, 0.6^2), the guide q(z1|x) q(z2|z1, x).
-
-    With N declared, a global shift w ~ N(0, 1) moves x too, and the guide's codes with it.
-    """
+    """z1 ~ N(0, 1), z2 ~ N(b z1, 1), x ~ N(W z2, 0.6^2), with N declared moved by w ~ N(0, 1)."""
 
     def __init__(self, num_data=None):
         super().__init__()
@@ -102,9 +76,8 @@ def test_the_value_is_iwaes_with_the_same_draws(K):
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
 def test_it_equals_the_estimator_written_out_with_the_same_noise(beta):
-    source, K = PPCA(num_data=30), 5
-    x = source.data(4)
-    pair = ready(source, x)
+    K = 5
+    source, x, pair = with_data(PPCA(num_data=30), 4)
     with ScaleSites(beta, {"z"}):
         found = gradient(DReG(K), pair, x)
 
@@ -196,38 +169,8 @@ def test_it_is_unbiased_for_both_sides(kind, guide, beta):
     assert (differences.mean(0).abs() < 4.5 * error).all()
 
 
-def test_the_signal_to_noise_of_the_guides_gradient_grows_with_k_where_iwaes_falls():
-    source = PPCA()
-    x = source.data(2, seed=8)
-    pair = ready(source, x)
-
-    def ratio(objective):
-        draws = torch.stack([flat(gradient(objective, pair, x, s), CODE) for s in range(250)])
-        return float((draws.mean(0).abs() / draws.std(0)).mean())
-
-    few, many = 4, 256
-    iwae, dreg = ([ratio(kind(K)) for K in (few, many)] for kind in (IWAE, DReG))
-    # K^-1/2 and K^1/2 would be factors of 1/8 and 8, if 250 draws could resolve a ratio below 0.1.
-    assert iwae[1] < 0.5 * iwae[0]
-    assert dreg[1] == pytest.approx(8 * dreg[0], rel=0.2)
-    assert dreg[1] > 100 * iwae[1]
-
-
-def test_with_one_particle_it_is_the_path_derivative():
-    r"""d/dz log p(x, z)/q(z|x) is linear in z here, and zero where the guide is exact."""
-    source = PPCA()
-    x = source.data(4)
-    found = gradient(DReG(1), ready(source, x), x)
-    W, mu, A, c, log_s = (
-        p.detach() for p in (source.W, source.mu, source.A, source.c, source.log_s)
-    )
-    z, loc, s = source.z.detach(), x @ A.T + c, log_s.exp()
-    slope = (x - mu - z @ W.T) @ W / source.noise**2 - z + (z - loc) / s**2
-    torch.testing.assert_close(found["c"], slope.sum(0))
-    torch.testing.assert_close(found["A"], slope.T @ x)
-    torch.testing.assert_close(found["log_s"], (slope * (z - loc)).sum(0))
-
-    # With the posterior's own mean and a diagonal covariance that is its own, the slope is zero.
+def test_it_is_zero_where_the_guide_is_exact():
+    r"""The posterior's own mean, and a diagonal covariance that is its own."""
     exact = PPCA(latent=1)
     gain = exact.W.T / (exact.noise**2 + (exact.W**2).sum())
     exact.A.data, exact.c.data = gain.detach(), -(gain @ exact.mu).detach()
@@ -277,40 +220,12 @@ def test_a_code_made_of_an_auxiliary_one_is_unbiased():
         assert ((one - two).mean(0).abs() < 4.5 * error).all()
 
 
-def test_a_masked_prior_leaves_the_reconstruction():
-    source = Autoencoder((5,), latent_dim=2, hidden=[4])
-    x = (torch.rand(6, 5) > 0.5).float()
-    found = gradient(DReG(3), ready(source, x), x)
-    logits = source.likelihood(source.decoder(source.encoder(x)[0])).base_dist.logits
-    value = -binary_cross_entropy_with_logits(logits, x, reduction="sum")
-    parameters = dict(source.named_parameters())
-    expected = torch.autograd.grad(value, list(parameters.values()))
-    for name, grad in zip(parameters, expected, strict=True):
-        torch.testing.assert_close(found[name], grad)
-
-
 @pytest.mark.parametrize("kind, compiled", [(Chain, False), (PPCA, False), (PPCA, True)])
 def test_a_captured_or_compiled_step_is_the_eager_one(kind, compiled, monkeypatch):
     if not compiled:
-        monkeypatch.setattr(
-            pyro_aevb.training.step, "compile_captured", lambda graph, *_, **__: graph
-        )
+        capture_only(monkeypatch)
     x = matrix(60, 4 if kind is PPCA else 3)
     pair = ready(kind(num_data=60), x)
     step = Step(pair, SVI(pair, DReG(3)).phases[0], batches(x))
     index = torch.from_numpy(np.random.RandomState(0).permutation(60)[:20])
-
-    def run(kl_scale):
-        torch.manual_seed(3)
-        step.kl_scale = kl_scale
-        with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-            loss = step(index)
-        return loss, {k: v.grad.clone() for k, v in step.parameters.items()}
-
-    eager = [run(1.0), run(0.3)]
-    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        step.compile(index)
-    for (loss, gradients), (loss_too, found) in zip(eager, [run(1.0), run(0.3)], strict=True):
-        torch.testing.assert_close(loss, loss_too, rtol=1e-6, atol=0)
-        for name, value in gradients.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-8)
+    assert_compiles(step, (index,), rtol=1e-6, scales=(1.0, 0.3))

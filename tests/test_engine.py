@@ -1,11 +1,20 @@
 """Captured and compiled steps against eager ones, with the same random draws."""
 
+from functools import partial
 from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import (
+    assert_compiles,
+    assert_resumes,
+    assert_steps_agree,
+    capture_only,
+    in_training,
+    taken,
+)
 from torch import nn
 
 import pyro_aevb.engine.inductor
@@ -58,47 +67,18 @@ def make_step(pair, objective="elbo", particles=1, noise="shared", data=None):
     return Step(pair, phase, batches)
 
 
-def uncompiled(captured, example, same_draws):
-    return captured
-
-
-def run(step, index, kl_scale=0.3, seed=3):
-    """The loss and the gradients."""
-    torch.manual_seed(seed)
-    step.kl_scale = kl_scale
-    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        # What particles share is not made by the step, which is taken for each.
-        loss = step(index, *([step.data.take(index)] if step.phase.particles > 1 else []))
-    gradients = {k: v.grad.clone() for k, v in step.parameters.items() if v.grad is not None}
-    return loss, gradients
-
-
-def compile_step(step, index):
-    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        step.compile(index, step.data.take(index) if step.phase.particles > 1 else None)
-
-
-def assert_equal(one, other, rtol):
-    (loss, gradients), (loss_too, gradients_too) = one, other
-    torch.testing.assert_close(loss, loss_too, rtol=rtol, atol=0)
-    assert gradients.keys() == gradients_too.keys()
-    for name, gradient in gradients.items():
-        # Relative to the largest entry: the others cancel to zero with an error of that size.
-        error = (gradient - gradients_too[name]).abs().max() / gradient.abs().max()
-        assert error < rtol, name
+def given(step, index):
+    """What particles share is not made by the step, which is taken for each."""
+    return (index, step.data.take(index)) if step.phase.particles > 1 else (index,)
 
 
 @pytest.mark.parametrize("objective, particles", [("elbo", 1), ("sampled_elbo", 2), ("iwae", 3)])
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_captured_step_is_the_eager_one(pair, objective, particles, monkeypatch):
-    monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", uncompiled)
+    capture_only(monkeypatch)
     step = make_step(pair, objective, particles)
-    index = torch.randperm(60)[:B]
-    other = torch.randperm(60)[:B]
-    eager = [run(step, i, scale) for i, scale in ((index, 1.0), (other, 0.3))]
-    compile_step(step, index)
-    assert_equal(eager[0], run(step, index, 1.0), 1e-5)
-    assert_equal(eager[1], run(step, other, 0.3), 1e-5)
+    index, other = (given(step, torch.randperm(60)[:B]) for _ in range(2))
+    assert_compiles(step, index, index, other, scales=(1.0, 0.3))
 
 
 class Offset(nn.Module):
@@ -121,20 +101,19 @@ class Offset(nn.Module):
 @pytest.mark.parametrize("pair", ["weights", "offset"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_particles_that_draw_weights_are_averaged_one_by_one(compiled, pair, monkeypatch):
-    monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", uncompiled)
+    capture_only(monkeypatch)
     step = make_step(pair if pair in PAIRS else load_pair(Offset()), "elbo", 3)
     assert step.phase.particles == 3
-    x = step.data.take(torch.arange(B))
-    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        if compiled:
-            step.compile(torch.arange(B), x)
-        torch.manual_seed(3)
-        loss = step(torch.arange(B), x)
+    index, x = given(step, torch.arange(B))
+    if compiled:
+        with in_training(step.pair):
+            step.compile(index, x)
+    found = taken(step, index, x)
+    with in_training(step.pair):
         torch.manual_seed(3)
         whole = TraceELBO(3).differentiable_loss(step.pair.model, step.pair.guide, x) / 60
         expected = torch.autograd.grad(whole, list(step.parameters.values()))
-    gradients = {name: parameter.grad for name, parameter in step.parameters.items()}
-    assert_equal((whole, dict(zip(gradients, expected, strict=True))), (loss, gradients), 1e-5)
+    assert_steps_agree((whole, dict(zip(step.parameters, expected, strict=True))), found, 1e-5)
 
 
 def test_particles_with_work_in_common_are_averaged_at_once():
@@ -144,20 +123,19 @@ def test_particles_with_work_in_common_are_averaged_at_once():
     assert algorithm.phases[0].particles == 1  # the corrupted data
 
 
+@pytest.mark.parametrize("objective", ["elbo", "sampled_elbo"])
 @pytest.mark.parametrize("noise", ["local", "flipout"])
-def test_weight_noise_is_captured(noise, monkeypatch):
-    monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", uncompiled)
-    step = make_step("weights", noise=noise)
-    index = torch.randperm(60)[:B]
-    eager = run(step, index)
-    compile_step(step, index)
-    assert_equal(eager, run(step, index), 1e-5)
-    with pytest.raises(UsageError, match="is for the ELBO; IWAE needs"):
-        make_step("weights", "iwae", 3, noise)
-    with pytest.raises(UsageError, match="VAE has no uncertain weights"):
-        make_step("mlp", noise=noise)
-    with pytest.raises(UsageError, match="--weight-noise is 'no'; it must be one of shared, local"):
-        make_step("weights", noise="no")
+def test_weight_noise_is_captured(noise, objective, monkeypatch):
+    capture_only(monkeypatch)
+    step = make_step("weights", objective, noise=noise)
+    assert_compiles(step, (torch.randperm(60)[:B],))
+    for pair, objective, wrong, said in (
+        ("weights", "iwae", noise, "is for the ELBO; IWAE needs"),
+        ("mlp", "elbo", noise, "VAE has no uncertain weights"),
+        ("weights", "elbo", "no", "--weight-noise is 'no'; it must be one of shared, local"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            make_step(pair, objective, 3, wrong)
 
 
 @pytest.mark.parametrize(
@@ -166,20 +144,17 @@ def test_weight_noise_is_captured(noise, monkeypatch):
 )
 def test_a_compiled_step_is_the_eager_one(pair, objective, particles):
     step = make_step(pair, objective, particles)
-    index, other = torch.randperm(60)[:B], torch.randperm(60)[:B]
-    eager = [run(step, i, scale) for i, scale in ((index, 1.0), (other, 0.3))]
-    compile_step(step, index)
-    assert_equal(eager[0], run(step, index, 1.0), 1e-4)
-    assert_equal(eager[1], run(step, other, 0.3), 1e-4)
+    index, other = (given(step, torch.randperm(60)[:B]) for _ in range(2))
+    assert_compiles(step, index, index, other, rtol=1e-4, scales=(1.0, 0.3))
     # It reads the live parameters, and a batch of another length still runs.
     with torch.no_grad():
         for value in step.parameters.values():
             value.mul_(0.9)
-    compiled = run(step, index)
-    few = run(step, index[:7])
+    few = tuple(values[:7] for values in index)
+    found = [taken(step, *batch) for batch in (index, few)]
     step._size = 0
-    assert_equal(run(step, index), compiled, 1e-4)
-    assert_equal(run(step, index[:7]), few, 1e-12)
+    assert_steps_agree(taken(step, *index), found[0], 1e-4)
+    assert_steps_agree(taken(step, *few), found[1], 1e-12)
 
 
 class Location(nn.Module):
@@ -201,38 +176,37 @@ class Location(nn.Module):
 def test_small_parameters_are_not_frozen_and_unused_ones_get_no_gradient():
     pixels = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
     batches = Batches(Split(pixels, None, 1), "none")
-    pair = load_pair(Location())
+    pair, index = load_pair(Location()), torch.arange(B)
     inspect(pair, batches.take(torch.arange(5)))
     step = Step(pair, SVI(pair, make_objective("elbo")).phases[0], batches)
-    index = torch.arange(B)
-    compile_step(step, index)
+    with in_training(pair):
+        step.compile(index)
     for value in (0.0, 2.0):
         with torch.no_grad():
             step.parameters["pair.theta"].fill_(value)
-        loss, gradients = run(step, index, 1.0)
+        loss, gradients = taken(step, index, kl_scale=1.0)
         expected = -dist.Normal(torch.tensor(value), 1).log_prob(pixels[:B]).sum() / B
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
         assert list(gradients) == ["pair.theta"]
-        torch.testing.assert_close(
-            gradients["pair.theta"], value - pixels[:B].mean(0), rtol=1e-5, atol=1e-6
-        )
+        slope = value - pixels[:B].mean(0)
+        torch.testing.assert_close(gradients["pair.theta"], slope, rtol=1e-5, atol=1e-6)
 
 
 def test_draws_are_fresh_reproducible_and_not_spent_by_compiling():
-    step = make_step("mlp")
-    index = torch.arange(B)
+    step, index = make_step("mlp"), torch.arange(B)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    compile_step(step, index)
+    with in_training(step.pair):
+        step.compile(index)
     assert torch.equal(before, torch.get_rng_state())
-    first, again = (float(run(step, index, seed=8)[0]) for _ in range(2))
+    first, again = (float(taken(step, index, seed=8)[0]) for _ in range(2))
     with step.pair.active(), WholeBatch():
         others = [float(step(index)) for _ in range(20)]
     assert first == again
     assert len({first, *others}) == 21
     # On a CPU they are those of the eager step, one after the other.
     step._size = 0
-    assert float(run(step, index, seed=8)[0]) == pytest.approx(first, rel=1e-5)
+    assert float(taken(step, index, seed=8)[0]) == pytest.approx(first, rel=1e-5)
     with step.pair.active(), WholeBatch():
         assert [float(step(index)) for _ in range(20)] == pytest.approx(others, rel=1e-5)
 
@@ -258,21 +232,19 @@ class Normalized(nn.Module):
 
 
 def test_running_averages_move_once_a_step():
-    data = Split(images(), None, 255)
-    batches = Batches(data, "dynamic")
     pair = load_pair(Normalized())
-    inspect(pair, batches.take(torch.arange(5)))
+    step = make_step(pair)
     pair.train()
-    step = Step(pair, SVI(pair, make_objective("elbo")).phases[0], batches)
     index = torch.arange(B)
     start = {k: v.detach().clone() for k, v in pair.tensors().items()}
-    eager = run(step, index)
+    eager = taken(step, index)
     moved = {k: v.detach().clone() for k, v in pair.tensors().items()}
     pair.load_tensors(start, "the start")
-    compile_step(step, index)
+    with in_training(pair):
+        step.compile(index)
     for name, value in pair.tensors().items():
         assert torch.equal(value, start[name]), name
-    assert_equal(eager, run(step, index), 2e-5)
+    assert_steps_agree(eager, taken(step, index), 2e-5)
     assert not torch.equal(moved["pair.norm.running_mean"], start["pair.norm.running_mean"])
     for name, value in pair.tensors().items():
         torch.testing.assert_close(value, moved[name], rtol=1e-5, atol=1e-6)
@@ -282,9 +254,6 @@ def test_what_cannot_be_captured_says_why():
     x, y = torch.arange(6.0), torch.arange(6.0) - 9
     with pytest.raises(NotCapturable, match="reads a value back"):
         capture(lambda t: [t * 2 if t.sum() > 0 else t], (x,), (y,))
-    calls = iter(range(10))
-    with pytest.raises(NotCapturable, match="changes from call to call"):
-        capture(lambda t: [t * next(calls)], (x,), (y,))
 
     def broken(t):
         raise KeyError("missing")
@@ -342,70 +311,42 @@ def test_small_products_and_machines_without_onednn_keep_torchs(monkeypatch):
     products.available.cache_clear()
 
 
-def make_trainer(folder, **settings):
+def make_trainer(checkpoint, **settings):
     seed_everything(1)
     step = make_step("mlp", data=images(50))
     data, valid = step.data, Batches(Split(images(10, 1), None, 255), "fixed")
-    checkpoint = folder / "checkpoint.pt"
-    return Trainer(
-        step.pair, data, valid, settings.pop("objective", make_objective("elbo")), checkpoint,
-        batch_size=20, lr=1e-2, seed=1, **settings,
-    )  # fmt: skip
+    objective = settings.pop("objective", make_objective("elbo"))
+    settings = {"batch_size": 20, "lr": 1e-2, "seed": 1, **settings}
+    return Trainer(step.pair, data, valid, objective, checkpoint, **settings)
 
 
-def test_a_compiled_run_that_was_interrupted_is_the_uninterrupted_one(tmp_path, monkeypatch):
-    """Two full batches and one of 10 in each epoch; stopped after the fourth step of six."""
-    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    whole = make_trainer(tmp_path / "a", epochs=2, compile="on")
-    whole.run()
-    cut = make_trainer(tmp_path / "b", epochs=2, compile="on")
-    calls, once = [], cut._update
-
-    def update(index):
-        if len(calls) == 4:
-            raise UsageError("stopped here")
-        calls.append(index)
-        return once(index)
-
-    cut._update = update
-    with pytest.raises(UsageError, match="stopped here"):
-        cut.run()
-    resumed = make_trainer(tmp_path / "b", epochs=2)
-    resumed.resume()
-    assert resumed.compiled, "auto follows the run it continues"
-    seed_everything(99)
-    resumed.resume()
-    resumed.run()
-    for name, value in whole.pair.tensors().items():
-        assert torch.equal(value, resumed.pair.tensors()[name]), name
-    drop = "images_per_second"
-    rows = [
-        [{k: v for k, v in r.items() if k != drop} for r in t.history] for t in (whole, resumed)
-    ]
-    assert rows[0] == rows[1]
+def test_a_compiled_run_that_was_interrupted_is_the_uninterrupted_one(tmp_path):
+    """Two full batches and one of 10 in each epoch; `auto` follows the run it continues."""
+    path, compile = tmp_path / "c.pt", iter(["on", "on", "auto"])
+    assert_resumes(lambda part: make_trainer(path, epochs=2, compile=next(compile)), path, 4)
 
 
 def test_the_choice_to_compile(tmp_path, capsys, monkeypatch):
     from pyro.infer import Trace_ELBO
 
-    made = []
+    made, make = [], partial(make_trainer, tmp_path / "checkpoint.pt")
     monkeypatch.setattr(Step, "compile", lambda self, index: made.append(len(index)))
-    make_trainer(tmp_path, epochs=1).run()
-    make_trainer(tmp_path, epochs=1, compile="off").run()
+    make(epochs=1).run()
+    make(epochs=1, compile="off").run()
     assert made == []
-    make_trainer(tmp_path, epochs=1, compile="on").run()
-    monkeypatch.setattr("pyro_aevb.training.trainer.COMPILE_FROM", 2)
-    make_trainer(tmp_path, epochs=1).run()
+    make(epochs=1, compile="on").run()
+    monkeypatch.setattr("pyro_aevb.training.compiling.COMPILE_FROM", 2)
+    make(epochs=1).run()
     assert made == [20, 20]
     monkeypatch.undo()
-    monkeypatch.setattr("pyro_aevb.training.trainer.COMPILE_FROM", 2)
-    make_trainer(tmp_path, epochs=1, objective=Trace_ELBO(), show=True).run()
+    monkeypatch.setattr("pyro_aevb.training.compiling.COMPILE_FROM", 2)
+    make(epochs=1, objective=Trace_ELBO(), show=True).run()
     said = capsys.readouterr()
     assert (said.out + said.err).count("trains eagerly: it reads a value back") == 1
     with pytest.raises(UsageError, match="--compile on: VAE has to run eagerly: it reads"):
-        make_trainer(tmp_path, epochs=1, objective=Trace_ELBO(), compile="on").run()
+        make(epochs=1, objective=Trace_ELBO(), compile="on").run()
     with pytest.raises(UsageError, match="--compile is 'maybe'"):
-        make_trainer(tmp_path, compile="maybe")
+        make(compile="maybe")
 
 
 def test_binarization_rounds_probabilities_to_16_bits(monkeypatch):
@@ -418,22 +359,9 @@ def test_binarization_rounds_probabilities_to_16_bits(monkeypatch):
         assert int(x.sum()) == round(2**16 * level / 255)
 
 
-def test_binarization_has_16_bit_probabilities():
-    """64 draws of each of 60 x 784 grey levels, per level: within 5 standard errors."""
-    data = images()
-    batches = Batches(Split(data, None, 255), "dynamic")
-    torch.manual_seed(0)
-    bits = sum(batches.take(torch.arange(60)).double() for _ in range(64))
-    assert set(batches.take(torch.arange(60)).unique().tolist()) == {0.0, 1.0}
-    for level in range(256):
-        drawn = bits[data == level]
-        p, n = level / 255, 64 * len(drawn)
-        assert abs(float(drawn.sum()) / n - p) <= 5 * (p * (1 - p) / n) ** 0.5
-    # Of neighbouring pixels, which share one 64-bit draw, the products have the right mean too.
-    half = Batches(
-        Split(torch.full((400, 1, 28, 28), 127, dtype=torch.uint8), None, 254), "dynamic"
-    )
-    x = half.take(torch.arange(400)).flatten()
+def test_neighbours_that_share_a_draw_of_64_bits_are_independent():
+    grey = torch.full((400, 1, 28, 28), 127, dtype=torch.uint8)
+    x = Batches(Split(grey, None, 254), "dynamic").take(torch.arange(400)).flatten()
     for shift in (1, 2, 3, 4):
         product = float((x[shift:] * x[:-shift]).mean())
         assert abs(product - 0.25) < 5 * (0.25 * 0.75 / len(x)) ** 0.5

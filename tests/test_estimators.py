@@ -25,10 +25,6 @@ from sklearn.decomposition import PCA
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.metrics import log_likelihood, summarize, weight_kl
 from pyro_aevb.models import VAE
-from pyro_aevb.pairs.handlers import WholeBatch
-from pyro_aevb.training.objectives import make_objective
-
-FIELDS = ["reconstruction", "reconstruction_mean", "kl", "elbo", "log_weight", "ess"]
 
 
 def close(actual, expected, error, most):
@@ -89,21 +85,6 @@ def test_log_likelihood_of_fitted_ppca_is_scikit_learns():
     source.mu.data = torch.from_numpy(fitted.mean_)
     scores = score(ready(source, x), batches(x), 3)
     np.testing.assert_allclose(scores.log_weight[0], fitted.score_samples(x), atol=1e-9)
-
-
-def test_the_bound_rises_with_the_samples_towards_the_truth():
-    source = PPCA()
-    source.c.data += 1.5  # far from the posterior, so that the bound stays loose
-    x = source.data(500)
-    pair, truth = ready(source, x), source.log_likelihood(x)
-    expected, kl = (value.detach().numpy() for value in source.closed_form(x))
-    gaps = []
-    for K in (1, 10, 100, 1000):
-        gap = truth - score(pair, batches(x), K).log_weight[0]
-        gaps.append((gap.mean(), scipy.stats.sem(gap)))
-    close(gaps[0][0], (truth - expected + kl).mean(), gaps[0][1], 0.5)
-    for (wide, error), (narrow, _) in itertools.pairwise(gaps):
-        assert wide > narrow + 3 * error and narrow > 3 * error
 
 
 @pytest.mark.parametrize("widen", [1.0, 1.3])
@@ -243,7 +224,7 @@ class AutoPPCA(PyroModule):
 
 
 @pytest.mark.parametrize("autoguide", [AutoNormal, AutoLowRankMultivariateNormal])
-def test_an_automatic_guide_of_the_weights_trains_and_scores(autoguide):
+def test_an_automatic_guide_of_the_weights_scores(autoguide):
     x = matrix(25, 3, seed=13)
     source = AutoPPCA(autoguide, init_scale=1e-6)
     pair = ready(source, x)
@@ -257,10 +238,3 @@ def test_an_automatic_guide_of_the_weights_trains_and_scores(autoguide):
     if autoguide is AutoNormal:
         truth = 0.5 * (loc**2 + 0.09 - 1 - math.log(0.09)).sum() / 25
         close(kl.mean(), truth, kl.std() / 20, 0.01)
-    optimizer = torch.optim.Adam(pair.trainable().values(), lr=0.01)
-    before = {name: value.detach().clone() for name, value in pair.trainable().items()}
-    assert before
-    with pair.active(), WholeBatch():
-        make_objective("elbo").differentiable_loss(pair.model, pair.guide, x[:7]).backward()
-    optimizer.step()
-    assert not any(torch.equal(before[name], value) for name, value in pair.trainable().items())

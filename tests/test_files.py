@@ -1,51 +1,48 @@
 r"""A user's folders and files of arrays: every datum is read once, right, and with its label."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pyro_aevb.data import DataSet, load
+from pyro_aevb.data import load
 from pyro_aevb.errors import UsageError
 
 PARTS = ("train", "valid", "test")
 
 
 @pytest.fixture
-def grey() -> np.ndarray:
+def grey():
     return np.random.default_rng(0).integers(0, 256, (60, 6, 5), dtype=np.uint8)
 
 
-def put(folder: Path, images: Any, suffix: str = "png", **how: Any) -> None:
+def put(folder, images, suffix="png", **how):
     folder.mkdir(parents=True, exist_ok=True)
     for k, image in enumerate(images):
         image = image if isinstance(image, Image.Image) else Image.fromarray(image)
         image.save(folder / f"{k:03}.{suffix}", **how)
 
 
-def rows(images: Any, labels: Any = None) -> list[list[int]]:
+def rows(images, labels=None):
     # the data, each followed by its label, in an order of their own
     table = np.asarray(images, int).reshape(len(images), -1)
     return sorted((table if labels is None else np.c_[table, np.asarray(labels)]).tolist())
 
 
-def read(data: DataSet, *parts: str) -> list[list[int]]:
-    found: list[list[int]] = []
+def read(data, *parts):
+    found = []
     for split in (getattr(data, part) for part in parts or PARTS):
         found += rows(split.images, split.labels)
     return sorted(found)
 
 
-def sizes(data: DataSet) -> list[int]:
+def sizes(data):
     return [len(getattr(data, part)) for part in PARTS]
 
 
-def refusal(path: Path) -> str:
+def refusal(path):
     with pytest.raises(UsageError) as caught:
         load(str(path))
     assert "\n" not in str(caught.value)
@@ -55,7 +52,7 @@ def refusal(path: Path) -> str:
 # Splits
 
 
-def test_a_test_split_alone_is_not_trained_on(tmp_path: Path, grey: np.ndarray) -> None:
+def test_a_test_split_alone_is_not_trained_on(tmp_path, grey):
     for part in ("test", "val"):
         put(tmp_path / f"{part}s" / part, grey[:20])
         assert "no training data" in refusal(tmp_path / f"{part}s")
@@ -72,7 +69,7 @@ def test_a_test_split_alone_is_not_trained_on(tmp_path: Path, grey: np.ndarray) 
     assert data.test.labels is not None and data.test.labels.tolist() == shuffle[18:].tolist()
 
 
-def test_an_array_like_the_splits_is_not_left_out(tmp_path: Path, grey: np.ndarray) -> None:
+def test_an_array_like_the_splits_is_not_left_out(tmp_path, grey):
     for name in ("eval", "xtest", "holdout"):
         np.savez(tmp_path / "a.npz", train=grey[:40], valid=grey[40:50], **{name: grey[50:]})
         line = refusal(tmp_path / "a.npz")
@@ -85,9 +82,7 @@ def test_an_array_like_the_splits_is_not_left_out(tmp_path: Path, grey: np.ndarr
 @pytest.mark.parametrize(
     "names", ["trainX trainY testX", "train-x train-y test-x", "XTrain YTrain XTest"]
 )
-def test_words_of_a_name_are_told_apart_in_all_usual_ways(
-    tmp_path: Path, grey: np.ndarray, names: str
-) -> None:
+def test_words_of_a_name_are_told_apart_in_all_usual_ways(tmp_path, grey, names):
     arrays = (grey[:40], np.arange(40), grey[40:])
     np.savez(tmp_path / "a.npz", **dict(zip(names.split(), arrays, strict=True)))
     data = load(str(tmp_path / "a.npz"))
@@ -95,7 +90,7 @@ def test_words_of_a_name_are_told_apart_in_all_usual_ways(
     assert read(data, "train", "valid") == rows(grey[:40], np.arange(40))
 
 
-def test_splits_further_down_are_not_thrown_together(tmp_path: Path, grey: np.ndarray) -> None:
+def test_splits_further_down_are_not_thrown_together(tmp_path, grey):
     for part, images in (("train", grey[:40]), ("val", grey[40:])):
         put(tmp_path / "outer" / "inner" / part / "ant", images[::2])
         put(tmp_path / "outer" / "inner" / part / "bee", images[1::2])
@@ -110,7 +105,7 @@ def test_splits_further_down_are_not_thrown_together(tmp_path: Path, grey: np.nd
     assert read(data, "train", "test") == rows(grey[:40], np.arange(40) % 2)
 
 
-def test_a_class_may_be_called_train(tmp_path: Path, grey: np.ndarray) -> None:
+def test_a_class_may_be_called_train(tmp_path, grey):
     put(tmp_path / "bus", grey[:30])
     put(tmp_path / "train", grey[30:])
     data = load(str(tmp_path))
@@ -123,9 +118,7 @@ def test_a_class_may_be_called_train(tmp_path: Path, grey: np.ndarray) -> None:
     assert "the folder bus beside train" in refusal(tmp_path)
 
 
-def test_a_folder_without_images_beside_splits_is_no_split(
-    tmp_path: Path, grey: np.ndarray
-) -> None:
+def test_a_folder_without_images_beside_splits_is_no_split(tmp_path, grey):
     put(tmp_path / "train", grey[:40])
     put(tmp_path / "test", grey[40:])
     (tmp_path / "annotations").mkdir()
@@ -141,7 +134,7 @@ def test_a_folder_without_images_beside_splits_is_no_split(
 # Labels
 
 
-def test_classes_count_over_all_splits(tmp_path: Path, grey: np.ndarray) -> None:
+def test_classes_count_over_all_splits(tmp_path, grey):
     put(tmp_path / "train" / "ant", grey[:20])
     put(tmp_path / "train" / "bee", grey[20:40])
     put(tmp_path / "val" / "bee", grey[40:50])  # one class alone, and not the first
@@ -153,7 +146,7 @@ def test_classes_count_over_all_splits(tmp_path: Path, grey: np.ndarray) -> None
     assert "3 classes: ant, bee, cow" in data.description
 
 
-def test_images_beside_classes_are_no_class(tmp_path: Path, grey: np.ndarray) -> None:
+def test_images_beside_classes_are_no_class(tmp_path, grey):
     put(tmp_path / "ant", grey[:30])
     put(tmp_path / "bee", grey[30:])
     Image.fromarray(grey[0]).save(tmp_path / "preview.png")
@@ -162,23 +155,25 @@ def test_images_beside_classes_are_no_class(tmp_path: Path, grey: np.ndarray) ->
     assert read(load(str(tmp_path))) == rows(grey, np.arange(60) // 30)
 
 
-def test_what_two_names_lead_to_is_read_for_both(tmp_path: Path, grey: np.ndarray) -> None:
+def test_links_are_followed_and_hidden_files_are_not_data(tmp_path, grey):
     put(tmp_path / "f" / "ant", grey[:20])
-    (tmp_path / "f" / "bee").symlink_to(tmp_path / "f" / "ant")
+    put(tmp_path / "elsewhere", grey[20:40])
+    (tmp_path / "f" / "bee").symlink_to(tmp_path / "f" / "ant")  # two names: read for both
+    (tmp_path / "f" / "cow").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "f" / "ant" / "up").symlink_to(tmp_path / "f")  # back to where it lies
-    put(tmp_path / "f" / "@eaDir" / "ant", grey[20:21])
-    expected = rows(np.r_[grey[:20], grey[:20]], np.repeat([0, 1], 20))
+    for hidden in ("@eaDir/ant", ".ipynb_checkpoints", "__MACOSX/ant"):
+        put(tmp_path / "f" / hidden, grey[40:41])
+    (tmp_path / "f" / "ant" / "._000.png").write_bytes(b"no image")
+    expected = rows(np.r_[grey[:20], grey[:40]], np.repeat([0, 1, 2], 20))
     assert read(load(str(tmp_path / "f"))) == expected
 
 
-def test_a_folder_that_cannot_be_read_is_not_passed_over(
-    tmp_path: Path, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, grey, monkeypatch):
     put(tmp_path / "ant", grey[:30])
     put(tmp_path / "bee", grey[30:])
     listing = Path.iterdir
 
-    def denied(self: Path) -> Any:
+    def denied(self):
         if self.name == "bee":
             raise PermissionError(13, "Permission denied", str(self))
         return listing(self)
@@ -205,7 +200,7 @@ TURNED = {
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", TURNED)
-def test_all_ways_up(tmp_path: Path, grey: np.ndarray, suffix: str, orientation: int) -> None:
+def test_all_ways_up(tmp_path, grey, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     put(tmp_path, grey[:20], suffix, exif=exif)
@@ -214,7 +209,7 @@ def test_all_ways_up(tmp_path: Path, grey: np.ndarray, suffix: str, orientation:
     assert "turned as the camera noted" in data.description
 
 
-def test_each_page_of_a_tiff_has_its_own_way_up(tmp_path: Path, grey: np.ndarray) -> None:
+def test_each_page_of_a_tiff_has_its_own_way_up(tmp_path, grey):
     exif = Image.Exif()
     exif[0x0112] = 3
     first, *others = (Image.fromarray(page) for page in grey[:12])
@@ -227,35 +222,30 @@ def test_each_page_of_a_tiff_has_its_own_way_up(tmp_path: Path, grey: np.ndarray
     assert "turned as the camera noted" in data.description
 
 
-def transparent(kind: str) -> tuple[Image.Image, dict[str, Any], list[list[int]]]:
-    # an image of three pixels in a row, how it is saved, and its pixels over white
-    levels = np.array([[0, 1, 2]], np.uint8)
-    if kind == "LA":  # opaque, clear, half
-        image = Image.fromarray(np.stack([levels * 20, [[255, 0, 128]]], -1).astype(np.uint8), "LA")
-        return image, {}, [[0], [255], [147]]  # 40 * 128/255 + 255 * 127/255 = 147.08
-    if kind == "L":
-        return Image.fromarray(levels), {"transparency": 1}, [[0], [255], [2]]
-    if kind == "RGB":
-        image = Image.fromarray(np.stack([levels, levels + 3, levels + 6], -1))
-        return image, {"transparency": (1, 4, 7)}, [[0, 3, 6], [255, 255, 255], [2, 5, 8]]
-    image = Image.fromarray(levels, "P")
-    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    if kind == "P one":
-        return image, {"transparency": 1}, [[10, 20, 30], [255, 255, 255], [70, 80, 90]]
-    return (
-        image,
-        {"transparency": bytes([255, 0, 128])},
-        [
-            [10, 20, 30],
-            [255, 255, 255],
-            [162, 167, 172],  # 70 * 128/255 + 127 = 162.14, and so on
-        ],
-    )
+LEVELS = np.array([[0, 1, 2]], np.uint8)
+INK = np.stack([LEVELS * 20, [[255, 0, 128]]], -1).astype(np.uint8)  # opaque, clear, half
+PALETTE = Image.fromarray(LEVELS, "P")
+PALETTE.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+WHITE = [255, 255, 255]
+# An image of three pixels in a row, how it is saved, and its pixels over white.
+TRANSPARENT = {
+    "LA": (Image.fromarray(INK, "LA"), {}, [[0], [255], [147]]),  # 40 * 128/255 + 127 = 147.08
+    "L": (Image.fromarray(LEVELS), {"transparency": 1}, [[0], [255], [2]]),
+    "RGB": (
+        Image.fromarray(np.stack([LEVELS, LEVELS + 3, LEVELS + 6], -1)),
+        *({"transparency": (1, 4, 7)}, [[0, 3, 6], WHITE, [2, 5, 8]]),
+    ),
+    "P one": (PALETTE, {"transparency": 1}, [[10, 20, 30], WHITE, [70, 80, 90]]),
+    "P many": (  # 70 * 128/255 + 127 = 162.14, and so on
+        *(PALETTE, {"transparency": bytes([255, 0, 128])}),
+        [[10, 20, 30], WHITE, [162, 167, 172]],
+    ),
+}
 
 
-@pytest.mark.parametrize("kind", ["LA", "L", "RGB", "P one", "P many"])
-def test_every_kind_of_transparency(tmp_path: Path, kind: str) -> None:
-    image, how, expected = transparent(kind)
+@pytest.mark.parametrize("kind", TRANSPARENT)
+def test_every_kind_of_transparency(tmp_path, kind):
+    image, how, expected = TRANSPARENT[kind]
     put(tmp_path, [image] * 10, **how)
     Image.new("L", (3, 1)).save(tmp_path / "black.png")
     data = load(str(tmp_path))
@@ -264,7 +254,7 @@ def test_every_kind_of_transparency(tmp_path: Path, kind: str) -> None:
     assert read(data) == rows([*[pixels] * 10, np.zeros_like(pixels)])
 
 
-def test_colour_images_of_few_rows_keep_their_axes(tmp_path: Path) -> None:
+def test_colour_images_of_few_rows_keep_their_axes(tmp_path):
     for height in (1, 3):
         colour = np.random.default_rng(1).integers(0, 256, (20, height, 7, 3), dtype=np.uint8)
         put(tmp_path / str(height), colour)
@@ -274,9 +264,7 @@ def test_colour_images_of_few_rows_keep_their_axes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 9), (4, 8, 9), (8, 8, 8), (2, 9, 2)])
-def test_what_is_not_channels_last_stays_and_is_said(
-    tmp_path: Path, shape: tuple[int, ...]
-) -> None:
+def test_what_is_not_channels_last_stays_and_is_said(tmp_path, shape):
     images = np.random.default_rng(2).integers(0, 256, (20, *shape), dtype=np.uint8)
     np.save(tmp_path / "a.npy", images)
     data = load(str(tmp_path / "a.npy"))
@@ -289,10 +277,10 @@ def test_what_is_not_channels_last_stays_and_is_said(
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tif", "webp", "bmp", "ppm"])
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, on what it can still read
-def test_damaged_bytes_are_one_line(tmp_path: Path, grey: np.ndarray, suffix: str) -> None:
+def test_damaged_bytes_are_one_line(tmp_path, grey, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6
-    pages: dict[str, Any] = {"save_all": True, "append_images": [Image.fromarray(grey[1])]}
+    pages = {"save_all": True, "append_images": [Image.fromarray(grey[1])]}
     how = {"tif": pages | {"exif": exif}, "jpg": {"exif": exif}, "png": {"exif": exif}}
     stream = io.BytesIO()
     kind = {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)

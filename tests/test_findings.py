@@ -8,7 +8,6 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -28,7 +27,7 @@ SMALL = tuple(row for row in MLPS if row not in LARGE)
 
 
 @cache
-def table(study: str, name: str, column: str = "mean") -> dict[tuple[str, str], float]:
+def table(study, name, column="mean"):
     with (STUDIES / study / f"{name}.csv").open() as file:
         return {
             (row["row"], row["column"]): float(row[column].partition(";")[0])
@@ -37,38 +36,32 @@ def table(study: str, name: str, column: str = "mean") -> dict[tuple[str, str], 
         }
 
 
-def seeds(name: str) -> dict[tuple[str, str], list[float]]:
+def seeds(name):
     """The values of every seed in a table of Bayesian autoencoders."""
     with (STUDIES / BAYESIAN / f"{name}.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["values"]]
     return {(r["row"], r["column"]): [float(v) for v in r["values"].split(";")] for r in rows}
 
 
-def says(study: str, phrase: str) -> None:
+def says(study, phrase):
     words = " ".join((STUDIES / study / "findings.md").read_text().split())
     whole = rf"(?<![\d.,]){re.escape(phrase)}(?!\d|[.,]\d)"
     assert re.search(whole, words), f"the findings of {study} do not say: {phrase}"
 
 
-def span(values: Iterable[float]) -> str:
-    """The smallest and the largest, to whole numbers."""
-    ordered = [f"{value:.0f}" for value in sorted(values)]
+def span(values, places=0):
+    """The smallest and the largest, to whole numbers or to so many places."""
+    ordered = [f"{value:.{places}f}" for value in sorted(values)]
     return " to ".join(dict.fromkeys((ordered[0], ordered[-1])))
 
 
-def tenths(values: Iterable[float]) -> str:
-    """The smallest and the largest, to a tenth."""
-    ordered = [f"{value:.1f}" for value in sorted(values)]
-    return " to ".join(dict.fromkeys((ordered[0], ordered[-1])))
-
-
-def most(values: Iterable[float], places: int = 0) -> str:
+def most(values, places=0):
     """What they are within: the largest, rounded up."""
     return f"{math.ceil(max(map(abs, values)) * 10**places) / 10**places:.{places}f}"
 
 
 @pytest.mark.parametrize("study", ["bayesian_autoencoders", "aevb"])
-def test_the_page_has_the_findings(study: str) -> None:
+def test_the_page_has_the_findings(study):
     findings = (STUDIES / study / "findings.md").read_text().strip()
     assert f"## Findings\n\n{findings}\n\n## Tables" in (STUDIES / f"{study}.md").read_text()
 
@@ -83,13 +76,13 @@ REACHED = "reconstruction-what-is-reachable"
 AWARE = "reconstruction-under-noise-what-is-reachable"
 
 
-def gaps(one: tuple[str, str], other: tuple[str, str], rows: Iterable[str]) -> list[float]:
+def gaps(one, other, rows):
     """By how much a column of a table is above another column of a table, by row."""
     (a, x), (b, y) = ((table(BAYESIAN, name), column) for name, column in (one, other))
     return [a[row, x] - b[row, y] for row in rows]
 
 
-def test_how_many_seeds_there_are() -> None:
+def test_how_many_seeds_there_are():
     count = table(BAYESIAN, CLEAN, "seeds")
     assert {count[row, f] for row in MLPS for f in FAMILIES} == {3}
     says(BAYESIAN, "Under the protocol every family has three seeds")
@@ -103,7 +96,7 @@ def test_how_many_seeds_there_are() -> None:
     assert {reached["conv 32", f] for f in FAMILIES} == {1}
 
 
-def test_seeds_of_point_weights_differ_by_as_much_as_is_said() -> None:
+def test_seeds_of_point_weights_differ_by_as_much_as_is_said():
     clean, noisy = (table(BAYESIAN, name, "spread") for name in (CLEAN, NOISY))
     cells = list(product(MLPS, ("AE", "VAE")))
     largest = max(noisy[cell] for cell in cells)
@@ -114,14 +107,14 @@ def test_seeds_of_point_weights_differ_by_as_much_as_is_said() -> None:
     )
 
 
-def test_importance_weights_are_heavy_tailed_in_all_cells() -> None:
+def test_importance_weights_are_heavy_tailed_in_all_cells():
     tail = "tail-shape-of-the-importance-weights"
     for suffix in ("", "-what-is-reachable"):
         assert min(table(BAYESIAN, f"{tail}{suffix}").values()) > 0.7
     assert "above 0.7, as it is in all cells so far" in ESTIMATE
 
 
-def test_a_kl_of_the_codes_costs_most_at_32_dimensions() -> None:
+def test_a_kl_of_the_codes_costs_most_at_32_dimensions():
     both = (CLEAN, REACHED)
     large = [gap for name in both for gap in gaps((name, "AE"), (name, "VAE"), LARGE)]
     says(BAYESIAN, f"the VAE reconstructs {span(large)} nats worse than the autoencoder")
@@ -138,8 +131,8 @@ def test_a_kl_of_the_codes_costs_most_at_32_dimensions() -> None:
     says(BAYESIAN, f"gains {span(gaps((REACHED, 'AE'), (CLEAN, 'AE'), SMALL))}")
 
 
-def test_random_weights_help_under_noise() -> None:
-    def cost(families: tuple[str, ...], rows: Iterable[str]) -> list[float]:
+def test_random_weights_help_under_noise():
+    def cost(families, rows):
         return [c for f in families for c in gaps((CLEAN, f), (NOISY, f), rows)]
 
     random, points = ("Bayesian NN", "Hybrid"), ("AE", "VAE")
@@ -159,7 +152,7 @@ def test_random_weights_help_under_noise() -> None:
     assert {True, False} == set(more)
 
 
-def test_the_hybrid_at_full_weight_and_at_little() -> None:
+def test_the_hybrid_at_full_weight_and_at_little():
     published = table(BAYESIAN, CLEAN, "published")
     mean = table(BAYESIAN, CLEAN)
     short = [published[row, "Hybrid"] - mean[row, "Hybrid"] for row in LARGE]
@@ -180,19 +173,21 @@ def test_the_hybrid_at_full_weight_and_at_little() -> None:
     assert min(table(BAYESIAN, REACHED, "gain")[row, "Hybrid"] for row in MLPS) >= 0
 
 
-def test_bounds_at_full_weight() -> None:
+def test_bounds_at_full_weight():
     elbo = "elbo-what-is-reachable"
     rows = [row for row in MLPS if (row, "Hybrid, full KL") in table(BAYESIAN, elbo)]
     lower = gaps((elbo, "VAE"), (elbo, "Hybrid, full KL"), rows)
-    says(BAYESIAN, f"(one seed, {len(rows)} rows) the hybrid's bound is {tenths(lower)} nats below")
+    says(
+        BAYESIAN, f"(one seed, {len(rows)} rows) the hybrid's bound is {span(lower, 1)} nats below"
+    )
     price = gaps((REACHED, "Hybrid"), (REACHED, "Hybrid, full KL"), rows)
     says(BAYESIAN, f"and its reconstruction {span(price)} below that at 1/55,000")
     rows = [row for row in MLPS if (row, "Bayesian NN, full KL") in table(BAYESIAN, REACHED)]
     price = gaps((REACHED, "Bayesian NN"), (REACHED, "Bayesian NN, full KL"), rows)
-    says(BAYESIAN, f"reconstructs {tenths(price)} nats worse at full weight ({len(rows)} rows)")
+    says(BAYESIAN, f"reconstructs {span(price, 1)} nats worse at full weight ({len(rows)} rows)")
 
 
-def test_how_far_adversarial_nets_fall_short_under_the_protocol() -> None:
+def test_how_far_adversarial_nets_fall_short_under_the_protocol():
     published = table(BAYESIAN, CLEAN, "published")
     values = seeds(CLEAN)
     short = {
@@ -210,7 +205,7 @@ def test_how_far_adversarial_nets_fall_short_under_the_protocol() -> None:
     says(BAYESIAN, f"by {one:.0f} and {two:.0f} nats, and the other six by {span(others)}.")
 
 
-def test_adversarial_training_runs_away_in_some_seeds() -> None:
+def test_adversarial_training_runs_away_in_some_seeds():
     spread = table(BAYESIAN, CLEAN, "spread")
     away = [row for row in MLPS if row not in ("32", "128-64-2")]
     says(BAYESIAN, f"standard deviation over seeds is {span(spread[r, 'AAE'] for r in away)} nats")
@@ -220,11 +215,11 @@ def test_adversarial_training_runs_away_in_some_seeds() -> None:
     says(BAYESIAN, "all rows reach the stored values")
 
 
-def discriminator_losses(grid: str) -> dict[str, list[float]]:
+def discriminator_losses(grid):
     """Of the adversarial nets of a grid, in the last epoch, by row; of some they were not kept."""
     cells = (STUDIES / BAYESIAN / "cells.jsonl").read_text().splitlines()
     known = {cell["cell"]: cell for cell in map(json.loads, cells)}  # of two lines the later counts
-    losses: dict[str, list[float]] = {}
+    losses = {}
     for path, cell in known.items():
         _, of, row, column, _ = path.split("/")
         loss = cell["numbers"].get("50", {}).get("history/discriminator_loss")
@@ -233,7 +228,7 @@ def discriminator_losses(grid: str) -> dict[str, list[float]]:
     return losses
 
 
-def test_how_well_discriminators_tell_codes_from_the_prior() -> None:
+def test_how_well_discriminators_tell_codes_from_the_prior():
     losses = discriminator_losses("reachable")
     slow = sorted(loss for row in SMALL for loss in losses[row])
     assert len(slow) == sum(table(BAYESIAN, REACHED, "seeds")[row, "AAE"] for row in SMALL)
@@ -243,7 +238,7 @@ def test_how_well_discriminators_tell_codes_from_the_prior() -> None:
     says(BAYESIAN, f"at the {2 * math.log(2):.2f} (2 log 2) of one that cannot tell")
 
 
-def test_how_the_rate_of_the_generator_was_chosen() -> None:
+def test_how_the_rate_of_the_generator_was_chosen():
     tried = table(BAYESIAN, "what-was-tried-on-validation-data")
     losses = discriminator_losses("search")
     values = {
@@ -263,14 +258,14 @@ def test_how_the_rate_of_the_generator_was_chosen() -> None:
     assert min(kept) > 1.1 and "loss above 1.1 there," in chosen
 
 
-def test_what_an_output_bias_is_worth() -> None:
+def test_what_an_output_bias_is_worth():
     tried = table(BAYESIAN, "what-was-tried-on-validation-data")
     plain, biased = (tried[f"128-64-32, cosine 2e-3{b}", "VAE"] for b in ("", ", output bias"))
     says(BAYESIAN, f"was worth {biased - plain:.0f} nats")
 
 
-def test_what_random_weights_cost_on_clean_images() -> None:
-    def worse(name: str, rows: Iterable[str]) -> list[float]:
+def test_what_random_weights_cost_on_clean_images():
+    def worse(name, rows):
         return gaps((name, "AE"), (name, "Bayesian NN"), rows)
 
     by_size = {
@@ -285,7 +280,7 @@ def test_what_random_weights_cost_on_clean_images() -> None:
     says(BAYESIAN, f"within {most(worse(REACHED, MLPS), 1)} nats of it")
 
 
-def test_nets_that_saw_noise() -> None:
+def test_nets_that_saw_noise():
     families = ("AE", "Bayesian NN", "VAE", "Hybrid")
     clean = "reconstruction-of-clean-images-after-training-under-noise"
     near = [gap for f in families for gap in gaps((REACHED, f), (AWARE, f), MLPS)]
@@ -294,13 +289,13 @@ def test_nets_that_saw_noise() -> None:
     says(BAYESIAN, f"It costs them {span(cost)} nats on clean images")
 
 
-def test_how_times_differ_between_seeds() -> None:
+def test_how_times_differ_between_seeds():
     values = seeds("training-time-relative-to-the-vae").values()
     ratios = [max(found) / min(found) for found in values]
     says(BAYESIAN, f"by up to a factor of {max(ratios):.1f}")
 
 
-def test_convolutional_nets() -> None:
+def test_convolutional_nets():
     mean = table(BAYESIAN, CLEAN)
     families = ("AE", "AAE", "VAE", "Bayesian NN", "Hybrid")
     more = {f: mean["conv 32", f] - max(mean[row, f] for row in MLPS) for f in families}
@@ -324,7 +319,7 @@ AEVB = "aevb"
 COLUMNS = ("AEVB", "wake-sleep", "Monte Carlo EM")
 
 
-def test_two_hundred_dimensions() -> None:
+def test_two_hundred_dimensions():
     bound = table(AEVB, "lower-bound-by-size-of-the-code")
     units = table(AEVB, "active-units-by-size-of-the-code")
     grey, binary = "VAE", "VAE, binarized"
@@ -344,17 +339,17 @@ def test_two_hundred_dimensions() -> None:
     says(AEVB, f"the bound is {many - twenty:.1f} above that of 20 and {many - ten:.1f} above")
 
 
-def test_an_autoencoder_reconstructs_better() -> None:
+def test_an_autoencoder_reconstructs_better():
     mean = table(AEVB, "reconstruction-by-size-of-the-code")
     more = {n: mean[n, "AE"] - mean[n, "VAE"] for n in ("2", "3", "5", "10", "20", "200")}
     assert abs(more["2"]) < 0.5 and list(more.values()) == sorted(more.values())
     says(AEVB, f"by {more['3']:.0f} nats there and by {more['200']:.0f} at 200")
 
 
-def test_a_start_read_as_a_variance() -> None:
+def test_a_start_read_as_a_variance():
     tried = table(AEVB, "starts-and-steps-of-adagrad-on-validation-data")
 
-    def gain(task: str, column: str) -> float:
+    def gain(task, column):
         best = {
             std: max(tried.get((f"{task}, step {s}{std}", column), -1e9) for s in (0.01, 0.02, 0.1))
             for std in ("", ", std 0.1")
@@ -380,7 +375,7 @@ def test_a_start_read_as_a_variance() -> None:
         assert gain(task, column) < 0
 
 
-def test_aevb_is_above_wake_sleep() -> None:
+def test_aevb_is_above_wake_sleep():
     bound = table(AEVB, "lower-bound-aevb-and-wake-sleep")
     gain = {task: bound[task, "AEVB"] - bound[task, "wake-sleep"] for task, _ in bound}
     frey = [g for task, g in gain.items() if task.startswith("Frey")]
@@ -394,9 +389,9 @@ def test_aevb_is_above_wake_sleep() -> None:
     says(AEVB, f"AEVB is {binarized:.1f} nats above it with ten dimensions, and {grey:.1f} on grey")
 
 
-def annealed_by(x: str) -> dict[tuple[str, str], list[tuple[float, float]]]:
+def annealed_by(x):
     """The annealed curves of a picture: abscissa and ordinate by row and column."""
-    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    curves = {}
     with (STUDIES / AEVB / f"marginal-by-{x}.curves.csv").open() as file:
         for point in csv.DictReader(file):
             if point["quantity"] == "ais/ais_lower":
@@ -405,9 +400,9 @@ def annealed_by(x: str) -> dict[tuple[str, str], list[tuple[float, float]]]:
     return curves
 
 
-def test_marginal_likelihoods_against_images() -> None:
+def test_marginal_likelihoods_against_images():
     curves = annealed_by("images")
-    above: dict[str, dict[str, list[float]]] = {column: {} for column in COLUMNS}
+    above = {column: {} for column in COLUMNS}
     for (row, column), points in curves.items():
         aevb = dict(curves[row, "AEVB"])
         assert len(points) == len(aevb) == (11 if row.startswith("1,") else 7)
@@ -423,9 +418,9 @@ def test_marginal_likelihoods_against_images() -> None:
     says(AEVB, f"and {span(many[3:])} above from the tenth on")
 
 
-def test_marginal_likelihoods_against_seconds() -> None:
+def test_marginal_likelihoods_against_seconds():
     curves = annealed_by("seconds")
-    behind: dict[str, list[float]] = {}
+    behind = {}
     longer = []
     for row in ("1,000 images", "50,000 images"):
         seconds, values = zip(*curves[row, "AEVB"], strict=True)
@@ -443,7 +438,7 @@ def test_marginal_likelihoods_against_seconds() -> None:
     says(AEVB, f"It takes {span(longer)} times as long as AEVB")
 
 
-def test_marginal_likelihoods() -> None:
+def test_marginal_likelihoods():
     few, many = "1,000 images", "50,000 images"
     annealed = table(AEVB, "marginal-likelihood-annealed")
     above = {n: annealed[n, "AEVB"] - annealed[n, "wake-sleep"] for n in (few, many)}

@@ -11,6 +11,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 import torch
+from harness import assert_mean, in_training
 from linear_gaussian import batches, matrix, ready
 from pyro import poutine
 from torch import nn
@@ -24,8 +25,8 @@ from pyro_aevb.models.weights import posteriors as guides
 from pyro_aevb.models.weights.noise import LocalReparameterization
 from pyro_aevb.models.weights.normals import LogScaleNormal, LowRankNormal
 from pyro_aevb.models.weights.priors import IsotropicNormal, NormalMixture, WeightPrior, fan_in
+from pyro_aevb.pairs.density import sample_sites
 from pyro_aevb.pairs.handlers import AtMean, WholeBatch
-from pyro_aevb.pairs.sites import sample_sites
 from pyro_aevb.training.objectives.elbo import TraceELBO
 
 SHAPE = torch.Size([3, 2])
@@ -268,16 +269,11 @@ def losses(source, x, draws, objective=None):
     pair, objective, rows = ready(source, x), objective or TraceELBO(), []
     parameters = list(pair.trainable().values())
     for _ in range(draws):
-        with pair.active(), WholeBatch(), pyro.validation_enabled(False):
+        with in_training(pair):
             loss = objective.differentiable_loss(pair.model, pair.guide, x)
         grads = torch.autograd.grad(loss, parameters)
         rows.append(torch.cat([loss.detach()[None], *(g.flatten() for g in grads)]))
     return torch.stack(rows)
-
-
-def assert_mean(samples, expected):
-    error = samples.std(0) / math.sqrt(len(samples))
-    assert ((samples.mean(0) - expected).abs() < 4.5 * error + 1e-9).all()
 
 
 @pytest.mark.parametrize("family", ["normal", "low_rank"])
@@ -332,26 +328,6 @@ def test_kl_from_a_mixture_is_that_of_quadrature():
 # Choices
 
 
-def test_masks_keep_their_share_and_the_mean_weights():
-    source = Regression("dropout", inputs=5, dropout=0.3)
-    x = source.data(matrix(8, 5, seed=6))
-    kept, weights = [], []
-    for _ in range(3000):
-        drawn = sites(source.guide, x)
-        mask = drawn["net.kept"]["value"]
-        torch.testing.assert_close(
-            drawn["net.weight"]["value"], source.net.weight * mask / 0.7, rtol=1e-7, atol=0
-        )
-        assert torch.equal(drawn["net.bias"]["value"], source.net.bias)
-        kept.append(mask), weights.append(drawn["net.weight"]["value"])
-    kept = torch.stack(kept)
-    assert (kept.mean(0) - 0.7).abs().max() < 4.5 * math.sqrt(0.21 / 3000)
-    correlation = np.corrcoef(kept.T) - np.eye(5)
-    assert np.abs(correlation).max() < 4.5 / math.sqrt(3000)
-    error = source.net.weight.abs() * math.sqrt(0.3 / 0.7 / 3000)
-    assert ((torch.stack(weights).mean(0) - source.net.weight).abs() < 4.5 * error).all()
-
-
 def test_masks_lie_on_the_inputs_of_every_layer():
     nets = {
         "net": nn.Sequential(nn.Conv2d(4, 6, 3), nn.ConvTranspose2d(6, 4, 3), nn.Linear(7, 2)),
@@ -390,7 +366,7 @@ def test_the_objective_of_dropout_is_the_sum_over_all_masks():
     grads = torch.autograd.grad(-expected, [source.net.weight, source.net.bias])
     exact = torch.cat([-expected.detach()[None], *(g.flatten() for g in grads)])
     samples = losses(source, x, 1500)
-    assert_mean(samples, exact)
+    assert_mean(samples, exact, 4.5)
     assert samples[:, 0].std() / math.sqrt(1500) < 0.01 * exact[0]
 
 
@@ -445,7 +421,7 @@ def trained(source, x, steps, handler=nullcontext, lr=0.03):
     optimizer = torch.optim.Adam(pair.trainable().values(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     objective = TraceELBO()
-    with pair.active(), WholeBatch(), pyro.validation_enabled(False):
+    with in_training(pair):
         for _ in range(steps):
             optimizer.zero_grad()
             with handler():

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, matrix, posterior, ready
+from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, matrix, posterior, ready, with_data
 from pyro import poutine
 from pyro.distributions.transforms import SigmoidTransform
 from pyro.infer.autoguide import AutoNormal
@@ -16,6 +16,7 @@ from pyro.nn import PyroModule, PyroSample
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models import Autoencoder
+from pyro_aevb.pairs.density import in_plate, log_prob, sample_sites
 from pyro_aevb.pairs.handlers import (
     AtMean,
     Fix,
@@ -34,7 +35,6 @@ from pyro_aevb.pairs.predict import (
     reconstruct,
     traverse,
 )
-from pyro_aevb.pairs.sites import in_plate, log_prob, sample_sites
 
 
 def traced(function, *args):
@@ -108,20 +108,23 @@ def test_at_mean_follows_the_chain_of_means():
     torch.testing.assert_close(sites["z2"]["value"][:, 0], mean2)
 
 
-def test_at_mean_samples_what_has_no_mean_and_keeps_what_is_given():
+def test_at_mean_takes_the_mode_of_what_has_no_mean_and_keeps_what_is_given():
     def guide(x):
         sigmoid = dist.transforms.SigmoidTransform()
         flow = dist.TransformedDistribution(dist.Normal(0.0, 1.0), [sigmoid])
         with pyro.plate("data", len(x)):
-            pyro.sample("flow", flow)
+            pyro.sample("flow", flow)  # neither of them
             pyro.sample("fixed", dist.Normal(3.0, 1.0))
             pyro.sample("gamma", dist.Gamma(6.0, 2.0))
+            pyro.sample("index", dist.Categorical(torch.tensor([0.2, 0.5, 0.3])))
+            pyro.sample("mask", dist.Bernoulli(0.3).expand([8, 4]).to_event(1))
 
     with AtMean(), Fix({"fixed": torch.ones(8)}):
         sites = sample_sites(traced(guide, torch.zeros(8)))
     assert sites["flow"]["value"].unique().numel() == 8
-    assert torch.equal(sites["fixed"]["value"], torch.ones(8))
-    torch.testing.assert_close(sites["gamma"]["value"], torch.full((8,), 3.0))
+    for name, expected in (("fixed", 1), ("gamma", 3.0), ("index", 1), ("mask", 0.3)):
+        value = sites[name]["value"]
+        torch.testing.assert_close(value, torch.full_like(value, expected))
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3, torch.tensor(0.3)])
@@ -159,9 +162,7 @@ def test_log_probabilities_at_any_scale_and_under_a_mask():
 
 
 def test_encode_and_reconstruct_at_the_means():
-    source = PPCA()
-    x = source.data(6)
-    pair = ready(source, x)
+    source, x, pair = with_data(PPCA(), 6)
     m = x @ source.A.T + source.c
     torch.testing.assert_close(encode(pair, x), {"z": m.detach()})
     torch.testing.assert_close(reconstruct(pair, x), (m @ source.W.T + source.mu).detach())
@@ -286,9 +287,7 @@ def test_what_stands_for_a_distribution_is_its_mean_or_else_its_mode():
 
 
 def test_generated_data_follow_the_marginal_means():
-    source = PPCA()
-    x = source.data(40_000)
-    pair = ready(source, x)
+    source, x, pair = with_data(PPCA(), 40_000)
     means = generate(pair, x)
     covariance = (source.W @ source.W.T).detach().numpy()
     np.testing.assert_allclose(np.cov(means.numpy().T), covariance, atol=0.06)
@@ -312,9 +311,7 @@ def test_generated_data_share_one_draw_of_the_weights():
 
 
 def test_grids_and_walks_decode_the_points_they_name():
-    source = PPCA()
-    x = source.data(6)
-    pair = ready(source, x)
+    source, x, pair = with_data(PPCA(), 6)
     W, mu = source.W.detach().numpy(), source.mu.detach().numpy()
     points = np.random.default_rng(0).normal(size=(9, 2))
     np.testing.assert_allclose(decode_grid(pair, points, x), points @ W.T + mu)
@@ -337,18 +334,6 @@ def test_what_cannot_be_predicted_is_said():
         decode_grid(ready(Hierarchy(), matrix(5, 4)), np.zeros((2, 2)), matrix(5, 4))
     with pytest.raises(UsageError, match=r"call inspect\(pair, x\)"):
         encode(load_pair(PPCA()), matrix(5, 4))
-
-
-def test_at_mean_takes_the_mode_of_an_index():
-    def guide(x):
-        pyro.sample("index", dist.Categorical(torch.tensor([0.2, 0.5, 0.3])))
-        pyro.sample("heavy", dist.Cauchy(3.0, 1.0))  # no mean either
-        pyro.sample("mask", dist.Bernoulli(0.3).expand([4]).to_event(1))
-
-    with AtMean():
-        sites = sample_sites(traced(guide, torch.zeros(8)))
-    assert sites["index"]["value"].item() == 1 and sites["heavy"]["value"].item() == 3
-    torch.testing.assert_close(sites["mask"]["value"], torch.full((4,), 0.3))
 
 
 def test_a_uniform_index_takes_its_values_in_turn_and_in_random_order():

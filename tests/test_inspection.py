@@ -44,12 +44,27 @@ def weight(x):
     return pyro.sample("w", dist.Normal(0.0, 1.0))
 
 
+def seen(x, **options):
+    normal("x", x, obs=x, **options)
+
+
+def in_data(*sites):
+    """The sites of functions of x inside the plate of the data."""
+
+    def run(x):
+        with pyro.plate("data", len(x)):
+            for site in sites:
+                site(x)
+
+    return run
+
+
 # Spoilt ones, one breach each
 
 
 def no_plate(x):
     normal("z", x[0])
-    normal("x", x, obs=x, event_dims=2)
+    seen(x, event_dims=2)
 
 
 def code_outside(x):
@@ -78,70 +93,42 @@ def a_loop(x):
 
 def a_loop_of_one(x):
     for _ in pyro.plate("all", 1):
-        normal("x", x, obs=x, event_dims=2)
+        seen(x, event_dims=2)
 
 
 def size_of_the_batch(x):
     w = weight(x)
     with pyro.plate("data", size=len(x), subsample_size=len(x)):
-        normal("x", x, w, obs=x)
+        seen(x, loc=w)
 
 
 def weight_without_size(x):
     w = weight(x)
     with pyro.plate("data", len(x)):
-        normal("x", x, w, obs=x)
+        seen(x, loc=w)
 
 
-def no_event_in_code(x):
-    with pyro.plate("data", len(x)):
-        normal("z", x, event_dims=0)
-        normal("x", x, obs=x)
-
-
-def no_event_in_data(x):
-    with pyro.plate("data", len(x)):
-        normal("x", x, obs=x, event_dims=0)
+no_event_in_data = in_data(lambda x: seen(x, event_dims=0))
+no_event_in_code = in_data(lambda x: normal("z", x, event_dims=0), seen)
+unobserved = in_data(lambda x: normal("x", x))
+observed_twice = in_data(seen, lambda x: normal("again", x, obs=x))
+observing = in_data(lambda x: normal("z", x), lambda x: normal("seen", x, obs=x))
+with_a_factor = in_data(seen, lambda x: pyro.factor("f", torch.ones(len(x))))
+of_doubles = in_data(lambda x: seen(x, loc=x @ torch.zeros(3, 3).double()))
+not_a_number = in_data(lambda x: normal("z", x, torch.full(x.shape, torch.nan)))
 
 
 def no_event_in_weights(x):
     code_only(x, event_dims=0)
     with pyro.plate("data", size=40, subsample_size=len(x)):
-        normal("x", x, obs=x)
-
-
-def unobserved(x):
-    with pyro.plate("data", len(x)):
-        normal("x", x)
-
-
-def observed_twice(x):
-    with pyro.plate("data", len(x)):
-        normal("x", x, obs=x)
-        normal("again", x, obs=x)
-
-
-def observing(x):
-    with pyro.plate("data", len(x)):
-        normal("z", x)
-        normal("seen", x, obs=x)
+        seen(x)
 
 
 def missing(x):
+    mask = torch.ones(len(x)).bool()
     with pyro.plate("data", len(x)):
-        pyro.sample("x", dist.Normal(0.0, 1.0).expand(x.shape).to_event(1), obs=x,
-                    obs_mask=torch.ones(len(x)).bool())  # fmt: skip
-
-
-def with_a_factor(x):
-    with pyro.plate("data", len(x)):
-        normal("x", x, obs=x)
-        pyro.factor("f", torch.ones(len(x)))
-
-
-def of_doubles(x):
-    with pyro.plate("data", len(x)):
-        normal("x", x, x @ torch.zeros(3, 3).double(), obs=x)
+        fn = dist.Normal(0.0, 1.0).expand(x.shape).to_event(1)
+        pyro.sample("x", fn, obs=x, obs_mask=mask)
 
 
 def without_an_inverse():
@@ -153,19 +140,6 @@ def without_an_inverse():
             pyro.sample("z", dist.TransformedDistribution(base, [flow]))
 
     return guide
-
-
-def not_a_number(x):
-    with pyro.plate("data", len(x)):
-        normal("z", x, torch.full(x.shape, torch.nan))
-
-
-def infinite(z):
-    return dist.Normal(z / 0, 1.0, validate_args=False)
-
-
-def for_seven_pixels(z):
-    return dist.Normal(z @ torch.zeros(7, 3), 1.0)
 
 
 def of_an_unknown_tensor():
@@ -191,9 +165,9 @@ def of_a_late_parameter():
 
 
 other_plate = functools.partial(code, plate="batch")
-inf = functools.partial(plain, likelihood=infinite)
+inf = functools.partial(plain, likelihood=lambda z: dist.Normal(z / 0, 1.0, validate_args=False))
 grey = functools.partial(plain, likelihood=lambda z: dist.Bernoulli(logits=z))
-wide = functools.partial(plain, likelihood=for_seven_pixels)
+wide = functools.partial(plain, likelihood=lambda z: dist.Normal(z @ torch.zeros(7, 3), 1.0))
 BREACHES = {
     "no plate": (no_plate, code_only, "'x'", 'pyro.plate("data", len(x))'),
     "a loop of one": (a_loop_of_one, nothing, "'x'", 'pyro.plate("data", len(x))'),

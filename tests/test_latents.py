@@ -21,9 +21,7 @@ from linear_gaussian import (
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
-from pyro_aevb.estimators.terms import Terms
 from pyro_aevb.models import Autoencoder
-from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.reports.text import warnings
 
 
@@ -120,23 +118,6 @@ def test_a_guide_that_runs_for_every_pair_has_the_closed_form_too():
     error = math.hypot(scipy.stats.sem(information), scipy.stats.sem(health.information))
     encloses(health.information, health.information_above, information.mean(), error, 0.25)
     assert abs(health.aggregate.mean()) < 0.2 and not health.by_dimension
-
-
-def test_pairs_one_by_one_are_the_broadcast_ones():
-    source = PPCA()
-    x = source.data(7)
-    pair = ready(source, x)
-    with torch.no_grad(), pair.active(), WholeBatch():
-        terms = Terms(pair, x, {})
-        z = matrix(11, 2, seed=9)
-        whole, parts = terms.log_q(x, z), terms.log_q(x, z, most=3)
-        terms.independent = False
-        chained, chained_parts = terms.log_q(x, z), terms.log_q(x, z, most=30)
-    expected = scipy.stats.norm((x @ source.A.T + source.c).detach(), source.log_s.exp().detach())
-    expected = expected.logpdf(z[:, None]).sum(-1)
-    assert expected.shape == (11, 7)
-    for found in (whole, parts, chained, chained_parts):
-        np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 class Separate:

@@ -2,12 +2,14 @@
 
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import assert_resumes, assert_same_run, capture_only
 from linear_gaussian import BayesianPPCA, GaussianMean, batches, marginal, matrix, posterior
 from sklearn.decomposition import PCA
 from torch import nn
@@ -65,11 +67,7 @@ def trainer(source, data, path=None, options=None, **settings):
 
 
 def test_log_likelihood_rises_to_the_maximum_and_the_guide_to_the_posterior():
-    """The maximum is that of scikit-learn, by eigenvectors.
-
-    200 trajectories and 1,000 updates, whose noise falls with the rate: 0.0005 to 0.002
-    nats are left.
-    """
+    """The maximum is scikit-learn's, by eigenvectors; 0.0005 to 0.002 nats are left."""
     x = ppca_data()
     t = trainer(LearnedPPCA, batches(x), epochs=200, batch_size=400, lr=0.03, schedule="cosine")
     pair = t.pair.sources["pair"]
@@ -158,60 +156,48 @@ def bits(n=37):
     return Batches(Split(torch.from_numpy(pixels.astype(np.float32)), None, 1), "none")
 
 
+def small():
+    return VAE((9,), latent_dim=2, hidden=[4])
+
+
 @pytest.mark.parametrize("stop", ["between epochs", "in the middle"])
 def test_a_resumed_run_equals_an_uninterrupted_one(stop, tmp_path):
-    def make():
-        return VAE((9,), latent_dim=2, hidden=[4])
-
     settings = {"epochs": 4, "batch_size": 10, "lr": 0.05, "optimizer": "adagrad"}
-    whole = trainer(make, bits(), tmp_path / "whole.pt", **settings)
+    fresh, path = partial(trainer, small, bits(), **settings), tmp_path / "parts.pt"
+    if stop == "between epochs":
+        assert_resumes(fresh, path, 9)  # of 16
+        return
+    whole, part = fresh(), fresh(path)
+    moves = part._algorithm.before
+
+    def before(x, index):
+        if (part.progress.epoch, part.progress.step) == (1, 2):
+            os.kill(os.getpid(), signal.SIGINT)
+        moves(x, index)
+
+    part._algorithm.before = before
+    seed_everything(1)
     whole.run()
-    path = tmp_path / "parts.pt"
-    part = trainer(make, bits(), path, **settings)
-    if stop == "in the middle":
-        moves = part._algorithm.before
-
-        def before(x, index):
-            if (part.epoch, part.step) == (1, 2):
-                os.kill(os.getpid(), signal.SIGINT)
-            moves(x, index)
-
-        part._algorithm.before = before
-    else:
-
-        def interrupt(history):
-            if len(history) == 2:
-                torch.rand(7)
-                raise KeyboardInterrupt
-
-        part.on_epoch = interrupt
+    seed_everything(1)
     with pytest.raises(KeyboardInterrupt):
         part.run()
-    seed_everything(99)
-    resumed = trainer(make, bits(), path, **settings)
-    torch.rand(3)
+    resumed = fresh(path)
     resumed.resume()
-    assert 0 < resumed.epoch < 4
+    assert (resumed.progress.epoch, resumed.progress.step) == (1, 3)
     resumed.run()
-    for name, value in whole.pair.tensors().items():
-        assert torch.equal(value, resumed.pair.tensors()[name]), name
-    for name, value in whole._algorithm.state.items():
-        assert torch.equal(value, resumed._algorithm.state[name]), name
-    for row, other in zip(whole.history, resumed.history, strict=True):
-        assert {**row, "images_per_second": 0} == {**other, "images_per_second": 0}
+    assert_same_run(whole, resumed)
 
 
 def test_a_captured_run_is_the_eager_one(monkeypatch):
     """Trajectories and both phases from their graphs, which read the chains where they are now."""
-    for module in (pyro_aevb.training.step, pyro_aevb.engine.replay):
-        monkeypatch.setattr(module, "compile_captured", lambda graph, example, same_draws: graph)
-    runs = []
-    for way in ("off", "on"):
-        made = lambda: VAE((9,), latent_dim=2, hidden=[4])  # noqa: E731
-        runs.append(trainer(made, bits(), epochs=2, batch_size=10, optimizer="sgd", compile=way))
-        runs[-1].run()
-    eager, captured = runs
-    assert captured._is_compiled() and captured._algorithm._evaluate._graphs
+    capture_only(monkeypatch)
+    monkeypatch.setattr(pyro_aevb.engine.replay, "compile_captured", lambda graph, *_, **__: graph)
+    settings = {"epochs": 2, "batch_size": 10, "optimizer": "sgd"}
+    eager, captured = (trainer(small, bits(), compile=way, **settings) for way in ("off", "on"))
+    for run in (eager, captured):
+        seed_everything(1)
+        run.run()
+    assert captured._learners.compiled and captured._algorithm._evaluate._graphs
     for name, value in eager.pair.tensors().items():
         torch.testing.assert_close(captured.pair.tensors()[name], value, rtol=1e-4, atol=1e-5)
     for name, value in eager._algorithm.state.items():

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from linear_gaussian import PPCA, batches, matrix, ready
+from linear_gaussian import batches, matrix, ready
 from pyro import poutine
 from pyro.distributions import constraints
 from pyro.infer.autoguide import AutoNormal
@@ -293,11 +293,6 @@ def test_the_process_store_is_given_back_after_an_error():
         raise ZeroDivisionError
     assert set(pyro.get_param_store()) == {"mine"}
     assert set(pair.tensors()) == {"param:weight", "param:noise", "param:gain"}
-
-
-def test_a_tuple_of_bound_methods():
-    source = PPCA()
-    assert len(ready((source.model, source.guide), matrix(6, 4)).trainable()) == 5
 
 
 def test_a_thread_waits_for_the_store_that_another_one_uses():

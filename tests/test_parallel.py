@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import rows
 from torch import nn
 from torch.nn import functional
 
@@ -28,13 +30,14 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.work import score_together
 from pyro_aevb.runs.prepare import prepare
-from pyro_aevb.training.algorithm import make_algorithm
+from pyro_aevb.training.algorithm import Stage, make_algorithm
 from pyro_aevb.training.objectives import make_objective
 from pyro_aevb.training.objectives.elbo import TraceELBO
 from pyro_aevb.training.svi import SVI
 from pyro_aevb.training.trainer import Trainer, seed_everything
 
 BAYESIAN = f"{Path(__file__).parent.parent}/examples/bayesian_decoder.py:BayesianDecoder"
+CONDITIONAL = f"{Path(__file__).parent.parent}/examples/conditional_vae.py:ConditionalVAE"
 CHAIN = f"{Path(__file__).parent.parent}/examples/hierarchical.py:TwoLayers"
 SMALL = {"latent_dim": 3, "hidden": 20}
 
@@ -61,31 +64,43 @@ class Noisy(nn.Module):
             pyro.sample("z", dist.Laplace(loc, scale.exp()).to_event(1))
 
 
+VAE = ("VAE", {"latent_dim": 4, "hidden": [30]})
+
+
+class DecoderFirst(SVI):
+    r"""An epoch of the decoder alone, then of both nets."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        (both,) = self.phases
+        decoder = {name: value for name, value in both.parameters.items() if "decoder" in name}
+        self.stages = [Stage([replace(both, parameters=decoder)], 1), Stage([both])]
+
+
 # 1,297 training data: batches of 101 leave 85, in shares of 42 and 43; batches of 108 leave 1,
 # none for the first process.
 CASES = {
-    "vae": ("VAE", {"latent_dim": 4, "hidden": [30]}, {"schedule": "cosine", "kl_warm_up": 2}),
+    "vae": (*VAE, {"schedule": "cosine", "kl_warm_up": 2}),
     "weights": (
-        BAYESIAN,
-        SMALL,
+        *(BAYESIAN, SMALL),
         {"optimizer": "sgd", "lr": 0.01, "batch_size": 108, "particles": 2},
     ),
     "local": (BAYESIAN, SMALL, {"weight_noise": "local", "patience": 1}),
-    "iwae": ("VAE", {"latent_dim": 4, "hidden": [30]}, {"objective": "iwae", "particles": 3}),
+    "iwae": (*VAE, {"objective": "iwae", "particles": 3}),
     "corrupted": (
-        CHAIN,
-        {"dims": (4, 2), "hidden": 20},
-        {
-            "objective": "dreg",
-            "particles": 3,
-            "corruption": SaltAndPepper(0.3, exact=True),
-            "beta": 2.0,
-        },
+        *(CHAIN, {"dims": (4, 2), "hidden": 20}),
+        {"objective": "dreg", "particles": 3, "corruption": SaltAndPepper(0.3, True), "beta": 2.0},
     ),
     "graph": (Noisy, {}, {"objective": "pyro.infer.TraceGraph_ELBO"}),
     "compiled": (BAYESIAN, SMALL, {"objective": "iwae", "particles": 3, "compile": "on"}),
     "adversarial": ("AdversarialAutoencoder", {"latent_dim": 4, "hidden": [30]}, {}),
-    "interrupted": ("VAE", {"latent_dim": 4, "hidden": [30]}, {}),
+    "stages": (*VAE, {"algorithm": DecoderFirst, "patience": 1}),
+    "columns": (
+        CONDITIONAL,
+        {"latent_dim": 3, "hidden": 20},
+        {"objective": "iwae", "particles": 3, "corruption": SaltAndPepper(0.3)},
+    ),
+    "interrupted": (*VAE, {}),
 }
 
 
@@ -97,10 +112,10 @@ def trainer(case, group, path=None):
     objective = make_objective(objective, settings.get("particles", 1))
     noise, corruption = settings.get("weight_noise", "shared"), settings.get("corruption")
     if prepared.pair.algorithm is None:
-        algorithm = SVI(prepared.pair, objective, noise, corruption)
+        algorithm = settings.get("algorithm", SVI)(prepared.pair, objective, noise, corruption)
     else:
         algorithm = make_algorithm(None, prepared.pair, prepared.train)
-    of_svi = ("objective", "particles", "weight_noise", "corruption")
+    of_svi = ("algorithm", "objective", "particles", "weight_noise", "corruption")
     options = {k: v for k, v in settings.items() if k not in of_svi}
     options = {"compile": "off", "batch_size": 101, "epochs": 2, "seed": 3, **options}
     return Trainer(
@@ -109,11 +124,8 @@ def trainer(case, group, path=None):
 
 
 def outcome(t):
-    # An autoencoder has no ELBO, and nothing repeats the speed.
-    history = [
-        {k: v for k, v in row.items() if k != "images_per_second" and v is not None}
-        for row in t.history
-    ]
+    # An autoencoder has no ELBO.
+    history = [{k: v for k, v in row.items() if v is not None} for row in rows(t.history)]
     tensors = {name: value.detach().clone() for name, value in t.pair.tensors().items()}
     return {"history": history, "tensors": tensors, "draw": torch.rand(3)}
 
@@ -130,7 +142,7 @@ def interrupt(group, path):
 
     class Interrupting(TraceELBO):
         def differentiable_loss(self, *args):
-            if (t.epoch, t.step, group.rank) == (1, 1, 1):
+            if (t.progress.epoch, t.progress.step, group.rank) == (1, 1, 1):
                 os.kill(os.getpid(), signal.SIGINT)
             return super().differentiable_loss(*args)
 
@@ -139,7 +151,7 @@ def interrupt(group, path):
     try:
         t.run()
     except KeyboardInterrupt:
-        return {"stopped": (t.epoch, t.step)}
+        return {"stopped": (t.progress.epoch, t.progress.step)}
 
 
 def work(folder):
@@ -165,13 +177,8 @@ def launched(*commands):
     with ExitStack() as stack:
         started = []
         for words, environment in commands:
-            process = subprocess.Popen(
-                [sys.executable, *words],
-                env={**ENVIRONMENT, **environment},
-                stdout=pipe,
-                stderr=pipe,
-                text=True,
-            )
+            how = {"env": {**ENVIRONMENT, **environment}, "stdout": pipe, "stderr": pipe}
+            process = subprocess.Popen([sys.executable, *words], text=True, **how)
             started.append(stack.enter_context(process))
             stack.callback(process.terminate)
         yield started
@@ -404,10 +411,10 @@ def test_what_cannot_be_shared_comes_from_streams_of_their_own(draw):
     x = torch.rand(6, 3)
     x[3:] = x[:3]
     drawn, after = [], []
-    for rank, rows in enumerate((slice(0, 3), slice(3, 6))):
+    for rank, part in enumerate((slice(0, 3), slice(3, 6))):
         torch.manual_seed(0)
-        with plan.of(6, rows, rank):
-            drawn.append(draw(x[rows]))
+        with plan.of(6, part, rank):
+            drawn.append(draw(x[part]))
         after.append(torch.rand(2))
     assert not torch.equal(*drawn)
     assert torch.equal(*after)

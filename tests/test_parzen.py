@@ -15,7 +15,6 @@ from torch import nn
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import parzen as module
 from pyro_aevb.estimators.parzen import log_density, parzen
-from pyro_aevb.models import Autoencoder
 
 
 @pytest.mark.parametrize("sizes", [[300], [1, 99, 200]])
@@ -77,13 +76,6 @@ def test_the_bandwidth_is_the_best_for_validation_data(monkeypatch):
     assert metric["bandwidth"] == pytest.approx(best, rel=0.015)
     expected = KernelDensity(bandwidth=metric["bandwidth"]).fit(samples).score_samples(test)
     np.testing.assert_allclose(values, expected, rtol=1e-8)
-
-
-def test_what_has_no_prior_cannot_be_sampled():
-    x = (torch.rand(30, 5) > 0.5).float()
-    pair = ready(Autoencoder((5,), latent_dim=2, hidden=[4]), x)
-    with pytest.raises(UsageError, match="cannot generate"):
-        parzen(pair, batches(x), batches(x), 10)
 
 
 class Levels(nn.Module):

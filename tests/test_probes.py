@@ -72,11 +72,6 @@ class NoChannel(Pair):
         return dist.Bernoulli(logits=self.dec(z).view(-1, 2, 3)).to_event(2)
 
 
-class Channel(Pair):
-    def likelihood(self, z, x, i):
-        return dist.Bernoulli(logits=self.dec(z).view(-1, 1, 2, 3)).to_event(3)
-
-
 class OneLogit(Pair):
     def __init__(self):
         super().__init__(features=1)
@@ -95,17 +90,6 @@ class Column(Pair):
 def test_a_value_and_a_distribution_that_broadcast_are_refused(make, shape):
     with pytest.raises(UsageError, match="site 'x' has shape .* they broadcast"):
         ready(make().double(), bits(N, *shape).double())
-
-
-def test_the_pair_of_one_shape_scores_as_torch_does():
-    source, x = Channel().double(), bits(N, 1, 2, 3).double()
-    pair = ready(source, x)
-    z = source.enc(x.flatten(1)).chunk(2, -1)[0]
-    scores = score(pair, batches(x), 2)
-    np.testing.assert_allclose(scores.reconstruction_mean, source.at(z, x).detach(), rtol=1e-10)
-    # What the broadcast would have given: every datum against all others' pixels.
-    broadcast = dist.Bernoulli(logits=source.dec(z).view(-1, 2, 3)).log_prob(x).sum((-1, -2))
-    assert broadcast.shape == (N, N) and abs(broadcast.sum() - source.at(z, x).sum()) > 100
 
 
 # Neighbours
@@ -346,18 +330,6 @@ def test_a_part_of_x_may_be_observed_given_the_other():
     expected = dist.Bernoulli(logits=source.dec(z) + x[:, :1]).log_prob(x[:, 2:]).sum(1)
     scores = score(pair, batches(x), 2)
     np.testing.assert_allclose(scores.reconstruction_mean, expected.detach(), rtol=1e-10)
-
-
-def test_mixture_priors_pass():
-    class Mixture(Pair):
-        def model(self, x):
-            mix = dist.Categorical(x.new_ones(3))
-            parts = dist.Normal(matrix(3, 2), 1.0).to_event(1)
-            with self.plate(x):
-                z = pyro.sample("z", dist.MixtureSameFamily(mix, parts))
-                pyro.sample("x", self.likelihood(z, x, None), obs=x)
-
-    assert ready(Mixture().double(), bits().double()).description.local_sites[0].density
 
 
 def test_random_numbers_of_a_guide_that_are_no_sites_are_not_taken_for_neighbours():

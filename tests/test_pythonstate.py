@@ -9,13 +9,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import assert_same_run, capture_only, rows
 from pyro import poutine
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import pyro_aevb
-import pyro_aevb.training.step
-import pyro_aevb.training.trainer
+import pyro_aevb.training.compiling
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.engine.capture import NotCapturable, capture
@@ -32,12 +32,21 @@ from pyro_aevb.training.trainer import Trainer, seed_everything
 N, D = 60, 16
 
 
+def stage(calls):
+    """Of so many calls that two in a row hardly ever differ."""
+    return min(1.0, 0.1 + 0.3 * (calls // 7))
+
+
 class Base(nn.Module):
-    """A VAE whose code's terms are weighed by what it keeps."""
+    """A VAE whose code's terms are weighed by what it keeps, which `start` sets."""
 
     def __init__(self):
         super().__init__()
         self.enc, self.dec = nn.Linear(D, 4), nn.Linear(2, D)
+        self.start()
+
+    def start(self):
+        pass
 
     def tick(self):
         pass
@@ -63,15 +72,13 @@ class Base(nn.Module):
 
 
 class Counter(Base):
-    """In stages, so that two calls in a row hardly ever differ."""
-
     step = 0
 
     def tick(self):
         self.step += 1
 
     def weight(self):
-        return min(1.0, 0.1 + 0.3 * (self.step // 7))
+        return stage(self.step)
 
 
 class Gumbel(Counter):
@@ -100,8 +107,7 @@ class Schedule:
 class Inside(Base):
     """In an object of its own, beside a list."""
 
-    def __init__(self):
-        super().__init__()
+    def start(self):
         self.schedule = Schedule()
 
     def tick(self):
@@ -125,8 +131,7 @@ class Numpy(Base):
 class Own(Base):
     """With a generator of its own."""
 
-    def __init__(self):
-        super().__init__()
+    def start(self):
         self.generator = np.random.default_rng(0)
 
     def seen(self, x):
@@ -134,8 +139,7 @@ class Own(Base):
 
 
 class InPlace(Base):
-    def __init__(self):
-        super().__init__()
+    def start(self):
         self.register_buffer("count", torch.zeros(()))
 
     def tick(self):
@@ -153,16 +157,14 @@ class Anew(InPlace):
 class Plain(Anew):
     """A tensor that is no buffer."""
 
-    def __init__(self):
-        super().__init__()
-        del self.count
+    def start(self):
         self.count = torch.zeros(())
 
 
 GLOBAL = 0
 
 
-class Outside(Counter):
+class Outside(Base):
     """By a name of its module."""
 
     def guide(self, x):
@@ -171,11 +173,8 @@ class Outside(Counter):
             GLOBAL += 1
         super().guide(x)
 
-    def tick(self):
-        pass
-
     def weight(self):
-        return min(1.0, 0.1 + 0.3 * (GLOBAL // 7))
+        return stage(GLOBAL)
 
 
 def helped():
@@ -203,59 +202,52 @@ class Annealing:
     def __call__(self):
         self.calls += 1
 
-    def value(self):
-        return min(1.0, 0.1 + 0.3 * (self.calls // 7))
-
 
 class Called(Base):
-    def __init__(self):
-        super().__init__()
+    def start(self):
         self.tick = Annealing()
 
     def weight(self):
-        return self.tick.value()
+        return stage(self.tick.calls)
 
 
 class Listed(Base):
     """Objects in a list."""
 
-    def __init__(self):
-        super().__init__()
+    def start(self):
         self.parts = [Annealing()]
 
     def tick(self):
         self.parts[0]()
 
     def weight(self):
-        return self.parts[0].value()
+        return stage(self.parts[0].calls)
 
 
 class Mixed(Base):
     """A number beside a tensor."""
 
-    def __init__(self):
-        super().__init__()
+    def start(self):
         self.state = {"calls": 0, "mean": torch.zeros(2)}
 
     def tick(self):
         self.state["calls"] += 1
 
     def weight(self):
-        return min(1.0, 0.1 + 0.3 * (self.state["calls"] // 7))
+        return stage(self.state["calls"])
 
 
 class Common(Base):
     """One dictionary in two places."""
 
-    def __init__(self):
-        super().__init__()
+    def start(self):
         self.common = self.enc.common = {"calls": 0}
 
     def tick(self):
         self.enc.common["calls"] += 1
 
     def weight(self):
-        return min(1.0, 0.1 + 0.3 * (self.common["calls"] // 7))
+        return stage(self.common["calls"])
 
 
 class OfClass(Base):
@@ -267,12 +259,11 @@ class OfClass(Base):
         type(self).calls += 1
 
     def weight(self):
-        return min(1.0, 0.1 + 0.3 * (self.calls // 7))
+        return stage(self.calls)
 
 
-class Legacy(Own):
-    def __init__(self):
-        super().__init__()
+class Legacy(Base):
+    def start(self):
         self.numbers = np.random.RandomState(0)
 
     def seen(self, x):
@@ -282,8 +273,7 @@ class Legacy(Own):
 class Scalar(Base):
     """A number of NumPy's."""
 
-    def __init__(self):
-        super().__init__()
+    def start(self):
         self.kl = np.float64(0.1)
 
     def tick(self):
@@ -296,17 +286,12 @@ class Scalar(Base):
 class Loose(InPlace):
     """A buffer that is in no checkpoint of torch's."""
 
-    def __init__(self):
-        super().__init__()
-        del self.count
+    def start(self):
         self.register_buffer("count", torch.zeros(()), persistent=False)
 
 
 class PlainInPlace(InPlace):
-    def __init__(self):
-        super().__init__()
-        del self.count
-        self.count = torch.zeros(())
+    start = Plain.start
 
 
 class Aside(Base):
@@ -318,7 +303,21 @@ class Aside(Base):
 
 
 SEEN = (
-    *(Counter, Gumbel, Inside, Choosing, Numpy, Own, InPlace, Anew, Plain, Outside, Helped, Called),
+    *(
+        Base,
+        Counter,
+        Gumbel,
+        Inside,
+        Choosing,
+        Numpy,
+        Own,
+        InPlace,
+        Anew,
+        Plain,
+        Outside,
+        Helped,
+        Called,
+    ),
     *(Listed, Mixed, Common, OfClass, Legacy, Scalar, Loose, PlainInPlace, Aside),
 )
 KINDS = {kind.__name__: kind for kind in SEEN}
@@ -337,6 +336,10 @@ def data():
     return Split(bits, None, 1)
 
 
+def whole_set():
+    return DataSet("bits", data(), data(), data(), "bits", "none")
+
+
 def trainer(source, checkpoint=None, objective="elbo", **settings):
     global GLOBAL
     GLOBAL = OfClass.calls = 0
@@ -350,26 +353,24 @@ def trainer(source, checkpoint=None, objective="elbo", **settings):
     return made
 
 
-def rows(history):
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in history]
+def agree(one, other):
+    for row, same in zip(rows(one), rows(other), strict=True):
+        assert row == pytest.approx(same, rel=1e-5)
 
 
 @pytest.fixture
 def compiling(monkeypatch):
     """Every run compiles, that is: repeats what was captured."""
-    monkeypatch.setattr(pyro_aevb.training.trainer, "COMPILE_FROM", 1)
-    as_captured = lambda captured, *args, **options: captured  # noqa: E731
-    monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", as_captured)
+    monkeypatch.setattr(pyro_aevb.training.compiling, "COMPILE_FROM", 1)
+    capture_only(monkeypatch)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_run_that_could_be_compiled_is_the_eager_one(name, compiling):
-    expected = rows(trainer(KINDS[name], compile="off").run())
+    expected = trainer(KINDS[name], compile="off").run()
     auto = trainer(KINDS[name], compile="auto")
-    found = rows(auto.run())
-    assert auto.compiled == (name not in EAGER)
-    for row, other in zip(expected, found, strict=True):
-        assert row == pytest.approx(other, rel=1e-5)
+    agree(expected, auto.run())
+    assert auto.compiling.on == (name not in EAGER)
     if name in EAGER:
         with pytest.raises(UsageError, match=f"has to run eagerly: .*{EAGER[name]}"):
             trainer(KINDS[name], compile="on").run()
@@ -384,12 +385,11 @@ def by_hand(epochs=6, batch=20, lr=0.01):
         total = 0.0
         for index in order(N, 0, epoch).split(batch):
             count += 1
-            weight = min(1.0, 0.1 + 0.3 * (count // 7))
             m, s = source.enc(x[index]).chunk(2, -1)
             logits = source.dec(m + s.exp() * torch.normal(torch.zeros(batch, 2), 1.0))
             kl = 0.5 * (m**2 + (2 * s).exp() - 1 - 2 * s).sum(1)
             cross = binary_cross_entropy_with_logits(logits, x[index], reduction="none").sum(1)
-            loss = (cross + weight * kl).mean()
+            loss = (cross + min(1.0, 0.1 + 0.3 * (count // 7)) * kl).mean()
             adam.zero_grad()
             loss.backward()
             adam.step()
@@ -407,12 +407,6 @@ def test_stages_of_a_counter_are_those_of_plain_pytorch(name, compiling):
     assert found == pytest.approx(by_hand(), rel=1e-5)
 
 
-def test_without_python_values_a_run_stays_compiled(compiling):
-    compiled = trainer(Base, compile="auto")
-    compiled.run()
-    assert compiled.compiled and all(learner.step.compiled for learner in compiled._learners)
-
-
 def test_a_value_that_is_set_between_epochs_counts_from_there(compiling):
     class Set(Base):
         kl = 0.1
@@ -424,14 +418,9 @@ def test_a_value_that_is_set_between_epochs_counts_from_there(compiling):
     for how in ("off", "auto"):
         run = trainer(Set, compile=how)
         source = run.pair.sources["pair"]
-
-        def anneal(history, source=source):
-            source.kl = 0.5 * len(history)
-
-        run.on_epoch = anneal
-        histories.append(rows(run.run()))
-    for row, other in zip(*histories, strict=True):
-        assert row == pytest.approx(other, rel=1e-5)
+        run.on_epoch = lambda history, source=source: setattr(source, "kl", 0.5 * len(history))
+        histories.append(run.run())
+    agree(*histories)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -442,37 +431,33 @@ def test_a_resumed_run_goes_on_from_the_values_that_it_had(name, tmp_path):
     trainer(make, path, stop_after=3).run()
     rest = trainer(make, path)
     rest.resume()
-    assert rows(rest.run()) == rows(whole.history)
-    for name, value in whole.pair.tensors().items():
-        assert torch.equal(value, rest.pair.tensors()[name]), name
+    rest.run()
+    assert_same_run(rest, whole)
     assert not rest.notes
 
 
 def test_trials_leave_python_values_and_running_averages_where_they_were(tmp_path):
     class Normed(Counter):
-        def __init__(self):
-            super().__init__()
+        def start(self):
             self.enc = nn.Sequential(nn.Linear(D, 4), nn.BatchNorm1d(4))
 
     source = Normed()
     source.step = 5
     before = {name: value.clone() for name, value in source.state_dict().items()}
-    numbers = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    numbers = random.getstate()
     pair, batches = load_pair(source), Batches(data(), "none")
     inspect(pair, batches.take(torch.arange(5)))
     Trainer(pair, batches, batches, SVI(pair, make_objective("elbo"))).try_objective()
-    split = data()
-    whole = DataSet("bits", split, split, split, "bits", "none")
-    pyro_aevb.fit(source, whole, epochs=0, num_samples=5, out=str(tmp_path / "r"), show=False)
+    out = str(tmp_path / "r")
+    pyro_aevb.fit(source, whole_set(), epochs=0, num_samples=5, out=out, show=False)
     assert source.step == 5
     for name, value in source.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert random.getstate() == numbers[0]
+    assert random.getstate() == numbers
 
 
 def test_scores_of_a_run_that_is_opened_again_are_those_of_the_run(tmp_path):
-    split = data()
-    whole = DataSet("bits", split, split, split, "bits", "none")
+    whole = whole_set()
     settings = {"epochs": 3, "batch_size": 20, "num_samples": 20, "show": False}
     run = pyro_aevb.fit(Gumbel, whole, out=str(tmp_path / "r"), **settings)
     opened = restore(run, pair=Gumbel, data=whole)
@@ -482,19 +467,17 @@ def test_scores_of_a_run_that_is_opened_again_are_those_of_the_run(tmp_path):
     for name in ("elbo", "log_likelihood", "reconstruction"):
         assert again["metrics"][name]["value"] == before[name]["value"], name
     # At the temperature of the start it is another number.
-    with_start = load_pair(Gumbel)
-    with_start.python.load({"pair.step": 0}, "cpu")
-    assert Gumbel().temperature(torch.zeros(1)) != opened.pair.sources["pair"].temperature(
-        torch.zeros(1)
+    start, now = (
+        pair.temperature(torch.zeros(1)) for pair in (Gumbel(), opened.pair.sources["pair"])
     )
+    assert start != now
 
 
 def test_values_that_no_checkpoint_holds_are_named(compiling, tmp_path, capsys):
     class Odd(Base):
         """It follows an iterator, of which nobody knows how far it is."""
 
-        def __init__(self):
-            super().__init__()
+        def start(self):
             self.weights = iter([0.1 + 0.05 * n for n in range(100)])
             self.kl = 0.1
 
@@ -519,9 +502,7 @@ def test_values_that_no_checkpoint_holds_are_named(compiling, tmp_path, capsys):
 def test_validation_by_graphs_follows_values_that_training_changes(monkeypatch):
     """One capture, at the first epoch, would keep the temperature that there was then."""
     monkeypatch.setattr("pyro_aevb.estimators.importance.CAPTURE_FROM", 1)
-    ways = [trainer(Gumbel, compile=how, lr=0.05).run() for how in ("off", "auto")]
-    for row, other in zip(*map(rows, ways), strict=True):
-        assert row == pytest.approx(other, rel=1e-5)
+    agree(*(trainer(Gumbel, compile=how, lr=0.05).run() for how in ("off", "auto")))
 
 
 def test_a_look_at_validation_data_moves_no_value():
@@ -551,7 +532,7 @@ def test_the_best_epoch_comes_with_the_values_that_it_had(resumed, tmp_path):
         run.resume()
         run.run()
     assert run.pair.sources["pair"].step == 3 * best
-    assert run._validate()["elbo"] == history[best - 1]["elbo"]
+    assert run._validation()[0]["elbo"] == history[best - 1]["elbo"]
 
 
 class Staged(TraceELBO):
@@ -567,7 +548,7 @@ class Staged(TraceELBO):
 def test_values_of_an_objective_count_too(compiling, tmp_path):
     expected = rows(trainer(Base, objective=Staged(), compile="off").run())
     made = trainer(Base, objective=Staged(), compile="auto")
-    assert rows(made.run()) == expected and not made.compiled
+    assert rows(made.run()) == expected and not made.compiling.on
     path = tmp_path / "checkpoint.pt"
     trainer(Base, path, objective=Staged(), stop_after=3).run()
     rest = trainer(Base, path, objective=Staged())
@@ -620,8 +601,7 @@ def test_a_value_that_cannot_be_seen_shows_where_it_changes_at_each_call():
 class Centred(Base):
     """Data around the mean of their batch; in evaluation around that of the last one."""
 
-    def __init__(self):
-        super().__init__()
+    def start(self):
         self.center, self.rows = torch.zeros(D), 1
 
     def leave(self, mean):
@@ -643,13 +623,9 @@ class Reassigned(Centred):
 @pytest.mark.parametrize("kind, compiled", [(Centred, True), (Reassigned, False)])
 def test_what_the_last_step_leaves_is_what_evaluation_sees(kind, compiled, compiling):
     """A graph sets no attribute, but no step follows these: one eager step an epoch leaves them."""
-    expected = trainer(kind, compile="off")
-    history = rows(expected.run())
     auto = trainer(kind, compile="auto")
-    found = rows(auto.run())
-    assert auto.compiled == compiled
-    for row, other in zip(history, found, strict=True):
-        assert row == pytest.approx(other, rel=1e-5)
+    agree(auto.run(), trainer(kind, compile="off").run())
+    assert auto.compiling.on == compiled
     last = order(N, 0, 5).split(20)[-1]
     source = auto.pair.sources["pair"]
     torch.testing.assert_close(source.center, data().images[last].float().mean(0))

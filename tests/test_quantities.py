@@ -11,16 +11,22 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready
+from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready, with_data
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
 
 from pyro_aevb.engine import streams
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import importance
-from pyro_aevb.estimators.diagnostics import active_units, effective_sample_size, pareto_k
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.estimators.metrics import log_likelihood, measured, summarize, weight_kl
+from pyro_aevb.estimators.log_weights import LogWeights
+from pyro_aevb.estimators.metrics import (
+    active_units,
+    log_likelihood,
+    measured,
+    summarize,
+    weight_kl,
+)
 from pyro_aevb.models import VAE, Autoencoder
 
 FIELDS = ["reconstruction", "reconstruction_mean", "kl", "elbo", "log_weight", "ess"]
@@ -58,9 +64,8 @@ def test_scores_do_not_depend_on_the_memory_budget(kind, monkeypatch):
 
 
 def test_the_budget_bounds_the_rows_that_the_model_sees():
-    source = PPCA()
-    x = source.data(100)
-    pair, largest = ready(source, x), []
+    source, x, pair = with_data(PPCA(), 100)
+    largest = []
     for memory in (20_000, 200_000):
         source.rows.items.clear()
         score(pair, batches(x), 500, memory=memory)
@@ -80,9 +85,7 @@ def test_draws_in_several_blocks_are_all_used(monkeypatch):
 
 
 def test_a_seed_repeats_its_scores_and_leaves_the_generator_alone():
-    source = PPCA()
-    x = source.data(130)
-    pair = ready(source, x)
+    source, x, pair = with_data(PPCA(), 130)
     state = torch.get_rng_state()
     one = score(pair, batches(x), 200, seed=3)
     assert torch.equal(state, torch.get_rng_state())
@@ -115,16 +118,22 @@ def weights(K=2000, N=6):
     return tails * rng.exponential(size=(K, N)) + np.arange(N) * 300.0 - 900
 
 
+def added(log_weights):
+    sums = LogWeights(len(log_weights), tail=True)
+    sums.add(torch.as_tensor(log_weights))
+    return sums
+
+
 def test_effective_sample_size_is_kishs():
     log_w = weights()
     w = np.exp(log_w - log_w.max(0))
     expected = w.sum(0) ** 2 / (w**2).sum(0)
-    np.testing.assert_allclose(effective_sample_size(torch.from_numpy(log_w)), expected, rtol=1e-8)
+    np.testing.assert_allclose(added(log_w).effective_sample_size(), expected, rtol=1e-8)
 
 
 def test_pareto_k_is_arvizs_and_finds_the_tails():
     log_w = weights()
-    k = pareto_k(torch.from_numpy(log_w)).numpy()
+    k = added(log_w).pareto_k().numpy()
     for n in range(log_w.shape[1]):  # one datum at a time
         if hasattr(arviz, "psislw"):
             expected = arviz.psislw(log_w[:, n].copy())[1]
@@ -134,8 +143,8 @@ def test_pareto_k_is_arvizs_and_finds_the_tails():
         np.testing.assert_allclose(k[n], expected, rtol=1e-10)
     # exp(c E) of an exponential E is Pareto of shape c.
     np.testing.assert_allclose(k, [0.05, 0.2, 0.5, 0.8, 1.2, 2.0], atol=0.4)
-    assert np.isnan(pareto_k(torch.from_numpy(log_w[:24])).numpy()).all()
-    assert np.isnan(pareto_k(torch.zeros(400, 3)).numpy()).all()
+    assert added(log_w[:24]).pareto_k().isnan().all()
+    assert added(torch.zeros(400, 3)).pareto_k().isnan().all()
 
 
 def test_active_units_counts_variances_above_the_threshold():
@@ -211,21 +220,21 @@ def two_weights(x):
         pyro.sample("x", dist.Normal(a + b, 1.0).expand([3]).to_event(1), obs=x)
 
 
-def test_point_weights_have_no_density():
-    x = matrix(6, 3).float()
-    pair = ready((two_weights, AutoDelta(two_weights)), x)
-    scores = score(pair, batches(x), 1)
-    metrics = summarize(scores, scores, pair.description, None)
-    for name in ("weight_kl", "training_elbo"):
-        assert metrics[name]["value"] is None and "'a'" in metrics[name]["reason"]
-
-
-def test_one_point_weight_among_others_has_no_density():
+def some_points():
     guide = AutoGuideList(two_weights)
     guide.append(AutoNormal(poutine.block(two_weights, expose=["a"])))
     guide.append(AutoDelta(poutine.block(two_weights, expose=["b"])))
-    pair = ready((two_weights, guide), matrix(6, 3).float())
-    assert "'b'" in str(pair.description.weights_undefined())
+    return guide
+
+
+@pytest.mark.parametrize("make, site", [(lambda: AutoDelta(two_weights), "a"), (some_points, "b")])
+def test_point_weights_have_no_density(make, site):
+    x = matrix(6, 3).float()
+    pair = ready((two_weights, make()), x)
+    scores = score(pair, batches(x), 1)
+    metrics = summarize(scores, scores, pair.description, None)
+    for name in ("weight_kl", "training_elbo"):
+        assert metrics[name]["value"] is None and f"'{site}'" in metrics[name]["reason"]
 
 
 def test_a_random_auxiliary_site_beside_a_density_is_no_bound():

@@ -43,44 +43,29 @@ class Linear(nn.Module):
         return (x @ A.T + a) @ W.T + b
 
 
-def poisson(h):
-    return dist.Poisson(softplus(h) + 0.1).to_event(1)
-
-
-def binomial(h):
-    return dist.Binomial(torch.tensor([4.0, 5.0, 6.0]), logits=h).to_event(1)
-
-
-def one_hot(h):
-    return dist.OneHotCategorical(logits=h)
-
-
-def log_normal(h):
-    return dist.LogNormal(h, 1.0).to_event(1)
-
-
-def one_hot_density(x, h):
-    return (x * h).sum(1) - np.log(np.exp(h).sum(1))
-
-
 # A likelihood, data, a value that it refuses (which is neither the least nor the largest), one
 # that it takes, and its density.
 KINDS = {
     "Poisson": (
-        poisson,
+        lambda h: dist.Poisson(softplus(h) + 0.1).to_event(1),
         RNG.integers(0, 9, (N, D)),
         (2.5, 2.0),
         lambda x, h: scipy.stats.poisson(np.log1p(np.exp(h)) + 0.1).logpmf(x).sum(1),
     ),
     "Binomial": (
-        binomial,
+        lambda h: dist.Binomial(torch.tensor([4.0, 5.0, 6.0]), logits=h).to_event(1),
         RNG.integers(0, 5, (N, D)),
         (5.5, 5.0),
         lambda x, h: scipy.stats.binom([4, 5, 6], 1 / (1 + np.exp(-h))).logpmf(x).sum(1),
     ),
-    "OneHotCategorical": (one_hot, np.eye(D)[RNG.integers(0, D, N)], (0.5, None), one_hot_density),
+    "OneHotCategorical": (
+        lambda h: dist.OneHotCategorical(logits=h),
+        np.eye(D)[RNG.integers(0, D, N)],
+        (0.5, None),
+        lambda x, h: (x * h).sum(1) - np.log(np.exp(h).sum(1)),
+    ),
     "LogNormal": (
-        log_normal,
+        lambda h: dist.LogNormal(h, 1.0).to_event(1),
         RNG.lognormal(size=(N, D)),
         (0.0, 0.25),
         lambda x, h: scipy.stats.lognorm(1, scale=np.exp(h)).logpdf(x).sum(1),
@@ -118,7 +103,7 @@ def test_a_value_outside_the_support_is_found_in_every_split(name, split, tmp_pa
 
 
 def test_other_data_are_scored_where_the_likelihood_has_a_density(tmp_path):
-    pair = Linear(poisson)
+    pair = Linear(KINDS["Poisson"][0])
     nn.init.zeros_(pair.W.weight)  # so that no draw of a code matters
     x, other = RNG.integers(0, 9, (2, N, D)).astype(np.float32)
     splits = {"train": x, "valid": x, "test": x}

@@ -4,18 +4,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import assert_compiles, assert_resumes, capture_only, taken
 from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready
 from pyro import poutine
 from scipy.stats import multivariate_normal
 
-import pyro_aevb.training.step
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.split import Split
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models import Autoencoder
-from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.handlers import WholeBatch
-from pyro_aevb.pairs.pair import load_pair
 from pyro_aevb.training.algorithm import make_algorithm
 from pyro_aevb.training.step import Step
 from pyro_aevb.training.trainer import Trainer, seed_everything
@@ -26,13 +24,6 @@ def steps(source, x):
     pair = ready(source, x)
     algorithm = WakeSleep(pair, batches(x))
     return algorithm, [Step(pair, phase, batches(x)) for phase in algorithm.phases]
-
-
-def run(step, index, x):
-    torch.manual_seed(5)
-    with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-        loss = step(index, x)
-    return loss, {name: value.grad for name, value in step.parameters.items()}
 
 
 def drawn(function, x):
@@ -51,7 +42,7 @@ def test_losses_and_gradients_are_the_closed_forms_at_the_same_draws(num_data):
     assert list(sleep.parameters) == ["pair.A", "pair.c", "pair.log_s"]
     index, W, s = torch.arange(9), net.W.detach(), net.log_s.detach().exp()
 
-    loss, gradients = run(wake, index, x)
+    loss, gradients = taken(wake, index, x, seed=5)
     z = drawn(net.guide, x)["z"]["value"]
     error = (x - z @ W.T - net.mu.detach()) / net.noise**2
     expected = -multivariate_normal(cov=net.noise**2).logpdf((error * net.noise**2).reshape(-1, 1))
@@ -60,7 +51,7 @@ def test_losses_and_gradients_are_the_closed_forms_at_the_same_draws(num_data):
     torch.testing.assert_close(gradients["pair.W"], -error.T @ z / 9)
     torch.testing.assert_close(gradients["pair.mu"], -error.mean(0))
 
-    loss, gradients = run(sleep, index, x)
+    loss, gradients = taken(sleep, index, x, seed=5)
     dream = drawn(poutine.uncondition(net.model), x)
     z, seen = dream["z"]["value"], dream["x"]["value"]
     assert not torch.equal(seen, x)
@@ -73,10 +64,7 @@ def test_losses_and_gradients_are_the_closed_forms_at_the_same_draws(num_data):
 
 
 def test_it_reaches_the_maximum_likelihood_of_probabilistic_pca():
-    r"""With one latent the guide's family contains the posterior, and the maximum is known: mu is
-    the mean and W W' + s^2 I keeps the largest eigenvalue of the covariance (Tipping and Bishop,
-    1999). It starts 8.6 nats below and ends within 0.02, the noise of the last steps; the guide
-    ends at the posterior."""
+    """By Tipping and Bishop (1999); with one latent the guide's family contains the posterior."""
     net, other = PPCA(latent=1), PPCA(latent=1)
     other.W.data, other.mu.data = matrix(4, 1, seed=9), matrix(4, seed=10)
     x = other.data(300)
@@ -121,16 +109,14 @@ def test_dreams_of_a_bernoulli_are_binary_and_have_its_frequencies():
     _, (_, sleep) = steps(net, x)
     with torch.no_grad():
         net.decoder.weight.zero_()
-    run(sleep, torch.arange(len(x)), x)
+    taken(sleep, torch.arange(len(x)), x)
     assert set(net.seen.unique().tolist()) == {0.0, 1.0}
     p = net.decoder.bias.detach().sigmoid()
     assert ((net.seen.mean(0) - p).abs() < 4 * (p * (1 - p) / len(x)).sqrt()).all()
 
 
 def test_two_layers_of_codes():
-    r"""From a guide that is the posterior, both phases have the same loss in expectation but for
-    log p(x): -E log p(x, z) of data of the model, and -E log q(z|x) of dreams. Standard errors
-    about 0.02."""
+    """From the posterior, the losses of both phases differ by log p(x); errors of about 0.02."""
 
     class Scaled(Hierarchy):
         def __init__(self):
@@ -146,75 +132,35 @@ def test_two_layers_of_codes():
 
     pair = Scaled()
     x = drawn(poutine.uncondition(pair.model), torch.zeros(20000, 4).double())["x"]["value"]
-    ready(pair, x)
-    algorithm = WakeSleep(load_and_inspect(pair, x), batches(x))
+    algorithm = WakeSleep(ready(pair, x), batches(x))
     index = torch.arange(len(x))
     wake, sleep = (float(phase.loss(x, index).detach()) for phase in algorithm.phases)
     assert wake - sleep == pytest.approx(-pair.log_likelihood(x).mean(), abs=0.08)
 
 
-def load_and_inspect(source, x):
-    pair = load_pair(source)
-    inspect(pair, x)
-    return pair
-
-
-def uncompiled(captured, example, same_draws):
-    return captured
-
-
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_compiled_step_is_the_eager_one(compiled, monkeypatch):
+def test_a_captured_or_compiled_step_is_the_eager_one(compiled, monkeypatch):
     if not compiled:
-        monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", uncompiled)
+        capture_only(monkeypatch)
     x = (torch.rand(40, 5) > 0.5).float()
-    index, batch = torch.randperm(40)[:16], x[:16].flip(0)
-    _, both = steps(Bernoulli(), x)
-    for step in both:
-        loss, gradients = run(step, index, batch)
-        gradients = {name: value.clone() for name, value in gradients.items()}
-        with step.pair.active(), WholeBatch(), pyro.validation_enabled(False):
-            step.compile(index, x[:16])
-        again, others = run(step, index, batch)
-        torch.testing.assert_close(again, loss, rtol=1e-5, atol=0)
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-6)
+    index = torch.randperm(40)[:16]
+    for step in steps(Bernoulli(), x)[1]:
+        assert_compiles(step, (index, x[:16]), (index, x[:16].flip(0)))
 
 
 @pytest.mark.parametrize("compile", ["off", "on"])
 def test_a_resumed_run_equals_an_uninterrupted_one(compile, tmp_path, monkeypatch):
-    monkeypatch.setattr(pyro_aevb.training.step, "compile_captured", uncompiled)
+    capture_only(monkeypatch)
 
     def trainer(path):
         seed_everything(2)
         x = torch.rand(50, 5)
-        data = Batches(Split(x, None, 1), "dynamic")
-        pair = load_and_inspect(Bernoulli(), data.take(torch.arange(5)))
-        algorithm = WakeSleep(pair, data)
-        fixed = Batches(Split(x, None, 1), "fixed")
+        data, fixed = (Batches(Split(x, None, 1), how) for how in ("dynamic", "fixed"))
+        pair = ready(Bernoulli(), data.take(torch.arange(5)))
         settings = {"epochs": 3, "batch_size": 20, "compile": compile, "schedule": "cosine"}
-        return Trainer(pair, data, fixed, algorithm, path, **settings)
+        return Trainer(pair, data, fixed, WakeSleep(pair, data), path, **settings)
 
-    whole, part = trainer(None), trainer(tmp_path / "c.pt")
-    seed_everything(7)
-    whole.run()
-    seed_everything(7)
-    update, calls = part._update, []
-
-    def killed(index):
-        calls.append(index)
-        if len(calls) == 5:  # of 9
-            raise UsageError("killed")
-        return update(index)
-
-    part._update = killed
-    with pytest.raises(UsageError, match="killed"):
-        part.run()
-    resumed = trainer(tmp_path / "c.pt")
-    resumed.resume()
-    resumed.run()
-    for name, value in whole.pair.tensors().items():
-        assert torch.equal(value, resumed.pair.tensors()[name]), name
+    assert_resumes(trainer, tmp_path / "c.pt", 5)  # of 9
 
 
 def test_what_it_cannot_train_is_refused():

@@ -1,13 +1,15 @@
-r"""Batches cut from a memory-resident split, binarized as asked."""
+r"""Batches cut from a split, binarized as asked, with the columns that are asked for."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Batch, Data
 from pyro_aevb.data.split import Binarize, Split
 from pyro_aevb.errors import UsageError
 
@@ -27,10 +29,12 @@ class Batches:
     Arguments:
         split: The data.
         binarize: How they are presented.
-        device: Where they are kept and batches are made.
+        device: Where batches are made, and data that are in memory are kept.
+        columns: The names of the columns that come with the data.
 
     Raises:
-        UsageError: If `binarize` is not one of the three, or asks for pixels outside [0, 1].
+        UsageError: If `binarize` is not one of the three, asks for pixels outside [0, 1], or for
+            bits that are drawn once of data that stay on the disk; or a column is missing.
 
     References:
         | On the Quantitative Analysis of Deep Belief Networks (Salakhutdinov and Murray, 2008)
@@ -40,12 +44,16 @@ class Batches:
     """
 
     def __init__(
-        self, split: Split, binarize: Binarize, device: str | torch.device = "cpu"
+        self,
+        split: Split,
+        binarize: Binarize,
+        device: str | torch.device = "cpu",
+        columns: Sequence[str] = (),
     ) -> None:
         if binarize not in ("none", "dynamic", "fixed"):
             raise UsageError(f"binarize is {binarize!r}; it must be none, dynamic or fixed")
         if binarize != "none":
-            low, high = (f().item() / split.scale for f in (split.images.min, split.images.max))
+            low, high = split.range()
             if low < 0 or high > 1:
                 raise UsageError(
                     f"binarize {binarize} needs data in [0, 1], these lie in"
@@ -53,10 +61,28 @@ class Batches:
                 )
         self.binarize = binarize
         self.scale = split.scale
-        images = split.images
-        if binarize == "fixed":
-            images, self.scale = _draw_once(split), 1
-        self.images = images.to(device)
+        images, self.device = split.images, torch.device(device)
+        self.resident = isinstance(images, Tensor)
+        r"""Whether the data are in memory, so that a batch can be made within a captured step."""
+        if isinstance(images, Tensor):
+            if binarize == "fixed":
+                images, self.scale = _draw_once(images, split.scale), 1
+            images = images.to(self.device)
+            self.device = images.device  # with its number
+        elif binarize == "fixed":
+            raise UsageError(
+                f"these {len(split)} data stay on the disk, and bits that are drawn once stay in "
+                "memory: use binarize none, or more --memory than the file has"
+            )
+        self.images = images
+        self.event_shape = tuple(images.shape[1:])
+        for name in columns:
+            if name not in split.columns:
+                raise UsageError(
+                    f"the data have no column {name!r}; they have "
+                    f"{', '.join(split.columns) or 'none'}"
+                )
+        self.columns = {name: split.columns[name].to(self.device) for name in columns}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,21 +95,27 @@ class Batches:
         """
         few = copy.copy(self)
         few.images = self.images[:n]
+        few.columns = {name: values[:n] for name, values in self.columns.items()}
         return few
 
-    def take(self, index: Tensor) -> Tensor:
+    def take(self, index: Tensor) -> Data:
         r"""Make a batch.
 
         Arguments:
             index: The positions of its data in the split, int64, shape :math:`(B,)`.
 
         Returns:
-            The batch :math:`x`, float32, shape :math:`(B, *event\_shape)`.
+            The batch :math:`x`, float32, shape :math:`(B, *event\_shape)`; with its columns where
+            there are some.
         """
-        pixels = self.images.index_select(0, index.to(self.images.device)) / self.scale
-        if self.binarize != "dynamic":
-            return pixels
-        return (_uniform16(pixels) < pixels * 65536).float()
+        index = index.to(self.device)
+        x = self.images.index_select(0, index).to(self.device) / self.scale
+        if self.binarize == "dynamic":
+            x = (_uniform16(x) < x * 65536).float()
+        if not self.columns:
+            return x
+        columns = {name: values.index_select(0, index) for name, values in self.columns.items()}
+        return Batch(x, columns)
 
 
 def _uniform16(like: Tensor) -> Tensor:
@@ -99,14 +131,13 @@ def _uniform16(like: Tensor) -> Tensor:
     return words + 32768.5
 
 
-def _draw_once(split: Split) -> Tensor:
+def _draw_once(images: Tensor, scale: int) -> Tensor:
     # on the CPU whatever the device, so that the bits are the same; in blocks, so that no float
     # copy of the split is held; the stream does not depend on the blocks
     generator = torch.Generator().manual_seed(FIXED_SEED)
-    bits = torch.empty(split.images.shape, dtype=torch.uint8)
-    blocks = zip(bits.split(1024), split.images.cpu().split(1024), strict=True)
-    for drawn, images in blocks:
-        drawn.copy_(torch.rand(images.shape, generator=generator) < images / split.scale)
+    bits = torch.empty(images.shape, dtype=torch.uint8)
+    for drawn, block in zip(bits.split(1024), images.cpu().split(1024), strict=True):
+        drawn.copy_(torch.rand(block.shape, generator=generator) < block / scale)
     return bits
 
 

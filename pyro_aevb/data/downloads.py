@@ -19,17 +19,10 @@ TIMEOUT = 20.0
 r"""Seconds without an answer after which a download counts as failed."""
 
 # what making a folder or writing a file there may answer; a network's answers are others
-_NO_WRITING = frozenset(
-    (
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EEXIST,
-        errno.ENOSPC,
-    )
-)
+_NO_WRITING = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENOSPC),
+}
 
 logger = logging.getLogger(__name__)
 

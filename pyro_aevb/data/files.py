@@ -20,11 +20,12 @@ r"""What counts as an image in a folder; other files are passed over."""
 GREY_MODES, COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, mapped: bool = False) -> dict[str, np.ndarray]:
     r"""Read an ``.npy`` or ``.npz`` file, never executing what it holds.
 
     Arguments:
         path: The file.
+        mapped: Leave the array of an ``.npy`` file on the disk.
 
     Returns:
         Its arrays by name; the one array of an ``.npy`` file is named ``images``.
@@ -33,6 +34,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         UsageError: If the file is damaged, or holds pickled objects.
     """
     try:
+        if mapped:
+            return {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
         with path.open("rb") as file:  # NumPy leaves open a damaged file that it opened itself
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
@@ -244,7 +247,8 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
     Arguments:
         folder: The folder.
-        above: Those that it lies in, by their true paths; a link back to one of them is no folder.
+        above: The true paths of the folders that it lies in; a link back to one of them is passed
+            over.
     """
     real = os.path.realpath(folder)
     if real in above:

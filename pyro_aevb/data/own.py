@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.disk import BLOCK, OnDisk
 from pyro_aevb.data.files import SUFFIXES, channels_first, files_below, read_arrays, read_folder
 from pyro_aevb.data.split import SEED, DataSet, Split, assemble, partition, shuffled
 from pyro_aevb.errors import UsageError
@@ -25,16 +26,21 @@ ALIASES = {
 r"""What the splits are called, in any case, as folders and in the names of arrays."""
 DATA, LABELS = {"images", "image", "x", "data"}, {"labels", "label", "y", "targets", "target"}
 r"""What an array may be called besides its split, as in ``train_labels`` and ``y_train``."""
+COLUMN = "/"
+r"""Between a split and the name of one of its columns."""
+ON_DISK = 1 << 30
+r"""Bytes from which on an ``.npy`` file stays on the disk, unless the memory budget says."""
 EXACT = 1 << 24
 r"""Whole numbers up to this one are what float32 holds exactly."""
 
 
-def read(name: str) -> DataSet:
+def read(name: str, memory: int | None = None) -> DataSet:
     r"""Make a data set of a user's own file or folder.
 
     An ``.npz`` file has the arrays ``train``, ``test`` and perhaps ``valid``, or one array
     (``images``, ``x``, or the only one), and perhaps labels (``labels``; ``train_labels`` and so
-    on), integers or names. Of a folder ``read_folder`` reads the images, or those of
+    on), integers or names. Further arrays of numbers with a row for each datum (``age``;
+    ``train_age`` and so on) are columns. Of a folder ``read_folder`` reads the images, or those of
     its folders ``train``, ``test`` and ``valid``; the subfolders they lie in are their labels.
     Splits have other usual names too (:data:`ALIASES`), and arrays (``x_train``, ``y_train``). What
     is not split is split 80/10/10 by a fixed shuffle; a missing ``valid`` or ``test`` is a tenth
@@ -43,11 +49,13 @@ def read(name: str) -> DataSet:
     Arrays are (N, D), (N, H, W), (N, C, H, W), or (N, H, W, C) where C is less than H and W.
     Integers of 8 bits without a sign (uint8) that are images are grey levels, of which 255 stands
     for 1, or binary data if none exceeds 1. All other integers, and floats, stay as they are.
+    An ``.npy`` file of more bytes than `memory` stays on the disk, and batches are read from it.
     What was done is said in the description. What stands beside splits and looks like data, splits
     below the first level of a folder, and a set without training data are refused.
 
     Arguments:
         name: The path.
+        memory: The largest ``.npy`` file that is read into memory, in bytes; default 1 GiB.
 
     Returns:
         The data set; it is presented as it is unless asked otherwise.
@@ -56,12 +64,17 @@ def read(name: str) -> DataSet:
         UsageError: If the data are not usable; the line says which and why.
     """
     path = Path(name).expanduser()
+    if path.suffix.lower() == ".npy" and path.stat().st_size > (memory or ON_DISK):
+        whole, notes = _on_disk(path)
+        return _split(name, path, {"images": whole}, notes)
     if path.is_dir():
         arrays, notes = _read_folders(path)
     elif path.suffix.lower() in (".npy", ".npz"):
         arrays, notes = _named(path, read_arrays(path))
     else:
         raise UsageError(f"{path} is neither an .npy or .npz file nor a folder of images")
+    columns = {key: x for key, x in arrays.items() if COLUMN in key}
+    arrays = {key: x for key, x in arrays.items() if key not in columns}
     labels = {key.removesuffix("_labels"): x for key, x in arrays.items() if key.endswith("labels")}
     found = {key: x for key, x in arrays.items() if not key.endswith("labels")}
     if TRAIN not in found and "images" not in found:
@@ -72,8 +85,42 @@ def read(name: str) -> DataSet:
     data, scale, levels = _stored(path, found)
     labels = {key if key in data else next(iter(data)): x for key, x in labels.items()}
     classes, named = _classes(path, labels, data)
-    splits = {key: Split(x, classes.get(key), scale) for key, x in data.items()}
+    splits = {
+        key: Split(x, classes.get(key), scale, _columns(path, key, len(x), columns))
+        for key, x in data.items()
+    }
     return _split(name, path, splits, list(dict.fromkeys([*notes, *named, levels])))
+
+
+def _on_disk(path: Path) -> tuple[Split, list[str]]:
+    r"""The data of a file that stays on the disk, looked at once from the beginning to the end."""
+    mapped = read_arrays(path, mapped=True)["images"]
+    ends: list[np.ndarray] = []
+    step = max(1, BLOCK // max(1, mapped[:1].size))
+    for start in range(0, len(mapped), step):
+        where = f"{path} [from datum {start}]"
+        block = _numbers(where, np.array(read_arrays(path, mapped=True)["images"][start:][:step]))
+        ends += [block.min(), block.max()]
+    small = np.stack(ends).reshape(1, 1, -1) if mapped.ndim > 2 else np.stack(ends).reshape(1, -1)
+    data, scale, levels = _stored(path, {"images": small.astype(mapped.dtype)})
+    notes = channels_first(np.array(mapped[:1]))[1]
+    kept = data["images"].dtype if mapped.dtype.kind in "bui" else torch.float32
+    images = OnDisk(path.resolve(), kept, np.arange(len(mapped)))
+    return Split(images, None, scale), [*notes, levels, "read from the disk"]
+
+
+def _columns(path: Path, split: str, n: int, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    r"""The columns of a split: int64 where they are whole numbers, else float32."""
+    found = {}
+    for key, array in arrays.items():
+        of, _, name = key.partition(COLUMN)
+        if of not in ("", split):
+            continue
+        if len(array) != n:
+            raise UsageError(f"{path} has {n} data in {split}, but {len(array)} rows of {name!r}")
+        whole = array.dtype.kind in "bui"
+        found[name] = torch.from_numpy(array.astype(np.int64 if whole else np.float32))
+    return found
 
 
 def _read_folders(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -149,13 +196,30 @@ def _named(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndar
     events = {arrays[found[role]].shape[1:] for role in data if role != "images"}
     for key in unknown:
         like = arrays[key].ndim > 1 and arrays[key].shape[1:] in events
-        if like or any(token in ALIASES for token in _tokens(key)):
+        of_split = any(token in ALIASES for token in _tokens(key)) and not _column(key)[0]
+        if like or of_split:
             raise UsageError(
                 f"{path} holds {key!r}, which is not known; splits are named {', '.join(ALIASES)},"
                 " their labels train_labels and so on; take other arrays out"
             )
-    notes = [f"the arrays {', '.join(unknown)} left out"] if unknown else []
-    return {role: arrays[key] for role, key in found.items()}, notes
+    columns = {}
+    for key in unknown:
+        split, name = _column(key)
+        of = f"images{COLUMN}" if not split and "images" in data else f"{split}{COLUMN}"
+        rows = arrays.get(found.get(split or "images", ""), np.empty(0)).shape[:1]
+        if arrays[key].dtype.kind in "buif" and arrays[key].shape[:1] == rows != (0,):
+            columns[of + name] = arrays[key]
+    left = [key for key in unknown if not any(arrays[key] is x for x in columns.values())]
+    notes = [f"the arrays {', '.join(left)} left out"] if left else []
+    named = {name.partition(COLUMN)[2] for name in columns}
+    notes += [f"columns {', '.join(sorted(named))}"] if named else []
+    return {role: arrays[key] for role, key in found.items()} | columns, notes
+
+
+def _column(key: str) -> tuple[str, str]:
+    r"""``("train", "age")`` for ``train_age``, and ``("", "age")`` for ``age``."""
+    first, _, rest = key.partition("_")
+    return (ALIASES[first.lower()], rest) if first.lower() in ALIASES and rest else ("", key)
 
 
 def _role(key: str) -> str | None:
@@ -266,7 +330,8 @@ def _split(name: str, path: Path, wholes: dict[str, Split], notes: list[str]) ->
         cut = partition(shuffled(whole), *sizes)
         wholes = wholes | dict(zip([TRAIN, *missing], cut, strict=True))
     train, valid, test = (wholes[part] for part in SPLITS)
-    if bool((train.images == train.images[0]).all()):
+    first = train.images.index_select(0, torch.zeros(1, dtype=torch.int64))
+    if all(bool((block == first).all()) for block in train.images.split(4096)):
         raise UsageError(f"{path}: all {len(train)} training data are the same; look at the file")
     description = "; ".join([f"{path.name}, {how}", *notes])
     return assemble(name, description, "none", train, valid, test)

@@ -35,7 +35,7 @@ from pyro_aevb.data.split import (
 from pyro_aevb.errors import UsageError
 
 
-def load(name: str, root: str | Path | None = None) -> DataSet:
+def load(name: str, root: str | Path | None = None, memory: int | None = None) -> DataSet:
     r"""Load a data set by its name, or a user's own from a path.
 
     Arguments:
@@ -44,6 +44,7 @@ def load(name: str, root: str | Path | None = None) -> DataSet:
             training data alone, as in ``"mnist:1000"``.
         root: The folder that data sets are looked for in, and downloaded to. By default the
             environment variable ``PYRO_AEVB_DATA``, or else ``~/.cache/pyro_aevb``.
+        memory: Bytes above which an ``.npy`` file stays on the disk; default 1 GiB.
 
     Returns:
         The data set, its splits the same wherever and whenever it is loaded.
@@ -54,13 +55,13 @@ def load(name: str, root: str | Path | None = None) -> DataSet:
     """
     whole, count = _parted(name)
     if count is not None:
-        return load(whole, root).first(count)
+        return load(whole, root, memory).first(count)
     folder = root or os.environ.get("PYRO_AEVB_DATA") or "~/.cache/pyro_aevb"
     try:
         if name in _SETS:
             return _SETS[name](Path(folder).expanduser())
         if name and os.path.exists(os.path.expanduser(name)):
-            return own.read(name)
+            return own.read(name, memory)
     except OSError as error:
         place = error.filename or name
         raise UsageError(f"{place} cannot be read ({error.strerror or error})") from error

@@ -2,7 +2,8 @@ r"""What a data set is: three splits, and the one way in which they are cut."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.disk import OnDisk
 from pyro_aevb.errors import UsageError
 
 SEED = 0
@@ -21,18 +23,26 @@ r"""Data are presented as they are, drawn afresh at each look, or drawn once."""
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    r"""Images, or vectors, resident in memory, with their labels.
+    r"""Images, or vectors, with their labels and whatever else is known of each.
 
     Arguments:
         images: The data, shape :math:`(N, *event\_shape)`: uint8 in 0, ..., `scale`, or
-            float32 with `scale` 1.
+            float32 with `scale` 1; in memory, or on the disk.
         labels: The int64 class of each datum, shape :math:`(N,)`, or None.
         scale: The integer that stands for 1; images / `scale` is what a pair sees.
+        columns: By name, further values of each datum, :math:`(N, *shape)`, int64 or float32. A
+            pair whose functions take a parameter of that name sees it; ``label`` is always the
+            labels.
     """
 
-    images: Tensor
+    images: Tensor | OnDisk
     labels: Tensor | None
     scale: int
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.labels is not None:
+            object.__setattr__(self, "columns", {**self.columns, "label": self.labels})
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,7 +57,13 @@ class Split:
             The split of those data, in the order of `index`.
         """
         labels = None if self.labels is None else self.labels[index]
-        return Split(self.images[index], labels, self.scale)
+        columns = {name: values[index] for name, values in self.columns.items()}
+        return Split(self.images[index], labels, self.scale, columns)
+
+    def range(self) -> tuple[float, float]:
+        r"""The least and the largest value, as a pair sees them."""
+        ends = [(float(b.min()), float(b.max())) for b in self.images.split(4096)]
+        return min(e[0] for e in ends) / self.scale, max(e[1] for e in ends) / self.scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +112,9 @@ class DataSet:
     def mean(self) -> Tensor:
         r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32."""
         # in blocks: one sum over the whole set would hold a float64 copy of it
-        blocks = self.train.images.split(4096)
-        total = torch.stack([block.sum(0, dtype=torch.float64) for block in blocks]).sum(0)
+        total = torch.zeros(self.event_shape, dtype=torch.float64)
+        for block in self.train.images.split(4096):
+            total += block.sum(0, dtype=torch.float64)
         return (total / (len(self.train) * self.train.scale)).float()
 
 

@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pyro_aevb.data.batch import Data
+
 CPU_BUDGET, CUDA_BUDGET = 32 << 20, 4 << 30
 r"""Default memory budget in bytes, which is what a CPU cache serves well, and what fills a GPU."""
 
@@ -16,7 +18,7 @@ def even(total: int, most: int) -> int:
     return min(range(most, most // 2, -1), key=lambda length: -(-total // length) * length)
 
 
-def few_rows(memory: int | None, x: Tensor, run: Callable[[], Any]) -> int:
+def few_rows(memory: int | None, x: Data, run: Callable[[], Any]) -> int:
     r"""How many rows the pair may see at once, by the memory that a run on those of x takes."""
     with _Allocated() as allocated:
         run()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pyro_aevb.data.batch import Data, flatten, unflatten
+
 WARM_UP = 3
 r"""Updates before the capture, which fill the optimizer's state and every lazy handle."""
 
@@ -24,9 +26,9 @@ class GraphedUpdate:
     that is not recorded, comes in its turn.
 
     Arguments:
-        update: From the index of a batch, and the batch, to the loss, having changed the
-            parameters.
-        optimizer: The one that `update` steps.
+        update: Takes the index of a batch, and the batch; changes the parameters and returns the
+            loss.
+        optimizer: The optimizer whose step `update` takes.
         size: The length of the batches to record.
     """
 
@@ -36,7 +38,7 @@ class GraphedUpdate:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._side = torch.cuda.Stream()
 
-    def __call__(self, *batch: Tensor) -> Tensor:
+    def __call__(self, *batch: Data) -> Tensor:
         if len(batch[0]) != self.size:
             return self.update(*batch)
         if self.done < WARM_UP:
@@ -49,16 +51,16 @@ class GraphedUpdate:
         if self._graph is None:
             self._record(batch)
         assert self._graph is not None
-        for held, value in zip(self._batch, batch, strict=True):
+        for held, value in zip(flatten(self._batch), flatten(batch), strict=True):
             held.copy_(value)
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         self._graph.replay()
         return self._loss.clone()
 
-    def _record(self, batch: tuple[Tensor, ...]) -> None:
+    def _record(self, batch: tuple[Data, ...]) -> None:
         groups = self.optimizer.param_groups
-        self._batch = [value.clone() for value in batch]
+        self._batch = unflatten([value.clone() for value in flatten(batch)], batch)
         device = batch[0].device
         self._rates = [torch.tensor(group["lr"], device=device) for group in groups]
         before = [(group["lr"], group["capturable"]) for group in groups]

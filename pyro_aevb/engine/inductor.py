@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from pyro_aevb.engine.capture import Captured, NotCapturable
@@ -53,30 +52,24 @@ def compile_captured(
 
     inputs = (*example, *captured.lifted)
     use_onednn(captured.graph, reduced_products())
-    with torch._inductor.config.patch(
-        {"fallback_random": same_draws, "cpp.min_chunk_size": THREAD_WORTH}
-    ):
-        compiled = _inductor(captured.graph, inputs)
-    lifted = captured.lifted
-
-    def run(*arguments: Tensor) -> list[Tensor]:
-        with torch.no_grad():
-            result: list[Tensor] = compiled(*arguments, *lifted)
-        return result
-
-    return run
-
-
-def _inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+    how = {"fallback_random": same_draws, "cpp.min_chunk_size": THREAD_WORTH}
     # Called directly, Inductor saves the guards that `torch.compile` checks before every call.
+    direct = getattr(torch._inductor, "compile", None)
     try:
-        with torch.no_grad():
-            direct = getattr(torch._inductor, "compile", None)
-            if direct is None:
-                return torch.compile(graph, fullgraph=True, dynamic=False)
-            compiled: Callable[..., list[Tensor]] = direct(graph, list(inputs))
-            return compiled
+        with torch._inductor.config.patch(how), torch.no_grad():
+            compiled: Callable[..., list[Tensor]] = (
+                torch.compile(captured.graph, fullgraph=True, dynamic=False)
+                if direct is None
+                else direct(captured.graph, list(inputs))
+            )
     except Exception as error:  # whatever Inductor or the C++ compiler stumbles over
         raise NotCapturable(
             f"Inductor failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         ) from error
+    lifted = captured.lifted
+
+    def run(*arguments: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return compiled(*arguments, *lifted)
+
+    return run

@@ -52,7 +52,7 @@ class Alone:
         r"""Whether to stop before the next step, the same in all processes.
 
         Arguments:
-            asked: Whether this one has been asked to.
+            asked: Whether this process has been asked to stop.
         """
         return asked
 
@@ -106,9 +106,9 @@ class Processes(Alone):
     had agreed on, is what continues.
 
     Arguments:
-        rank, size: Which process this is, and how many there are.
+        rank, size: The number of this process, from 0, and how many there are.
         device: The device of this process.
-        store: What they have found one another by.
+        store: The store of torch.distributed through which the processes found one another.
     """
 
     def __init__(self, rank: int, size: int, device: str, store: Any) -> None:
@@ -256,7 +256,8 @@ def processes(device: str) -> Iterator[Alone]:
     In several processes one exception is shown, that of the process which meets it first.
 
     Arguments:
-        device: ``auto``, ``cpu`` or ``cuda``, in several processes ``cuda:LOCAL_RANK``; alone any.
+        device: ``auto``, ``cpu`` or ``cuda``, which in several processes is ``cuda:LOCAL_RANK``;
+            one process takes any device.
 
     Raises:
         UsageError: There is no GPU for each process.

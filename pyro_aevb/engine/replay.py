@@ -1,11 +1,12 @@
 r"""A function of tensors that is captured when it is first called with arguments of some shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data, flatten, unflatten
 from pyro_aevb.engine.capture import Function, NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
 from pyro_aevb.engine.products import reduced_products, use_onednn
@@ -27,7 +28,7 @@ class Way(IntEnum):
 class Replay:
     r"""Call a function from its graph, one for each combination of the arguments' shapes.
 
-    Arguments are to be contiguous. Gradients are not recorded.
+    Arguments are contiguous tensors, or batches of such. Gradients are not recorded.
 
     Arguments:
         function: Valid for :func:`~pyro_aevb.engine.capture.capture`.
@@ -48,22 +49,26 @@ class Replay:
         self.fallback = fallback
         self._graphs: dict[tuple[torch.Size, ...], Function] = {}
 
-    def __call__(self, *arguments: Tensor) -> list[Tensor]:
+    def __call__(self, *arguments: Data) -> list[Tensor]:
         if self.way is Way.EAGER:
             return self.function(*arguments)
-        shapes = tuple(argument.shape for argument in arguments)
+        tensors = flatten(arguments)
+        shapes = tuple(tensor.shape for tensor in tensors)
         if shapes not in self._graphs:
             try:
-                self._graphs[shapes] = self._prepare(arguments)
+                self._graphs[shapes] = self._prepare(arguments, tensors)
             except NotCapturable as reason:
                 self.way = Way.EAGER
                 self.fallback(str(reason))
                 return self.function(*arguments)
-        return self._graphs[shapes](*arguments)
+        return self._graphs[shapes](*tensors)
 
-    def _prepare(self, arguments: tuple[Tensor, ...]) -> Function:
+    def _prepare(self, like: Sequence[Data], arguments: Sequence[Tensor]) -> Function:
+        def function(*tensors: Tensor) -> list[Tensor]:
+            return self.function(*unflatten(tensors, like))
+
         other = [value.flatten().flip(0).view(value.shape) for value in arguments]
-        captured = capture(self.function, arguments, other, python=self.python)
+        captured = capture(function, arguments, other, python=self.python)
         # Such as a decoder that was run only to reach the prior.
         captured.graph.graph.eliminate_dead_code()
         captured.graph.recompile()

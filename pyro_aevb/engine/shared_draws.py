@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.errors import UsageError
 
 _BY_TENSOR = {
@@ -27,7 +28,7 @@ _BY_TENSOR = {
 }
 r"""Operations that draw independent numbers, as many as their first argument has."""
 _BY_SIZE = {"rand", "randn", "randint", "normal"}
-r"""The same for a list of sizes."""
+r"""Operations that draw independent numbers, as many as a list of sizes says."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class _Draw:
     dim: int = -1
     times: int = 0
     own: bool = False
-    r"""Of the data, but not number by number: each process has a stream of its own."""
+    r"""Whether it is the data's, but not number by number: each process has its own stream."""
 
 
 class Draws:
@@ -53,13 +54,13 @@ class Draws:
     Arguments:
         function: Called with a batch; draws what a step draws.
         x: Three data, on the device where the draws are made.
-        name: Of what the function runs, for messages.
+        name: The name of the pair that the function runs, for messages.
 
     Raises:
         UsageError: Another generator than torch's, or an order of draws that changes.
     """
 
-    def __init__(self, function: Callable[[Tensor], Any], x: Tensor, name: str) -> None:
+    def __init__(self, function: Callable[[Any], Any], x: Data, name: str) -> None:
         self.name = name
         self.devices = [x.device] if x.is_cuda else []
         function(x[:2])  # what only a first call does, such as counting plates
@@ -88,7 +89,7 @@ class Draws:
         """
         return _Rows(self, batch, rows, process)
 
-    def _recorded(self, function: Callable[[Tensor], Any], x: Tensor) -> list[tuple[str, Any]]:
+    def _recorded(self, function: Callable[[Any], Any], x: Data) -> list[tuple[str, Any]]:
         with _Recorder(self.devices) as recorder:
             function(x)
         return recorder.draws
@@ -164,7 +165,6 @@ class _Rows(TorchDispatchMode):
         return local.copy_(drawn) if name.endswith("_") else drawn
 
     def _whole(self, draw: _Draw, shape: Any) -> list[int]:
-        r"""The shape of the draw for the whole batch."""
         sizes = list(shape)
         if sizes[draw.dim] != draw.times * (self.rows.stop - self.rows.start):
             raise self.plan._changing()

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 
@@ -22,7 +22,7 @@ def numbered(n: int) -> range:
     return range(-(-n // DATA_BLOCK))
 
 
-def blocks_of(batches: Batches, blocks: range) -> Iterator[tuple[int, Tensor]]:
+def blocks_of(batches: Batches, blocks: range) -> Iterator[tuple[int, Data]]:
     r"""The data of some blocks of :data:`DATA_BLOCK`, with the number of each."""
     for block in blocks:
         start = block * DATA_BLOCK

@@ -40,7 +40,7 @@ References:
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -49,11 +49,12 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.chunks import even, few_rows
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.engine.streams import blocks_of, check_seed, numbered, seeded
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import Move, Point, adapt, evaluate, transition
 from pyro_aevb.estimators.importance import Compile
@@ -74,8 +75,8 @@ r"""Chains, of all data of a block together, that tune the step size; at least o
 COMPILE_FROM = 1e12
 r"""Multiplications for 100 data from which on compiling, which takes about 7 s, pays."""
 
-NOT_ARRIVED = "its chains have not arrived, and say nothing; raise num_temperatures"
-r"""What is wrong where an estimate from annealed chains is too low."""
+COUNTS = ("num_chains", "num_temperatures")
+r"""The settings that are stated beside a value."""
 
 Progress = Callable[[int], None] | None
 A = TypeVar("A", bound="Annealer")
@@ -102,7 +103,7 @@ class Annealed:
 class Bracket(NamedTuple):
     r"""Both ways along the path for data that the model simulated."""
 
-    x: Tensor
+    x: Data
     r"""The data."""
     there: Annealed
     r"""Whose :meth:`Annealed.lower` bounds their log p(x|w) from below."""
@@ -126,8 +127,7 @@ def temperatures(count: int, schedule: str = "sigmoid") -> Tensor:
     Raises:
         UsageError: No such schedule, or T is below 1.
     """
-    if count < 1:
-        raise UsageError(f"num_temperatures is {count}; it must be at least 1")
+    at_least_one("num_temperatures", count)
     b = torch.linspace(0, 1, count + 1, dtype=torch.float64)
     if schedule == "linear":
         return b
@@ -163,15 +163,10 @@ class Annealer:
             with a prior density, or a guide without one.
     """
 
-    doing = "annealing"
-    r"""What to call it in a progress bar."""
-    further = 0
-    r"""Trajectories of each chain after it has arrived."""
-
     def __init__(
         self,
         pair: Pair,
-        x: Tensor,
+        x: Data,
         num_chains: int = 16,
         num_temperatures: int = 1000,
         leapfrog_steps: int = 10,
@@ -187,9 +182,8 @@ class Annealer:
         check_seed(seed)
         if compile not in ("auto", "on", "off"):
             raise UsageError(f"--compile is {compile!r}; it must be auto, on or off")
-        for name, value in (("num_chains", num_chains), ("leapfrog_steps", leapfrog_steps)):
-            if value < 1:
-                raise UsageError(f"{name} is {value}; it must be at least 1")
+        at_least_one("num_chains", num_chains)
+        at_least_one("leapfrog_steps", leapfrog_steps)
         if not 0 < acceptance < 1:
             raise UsageError(f"acceptance is {acceptance}; it must lie between 0 and 1")
         if start not in ("prior", "guide"):
@@ -198,15 +192,15 @@ class Annealer:
         self.num_chains, self.leapfrog_steps, self.target = num_chains, leapfrog_steps, acceptance
         self.path = temperatures(num_temperatures, schedule)
         # Of the terms log p(x|z), log p(z), or log p(x, z), log q(z|x), log f_b takes c + b d.
-        self.c = torch.tensor([0.0, 1.0]).to(x)
-        self.d = torch.tensor([1.0, -1.0] if self.from_guide else [1.0, 0.0]).to(x)
+        self.c = torch.tensor([0.0, 1.0]).to(x.device, x.dtype)
+        self.d = torch.tensor([1.0, -1.0] if self.from_guide else [1.0, 0.0]).to(x.device, x.dtype)
         with self._running():
             weights = self._weights(x, 0)
             self.joint = Joint(pair, x, weights, self.from_guide)
             few, q = x[:2], x.new_zeros(2, self.joint.dim)
             self._rows = few_rows(memory, few, partial(self._terms, few, q, *weights.values()))
         # A gradient is worth two evaluations, a transcendental function 100 multiplications.
-        each = 3 * (pair.description.num_parameters + 100 * x[0].numel())
+        each = 3 * (pair.description.num_parameters + 100 * x.shape[1:].numel())
         work = 100 * num_chains * num_temperatures * leapfrog_steps * each
         wanted = compile == "on" or (compile == "auto" and work >= COMPILE_FROM)
         way = Way.EAGER if compile == "off" else Way.COMPILED if wanted else Way.GRAPH
@@ -252,12 +246,8 @@ class Annealer:
             np.mean([part.acceptance for part in parts], 0),
         )
 
-    def estimate(self, batches: Batches, s: int = 0, progress: Progress = None) -> np.ndarray:
-        r"""log p(x|w) of every datum, ``(N,)``, in nats; the arguments are those of a call."""
-        return self(batches, s, progress).lower()
-
     @torch.no_grad()
-    def bracket(self, x: Tensor, s: int = 0, progress: Progress = None) -> Bracket:
+    def bracket(self, x: Data, s: int = 0, progress: Progress = None) -> Bracket:
         r"""Bidirectional Monte Carlo on data that the model simulates.
 
         Arguments:
@@ -278,7 +268,7 @@ class Annealer:
         return Bracket(x, there, back)
 
     def _there(
-        self, x: Tensor, weights: list[Tensor], step_sizes: list[Tensor], progress: Progress
+        self, x: Data, weights: list[Tensor], step_sizes: list[Tensor], progress: Progress
     ) -> tuple[Annealed, Point]:
         r"""Along the path from :math:`f_0`, and where it ends; fills the list of step sizes."""
         pilots = -(-PILOTS // len(x))
@@ -298,7 +288,7 @@ class Annealer:
     def _along(
         self,
         path: Tensor,
-        x: Tensor,
+        x: Data,
         weights: list[Tensor],
         chains: Tensor,
         step_size: Callable[[Move | None], Tensor],
@@ -309,7 +299,7 @@ class Annealer:
         all but the first few; with where these are in the end."""
         at = self._at(x, weights, len(chains))
         gaps = path.diff().abs().to(x.device)
-        coefficients = self.c + path[:, None].to(x) * self.d
+        coefficients = self.c + path[:, None].to(x.device, x.dtype) * self.d
         point, move, accepted = at(chains), None, []
         log_weights = x.new_zeros(chains.shape[:2], dtype=torch.float64)
         for t in range(len(gaps)):
@@ -324,7 +314,7 @@ class Annealer:
         end = Point(point.q[pilots:], point.terms[:, pilots:], point.gradients[:, pilots:])
         return Annealed(log_weights[pilots:].cpu().numpy(), acceptance.cpu().numpy()), end
 
-    def _at(self, x: Tensor, weights: list[Tensor], count: int) -> Callable[[Tensor], Point]:
+    def _at(self, x: Data, weights: list[Tensor], count: int) -> Callable[[Tensor], Point]:
         r"""The log-densities of a block of data, of a few data at a time.
 
         All parts have the same shape; the last is filled up with the block's last datum.
@@ -341,16 +331,16 @@ class Annealer:
 
         return at
 
-    def _terms(self, x: Tensor, q: Tensor, *weights: Tensor) -> Tensor:
+    def _terms(self, x: Data, q: Tensor, *weights: Tensor) -> Tensor:
         both = self.joint.terms(x, q, *weights)
         if not self.from_guide:
             return both
         return torch.stack([both.sum(0), self.joint.log_guide(x, q, *weights)])
 
-    def _gradients(self, x: Tensor, q: Tensor, *weights: Tensor) -> list[Tensor]:
+    def _gradients(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
         return list(evaluate(lambda q: self._terms(x, q, *weights), q)[1:])
 
-    def _weights(self, x: Tensor, s: int) -> dict[str, Tensor]:
+    def _weights(self, x: Data, s: int) -> dict[str, Tensor]:
         return weight_draw(self.pair, x, self.seed, s)[0]
 
     @contextmanager
@@ -365,49 +355,53 @@ class Annealer:
             self.pair.train(training)
 
 
-def made(
-    kind: type[A], prepared: "Prepared", test: Batches, work: Work, settings: dict[str, Any]
-) -> A:
-    r"""An annealer of some kind for a prepared pair."""
+def made(make: Callable[..., A], pair: Pair, test: Batches, work: Work, **settings: Any) -> A:
+    r"""An annealer for test data."""
     few = test.take(torch.arange(min(5, len(test))))
-    how = {"memory": work.memory, "compile": work.compile, "say": work.say}
-    return kind(prepared.pair, few, **settings, **how)
+    return make(pair, few, **settings, memory=work.memory, compile=work.compile, say=work.say)
 
 
 def over_weights(
-    anneal: Annealer, name: str, test: Batches, work: Work, weight_samples: int, **counts: int
+    name: str,
+    estimate: Callable[[int, Progress], np.ndarray],
+    bar: tuple[str, int],
+    prepared: "Prepared",
+    test: Batches,
+    work: Work,
+    draws: int,
+    **counts: int,
 ) -> Found:
-    r"""The metric of that name, log of the mean of p(x|w) over draws of the weights; per datum."""
-    assert anneal.pair.description is not None
-    draws = weight_samples if anneal.pair.description.global_sites else 1
-    total = draws * (len(anneal.path) - 1 + anneal.further) * len(test)
-    with work.progress(anneal.doing, total, "step") as step:
-        values = np.stack([anneal.estimate(test, s, step) for s in range(draws)])
+    r"""log of the mean of p(x|w) over draws of the weights, an estimate by the number of each."""
+    draws = draws if prepared.description.global_sites else 1
+    with work.progress(bar[0], draws * bar[1] * len(test), "step") as step:
+        values = np.stack([estimate(s, step) for s in range(draws)])
     mixture: np.ndarray = np.logaddexp.reduce(values, 0) - math.log(draws)
-    if anneal.pair.description.global_sites:
+    if prepared.description.global_sites:
         counts["weight_samples"] = draws
     return {name: measured(mixture, **counts, num_data=len(mixture))}, {name: mixture}
-
-
-def _counts(settings: dict[str, Any]) -> dict[str, int]:
-    return {name: settings[name] for name in ("num_chains", "num_temperatures")}
 
 
 def _ais(
     prepared: "Prepared", test: Batches, work: Work, weight_samples: int = 1, **settings: Any
 ) -> Found:
-    anneal = made(Annealer, prepared, test, work, settings)
-    return over_weights(anneal, "ais_lower", test, work, weight_samples, **_counts(settings))
+    anneal = made(Annealer, prepared.pair, test, work, **settings)
+    counts, given = {name: settings[name] for name in COUNTS}, (prepared, test, work)
+    bar = "annealing", counts["num_temperatures"]
+
+    def lower(s: int, step: Progress) -> np.ndarray:
+        return anneal(test, s, step).lower()
+
+    return over_weights("ais_lower", lower, bar, *given, weight_samples, **counts)
 
 
 def _bdmc(prepared: "Prepared", test: Batches, work: Work, **settings: Any) -> Found:
-    anneal, counts = made(Annealer, prepared, test, work, settings), _counts(settings)
-    with work.progress("annealing", 2 * counts["num_temperatures"] * len(test), "step") as step:
+    anneal = made(Annealer, prepared.pair, test, work, **settings)
+    with work.progress("annealing", 2 * settings["num_temperatures"] * len(test), "step") as step:
         bracket = anneal.bracket(test.take(torch.arange(len(test))), progress=step)
     found = {"bdmc_lower": bracket.there.lower(), "bdmc_upper": bracket.back.upper()}
-    gap = found["bdmc_upper"] - found["bdmc_lower"]
-    every = {**found, "bdmc_gap": gap}.items()
-    metrics = {name: measured(values, **counts, num_data=len(test)) for name, values in every}
+    gap = {"bdmc_gap": found["bdmc_upper"] - found["bdmc_lower"]}
+    counts = {name: settings[name] for name in COUNTS} | {"num_data": len(test)}
+    metrics = {name: measured(values, **counts) for name, values in (found | gap).items()}
     metrics["bdmc_gap"]["note"] = (
         "between bounds on log p(x) of data that the model simulated: about how far ais_lower may "
         "be too low at these settings, as far as the test data are like them"
@@ -422,14 +416,7 @@ AIS = Estimator(
     first=100,
     follows=("memory", "compile"),
     estimates=("ais_lower",),
-    below=NOT_ARRIVED,
+    below="its chains have not arrived, and say nothing; raise num_temperatures",
     shown=True,
 )
-BDMC = Estimator(
-    "bdmc",
-    _bdmc,
-    onto=Annealer,
-    first=100,
-    follows=("memory", "compile"),
-    margin=("bdmc_gap", "ais_lower"),
-)
+BDMC = replace(AIS, name="bdmc", run=_bdmc, estimates=(), margin=("bdmc_gap", "ais_lower"))

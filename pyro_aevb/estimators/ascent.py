@@ -13,12 +13,14 @@ References:
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.variational import Family
@@ -58,7 +60,7 @@ class Ascent:
         self._fixed = 3 + len(joint.weights)
 
     def maximize(
-        self, fixed: Sequence[Tensor], parameters: Sequence[Tensor]
+        self, fixed: Sequence[Data], parameters: Sequence[Tensor]
     ) -> tuple[list[Tensor], int]:
         r"""Adam until the mean bound of 100 steps rises no more, at a falling sequence of rates.
 
@@ -97,14 +99,14 @@ class Ascent:
         return mean, steps
 
     def log_weights(
-        self, fixed: Sequence[Tensor], parameters: Sequence[Tensor], num_samples: int
+        self, fixed: Sequence[Data], parameters: Sequence[Tensor], num_samples: int
     ) -> Iterator[Tensor]:
         r"""Blocks ``(k, n)`` of :math:`\log p(x, z_k|w) - \log q(z_k)`, K in all."""
         for start in range(0, num_samples, EVALUATED):
             (block,) = self._weigh(*fixed, *parameters)
             yield block[: num_samples - start]
 
-    def _gradient(self, *arguments: Tensor) -> list[Tensor]:
+    def _gradient(self, *arguments: Any) -> list[Tensor]:
         r"""An estimate of the mean bound over data, and each datum's gradients of its own."""
         fixed, parameters = arguments[: self._fixed], arguments[self._fixed :]
         with torch.enable_grad():
@@ -116,13 +118,11 @@ class Ascent:
         # A draw far out in a tail may overflow; Adam would keep a NaN for ever.
         return [log_weights.detach().mean(), *(torch.nan_to_num(g, 0, 0, 0) for g in gradients)]
 
-    def _log_weights(self, *arguments: Tensor) -> list[Tensor]:
+    def _log_weights(self, *arguments: Any) -> list[Tensor]:
         fixed, parameters = arguments[: self._fixed], arguments[self._fixed :]
         return [self._weights_at(self.family(*parameters).sample((EVALUATED,)), fixed, parameters)]
 
-    def _weights_at(
-        self, v: Tensor, fixed: Sequence[Tensor], parameters: Sequence[Tensor]
-    ) -> Tensor:
+    def _weights_at(self, v: Tensor, fixed: Sequence[Any], parameters: Sequence[Tensor]) -> Tensor:
         x, centre, scale, *weights = fixed
         log_joint = self.joint.terms(x, centre + scale * v, *weights).sum(0)
         log_q: Tensor = self.family(*parameters).log_prob(v) - scale.log().sum(-1)

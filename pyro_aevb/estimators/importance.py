@@ -13,6 +13,7 @@ block of draws only sums are kept (:class:`~pyro_aevb.estimators.log_weights.Log
 does not grow with K.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -24,13 +25,15 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.chunks import even, few_rows
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.engine.streams import blocks_of, check_seed, numbered, seeded
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.log_weights import LogWeights, milestones
-from pyro_aevb.estimators.terms import Terms, model_terms, weight_draw
+from pyro_aevb.estimators.terms import Terms, weight_draw
+from pyro_aevb.pairs.density import local_terms
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.predict import latents
@@ -245,12 +248,12 @@ class Scorer:
             for block, x in blocks_of(batches, blocks)
         )
 
-    def _seen(self, x: Tensor, noise: int | None, block: int) -> Tensor:
+    def _seen(self, x: Data, noise: int | None, block: int) -> Data:
         r"""What the guide sees of a block of data, the same for every draw of the weights."""
         if self.corruption is None or noise is None:
             return x
         with seeded(x.device, self.seed, 0, 1 + block, 1 + noise):
-            return self.corruption(x).contiguous()
+            return with_data(x, self.corruption(data_of(x)).contiguous())
 
     def _weights(self, batches: Batches, s: int) -> dict[str, Tensor]:
         first = batches.take(torch.zeros(1, dtype=torch.int64))
@@ -259,8 +262,8 @@ class Scorer:
     def _block(
         self,
         plan: "_Plan",
-        x: Tensor,
-        seen: Tensor,
+        x: Data,
+        seen: Data,
         weights: list[Tensor],
         key: tuple[int, int],
         progress: Callable[[int], None] | None,
@@ -297,14 +300,15 @@ class Scorer:
                 result["curve"] = torch.stack(log_weights.curve, 1)
         return result
 
-    def _at_means(self, plan: "_Plan", x: Tensor, seen: Tensor) -> dict[str, Tensor]:
+    def _at_means(self, plan: "_Plan", x: Data, seen: Data) -> dict[str, Tensor]:
         values = latents(self.pair, seen)
         local = {site.name: values[site.name] for site in self.description.local_sites}
         parts = []
         for start in range(0, len(x), plan.rows):
             rows = slice(start, start + plan.rows)
             few = values | {name: value[rows] for name, value in local.items()}
-            parts.append(model_terms(self.pair, x[rows], few)[self.description.observed])
+            terms = local_terms(self.pair, self.pair.model, x[rows], few)
+            parts.append(terms[self.description.observed])
         codes = {name: value.reshape(len(x), -1) for name, value in local.items()}
         return {"reconstruction_mean": torch.cat(parts).double(), **codes}
 
@@ -319,7 +323,7 @@ class Scorer:
                 drawn = terms.draw(1, few, *weights.values())[terms.closed_form + 1 :]
                 values = [*weights.values(), *(value[0] for value in drawn)]
                 rows = few_rows(self.memory, few, partial(terms.evaluate, few, *values))
-            numbers = terms.numbers if terms.independent else terms.numbers + x[0].numel()
+            numbers = terms.numbers if terms.independent else terms.numbers + x.shape[1:].numel()
             draws = even(self.num_samples, DRAW_BLOCK // (n * numbers))
             self._plans[n] = _Plan(terms, n, draws, rows, self._way(batches), self._eagerly)
         return self._plans[n]
@@ -329,7 +333,7 @@ class Scorer:
             return Way.COMPILED if self.compile == "on" else Way.EAGER
         repeats = self.weight_samples * self.calls
         # A transcendental function of a pixel costs as much as about 100 multiplications.
-        per_row = self.description.num_parameters + 100 * batches.images[0].numel()
+        per_row = self.description.num_parameters + 100 * math.prod(batches.event_shape)
         if repeats * len(batches) * self.num_samples * per_row >= COMPILE_FROM:
             return Way.COMPILED
         calls = 2 * repeats * len(numbered(len(batches)))
@@ -369,7 +373,7 @@ class _Plan:
         self.draw = Replay(partial(terms.draw, draws), way, fallback, python)
         self.evaluate = Replay(terms.evaluate, way, fallback, python)
 
-    def model_terms(self, x: Tensor, weights: list[Tensor], values: list[Tensor]) -> Tensor:
+    def model_terms(self, x: Data, weights: list[Tensor], values: list[Tensor]) -> Tensor:
         r"""log p(x|z, w) and log p(z|w) of a block of data at its draws, ``(2, k, n)``, float64."""
         n, k = len(x), self.draws
         result = x.new_empty(2, k, n, dtype=torch.float64)

@@ -1,6 +1,6 @@
 r"""The joint log-density of data and their local latents, as a function of the latents."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,12 +8,11 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_aevb.data.batch import Data, repeated, with_data
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.hmc import evaluate
-from pyro_aevb.estimators.terms import guide_terms, model_terms
-from pyro_aevb.pairs.handlers import Fix
+from pyro_aevb.pairs.density import is_delta, is_masked, local_terms, log_prob, run
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import is_delta, is_masked, log_prob, sample_sites
 
 
 class Joint:
@@ -40,7 +39,7 @@ class Joint:
     def __init__(
         self,
         pair: Pair,
-        x: Tensor,
+        x: Data,
         weights: Mapping[str, Tensor] | None = None,
         guide: bool = False,
     ) -> None:
@@ -53,8 +52,7 @@ class Joint:
                 f"{pair.name} has no latent site inside the data plate, so there is no p(z|x) to "
                 "draw from"
             )
-        with Fix(weights or {}):
-            sites = sample_sites(poutine.trace(pair.model).get_trace(x))
+        sites = run(pair.model, x, weights)
         for name in (site.name for site in local):
             fn = sites[name]["fn"]
             if is_masked(sites[name]) or is_delta(fn):
@@ -92,13 +90,12 @@ class Joint:
         r"""The vectors of sites' values whose first `chains` dimensions are those of the chains."""
         return torch.cat([values[name].flatten(chains) for name in self.shapes], -1)
 
-    def draw(self, side: Callable[[Tensor], Any], x: Tensor, *weights: Tensor) -> Tensor:
+    def draw(self, side: Any, x: Data, *weights: Tensor) -> Tensor:
         r"""A draw for each datum by the model (from the prior) or the guide, ``(n, d)``."""
-        with Fix(self._named(weights)):
-            trace: Any = poutine.trace(side).get_trace(x)
-        return self.vector({name: trace.nodes[name]["value"] for name in self.shapes})
+        sites = run(side, x, self._named(weights))
+        return self.vector({name: sites[name]["value"] for name in self.shapes})
 
-    def simulate(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    def simulate(self, x: Data, *weights: Tensor) -> tuple[Data, Tensor]:
         r"""Data drawn from the model, of the shape of x, and their latents, ``(n, d)``.
 
         Raises:
@@ -107,12 +104,12 @@ class Joint:
         assert self.pair.description is not None
         if (reason := self.pair.description.no_simulation()) is not None:
             raise UsageError(f"{self.pair.name} cannot simulate data: {reason}")
-        with Fix(self._named(weights)):
-            trace: Any = poutine.trace(poutine.uncondition(self.pair.model)).get_trace(x)
-        drawn = trace.nodes[self.pair.description.observed]["value"].reshape(x.shape)
-        return drawn, self.vector({name: trace.nodes[name]["value"] for name in self.shapes})
+        sites = run(poutine.uncondition(self.pair.model), x, self._named(weights))
+        drawn = sites[self.pair.description.observed]["value"].reshape(x.shape)
+        codes = self.vector({name: sites[name]["value"] for name in self.shapes})
+        return with_data(x, drawn), codes
 
-    def terms(self, x: Tensor, q: Tensor, *weights: Tensor) -> Tensor:
+    def terms(self, x: Data, q: Tensor, *weights: Tensor) -> Tensor:
         r""":math:`\log p(x|z, w)` and :math:`\log p(z|w)`.
 
         Arguments:
@@ -123,33 +120,33 @@ class Joint:
         Returns:
             ``(2, *chains, n)``.
         """
-        terms = model_terms(self.pair, *self._rows(x, q, weights))
+        terms = local_terms(self.pair, self.pair.model, *self._rows(x, q, weights))
         assert self.pair.description is not None
         likelihood = terms.pop(self.pair.description.observed)
         prior = sum(terms.values(), torch.zeros_like(likelihood))
         return torch.stack([likelihood, prior]).view(2, *q.shape[:-1])
 
-    def log_guide(self, x: Tensor, q: Tensor, *weights: Tensor) -> Tensor:
+    def log_guide(self, x: Data, q: Tensor, *weights: Tensor) -> Tensor:
         r""":math:`\log q(z|x, w)`, ``(*chains, n)``."""
         if len(self.shapes) > 1:
-            terms = guide_terms(self.pair, *self._rows(x, q, weights)).values()
-            return torch.stack(list(terms)).sum(0).view(q.shape[:-1])
+            terms = local_terms(self.pair, self.pair.guide, *self._rows(x, q, weights))
+            return torch.stack(list(terms.values())).sum(0).view(q.shape[:-1])
         # A single site depends on x alone, so that the encoder runs once for all chains.
         ((name, values),) = self.values(q).items()
-        with Fix({name: values.view(-1, *values.shape[q.dim() - 2 :])[0], **self._named(weights)}):
-            site = sample_sites(poutine.trace(self.pair.guide).get_trace(x))[name]
+        first = {name: values.view(-1, *values.shape[q.dim() - 2 :])[0], **self._named(weights)}
+        site = run(self.pair.guide, x, first)[name]
         return log_prob({**site, "value": values}, 1.0)
 
-    def evaluate(self, x: Tensor, q: Tensor, *weights: Tensor) -> list[Tensor]:
+    def evaluate(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
         r"""The :meth:`terms` and the gradient of each with respect to q, ``(2, *q.shape)``."""
         _, terms, gradients = evaluate(lambda q: self.terms(x, q, *weights), q)
         return [terms, gradients]
 
     def _rows(
-        self, x: Tensor, q: Tensor, weights: Sequence[Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, x: Data, q: Tensor, weights: Sequence[Tensor]
+    ) -> tuple[Data, dict[str, Tensor]]:
         r"""The data repeated for every chain, and the values of all sites there."""
-        rows = x.expand(q.shape[:-2].numel(), *x.shape).flatten(0, 1)
+        rows = repeated(x, q.shape[:-2].numel())
         return rows, self.values(q.flatten(0, -2)) | self._named(weights)
 
     def _named(self, weights: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -36,6 +36,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
@@ -120,7 +121,7 @@ def latent_health(
         pair.train(training)
 
 
-def _health(terms: Terms, x: Tensor, weights: list[Tensor], values: list[Tensor]) -> LatentHealth:
+def _health(terms: Terms, x: Data, weights: list[Tensor], values: list[Tensor]) -> LatentHealth:
     m = len(x)
     (of_model,) = terms.evaluate(x, *weights, *values)
     # Of the code of row n given the datum of column m.

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import data_of
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
@@ -78,7 +79,7 @@ def parzen(
             has no mean to put a kernel on, or one of another shape than the data; or all samples
             equal all validation data.
     """
-    x, y = (batches.take(torch.arange(len(batches))).flatten(1) for batches in (valid, test))
+    x, y = (data_of(b.take(torch.arange(len(b)))).flatten(1) for b in (valid, test))
     like = valid.take(torch.zeros(1, dtype=torch.int64))
     if shown_by(pair, like) != "mean":
         assert pair.description is not None
@@ -94,8 +95,9 @@ def parzen(
 
     def samples() -> Iterator[Tensor]:
         for start in range(0, num_kernels, BLOCK):
+            index = torch.arange(start, min(start + BLOCK, num_kernels)) % len(valid)
+            batch = valid.take(index)  # a pair that is told labels draws for those of these data
             with seeded(like.device, seed, 1 + start // BLOCK):
-                batch = like.expand(min(BLOCK, num_kernels - start), *like.shape[1:])
                 yield generate(pair, batch).flatten(1)
             if progress is not None:
                 progress(len(batch))
@@ -142,10 +144,11 @@ def _squares(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _parzen(prepared: "Prepared", test: Batches, work: Work, **settings: Any) -> Found:
-    device, data = test.images.device, prepared.data
-    grey = Batches(data.test, "none", device).first(len(test))
-    valid = Batches(data.valid, "none", device)
-    valid = valid.first(min(VALID, len(valid)))
+    seen = prepared.pair.columns_in
+    grey, valid = (
+        Batches(split, "none", test.device, seen(split)).first(min(most, len(split)))
+        for split, most in ((prepared.data.test, len(test)), (prepared.data.valid, VALID))
+    )
     with work.progress("parzen window", 3 * settings["num_kernels"], "sample") as step:
         metric, per_datum = parzen(prepared.pair, grey, valid, **settings, progress=step)
     return {"parzen": metric}, {"parzen": per_datum}

@@ -1,23 +1,23 @@
 r"""What scoring evaluates of a pair, as functions of tensors that can be captured."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.engine.streams import seeded
-from pyro_aevb.pairs.handlers import Fix, InTurn
-from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import (
+from pyro_aevb.pairs.density import (
     closed_form_kl,
     component_kl,
     in_plate,
+    local_terms,
     log_prob,
+    run,
     same_order,
-    sample_sites,
 )
+from pyro_aevb.pairs.handlers import InTurn
+from pyro_aevb.pairs.pair import Pair
 
 
 class Terms:
@@ -31,7 +31,7 @@ class Terms:
         weights: Values of the global sites.
     """
 
-    def __init__(self, pair: Pair, x: Tensor, weights: dict[str, Tensor]) -> None:
+    def __init__(self, pair: Pair, x: Data, weights: dict[str, Tensor]) -> None:
         assert pair.description is not None, "inspect the pair first"
         self.pair = pair
         self.description = pair.description
@@ -53,7 +53,7 @@ class Terms:
             and self._has_closed_form(x, weights, sites)
         )
 
-    def draw(self, k: int, x: Tensor, *weights: Tensor) -> list[Tensor]:
+    def draw(self, k: int, x: Data, *weights: Tensor) -> list[Tensor]:
         r"""Draw the sites of n data k times.
 
         Returns:
@@ -67,7 +67,7 @@ class Terms:
             log_q = log_prob({**site, "value": value}, 1.0)
             sites, values = {name: {**site, "value": value[0]}}, [value]
         else:
-            rows = x.expand(k, *x.shape).flatten(0, 1)
+            rows = repeated(x, k)
             sites = self._guide(rows, named)
             log_q = _log_prob(sites, x.new_zeros(len(rows)))
             values = [site["value"].unflatten(0, (k, len(x))) for site in sites.values()]
@@ -77,7 +77,7 @@ class Terms:
             sites = self._guide(x, named)
         return [log_q.view(k, -1), self._kl(x, named, sites), *values]
 
-    def log_q(self, x: Tensor, *values: Tensor, most: int = 1 << 21) -> Tensor:
+    def log_q(self, x: Data, *values: Tensor, most: int = 1 << 21) -> Tensor:
         r"""The guide's density at given codes, for every datum.
 
         Arguments:
@@ -95,19 +95,20 @@ class Terms:
             ((_, site),) = self._guide(x, weights).items()
             parts = codes[0].unsqueeze(1).split(max(1, most // (n * numbers)))
             return torch.cat([log_prob({**site, "value": part}, 1.0) for part in parts])
-        blocks = (code.split(max(1, most // (n * (numbers + x[0].numel())))) for code in codes)
+        each = max(1, most // (n * (numbers + x.shape[1:].numel())))
+        blocks = (code.split(each) for code in codes)
         parts = [self._log_q(x, weights, part) for part in zip(*blocks, strict=True)]
         return torch.cat(parts)
 
-    def _log_q(self, x: Tensor, weights: dict[str, Tensor], codes: tuple[Tensor, ...]) -> Tensor:
+    def _log_q(self, x: Data, weights: dict[str, Tensor], codes: tuple[Tensor, ...]) -> Tensor:
         k, n = len(codes[0]), len(x)
         each = (code.repeat_interleave(n, 0) for code in codes)
         fixed = weights | dict(zip(self.sites, each, strict=True))
-        sites = self._guide(x.expand(k, *x.shape).flatten(0, 1), fixed)
+        sites = self._guide(repeated(x, k), fixed)
         return _log_prob(sites, x.new_zeros(k * n)).view(k, n)
 
     def kl_by_dimension(
-        self, x: Tensor, weights: list[Tensor], values: list[Tensor]
+        self, x: Data, weights: list[Tensor], values: list[Tensor]
     ) -> dict[str, Tensor]:
         r"""What each dimension of each local site adds to KL(q(z|x, w) || p(z|w)).
 
@@ -124,8 +125,7 @@ class Terms:
         """
         fixed = dict(zip([*self.weights, *self.sites], [*weights, *values], strict=True))
         posterior = self._guide(x, fixed)
-        with Fix(fixed):
-            model = sample_sites(poutine.trace(self.pair.model).get_trace(x))
+        model = run(self.pair.model, x, fixed)
         prior = {name: site for name, site in model.items() if name in posterior}
         try:
             return {
@@ -135,7 +135,7 @@ class Terms:
         except NotImplementedError:
             return {}
 
-    def evaluate(self, x: Tensor, *values: Tensor) -> list[Tensor]:
+    def evaluate(self, x: Data, *values: Tensor) -> list[Tensor]:
         r"""The model's terms of n data at k draws each.
 
         Arguments:
@@ -148,29 +148,22 @@ class Terms:
         globals_ = len(self.weights)
         rows = len(values[globals_]) if self.sites else len(x)
         k = rows // len(x)
-        terms = model_terms(
-            self.pair,
-            x.expand(k, *x.shape).flatten(0, 1),
-            dict(zip([*self.weights, *self.sites], values, strict=True)),
-        )
+        named = dict(zip([*self.weights, *self.sites], values, strict=True))
+        terms = local_terms(self.pair, self.pair.model, repeated(x, k), named)
         likelihood = terms.pop(self.description.observed)
         prior = sum(terms.values(), torch.zeros_like(likelihood))
         return [torch.stack([likelihood, prior]).view(2, k, len(x))]
 
-    def _guide(self, x: Tensor, weights: dict[str, Tensor]) -> dict[str, Any]:
-        with Fix(weights):
-            sites = sample_sites(poutine.trace(self.pair.guide).get_trace(x))
-        return {
-            name: site for name, site in sites.items() if in_plate(site, self.description.plate)
-        }
+    def _guide(self, x: Data, weights: dict[str, Tensor]) -> dict[str, Any]:
+        sites = run(self.pair.guide, x, weights)
+        return {k: site for k, site in sites.items() if in_plate(site, self.description.plate)}
 
-    def _kl(self, x: Tensor, weights: dict[str, Tensor], sites: dict[str, Any]) -> Tensor:
+    def _kl(self, x: Data, weights: dict[str, Tensor], sites: dict[str, Any]) -> Tensor:
         posterior = sites[self.description.local_sites[0].name]
-        with Fix({**weights, posterior["name"]: posterior["value"]}):
-            prior = sample_sites(poutine.trace(self.pair.model).get_trace(x))[posterior["name"]]
-        return closed_form_kl(posterior, prior, 1.0)
+        model = run(self.pair.model, x, {**weights, posterior["name"]: posterior["value"]})
+        return closed_form_kl(posterior, model[posterior["name"]], 1.0)
 
-    def _has_closed_form(self, x: Tensor, weights: dict[str, Tensor], sites: Any) -> bool:
+    def _has_closed_form(self, x: Data, weights: dict[str, Tensor], sites: Any) -> bool:
         try:
             self._kl(x, weights, sites)
         except NotImplementedError:
@@ -178,35 +171,12 @@ class Terms:
         return True
 
 
-def model_terms(pair: Pair, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    r"""Log-probabilities of the model's sites inside the data plate, ``(len(x),)`` each."""
-    return _terms(pair, pair.model, x, values)
-
-
-def guide_terms(pair: Pair, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    r"""Those of the guide's sites, at given values."""
-    return _terms(pair, pair.guide, x, values)
-
-
-def _terms(pair: Pair, side: Any, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    assert pair.description is not None, "inspect the pair first"
-    with Fix(values):
-        sites = sample_sites(poutine.trace(side).get_trace(x))
-    return {
-        name: log_prob(site, 1.0).reshape(-1, len(x)).sum(0)
-        for name, site in sites.items()
-        if in_plate(site, pair.description.plate)
-    }
-
-
 def _log_prob(sites: dict[str, Any], zero: Tensor) -> Tensor:
     rows = len(zero)
     return sum((log_prob(s, 1.0).reshape(-1, rows).sum(0) for s in sites.values()), zero)
 
 
-def weight_draw(
-    pair: Pair, x: Tensor, seed: int, s: int
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def weight_draw(pair: Pair, x: Data, seed: int, s: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     r"""The draw number s of the global sites from the guide, the same for every estimator.
 
     Of an ensemble, or any other index whose values are equally likely, draws in turn take each
@@ -226,7 +196,7 @@ def weight_draw(
     if not pair.description.global_sites:
         return {}, {}
     with seeded(x.device, seed, s), InTurn(s, seed):
-        sites = sample_sites(poutine.trace(pair.guide).get_trace(x[:1]))
+        sites = run(pair.guide, x[:1])
     plate = pair.description.plate
     outside = {name: site for name, site in sites.items() if not in_plate(site, plate)}
     return {name: site["value"].contiguous() for name, site in outside.items()}, outside

@@ -14,8 +14,8 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_aevb.errors import UsageError
-from pyro_aevb.models import likelihoods, networks
+from pyro_aevb.errors import UsageError, above_zero, one_of
+from pyro_aevb.models import networks
 from pyro_aevb.models.encoder_decoder import EncoderDecoder
 
 
@@ -50,8 +50,8 @@ class AdversarialAutoencoder(EncoderDecoder):
     shape `event_shape`, in the plate ``"data"`` over the batch.
 
     Arguments:
-        event_shape, latent_dim, hidden, network, likelihood, activation, init, output_bias:
-            See :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
+        event_shape, latent_dim, hidden, activation, init, options: The arguments of
+            :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
         encoder: ``"deterministic"`` or ``"gaussian"``.
         prior: ``"normal"``, :math:`\mathcal{N}(0, s^2 I)`; ``"mixture"``, of Gaussians of equal
             weight and standard deviation s, whose means lie at equal distances on a circle in the
@@ -59,7 +59,7 @@ class AdversarialAutoencoder(EncoderDecoder):
             ``(latent_dim,)`` and no batch shape.
         prior_scale: The standard deviation s of the Gaussians.
         components: The number of Gaussians of the mixture.
-        radius: That of the circle.
+        radius: The radius of the circle.
         discriminator_hidden: The widths of the discriminator's hidden layers.
 
     Raises:
@@ -81,26 +81,22 @@ class AdversarialAutoencoder(EncoderDecoder):
         event_shape: tuple[int, ...],
         latent_dim: int = 20,
         hidden: Sequence[int] | None = None,
-        network: networks.Network = "mlp",
-        likelihood: likelihoods.Likelihood = "bernoulli",
+        *,
         activation: str = "tanh",
         init: networks.Init = "torch",
-        output_bias: likelihoods.OutputBias = "data_mean",
-        data_mean: Tensor | None = None,
-        min_scale: float = 1e-3,
         encoder: Literal["deterministic", "gaussian"] = "deterministic",
         prior: Any = "normal",
         prior_scale: float = 1.0,
         components: int = 10,
         radius: float = 4.0,
         discriminator_hidden: Sequence[int] = (500,),
+        **options: Any,
     ) -> None:
-        networks.check_choice("encoder", encoder, ("deterministic", "gaussian"))
+        one_of("encoder", encoder, ("deterministic", "gaussian"))
         self.heads = 1 if encoder == "deterministic" else 2  # type: ignore[misc]
         super().__init__(
-            event_shape, latent_dim, hidden, network, likelihood, activation, init, output_bias,
-            data_mean, min_scale,
-        )  # fmt: skip
+            event_shape, latent_dim, hidden, activation=activation, init=init, **options
+        )
         self._set_prior(prior, prior_scale, components, radius)
         self.masked = encoder == "deterministic" or not (
             self._given is None or _is_everywhere(self._given.support)
@@ -114,7 +110,7 @@ class AdversarialAutoencoder(EncoderDecoder):
 
     def model(self, x: Tensor) -> None:
         r"""The generative process, with `x` of shape `(batch, *event_shape)` observed."""
-        with pyro.plate("data", len(x), dim=-1):
+        with self.plate(x):
             # A point has no density, and a code may lie where the prior has none.
             prior = self.code_prior(x).mask(False) if self.masked else self.code_prior(x)
             z = pyro.sample("z", prior)
@@ -126,7 +122,7 @@ class AdversarialAutoencoder(EncoderDecoder):
         q: Any = dist.Delta(loc, validate_args=False)
         if log_variance:
             q = dist.Normal(loc, (0.5 * log_variance[0]).exp(), validate_args=False)
-        with pyro.plate("data", len(x), dim=-1):
+        with self.plate(x):
             matched: Any = {"matched": True}
             pyro.sample("z", q.to_event(1), infer=matched)
 
@@ -147,8 +143,7 @@ class AdversarialAutoencoder(EncoderDecoder):
     def _set_prior(self, prior: Any, scale: float, components: int, radius: float) -> None:
         self._given = None
         self._device = torch.device("cpu")
-        if not 0 < scale < math.inf:
-            raise UsageError(f"prior_scale={scale} is not possible; give a number above 0")
+        above_zero("prior_scale", scale)
         self.prior_scale = scale
         means = torch.zeros(1, self.latent_dim)
         if isinstance(prior, TorchDistributionMixin):
@@ -160,7 +155,7 @@ class AdversarialAutoencoder(EncoderDecoder):
                 )
             self._given = prior
         else:
-            networks.check_choice("prior", prior, ("normal", "mixture"))
+            one_of("prior", prior, ("normal", "mixture"))
         if prior == "mixture":
             if components < 2 or self.latent_dim < 2 or not 0 < radius < math.inf:
                 raise UsageError(

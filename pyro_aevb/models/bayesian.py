@@ -9,13 +9,14 @@ from typing import ClassVar, Literal
 import pyro
 from torch import Tensor, nn
 
+from pyro_aevb.errors import one_of
 from pyro_aevb.models import likelihoods, networks
 from pyro_aevb.models.encoder_decoder import EncoderDecoder
 from pyro_aevb.models.weights import posteriors, priors
 
 
 class Bayesian(nn.Module):
-    r"""A family's pair with weights that are drawn; a subclass says of which family.
+    r"""A family's pair with weights that are drawn; a subclass names the family.
 
     The model draws the weights from a prior and the guide from a posterior, once, outside the data
     plate, which declares N; then the family's own model or guide runs with what was drawn. All
@@ -25,21 +26,21 @@ class Bayesian(nn.Module):
     Arguments:
         event_shape, latent_dim, hidden, network, likelihood, activation, init, output_bias:
             See :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
+        data_mean, min_scale: See :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
         num_data: N, the number of training data.
-        data_mean, min_scale: As `event_shape`.
-        bayesian: Whose weights are uncertain: those of ``"both"`` nets, or of the ``"decoder"``
-            alone; the encoder's are then points. Default the family's: `uncertain`.
+        bayesian: The nets whose weights are uncertain: ``"both"``, or the ``"decoder"`` alone, the
+            encoder's weights then being points. Default the family's: `uncertain`.
         prior: ``"fan_in"``, ``"learned"`` or ``"mixture"``, see
             :class:`~pyro_aevb.models.weights.priors.WeightPrior`; default ``"learned"``, or
             ``"fan_in"`` if the posterior's weights are points.
         prior_scale: The prior's scale, in units of one over the root of the fan-in.
         posterior: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``, see
             :mod:`pyro_aevb.models.weights.posteriors`.
-        init_scale: Of ``"normal"`` and ``"low_rank"``: the standard deviation at the start, in
+        init_scale: The standard deviation at the start under ``"normal"`` and ``"low_rank"``, in
             units of the prior's; default 0.1.
-        rank: Of ``"low_rank"``: the number of directions for each tensor; default 4.
-        dropout: Of ``"dropout"``: the probability that an input is dropped; default 0.1.
-        members: Of ``"ensemble"``: the number of members; default 5.
+        rank: The number of directions for each tensor under ``"low_rank"``; default 4.
+        dropout: The probability that an input is dropped under ``"dropout"``; default 0.1.
+        members: The number of members under ``"ensemble"``; default 5.
 
     Raises:
         UsageError: When a value is not possible, or a setting is that of another posterior.
@@ -48,11 +49,11 @@ class Bayesian(nn.Module):
     nets: EncoderDecoder
     weights: posteriors.WeightGuide
     family: ClassVar[type[EncoderDecoder]]
-    r"""The pair whose weights are points."""
+    r"""The class of the pair whose weights are points."""
     uncertain: ClassVar[Literal["both", "decoder"]] = "both"
-    r"""Whose weights are uncertain by default."""
+    r"""The nets whose weights are uncertain by default."""
     weight_noise = "local"
-    r"""How ``fit`` lets the draws of the weights reach the data, unless it is told otherwise."""
+    r"""How the draws of the weights reach the data in ``fit``, unless it is told otherwise."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class Bayesian(nn.Module):
         bayesian: Literal["both", "decoder"] | None = None,
         prior: priors.Kind | None = None,
         prior_scale: float = 1.0,
-        posterior: posteriors.Family = "normal",
+        posterior: posteriors.Posterior = "normal",
         init_scale: float | None = None,
         rank: int | None = None,
         dropout: float | None = None,
@@ -78,7 +79,7 @@ class Bayesian(nn.Module):
     ) -> None:
         super().__init__()
         bayesian = self.uncertain if bayesian is None else bayesian
-        networks.check_choice("bayesian", bayesian, ("both", "decoder"))
+        one_of("bayesian", bayesian, ("both", "decoder"))
         if prior is None:
             prior = "fan_in" if posterior in posteriors.POINTS else "learned"
         points = partial(

@@ -12,8 +12,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_aevb.errors import UsageError
-from pyro_aevb.models.networks import Decoder, check_choice
+from pyro_aevb.errors import UsageError, above_zero, one_of
+from pyro_aevb.models.networks import Decoder
 
 Likelihood = Literal["bernoulli", "gaussian", "gaussian_sigmoid"]
 OutputBias = Literal["data_mean", "zero", "init"]
@@ -28,7 +28,7 @@ class Bernoulli(nn.Module):
     then is no normalized density.
 
     Arguments:
-        decoder: Gives the features; its last layer is made here.
+        decoder: The decoder, which gives the features; its last layer is made here.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -43,7 +43,6 @@ class Bernoulli(nn.Module):
 
     def bias(self, mean: Tensor) -> Tensor:
         r"""Returns the bias with which the distribution has this mean if the weights are zero."""
-
         return _logit(mean)
 
 
@@ -58,7 +57,7 @@ class Gaussian(nn.Module):
     image in [0, 1], :math:`1 / (255 \sqrt{12}) = 0.0011`; data in other units need another.
 
     Arguments:
-        decoder: Gives the features; its last layer is made here.
+        decoder: The decoder, which gives the features; its last layer is made here.
         min_scale: The smallest standard deviation, :math:`\sigma_{min} > 0`.
         sigmoid: Whether the mean goes through a sigmoid into (0, 1), as the AEVB paper has it for
             images, or is linear in the features.
@@ -69,8 +68,7 @@ class Gaussian(nn.Module):
 
     def __init__(self, decoder: Decoder, min_scale: float = 1e-3, sigmoid: bool = False) -> None:
         super().__init__()
-        if not 0 < min_scale < float("inf"):
-            raise UsageError(f"min_scale={min_scale} is not possible; give a number above 0")
+        above_zero("min_scale", min_scale)
         self.event_dim = len(decoder.event_shape)
         self.min_variance = min_scale**2
         self.sigmoid = sigmoid
@@ -85,7 +83,6 @@ class Gaussian(nn.Module):
 
     def bias(self, mean: Tensor) -> Tensor:
         r"""Returns the bias with which the distribution has this mean if the weights are zero."""
-
         return _logit(mean) if self.sigmoid else mean
 
 
@@ -94,14 +91,13 @@ def build(name: Likelihood, decoder: Decoder, min_scale: float = 1e-3) -> Bernou
 
     Arguments:
         name: ``"bernoulli"``, ``"gaussian"``, or ``"gaussian_sigmoid"`` (mean in (0, 1)).
-        decoder: Gives the features.
+        decoder: The decoder, which gives the features.
         min_scale: The smallest standard deviation of a Gaussian.
 
     Raises:
         UsageError: When the name is unknown.
     """
-
-    check_choice("likelihood", name, ("bernoulli", "gaussian", "gaussian_sigmoid"))
+    one_of("likelihood", name, ("bernoulli", "gaussian", "gaussian_sigmoid"))
     if name == "bernoulli":
         return Bernoulli(decoder)
     return Gaussian(decoder, min_scale, sigmoid=name == "gaussian_sigmoid")
@@ -122,15 +118,14 @@ def set_output_bias(
     The bias of a log-variance is 0 except with ``"init"``, which leaves it as drawn too.
 
     Arguments:
-        likelihood: Owns the last layer of a decoder.
+        likelihood: The likelihood, which owns the last layer of a decoder.
         output_bias: One of the names above.
         data_mean: The mean of the training data, of the shape of a datum.
 
     Raises:
         UsageError: When the name is unknown, or the mean is of another shape or not finite.
     """
-
-    check_choice("output_bias", output_bias, ("data_mean", "zero", "init"))
+    one_of("output_bias", output_bias, ("data_mean", "zero", "init"))
     event_shape = likelihood.heads.shape
     if data_mean is not None and tuple(data_mean.shape) != event_shape:
         raise UsageError(

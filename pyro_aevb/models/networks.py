@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, one_of
 
 Network = Literal["mlp", "conv"]
 Init = Literal["torch", "aevb", "aevb_std0.1", "glorot"]
@@ -35,18 +35,11 @@ ACTIVATIONS = {
 _STRIDED: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1}
 
 
-def check_choice(option: str, value: object, accepted: Sequence[str]) -> None:
-    r"""Raises a :class:`~pyro_aevb.errors.UsageError` unless `value` is one of the `accepted`."""
-
-    if value not in accepted:
-        raise UsageError(f"{option}={value!r} is unknown; choose one of {', '.join(accepted)}")
-
-
 class Heads(nn.Module):
     r"""The last layer of a net: `count` tensors of one `shape` from a single product.
 
     Arguments:
-        layer: Gives all the numbers of all heads, `count * prod(shape)` of them.
+        layer: The layer that gives the numbers of all heads, `count * prod(shape)` of them.
         count: The number of heads.
         shape: The shape of the output of each.
     """
@@ -64,14 +57,12 @@ class Heads(nn.Module):
 
     def weights(self) -> tuple[Tensor, ...]:
         r"""Returns, for each head, a view of the weights that are its own."""
-
         if isinstance(self.layer, nn.Linear):
             return self.layer.weight.chunk(self.count, 0)
         return next(self.layer[0].parameters()).chunk(self.count, 1)
 
     def biases(self) -> tuple[Tensor, ...]:
         r"""Returns, for each head, a view of the bias of each of its outputs, in their `shape`."""
-
         return self.layer.bias.view(self.count, *self.shape).unbind(0)
 
 
@@ -124,7 +115,7 @@ class Encoder(nn.Module):
     Arguments:
         event_shape: The shape of one datum; :math:`(C, H, W)` for ``network="conv"``.
         latent_dim: The number of dimensions of the code.
-        heads: How many tensors to give: 2 for a mean and a log-variance.
+        heads: The number of tensors to give: 2 for a mean and a log-variance.
         network: The kind of net.
         hidden: The widths of the hidden layers, from the data to the code; `None` is [500] for
             an MLP and [32, 64] for a convolutional net.
@@ -214,7 +205,6 @@ class Decoder(nn.Module):
 
     def output(self, count: int) -> Heads:
         r"""Makes a last layer, from the features to `count` tensors of the shape of a datum."""
-
         if self.network == "mlp":
             linear = nn.Linear(self.features, count * math.prod(self.event_shape))
             return Heads(linear, count, self.event_shape)
@@ -225,7 +215,6 @@ class Decoder(nn.Module):
 
 def _halvings(event_shape: Sequence[int], times: int) -> list[tuple[int, int]]:
     """Give the height and width of the image, and after each of the convolutions."""
-
     _, height, width = event_shape
     return [(-(-height // 2**i), -(-width // 2**i)) for i in range(times + 1)]
 
@@ -238,9 +227,8 @@ def _check_sizes(
     activation: str,
 ) -> list[int]:
     """Check what both nets are built from, and give the widths of the hidden layers."""
-
-    check_choice("network", network, ("mlp", "conv"))
-    check_choice("activation", activation, tuple(ACTIVATIONS))
+    one_of("network", network, ("mlp", "conv"))
+    one_of("activation", activation, ACTIVATIONS)
     widths = list(hidden) if hidden is not None else {"mlp": [500], "conv": [32, 64]}[network]
     sizes = {"event_shape": event_shape, "latent_dim": (latent_dim,), "hidden": widths}
     for option, numbers in sizes.items():
@@ -284,8 +272,7 @@ def initialize(net: nn.Module, init: Init) -> None:
         | Importance Weighted Autoencoders (Burda et al., 2016)
         | https://arxiv.org/abs/1509.00519
     """
-
-    check_choice("init", init, ("torch", "aevb", "aevb_std0.1", "glorot"))
+    one_of("init", init, ("torch", "aevb", "aevb_std0.1", "glorot"))
     if init in ("aevb", "aevb_std0.1"):
         for parameter in net.parameters():
             nn.init.normal_(parameter, std=0.01 if init == "aevb" else 0.1)

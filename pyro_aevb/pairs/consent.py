@@ -21,12 +21,12 @@ _AGREED: set[str] = set()
 r"""What this process has recorded, where no file can be written."""
 
 
-def require(kind: Kind, source: Any, file: str | Path, trust: bool) -> None:
+def require(kind: Kind, name: Any, file: str | Path, trust: bool) -> None:
     r"""Refuse what a file of settings names, before anything of it is imported.
 
     Arguments:
-        kind: What it is named as.
-        source: Its name.
+        kind: The setting that names it.
+        name: The name of the code, such as ``file.py:Name``.
         file: The file of settings.
         trust: Whether the user agrees to whatever is named there.
 
@@ -34,32 +34,32 @@ def require(kind: Kind, source: Any, file: str | Path, trust: bool) -> None:
         UsageError: It does not come with this package, and nobody has named it here, or agreed
             to it, as it is now.
     """
-    if not isinstance(source, str):
-        raise UsageError(f"{file}: {kind} is {source!r}; it takes a name")
-    if trust or _is_shipped(kind, source):
+    if not isinstance(name, str):
+        raise UsageError(f"{file}: {kind} is {name!r}; it takes a name")
+    if trust or _is_shipped(kind, name):
         return
-    key = _key(kind, source)
+    key = _key(kind, name)
     if key is None or not (key in _AGREED or os.path.isfile(_record(key))):
         raise UsageError(
-            f"{file} names {kind} {source}, whose code has not been used here before, or has "
+            f"{file} names {kind} {name}, whose code has not been used here before, or has "
             "changed since: read it, then agree to it by --trust (in Python trust=True), or name "
             f"it yourself by --{kind}"
         )
 
 
-def remember(kind: Kind, source: Any) -> None:
+def remember(kind: Kind, name: Any) -> None:
     r"""Record that settings may name this from now on, as long as its file stays the same.
 
     To be called with what has been named or agreed to, and was found to be what it should be.
     """
-    key = _key(kind, source) if isinstance(source, str) else None
-    if key is None or _is_shipped(kind, source):
+    key = _key(kind, name) if isinstance(name, str) else None
+    if key is None or _is_shipped(kind, name):
         return
     _AGREED.add(key)
     record = Path(_record(key))
     with suppress(OSError):  # a home that cannot be written to: settings ask again
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(f"{kind} {source}, named in {Path.cwd()}\n")
+        record.write_text(f"{kind} {name}, named in {Path.cwd()}\n")
 
 
 def _record(key: str) -> str:
@@ -71,9 +71,9 @@ def _record(key: str) -> str:
     return os.path.join(folder if os.path.isabs(folder) else os.devnull, key)
 
 
-def _key(kind: Kind, source: str) -> str | None:
+def _key(kind: Kind, name: str) -> str | None:
     r"""A name for what would be executed: by its place and by every letter of its file."""
-    path, attribute = split_source(source)
+    path, attribute = split_source(name)
     file = source_file(path)
     if file is None or not file.is_file():
         return None
@@ -82,9 +82,9 @@ def _key(kind: Kind, source: str) -> str | None:
     return hashlib.sha256(named.encode() + file.read_bytes()).hexdigest()
 
 
-def _is_shipped(kind: Kind, source: str) -> bool:
+def _is_shipped(kind: Kind, name: str) -> bool:
     if kind == "pair":
-        return source in importlib.import_module("pyro_aevb.models").__all__
+        return name in importlib.import_module("pyro_aevb.models").__all__
     from pyro_aevb.training.objectives import is_stock
 
-    return is_stock(source)
+    return is_stock(name)

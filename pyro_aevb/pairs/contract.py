@@ -23,22 +23,24 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.pairs.density import family, in_plate, is_delta, is_masked, sample_sites
 from pyro_aevb.pairs.description import Description, Site
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.probes import Positions, Probe
-from pyro_aevb.pairs.sites import family, in_plate, is_delta, is_masked, sample_sites
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.pairs.supports import outside
 
 
-def inspect(pair: Pair, x: Tensor) -> Description:
+def inspect(pair: Pair, x: Data) -> Description:
     r"""Check the contract on a few data and describe the pair; creates its lazy parameters.
 
     Arguments:
         pair: The pair.
-        x: At least two data, ``(batch, *event_shape)``, as in training; the first five are used.
+        x: At least two data, ``(batch, *event_shape)``, as in training, with the columns that the
+            pair takes; the first five are used.
 
     Raises:
         UsageError: The pair breaks the contract; the message names the site and the remedy.
@@ -74,7 +76,8 @@ def inspect(pair: Pair, x: Tensor) -> Description:
             with torch.no_grad(), pyro.validation_enabled(False):
                 probe = Probe(pair, x, description.plate, description.observed)
                 probe.check_neighbours()
-                description = replace(description, reads_data=probe.reads_data())
+                own, reading = probe.reads_data()
+                description = replace(description, observes_x=own, reads_data=reading)
         except UsageError:
             raise
         except Exception as error:  # of a density that knows its own last draw alone
@@ -104,7 +107,7 @@ def _restore(pair: Pair, before: dict[str, Tensor]) -> None:
         value.copy_(before[name])
 
 
-def _cuda(x: Tensor) -> list[torch.device]:
+def _cuda(x: Data) -> list[torch.device]:
     return [x.device] if x.device.type == "cuda" else []
 
 
@@ -124,7 +127,7 @@ class _Mark(Messenger):
 class _Run:
     r"""One run of guide and model on a batch, and everything that is asked of it."""
 
-    def __init__(self, pair: Pair, x: Tensor) -> None:
+    def __init__(self, pair: Pair, x: Data) -> None:
         self.pair, self.batch = pair, len(x)
         self.mark = _Mark()
         self.plates = WholeBatch()
@@ -133,7 +136,7 @@ class _Run:
             self.model_trace = self._trace("model", poutine.replay(pair.model, trace=guide), x)
         self.model, self.guide = sample_sites(self.model_trace), sample_sites(guide)
 
-    def _trace(self, side: str, function: Any, x: Tensor) -> Any:
+    def _trace(self, side: str, function: Any, x: Data) -> Any:
         try:
             with Positions(self.pair.name, side, self.plates, len(x)):
                 return poutine.trace(function).get_trace(x)

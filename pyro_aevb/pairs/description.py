@@ -39,8 +39,10 @@ class Description:
     local_auxiliary: tuple[str, ...] = ()
     r"""Those of them that lie in the data plate."""
     enumerated: tuple[str, ...] = ()
+    observes_x: bool = True
+    r"""Whether what is observed is x, or a part of it; a classifier's is a column of the data."""
     reads_data: tuple[str, ...] = ()
-    r"""The model's sites whose distribution at fixed latents changes with x."""
+    r"""The model's sites whose distribution at fixed latents changes with the x it observes."""
     parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
@@ -74,6 +76,8 @@ class Description:
         A decoder that is told earlier pixels has a density at data that are given; to draw some it
         has to be called once for each pixel.
         """
+        if not self.observes_x:
+            return f"what it observes, {self.observed!r}, is not x, so no x can be simulated"
         if self.reads_data:
             return (
                 f"the model reads the data: at fixed latents the distribution of "

@@ -1,6 +1,5 @@
 r"""What a pair's name stands for, and what its constructor takes."""
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -8,12 +7,12 @@ import random
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, hint
 
 if TYPE_CHECKING:
     from pyro_aevb.data.sets import DataSet
@@ -23,7 +22,7 @@ r"""Constructor parameters of these names are filled in from the data set, if no
 the shape of one datum, the number of training data, and their mean (a float tensor)."""
 
 _EXECUTED: dict[Path, tuple[bytes, ModuleType, bool]] = {}
-r"""Of each file that was executed: its content, its module, and whether no pair is made of that."""
+r"""By file that was executed: its content, its module, and whether no pair is made of it yet."""
 
 
 def locate(source: Any, look: bool = False) -> tuple[Any, str]:
@@ -33,11 +32,11 @@ def locate(source: Any, look: bool = False) -> tuple[Any, str]:
     that a pair takes over what was executed to be looked at.
 
     Arguments:
-        source: The name; anything else stands for itself.
-        look: What is found is looked at, and no pair is made of it.
+        source: The name; anything else than a string stands for itself.
+        look: Whether what is found is only looked at, and no pair is made of it.
 
     Returns:
-        What was found, and the name to call it by.
+        What was found, and the name by which messages call it.
 
     Raises:
         UsageError: There is no such thing, or it fails while it is imported; or it is a function
@@ -63,9 +62,8 @@ def locate(source: Any, look: bool = False) -> tuple[Any, str]:
     if not attribute:
         return module, name
     if not hasattr(module, attribute):
-        near = difflib.get_close_matches(attribute, vars(module), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"{path} defines no {attribute!r}{hint}")
+        near = hint(attribute, vars(module), "; did you mean {!r}?")
+        raise UsageError(f"{path} defines no {attribute!r}{near}")
     found = getattr(module, attribute)
     _refuse_foreign(found, source, path)
     return found, name
@@ -80,10 +78,10 @@ def split_source(source: str) -> tuple[str, str]:
 
 
 def source_file(path: str) -> Path | None:
-    r"""The file of what :func:`split_source` finds, without importing anything.
+    r"""The file of a module or file that :func:`split_source` finds, without importing anything.
 
     Returns:
-        None if there is none. For modules built into Python a path that is no file's.
+        The path; None if there is no such module. For modules built into Python it is no file's.
     """
     if path.endswith(".py"):
         return Path(path)
@@ -149,10 +147,9 @@ def _import_path(path: str, source: str, shipped: list[str]) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
             raise UsageError(f"--pair {source}: importing {path} failed: {error}") from error
-        near = difflib.get_close_matches(source, shipped, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        near = hint(source, shipped, "did you mean {}? ")
         raise UsageError(
-            f"no pair {source!r}: {hint}shipped pairs are {', '.join(shipped)}; your own are given "
+            f"no pair {source!r}: {near}shipped pairs are {', '.join(shipped)}; your own are given "
             "as file.py:Name, as file.py with `model` and `guide` in it, or as package.module:Name"
         ) from error
     except Exception as error:  # whatever the user's module does while it is imported
@@ -236,6 +233,17 @@ def constructor_parameters(make: Callable[..., Any]) -> dict[str, inspect.Parame
     return found
 
 
+def settable(make: Callable[..., Any]) -> list[str]:
+    r"""The names of a constructor's parameters that are not filled in from the data set."""
+    return [name for name in constructor_parameters(make) if name not in FROM_DATA]
+
+
+def unknown_parameter(title: str, name: str, takes: Collection[str]) -> UsageError:
+    r"""The error of a parameter that a constructor does not have."""
+    near, names = hint(name, takes), ", ".join(takes) or "none"
+    return UsageError(f"{title} has no parameter {name!r}{near}; it takes {names}")
+
+
 def check_parameters(source: Any, names: Iterable[str]) -> None:
     r"""Refuse names that are no parameters of a pair's constructor, without calling it.
 
@@ -255,10 +263,7 @@ def _check_names(found: Any, name: str, names: Iterable[str]) -> None:
                 f"{name} is not a class, so it takes no parameter {given!r}; remove it"
             )
         if given not in accepted:
-            near = difflib.get_close_matches(given, accepted, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            takes = ", ".join(p for p in accepted if p not in FROM_DATA) or "none"
-            raise UsageError(f"{name} has no parameter {given!r}{hint}; it takes {takes}")
+            raise unknown_parameter(name, given, settable(found))
 
 
 def construct(found: Any, name: str, parameters: dict[str, Any], data: "DataSet | None") -> Any:
@@ -266,9 +271,9 @@ def construct(found: Any, name: str, parameters: dict[str, Any], data: "DataSet 
 
     Arguments:
         found: What was located.
-        name: What to call it by.
-        parameters: The constructor's.
-        data: Where those of :data:`FROM_DATA` come from, if they are not given.
+        name: The name by which messages call it.
+        parameters: The constructor's parameters that are given, by name.
+        data: The data set that the parameters :data:`FROM_DATA` come from, if they are not given.
 
     Raises:
         UsageError: Parameters that it does not have, or lacks, or refuses.

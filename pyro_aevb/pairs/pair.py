@@ -1,6 +1,9 @@
-r"""A pair: two callables with one signature, ``model(x)`` and ``guide(x)``, and what they train.
+r"""A pair: two callables, ``model(x)`` and ``guide(x)``, and what they train.
 
-``x`` is a float tensor of shape ``(batch, *event_shape)``. The pair may be
+``x`` is a float tensor of shape ``(batch, *event_shape)``. Further parameters, as of
+``model(x, label)``, are columns of the data set of those names, ``(batch, *shape)``; one that has a
+default may be missing there. A guide with ``**kwargs``, as an autoguide's, is given what the model
+takes. The pair may be
 
 - one object with methods (or sub-modules) ``model`` and ``guide``: an ``nn.Module``, a
   ``PyroModule``, or a plain class holding modules;
@@ -16,7 +19,7 @@ one process starts fresh.
 import hashlib
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MethodType
@@ -27,12 +30,13 @@ import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
+from pyro_aevb.data.batch import Batch, Data, data_of
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.locate import construct, locate
 from pyro_aevb.pairs.state.python import PythonState
 
 if TYPE_CHECKING:
-    from pyro_aevb.data.sets import DataSet
+    from pyro_aevb.data.split import DataSet, Split
     from pyro_aevb.pairs.description import Description
 
 _STORE = threading.RLock()
@@ -43,16 +47,16 @@ class Pair(nn.Module):
     r"""A model, its guide, and every tensor that training them changes.
 
     Arguments:
-        model: Called as ``model(x)``.
-        guide: Called as ``guide(x)``.
+        model: Called as ``model(x)``, or with columns of the data too, ``model(x, label)``.
+        guide: Called in the same way; it need not take the same columns.
         modules: The modules whose parameters and buffers belong to the pair, by name.
         name: What to call the pair in results and messages.
     """
 
     def __init__(
         self,
-        model: Callable[[Tensor], Any],
-        guide: Callable[[Tensor], Any],
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
         modules: Mapping[str, nn.Module],
         name: str,
     ) -> None:
@@ -61,6 +65,17 @@ class Pair(nn.Module):
         self.sources = nn.ModuleDict(dict(modules))
         # In a tuple, so that a module is not registered a second time under another name.
         self._callables = (model, guide)
+        takes = [_columns(function) for function in self._callables]
+        self.columns = {name: needed for side in takes for name, needed in side.items()}
+        r"""The columns that the pair takes, by name, and whether it needs each."""
+        for side in takes:
+            self.columns |= {name: True for name, needed in side.items() if needed}
+        everything = [name for name in self.columns if name != _REST]
+        self.columns.pop(_REST, None)
+        self._sides = tuple(
+            self._with_columns(function, everything if _REST in side else [*side])
+            for function, side in zip(self._callables, takes, strict=True)
+        )
         self._store: Any = {"params": {}, "constraints": {}}
         self._module_local_params = pyro.settings.get("module_local_params")
         self._active = False
@@ -71,12 +86,77 @@ class Pair(nn.Module):
         self._origin: tuple[Any] = (None,)
 
     @property
-    def model(self) -> Callable[[Tensor], Any]:
-        return self._callables[0]
+    def model(self) -> Callable[[Any], Any]:
+        r"""Takes a tensor, or a :class:`~pyro_aevb.data.batch.Batch` with the columns it needs."""
+        return self._sides[0]
 
     @property
-    def guide(self) -> Callable[[Tensor], Any]:
-        return self._callables[1]
+    def guide(self) -> Callable[[Any], Any]:
+        r"""Takes what the model takes."""
+        return self._sides[1]
+
+    def _with_columns(self, function: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+        if not self.columns:
+            return function
+
+        def side(x: Any) -> Any:
+            x, known = (x.x, x.columns) if isinstance(x, Batch) else (x, {})
+            for name in names:
+                if self.columns[name] and name not in known:
+                    raise self.missing(name, known)
+            return function(x, **{name: known[name] for name in names if name in known})
+
+        return side
+
+    def missing(self, name: str, known: Iterable[str]) -> UsageError:
+        r"""What to say where a column is not there that the pair needs.
+
+        Arguments:
+            name: The column.
+            known: The names of those that are there.
+        """
+        return UsageError(
+            f"{self.name} takes {name!r} beside x, and the data have no column of that name; they "
+            f"have {', '.join(known) or 'none'}"
+        )
+
+    def columns_in(self, split: "Split") -> list[str]:
+        r"""The columns of a split that the pair is to see.
+
+        Raises:
+            UsageError: One that it needs is missing.
+        """
+        for name, needed in self.columns.items():
+            if needed and name not in split.columns:
+                raise self.missing(name, split.columns)
+        return [name for name in self.columns if name in split.columns]
+
+    def batch(self, x: Data, columns: Mapping[str, Any]) -> Data:
+        r"""Data as the pair takes them, with columns that are given beside them.
+
+        Arguments:
+            x: Data, ``(B, *event_shape)``, or a batch that has its columns.
+            columns: Further values, by name, ``(B, *shape)``.
+
+        Raises:
+            UsageError: The pair takes no column of a given name, or it has another length.
+        """
+        if not columns:
+            return x
+        found = dict(x.columns) if isinstance(x, Batch) else {}
+        for name, values in columns.items():
+            if name not in self.columns:
+                raise UsageError(
+                    f"{self.name} takes no {name!r} beside x; it takes "
+                    f"{', '.join(self.columns) or 'nothing'}"
+                )
+            found[name] = torch.as_tensor(values, device=x.device)
+            if found[name].shape[:1] != x.shape[:1]:
+                raise UsageError(
+                    f"{self.name}: {name!r} has shape {tuple(found[name].shape)}, and there are "
+                    f"{len(x)} data"
+                )
+        return Batch(data_of(x), found)
 
     @property
     def algorithm(self) -> str | None:
@@ -231,6 +311,23 @@ def load_pair(
     if path.endswith(".py"):
         pair.source = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return pair
+
+
+_REST = "**"
+r"""Stands for whatever other columns there are."""
+
+
+def _columns(function: Any) -> dict[str, bool]:
+    r"""The parameters of a model or a guide beyond the first, and whether it needs each."""
+    called = function.forward if isinstance(function, nn.Module) else function
+    try:
+        _, *others = inspect.signature(called).parameters.values()
+    except (TypeError, ValueError):  # written in C, or without a parameter
+        return {}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    found = {p.name: p.default is p.empty for p in others if p.kind in named}
+    rest = any(p.kind is p.VAR_KEYWORD for p in others)
+    return found | ({_REST: False} if rest else {})
 
 
 def _in_context(function: Any) -> Any:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import run
 from pyro_aevb.pairs.description import Description
-from pyro_aevb.pairs.handlers import AtMean, Fix, WholeBatch, typical
+from pyro_aevb.pairs.handlers import AtMean, WholeBatch, typical
 from pyro_aevb.pairs.pair import Pair
 
 
@@ -29,43 +30,48 @@ def _described(pair: Pair) -> Description:
 
 @torch.no_grad()
 def latents(
-    pair: Pair, x: Tensor, sample: bool = False, given: Mapping[str, Tensor] | None = None
+    pair: Pair, x: Data, sample: bool = False, given: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     r"""Values of all latent sites, local and global, from the guide.
 
     Arguments:
         pair: An inspected pair.
-        x: The data, ``(batch, *event_shape)``.
+        x: The data, ``(batch, *event_shape)``, with the columns that the pair takes.
         sample: Draw them from the guide, instead of taking its means.
         given: Values of some sites, which the others may depend on.
     """
     description = _described(pair)
     names = [site.name for site in (*description.local_sites, *description.global_sites)]
     names += description.auxiliary
-    with pair.active(), pair.evaluating(), WholeBatch(), Fix(given or {}):
-        guide = pair.guide if sample else AtMean()(pair.guide)
-        trace: Any = poutine.trace(guide).get_trace(x)
-    return {name: trace.nodes[name]["value"] for name in names}
+    with pair.active(), pair.evaluating(), WholeBatch():
+        sites = run(pair.guide if sample else AtMean()(pair.guide), x, given)
+    return {name: sites[name]["value"] for name in names}
 
 
-def encode(pair: Pair, x: Tensor, sample: bool = False) -> dict[str, Tensor]:
+def encode(pair: Pair, x: Data, sample: bool = False, **columns: Any) -> dict[str, Tensor]:
     r"""The codes of data: :math:`\mathrm{E}_q[z|x]` of every local site, or a draw.
 
     Arguments:
         pair: An inspected pair.
         x: The data, ``(batch, *event_shape)``.
         sample: Draw the codes from the guide instead.
+        columns: Columns that the pair takes beside x, such as ``label=``, ``(batch, *shape)``.
 
     Returns:
         A tensor ``(batch, *shape)`` for each local latent site.
     """
-    values = latents(pair, x, sample)
+    values = latents(pair, pair.batch(x, columns), sample)
     return {site.name: values[site.name] for site in _described(pair).local_sites}
 
 
 @torch.no_grad()
-def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = False) -> Tensor:
+def decode(
+    pair: Pair, values: Mapping[str, Tensor], x: Data, sample: bool = False, **columns: Any
+) -> Tensor:
     r"""The mean of the observed site given latents: :math:`\mathrm{E}[x|z, w]`.
+
+    Where the pair observes a column of the data, as a classifier does, it is the mean or the mode
+    of that column given x.
 
     Where that distribution has no finite mean its mode, as of categorical data, and where it has
     neither a draw: :func:`shown_by` says which.
@@ -77,6 +83,7 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = F
             those that are.
         x: Any batch of the wanted length: the model is called with it, only its shape is used.
         sample: Draw data from :math:`p(x|z, w)` instead.
+        columns: Columns that the pair takes beside x, such as ``label=``, ``(batch, *shape)``.
 
     Returns:
         ``(batch, *event_shape)``.
@@ -87,8 +94,9 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = F
             it is called with, so latents alone give none.
     """
     description = _described(pair)
-    if (reason := description.no_simulation()) is not None:
-        raise UsageError(f"{pair.name} cannot decode: {reason}")
+    if description.reads_data:
+        raise UsageError(f"{pair.name} cannot decode: {description.no_simulation()}")
+    x = pair.batch(x, columns)
     values = _like_draws(pair, values, x)
     _check_values(pair, values, len(x))
     for site in description.local_sites:
@@ -102,16 +110,16 @@ def decode(pair: Pair, values: Mapping[str, Tensor], x: Tensor, sample: bool = F
     fn = _model(pair, values, x)[description.observed]["fn"]
     value = fn.sample() if sample else typical(fn)[0]
     value = value if value.is_floating_point() else value.to(x.dtype)  # a category, as data
-    return value.reshape(x.shape) if value.numel() == x.numel() else value
+    return value.reshape(x.shape) if value.numel() == x.shape.numel() else value
 
 
 @torch.no_grad()
-def shown_by(pair: Pair, x: Tensor) -> str:
+def shown_by(pair: Pair, x: Data) -> str:
     r"""What :func:`decode` returns for a pair: ``mean``, ``mode`` or ``draw`` of p(x|z, w)."""
     return typical(_model(pair, latents(pair, x), x)[_described(pair).observed]["fn"])[1]
 
 
-def _like_draws(pair: Pair, values: Mapping[str, Any], x: Tensor) -> dict[str, Tensor]:
+def _like_draws(pair: Pair, values: Mapping[str, Any], x: Data) -> dict[str, Tensor]:
     r"""Values as tensors of the precision, and on the device, of what the guide draws."""
     if all(isinstance(v, Tensor) and v.dtype == x.dtype for v in values.values()):
         return dict(values)
@@ -143,39 +151,42 @@ def _check_values(pair: Pair, values: Mapping[str, Tensor], batch: int) -> None:
             )
 
 
-def _model(pair: Pair, values: Mapping[str, Tensor], x: Tensor) -> Any:
-    with pair.active(), pair.evaluating(), WholeBatch(), Fix(values):
-        trace: Any = poutine.trace(pair.model).get_trace(x)
-    return trace.nodes
+def _model(pair: Pair, values: Mapping[str, Tensor], x: Data) -> dict[str, Any]:
+    with pair.active(), pair.evaluating(), WholeBatch():
+        return run(pair.model, x, values)
 
 
-def reconstruct(pair: Pair, x: Tensor, sample: bool = False) -> Tensor:
+def reconstruct(pair: Pair, x: Data, sample: bool = False, **columns: Any) -> Tensor:
     r"""Data through the guide and back: :math:`\mathrm{E}[x'|z, w]` at the codes of x.
 
     Arguments:
         pair: An inspected pair.
         x: The data.
         sample: Use a draw of codes and weights instead of their means.
+        columns: Columns that the pair takes beside x, such as ``label=``, ``(batch, *shape)``.
     """
+    x = pair.batch(x, columns)
     return decode(pair, latents(pair, x, sample), x)
 
 
-def generate(pair: Pair, x: Tensor, sample: bool = False) -> Tensor:
+def generate(pair: Pair, x: Data, sample: bool = False, **columns: Any) -> Tensor:
     r"""Means :math:`\mathrm{E}[x|z, w]` for draws of z from the prior, and one of the weights.
 
     Arguments:
         pair: An inspected pair.
         x: Any batch of the wanted length.
         sample: Draw data from :math:`p(x|z, w)` instead, which are then draws from the model.
+        columns: Columns that the pair takes beside x, such as ``label=``, ``(batch, *shape)``.
 
     Raises:
         UsageError: The prior of a local site is masked out, so there is nothing to draw from.
     """
+    x = pair.batch(x, columns)
     return decode(pair, _weights(pair, x, "generate"), x, sample)
 
 
 @torch.no_grad()
-def draw_prior(pair: Pair, x: Tensor) -> Tensor:
+def draw_prior(pair: Pair, x: Data) -> Tensor:
     r"""Draws from the prior of a code that is one vector, with one draw of the weights.
 
     Arguments:
@@ -192,7 +203,7 @@ def draw_prior(pair: Pair, x: Tensor) -> Tensor:
     return value
 
 
-def _weights(pair: Pair, x: Tensor, what: str) -> dict[str, Tensor]:
+def _weights(pair: Pair, x: Data, what: str) -> dict[str, Tensor]:
     r"""A draw of the global latents, if the local ones have a prior."""
     description = _described(pair)
     reason = description.no_prior()
@@ -211,13 +222,13 @@ def _single_site(pair: Pair) -> str:
     return local[0].name
 
 
-def decode_grid(pair: Pair, points: np.ndarray, x: Tensor) -> np.ndarray:
+def decode_grid(pair: Pair, points: np.ndarray, x: Data) -> np.ndarray:
     r"""Decode given latent points of a pair whose codes are one vector.
 
     Arguments:
         pair: An inspected pair with one local site of shape ``(d,)``.
         points: ``(n, d)``.
-        x: One or more data; the first gives the shape.
+        x: One or more data; the first gives the shape, and the columns.
 
     Returns:
         ``(n, *event_shape)``.
@@ -225,10 +236,10 @@ def decode_grid(pair: Pair, points: np.ndarray, x: Tensor) -> np.ndarray:
     name = _single_site(pair)
     # Of the precision of the pair's own codes, which need not be that of the data.
     z = torch.as_tensor(points).to(latents(pair, _at_least_two(x)[:2])[name])
-    return decode(pair, {name: z}, x[:1].expand(len(z), *x.shape[1:])).cpu().numpy()
+    return decode(pair, {name: z}, repeated(x[:1], len(z))).cpu().numpy()
 
 
-def traverse(pair: Pair, x: Tensor, dimensions: list[int], values: np.ndarray) -> np.ndarray:
+def traverse(pair: Pair, x: Data, dimensions: list[int], values: np.ndarray) -> np.ndarray:
     r"""Move one latent dimension at a time, the others staying at the code of a datum.
 
     Arguments:
@@ -248,6 +259,6 @@ def traverse(pair: Pair, x: Tensor, dimensions: list[int], values: np.ndarray) -
     return images.reshape(len(dimensions), len(values), *images.shape[1:])
 
 
-def _at_least_two(x: Tensor) -> Tensor:
+def _at_least_two(x: Data) -> Data:
     r"""A batch as a pair is checked on: of one datum alone, ``squeeze`` makes none."""
-    return x if len(x) > 1 else x.expand(2, *x.shape[1:])
+    return x if len(x) > 1 else repeated(x, 2)

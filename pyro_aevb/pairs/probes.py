@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from pyro import poutine
 from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Independent
 from torch.overrides import TorchFunctionMode
 
+from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.handlers import Fix, WholeBatch
+from pyro_aevb.pairs.density import in_plate, is_delta, log_prob, run
+from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import in_plate, is_delta, log_prob, sample_sites
 
 TOLERANCE = 1e-4
 r"""Relative difference of two values of the same quantity above which they are not the same."""
@@ -102,12 +102,12 @@ class Probe:
 
     Arguments:
         pair: The pair.
-        x: A few different data, ``(B, *event_shape)``.
+        x: A few different data, ``(B, *event_shape)``, with the columns that the pair takes.
         plate: The name of its data plate.
         observed: The name of its observed site.
     """
 
-    def __init__(self, pair: Pair, x: Tensor, plate: str, observed: str) -> None:
+    def __init__(self, pair: Pair, x: Data, plate: str, observed: str) -> None:
         self.pair, self.x, self.plate, self.observed = pair, x, plate, observed
         self.python = pair.python.read()
         self.sites = self._run(x, {})
@@ -146,13 +146,18 @@ class Probe:
                 "BatchNorm without running statistics)"
             )
 
-    def reads_data(self) -> tuple[str, ...]:
-        r"""The model's sites whose distribution at fixed latents changes with x.
+    def reads_data(self) -> tuple[bool, tuple[str, ...]]:
+        r"""Whether x is what is observed, and if so the model's sites whose distribution at fixed
+        latents and columns changes with it.
 
         Raises:
             UsageError: The likelihood of a component changes with that component itself.
         """
-        other = self._side(self.pair.model, self.x.roll(1, 0), self.values)
+        others = with_data(self.x, data_of(self.x).roll(1, 0))
+        other = self._side(self.pair.model, others, self.values)
+        value = self.sites["model"][self.observed]["value"]
+        if _same(value, other[self.observed]["value"]):
+            return False, ()
         reading = tuple(
             name
             for name, site in self.sites["model"].items()
@@ -161,21 +166,22 @@ class Probe:
         )
         if self.observed in reading:
             self._check_components()
-        return reading
+        return True, reading
 
     def _check_components(self) -> None:
         r"""Change one component of a datum at a time: its own likelihood must not change.
 
         For likelihoods that are independent over components given what they read.
         """
-        chosen = torch.randperm(self.x[0].numel(), device=self.x.device)[:COMPONENTS]
+        chosen = torch.randperm(self.x.shape[1:].numel(), device=self.x.device)[:COMPONENTS]
         first = torch.zeros(1 + len(chosen), dtype=torch.int64, device=self.x.device)
         x, values = self._rows(first)
-        rows = x.flatten(1)
-        low, high, own = self.x.min(), self.x.max(), rows[0, chosen]
+        rows, all_ = data_of(x).flatten(1), data_of(self.x)
+        low, high, own = all_.min(), all_.max(), rows[0, chosen]
         reflected = low + high - own
         rows[1 + torch.arange(len(chosen)), chosen] = torch.where(reflected == own, high, reflected)
-        site = self._side(self.pair.model, rows.view(x.shape), values)[self.observed]
+        changed_x = with_data(x, rows.view(x.shape))
+        site = self._side(self.pair.model, changed_x, values)[self.observed]
         fixed = site["value"][:1].expand_as(site["value"])
         density = _base(site["fn"]).log_prob(fixed)
         if density.shape != fixed.shape:
@@ -191,20 +197,20 @@ class Probe:
                 "data, as columns of x that are not observed"
             )
 
-    def _rows(self, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def _rows(self, rows: Any) -> tuple[Data, dict[str, Tensor]]:
         r"""Some of the data, and the latents with those data's values of the local sites."""
         taken = {name: self.values[name][rows] for name in self.local}
         return self.x[rows], self.values | taken
 
-    def _run(self, x: Tensor, values: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+    def _run(self, x: Data, values: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
         r"""The sites of the guide, and of the model at the guide's latents."""
         guide = self._side(self.pair.guide, x, values)
         drawn = {name: site["value"] for name, site in guide.items()}
         return {"guide": guide, "model": self._side(self.pair.model, x, values | drawn)}
 
-    def _side(self, side: Any, x: Tensor, values: dict[str, Tensor]) -> dict[str, Any]:
-        with WholeBatch(), Fix(values):
-            sites = sample_sites(poutine.trace(side).get_trace(x))
+    def _side(self, side: Any, x: Data, values: dict[str, Tensor]) -> dict[str, Any]:
+        with WholeBatch():
+            sites = run(side, x, values)
         self.pair.python.put(self.python)  # each run is a first one, also of what counts its calls
         return sites
 

@@ -4,14 +4,14 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
+from pyro_aevb.data.batch import repeated
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.pairs.density import family, run_both
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import family
 from pyro_aevb.pairs.state.python import untouched
 
 
@@ -40,13 +40,20 @@ def telling(batches: Batches) -> Tensor:
     Those with the largest and the least value, the largest and the least sum, and the value that
     is farthest from a whole number.
     """
-    flat = batches.images.flatten(1)
-    sums = flat.sum(1, dtype=torch.float64)
-    found = [flat.amax(1).argmax(), flat.amin(1).argmin(), sums.argmax(), sums.argmin()]
-    if flat.is_floating_point():
-        parts = [(part - part.round()).abs().amax(1) for part in flat.split(4096)]
-        found.append(torch.cat(parts).argmax())
-    return torch.stack(found).unique()
+    best: dict[int, tuple[float, int]] = {}
+    start = 0
+    for block in batches.images.split(4096):
+        flat = block.flatten(1)
+        sums = flat.sum(1, dtype=torch.float64)
+        known = [flat.amax(1).double(), -flat.amin(1).double(), sums, -sums]
+        if flat.is_floating_point():
+            known.append((flat - flat.round()).abs().amax(1).double())
+        for number, values in enumerate(known):
+            value, place = (found.item() for found in values.max(0))
+            if number not in best or value > best[number][0]:
+                best[number] = value, start + int(place)
+        start += len(block)
+    return torch.tensor([place for _, place in best.values()]).unique()
 
 
 @torch.no_grad()
@@ -65,23 +72,22 @@ def check_support(pair: Pair, batches: Batches, split: str) -> None:
     assert pair.description is not None, "inspect the pair first"
     observed = pair.description.observed
     with (
-        untouched(pair.python, [batches.images.device]),
+        untouched(pair.python, [batches.device]),
         pair.active(),
         pair.evaluating(),
         WholeBatch(),
         pyro.validation_enabled(),
     ):
         x = batches.take(telling(batches))
-        x = x if len(x) > 1 else x.expand(2, *x.shape[1:])  # as many as a pair is checked on
+        x = x if len(x) > 1 else repeated(x, 2)  # as many as a pair is checked on
         try:
-            guide = poutine.trace(pair.guide).get_trace(x)
-            model: Any = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(x)
+            _, model = run_both(pair, x)
         except Exception as error:  # of a pair's code
             raise UsageError(
                 f"{pair.name} fails on data of the {split} split: {type(error).__name__}: "
                 f"{one_line(error)}"
             ) from error
-        site = model.nodes[observed]
+        site = model[observed]
         try:
             site["fn"].log_prob(site["value"])
         except ValueError as error:

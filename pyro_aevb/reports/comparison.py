@@ -103,8 +103,8 @@ def paired(reference: np.ndarray, values: np.ndarray) -> Metric:
     Where one set is of fewer data, the first ones, these alone are compared.
 
     Arguments:
-        reference: :math:`a`, ``(N,)``.
-        values: :math:`b`, ``(N,)``.
+        reference: The values :math:`a_n` of each datum in nats, ``(N,)``.
+        values: The values :math:`b_n` of the same data in nats, ``(N,)``.
     """
     n = min(len(reference), len(values))
     return measured(values[:n] - reference[:n], num_data=n)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.importance import Scores
@@ -32,9 +33,9 @@ def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[N
     r"""Draw a figure inside this: if that fails, a note says why, and everything else goes on.
 
     Arguments:
-        figure: Its name.
-        undrawn: Where the note goes.
-        run: Whose figure it is; one of that name from earlier is then removed.
+        figure: The name of its file.
+        undrawn: The list that the note is added to.
+        run: The run that the figure is of; an earlier one of that name is removed.
     """
     try:
         yield
@@ -108,20 +109,20 @@ def _objective(run: Run, prepared: Prepared) -> str:
     return called
 
 
-def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: list[str]) -> None:
-    r"""Reconstructions of x, samples, and walks through the latent space."""
+def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str]) -> None:
     pair, description, path = prepared.pair, prepared.description, run.figures
+
+    def reconstructions(file: str, seen: Data, clean: np.ndarray | None = None) -> None:
+        images = like_data(reconstruct(pair, seen), x)
+        what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
+        plots.reconstructions(_array(seen), images, path / file, clean, what)
+
     with drawn("reconstructions.png", undrawn, run):
-        images = like_data(reconstruct(pair, x), x)
-        what = {"mean": "reconstruction"}.get(kind := shown_by(pair, x), f"its {kind}")
-        plots.reconstructions(_array(x), images, path / "reconstructions.png", output=what)
+        reconstructions("reconstructions.png", x)
     if (corruption := trained_corruption(run, pair)) is not None:
         with drawn("denoising.png", undrawn, run):
-            seen = corruption(x)
-            images = like_data(reconstruct(pair, seen), x)
-            what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
-            shown = path / "denoising.png"
-            plots.reconstructions(_array(seen), images, shown, _array(x), what)
+            seen = with_data(x, corruption(data_of(x)))
+            reconstructions("denoising.png", seen, _array(x))
     if description.no_prior() is None:
         with drawn("samples.png", undrawn, run):
             many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
@@ -132,7 +133,7 @@ def _decoded_figures(run: Run, prepared: Prepared, x: torch.Tensor, undrawn: lis
             _latent_figures(run, prepared, undrawn)
 
 
-def like_data(images: torch.Tensor | np.ndarray, x: torch.Tensor) -> np.ndarray:
+def like_data(images: torch.Tensor | np.ndarray, x: Data) -> np.ndarray:
     r"""Decoded data, if they are of the shape of data."""
     images = images if isinstance(images, np.ndarray) else _array(images)
     if images.shape[1:] != x.shape[1:]:
@@ -151,7 +152,6 @@ def trained_corruption(run: Run, pair: Pair) -> Corruption | None:
 
 
 def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
-    r"""Where the codes lie, and what lies there."""
     pair, test, path = prepared.pair, prepared.test, run.figures
     x = test.take(torch.arange(min(2000, len(test))))
     (site,) = prepared.description.local_sites
@@ -186,6 +186,6 @@ def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:
     return torch.arange(min(10, n))
 
 
-def _array(x: torch.Tensor) -> np.ndarray:
-    values: np.ndarray = x.cpu().numpy()
+def _array(x: Data) -> np.ndarray:
+    values: np.ndarray = data_of(x).cpu().numpy()
     return values

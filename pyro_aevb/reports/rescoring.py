@@ -10,7 +10,7 @@ from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import Split
 from pyro_aevb.engine.streams import seeded
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.corrupted import robustness
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.other_data import scores_of, separation
@@ -37,8 +37,7 @@ def choose_corruption(
         raise UsageError("--corruption none is what evaluate does without it; leave it out")
     if num_noise is not None and corrupt is None:
         raise UsageError("--num-noise counts draws of a corruption: give --corruption too")
-    if num_noise is not None and num_noise < 1:
-        raise UsageError(f"--num-noise is {num_noise}; it must be at least 1")
+    at_least_one("--num-noise", num_noise)
     return corrupt
 
 
@@ -59,11 +58,11 @@ def score_corrupted(
     Arguments:
         run: The run, which has results.
         prepared: Its pair and data.
-        make: Of a scorer, given a corruption.
+        make: Makes a scorer, given a corruption.
         test: The data.
-        corruption: From a batch to a corrupted one.
-        num_noise: How many draws of it.
-        work: Who does it.
+        corruption: Makes a corrupted batch from a batch.
+        num_noise: The number of draws of the corruption.
+        work: The processes that do the work.
 
     Returns:
         What ``results.json`` holds now; nothing in other processes than the first.
@@ -101,11 +100,11 @@ def score_against(
     Arguments:
         run: The run, which has results.
         prepared: Its pair and data.
-        make: Of a scorer.
+        make: Makes a scorer.
         test: The test data.
-        against: The other data, see :func:`other_data`.
+        against: The name of the other data, see :func:`other_data`.
         data_root: Where data sets lie.
-        work: Who does it.
+        work: The processes that do the work.
 
     Returns:
         What ``results.json`` holds now; nothing in other processes than the first.
@@ -157,12 +156,13 @@ def other_data(prepared: Prepared, name: str, data_root: str | None = None) -> B
     if name == NOISE:
         with seeded(torch.device("cpu"), 0):
             uniform = torch.rand(len(own.test), *own.event_shape, dtype=torch.float64)
-        low, high = own.train.images.min().double(), own.train.images.max().double()
+        low, high = (end * own.train.scale for end in own.train.range())
         if own.train.images.is_floating_point():
             images = low + (high - low) * uniform
         else:
             images = (low + (high - low + 1) * uniform).floor()
-        split = Split(images.to(own.train.images.dtype), None, own.train.scale)
+        images = images.to(own.train.images.dtype)
+        split = Split(images, None, own.train.scale, own.test.columns)
     else:
         data = load(name, data_root)
         split = data.test
@@ -171,7 +171,8 @@ def other_data(prepared: Prepared, name: str, data_root: str | None = None) -> B
                 f"--against {name}: its data have shape {data.event_shape}, those of {own.name} "
                 f"{own.event_shape}; name a set of the same shape"
             )
-    return Batches(split, prepared.test.binarize, prepared.test.images.device)
+    columns = prepared.pair.columns_in(split)
+    return Batches(split, prepared.test.binarize, prepared.test.device, columns)
 
 
 def _counts(scorer: Scorer, test: Batches) -> dict[str, int]:

@@ -4,17 +4,14 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from pyro_aevb.errors import UsageError
-from pyro_aevb.reports.text import counts
+from pyro_aevb.reports.text import counts, value_of, with_error
 
 SHOWN = (
     *("elbo", "log_likelihood", "gap", "reconstruction", "reconstruction_mean", "kl"),
     "active_units",
 )
-SUFFIXES = (".csv", ".md", ".tex")
 
 
 def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
@@ -26,7 +23,8 @@ def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
     for metric in (*SHOWN, *others):
         rows.append([metric, *(_cell(metric, row["metrics"]) for row in table.values())])
         if any(metric in row["paired"] for row in table.values()):
-            rows.append([f"{metric} difference", *_differences(metric, table)])
+            _, *after = (with_error(row["paired"].get(metric, {})) for row in table.values())
+            rows.append([f"{metric} difference", "reference", *after])
     if any("weight" in row for row in table.values()):
         weights = [f"{row['weight']:.2f}" if "weight" in row else "" for row in table.values()]
         rows.append(["weight", *weights])
@@ -43,32 +41,13 @@ def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _differences(metric: str, table: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for i, row in enumerate(table.values()):
-        cells.append(
-            "reference" if i == 0 else with_error(row["paired"].get(metric, {"value": None}))
-        )
-    return cells
-
-
 def _cell(name: str, metrics: Mapping[str, Any]) -> str:
-    metric = metrics.get(name)
-    if metric is None:
-        return ""
-    if metric["value"] is None:
+    if name in metrics and value_of(metrics, name) is None:
         return "not defined"
+    metric = metrics.get(name, {})
     if "latent_dim" in metric:
         return f"{metric['value']} of {metric['latent_dim']}"
     return with_error(metric)
-
-
-def with_error(metric: Mapping[str, Any]) -> str:
-    r"""A value and its standard error, to two places; nothing where it is not known."""
-    if metric["value"] is None:
-        return ""
-    error = metric.get("standard_error")
-    return f"{metric['value']:.2f}" + ("" if error is None else f" ± {error:.2f}")
 
 
 def over_seeds_tables(table: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -110,34 +89,17 @@ def numbers_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def check_export(path: str | Path) -> Path:
-    r"""The file to export to.
-
-    Raises:
-        UsageError: Its suffix names no format.
-    """
-    path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"--export {path}: end the name in {', '.join(SUFFIXES)}")
-    return path
-
-
 def markdown_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
 ) -> str:
     r"""A table in Markdown, with a title above and notes below."""
-    lines = [
-        title,
-        "",
-        _markdown(columns),
-        "|---" + "|--:" * (len(columns) - 1) + "|",
-    ]
-    lines += [_markdown(row) for row in rows]
-    return "\n".join([*lines, *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
 
+    def line(entries: Sequence[str]) -> str:
+        return "| " + " | ".join(entry.replace("|", r"\|") for entry in entries) + " |"
 
-def _markdown(entries: Sequence[str]) -> str:
-    return "| " + " | ".join(entry.replace("|", r"\|") for entry in entries) + " |"
+    lines = [title, "", line(columns), "|---" + "|--:" * (len(columns) - 1) + "|"]
+    lines += [*map(line, rows), *([""] if notes else []), *(f"- {note}" for note in notes)]
+    return "\n".join(lines) + "\n"
 
 
 def latex_table(

@@ -34,26 +34,43 @@ def show_results(results: Mapping[str, Any]) -> None:
     r"""Print the metrics of one run, and what to be careful about."""
     from rich.console import Console
 
-    console = Console(soft_wrap=False)
+    console, metrics = Console(soft_wrap=False), results["metrics"]
     title = (
         f"{results['pair']} on {results['data']}, {results['split']} split, "
         f"{results['num_data']:,} data, binarization {results['binarization']}, "
         f"after {results['epochs']} epochs"
     )
-    rows, absent = [], _absent(results["metrics"])
-    for name, metric in results["metrics"].items():
-        if metric["value"] is not None:
-            rows.append([name, *_cells(name, metric)])
-    notes = [*absent, *results.get("notes", []), *warnings(results["metrics"])]
+    rows = [[name, *_cells(name, metric)] for name, metric in _defined(metrics)]
+    notes = [*_absent(metrics), *results.get("notes", []), *warnings(metrics)]
     _print(console, title, ["quantity", "value", "± s.e.", "unit", "samples"], "lrrll", rows, notes)
     for name, entry in results.get("corrupted", {}).items():
         title = f"seen as {name}, {entry['num_noise']} draws, {counts(entry)}"
         columns = ["quantity", "clean", "corrupted", "± s.e.", "over draws", "change", "± s.e."]
-        _print(console, title, columns, "lrrrrrr", _corrupted(entry), _absent(entry["metrics"]))
+        rows = []
+        for quantity, metric in _defined(entry["metrics"]):
+            numbers = [metric["clean"]["value"], metric["value"], metric["standard_error"]]
+            numbers += [metric["spread"], *map(metric["change"].get, ("value", "standard_error"))]
+            rows.append([quantity, *map(_number, numbers)])
+        _print(console, title, columns, "lrrrrrr", rows, _absent(entry["metrics"]))
     for name, entry in results.get("against", {}).items():
         title = f"test data against {name}, {counts(entry)}, {entry['num_others']:,} others"
         columns = ["score", "test data", name, "AUROC", "± s.e."]
-        _print(console, title, columns, "lrrrr", _against(entry), _absent(entry["metrics"]))
+        rows = []
+        for quantity, metric in _defined(entry["metrics"]):
+            means = [_number(metric[side]["value"]) for side in ("test", "other")]
+            area = [_number(metric[key], 3) for key in ("value", "standard_error")]
+            rows.append([quantity, *means, *area])
+        _print(console, title, columns, "lrrrr", rows, _absent(entry["metrics"]))
+
+
+def value_of(metrics: Mapping[str, Any], name: str) -> float | None:
+    r"""The value of a metric; None where it is not defined or not there."""
+    value: float | None = metrics.get(name, {}).get("value")
+    return value
+
+
+def _defined(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, metric) for name, metric in metrics.items() if metric["value"] is not None]
 
 
 def _absent(metrics: Mapping[str, Any]) -> list[str]:
@@ -67,34 +84,12 @@ def _absent(metrics: Mapping[str, Any]) -> list[str]:
 def _cells(name: str, metric: Mapping[str, Any]) -> list[str]:
     if "latent_dim" in metric:
         return [f"{metric['value']} of {metric['latent_dim']}", "", "", ""]
-    places = 2 if name in ("pareto_k",) or abs(metric["value"]) < 1000 else 1
-    error = _number(metric.get("standard_error"), places)
+    places = 2 if name == "pareto_k" or abs(metric["value"]) < 1000 else 1
+    value, error = (_number(metric.get(key), places) for key in ("value", "standard_error"))
     few = not metric.keys().isdisjoint(("estimator", "at_most", "at_least"))
     given = {k: v for k, v in metric.items() if k != "num_data" or few}
-    value = _number(metric["value"], places)
     unit = metric.get("unit", UNITS.get(name, "nats/datum"))
     return [value, error, unit, counts(given)]
-
-
-def _corrupted(entry: Mapping[str, Any]) -> list[list[str]]:
-    rows = []
-    for name, metric in entry["metrics"].items():
-        if metric["value"] is not None:
-            change = metric["change"]
-            numbers = [metric["clean"]["value"], metric["value"], metric["standard_error"]]
-            numbers += [metric["spread"], change["value"], change["standard_error"]]
-            rows.append([name, *map(_number, numbers)])
-    return rows
-
-
-def _against(entry: Mapping[str, Any]) -> list[list[str]]:
-    rows = []
-    for name, metric in entry["metrics"].items():
-        if metric["value"] is not None:
-            means = [_number(metric[side]["value"]) for side in ("test", "other")]
-            area = [_number(metric[key], 3) for key in ("value", "standard_error")]
-            rows.append([name, *means, *area])
-    return rows
 
 
 def counts(entry: Mapping[str, Any]) -> str:
@@ -105,6 +100,12 @@ def counts(entry: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, places: int = 2) -> str:
     return "" if value is None else f"{value:.{places}f}"
+
+
+def with_error(metric: Mapping[str, Any]) -> str:
+    r"""A value and its standard error, to two places; nothing where it is not known."""
+    error = _number(metric.get("standard_error"))
+    return _number(metric.get("value")) + (f" ± {error}" if error else "")
 
 
 def warnings(metrics: Mapping[str, Any]) -> list[str]:
@@ -120,24 +121,21 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
         ("rise", "num_samples", "--num-samples"),
         ("weight_rise", "weight_samples", "--weight-samples"),
     ):
-        metric = metrics.get(name, {"value": None})
+        metric = metrics.get(name, {})
         if not converged(metric):
-            error = metric["standard_error"]
             said.append(
                 f"warning: log_likelihood has not converged: doubling {flag} from "
-                f"{metric[count] // 2:,} to {metric[count]:,} raised it by {metric['value']:.2f}"
-                + ("" if error is None else f" ± {error:.2f}")
-                + f" (limit {CONVERGED} nats/datum), and at least as much is likely to be missing"
+                f"{metric[count] // 2:,} to {metric[count]:,} raised it by {with_error(metric)} "
+                f"(limit {CONVERGED} nats/datum), and at least as much is likely to be missing"
             )
     estimators = found_by(metrics)
     below = {name: estimator.below for estimator in estimators for name in estimator.estimates}
-    margins = {e.margin[0]: e for e in estimators if e.margin and e.margin[1] in metrics}
     for name, metric in metrics.items():
         above = metric.get("above_log_likelihood")
         if above is not None:
             said.append(
-                f"note: {name} is {_number(above['value'])} ± {_number(above['standard_error'])} "
-                f"above log_likelihood ({counts(above)}), datum by datum"
+                f"note: {name} is {with_error(above)} above log_likelihood ({counts(above)}), "
+                "datum by datum"
             )
             if below.get(name) and above["value"] < -max(CONVERGED, 2 * above["standard_error"]):
                 said.append(
@@ -145,21 +143,21 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
                 )
         if "note" in metric:
             said.append(f"note: {name}: {metric['note']}")
-        if name in margins and not margins[name].comparable(metrics):
+    for estimator in estimators:
+        margin, of = estimator.margin or ("", "")
+        if of in metrics and not estimator.comparable(metrics):
             said.append(
-                f"warning: {name} is of other settings than {margins[name].margin[1]}, and says "
-                "nothing of it; evaluate both with the same --estimator-options"
+                f"warning: {margin} is of other settings than {of}, and says nothing of it; "
+                "evaluate both with the same --estimator-options"
             )
-    said += [f"warning: {e.warning(metrics)}" for e in estimators if e.warning]
+        if estimator.warning:
+            said.append(f"warning: {estimator.warning(metrics)}")
     return said + _latents(metrics)
 
 
 def _latents(metrics: Mapping[str, Any]) -> list[str]:
     r"""Whether the code says anything of the data, and how much is known of that."""
-    nothing: dict[str, Any] = {"value": None}
-    information = metrics.get("mutual_information", nothing)
-    units = metrics.get("collapsed_units", nothing)
-    value, collapsed = information["value"], units["value"]
+    value, collapsed = (value_of(metrics, n) for n in ("mutual_information", "collapsed_units"))
     if value is None:
         return []
     if value < UNINFORMATIVE:
@@ -169,16 +167,16 @@ def _latents(metrics: Mapping[str, Any]) -> list[str]:
             "decoder"
         ]
     said = []
-    if collapsed is not None and 2 * collapsed >= units["latent_dim"]:
+    if collapsed is not None and 2 * collapsed >= (d := metrics["collapsed_units"]["latent_dim"]):
         said.append(
-            f"note: posterior collapse in {collapsed} of {units['latent_dim']} latent dimensions: "
+            f"note: posterior collapse in {collapsed} of {d} latent dimensions: "
             "their KL is below 0.01 nats, so they say nothing of the data"
         )
-    if information["at_most"] - value > UNINFORMATIVE:
-        m = information["num_data"]
+    m, most = (metrics["mutual_information"][key] for key in ("num_data", "at_most"))
+    if most - value > UNINFORMATIVE:
         said.append(
             f"note: mutual_information is that of {m:,} data, at most log {m:,} = {log(m):.2f}; of "
-            f"all data like them it lies between {value:.2f} and {information['at_most']:.2f}"
+            f"all data like them it lies between {value:.2f} and {most:.2f}"
         )
     return said
 
@@ -189,9 +187,9 @@ def converged(rise: Mapping[str, Any]) -> bool:
     That is: it added no more than :data:`CONVERGED`, or no more than its standard error.
 
     Arguments:
-        rise: The metric ``rise`` or ``weight_rise``.
+        rise: The metric ``rise`` or ``weight_rise``; an empty one where there is none.
     """
-    if rise["value"] is None:
+    if rise.get("value") is None:
         return True
     return bool(rise["value"] <= max(CONVERGED, rise["standard_error"] or 0.0))
 

@@ -1,5 +1,6 @@
-r"""One process at a time: what two would spoil for each other is locked."""
+r"""Files that several processes may see: locked, or written whole."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,3 +35,10 @@ def in_turn(lock: Path) -> Iterator[None]:
 
     with FileLock(lock):
         yield
+
+
+def write_whole(path: Path, text: str) -> None:
+    r"""Write a file beside the old one, then take its place: no reader sees half of it."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text)
+    os.replace(beside, path)

@@ -57,8 +57,8 @@ def write_groups(path: Path, groups: Mapping[str, Any], kept: Container[str] | N
 
     Arguments:
         path: The file, which may not be there yet.
-        groups: By group and variable, dimensions and values; one that is there is replaced.
-        kept: The other groups to keep; None keeps all.
+        groups: The dimensions and values by group and variable; a group that is there is replaced.
+        kept: The names of the other groups to keep; None keeps all.
     """
     data = {name: xarray.Dataset(variables) for name, variables in groups.items()}
     for name in _present(path):

@@ -29,11 +29,13 @@ class Prepared:
     data: DataSet
     binarize: Binarize
     train: Batches
-    r"""As in training, where dynamic binarization draws it anew at each look."""
+    r"""The training split as training sees it, drawn anew at each look if it is binarized so."""
     fixed_train: Batches
     r"""The training split as it is scored."""
     valid: Batches
+    r"""The validation split as it is scored."""
     test: Batches
+    r"""The test split as it is scored."""
     notes: tuple[str, ...] = ()
     r"""What a reader of the results should know."""
 
@@ -45,6 +47,7 @@ def prepare(
     data_root: str | None = None,
     binarize: Binarize | None = None,
     device: str = "auto",
+    memory: int | None = None,
 ) -> Prepared:
     r"""Load data and pair, put both on a device, and check the pair on the first training data.
 
@@ -56,6 +59,7 @@ def prepare(
         data_root: Where data sets lie.
         binarize: None is the data set's own way.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        memory: In MiB; a larger ``.npy`` file stays on the disk.
 
     Raises:
         UsageError: Anything that is missing, misspelt, or does not fit together.
@@ -67,11 +71,15 @@ def prepare(
             f"data is a {type(data).__name__}; give a data set's name, the path of a .npy or .npz "
             "file or of a folder of images, or a pyro_aevb.data.DataSet"
         )
-    dataset = data if isinstance(data, DataSet) else load(data, data_root)
+    dataset = data if isinstance(data, DataSet) else load(data, data_root, memory and memory << 20)
     way: Binarize = dataset.binarize if binarize is None else binarize
     loaded = load_pair(pair, pair_parameters, dataset).move(chosen)
-    train = Batches(dataset.train, way, chosen)
     scored = evaluation_binarization(way)
+
+    def batches(split: Split, way: Binarize) -> Batches:
+        return Batches(split, way, chosen, loaded.columns_in(split))
+
+    train = batches(dataset.train, way)
     description = inspect(loaded, train.take(_telling(train)))
     _check_fit(loaded, description, dataset, way)
     prepared = Prepared(
@@ -80,9 +88,9 @@ def prepare(
         data=dataset,
         binarize=way,
         train=train,
-        fixed_train=train if scored == way else Batches(dataset.train, scored, chosen),
-        valid=Batches(dataset.valid, scored, chosen),
-        test=Batches(dataset.test, scored, chosen),
+        fixed_train=train if scored == way else batches(dataset.train, scored),
+        valid=batches(dataset.valid, scored),
+        test=batches(dataset.test, scored),
     )
     for split in ("train", "valid", "test"):
         check_support(loaded, getattr(prepared, split), split)
@@ -97,17 +105,19 @@ def restore(
     pair: Any = None,
     data: Any = None,
     trust: bool = False,
+    memory: int | None = None,
 ) -> Prepared:
     r"""A run's trained pair and its data.
 
     Arguments:
         run: The run.
-        device: Where to put them.
+        device: The device to put them on: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where data sets lie; default the run's.
-        pair: In place of what the settings name; needed if that was a Python object.
-        data: Likewise.
+        pair: A pair in place of what the settings name; needed if that was a Python object.
+        data: A data set in place of what the settings name; needed if that was a Python object.
         trust: Run the code of the pair that the settings name, wherever it comes from
             (:mod:`pyro_aevb.pairs.consent`).
+        memory: In MiB; a larger ``.npy`` file stays on the disk. Default the run's.
 
     Raises:
         UsageError: The run cannot be restored, or nobody here agreed to run its pair's code.
@@ -132,10 +142,11 @@ def restore(
         data_root or settings.get("data_root"),
         settings.get("binarize"),
         device,
+        memory or settings.get("memory"),
     )
     best = state["best"] if settings.get("patience") and "tensors" in state["best"] else state
     prepared.pair.load_tensors(best["tensors"], str(run.checkpoint))
-    prepared.pair.python.load(best.get("python", {}), prepared.train.images.device)
+    prepared.pair.python.load(best.get("python", {}), prepared.train.device)
     prepared.pair.eval()
     notes = state.get("notes", [])
     if state.get("source") != prepared.pair.source:
@@ -147,8 +158,12 @@ def restore(
 def _telling(train: Batches) -> torch.Tensor:
     r"""The positions of the data that a pair is checked on: five, the largest and the least value
     that it will meet among them, so that one outside a likelihood's support is found."""
-    flat = train.images.flatten(1)
-    extremes = {int(flat.amax(1).argmax()), int(flat.amin(1).argmin())}
+    largest, least = torch.empty(len(train)), torch.empty(len(train))
+    start = 0
+    for block in train.images.split(4096):
+        flat, rows = block.flatten(1), slice(start, start + len(block))
+        largest[rows], least[rows], start = flat.amax(1), flat.amin(1), rows.stop
+    extremes = {int(largest.argmax()), int(least.argmin())}
     others = [n for n in range(min(5, len(train))) if n not in extremes][: 5 - len(extremes)]
     return torch.tensor(sorted(extremes | set(others)))
 
@@ -163,16 +178,13 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(
-            f"--device {device!r} is unknown; use auto, cpu, cuda or cuda:0"
-        ) from error
-    if chosen.type == "cuda" and (
-        not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()
-    ):
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device!r} is not supported; use auto, cpu, cuda or cuda:0")
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= here:
         raise UsageError(f"--device {device}: no such CUDA device here; use --device cpu")
-    if chosen.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device!r} is not supported; use auto, cpu or cuda")
     return chosen
 
 
@@ -186,7 +198,7 @@ def _check_fit(pair: Pair, description: Description, data: DataSet, way: Binariz
     if "Bernoulli" in description.likelihood and way == "none":
         for name in ("train", "valid", "test"):
             split: Split = getattr(data, name)
-            low, high = (f().item() / split.scale for f in (split.images.min, split.images.max))
+            low, high = split.range()
             if low < 0 or high > 1:
                 raise UsageError(
                     f"{pair.name}: a Bernoulli needs data in [0, 1], the {name} split of "
@@ -197,6 +209,7 @@ def _check_fit(pair: Pair, description: Description, data: DataSet, way: Binariz
 
 def is_grey_bernoulli(prepared: Prepared) -> bool:
     r"""Whether pixels between 0 and 1 meet a Bernoulli: a cross-entropy, not a log-density."""
-    images = prepared.test.images
-    between = (images > 0) & (images < prepared.test.scale)
-    return prepared.description.likelihood == "Bernoulli" and bool(between.any())
+    if prepared.description.likelihood != "Bernoulli":
+        return False
+    blocks, one = prepared.test.images.split(4096), prepared.test.scale
+    return any(bool(((block > 0) & (block < one)).any()) for block in blocks)

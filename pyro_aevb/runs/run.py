@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import yaml
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import IMPORTANCE
-from pyro_aevb.runs.locking import alone
+from pyro_aevb.runs.locking import alone, write_whole
 from pyro_aevb.runs.settings import read_settings
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "settings.yaml"
 SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
-r"""What must not have changed for results of two estimators to stand side by side."""
+r"""The entries that results of two estimators must share to stand side by side."""
 
 
 class Run:
@@ -48,8 +49,8 @@ class Run:
         r"""The directory of a new run, or of one to be resumed; nothing is written yet.
 
         Arguments:
-            path: Where; None is ``runs/NAME``, numbered where that is taken.
-            name: Of the run, for the default path.
+            path: The directory; None is ``runs/NAME``, numbered where that is taken.
+            name: The name of the run, for the default path.
             resume: Whether the directory must already be a run.
 
         Raises:
@@ -156,7 +157,7 @@ class Run:
         r"""Seconds of training, without validation, up to the end of each epoch.
 
         Arguments:
-            num_train: Data in an epoch; None is what the results say.
+            num_train: The number of data in an epoch; None is what the results say.
         """
         import numpy as np
 
@@ -178,7 +179,7 @@ class Run:
         r"""New results, and what other estimators found for the same trained pair and data.
 
         Arguments:
-            results: Those of importance sampling.
+            results: The new results, which are those of importance sampling.
         """
         merged = dict(results)
         try:
@@ -227,8 +228,8 @@ class Run:
         r"""Add what an estimator found to the results; replaces what it found before.
 
         Arguments:
-            estimator: Its name, which every metric then bears.
-            settings: What it was run with.
+            estimator: The name of the estimator, which every metric then bears.
+            settings: The settings that it was run with.
             metrics: Values, standard errors and counts by name.
             per_datum: Arrays ``(n,)`` by name, of the first n test data.
 
@@ -258,7 +259,7 @@ class Run:
         if not rows:
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, dict.fromkeys(chain(*rows)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         self._write("history.csv", text.getvalue())
@@ -289,10 +290,8 @@ class Run:
 
     def _write(self, name: str, text: str) -> None:
         path = self.path / name
-        beside = path.with_name(name + ".part")
         try:
-            beside.write_text(text)
-            os.replace(beside, path)
+            write_whole(path, text)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
 

@@ -2,22 +2,22 @@ r"""What is known of a cell: a JSON file beside its run, and why it failed if it
 
 import hashlib
 import json
-import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.locking import write_whole
 from pyro_aevb.runs.run import SETTINGS, Run
 from pyro_aevb.studies.declare import FIT, Cell
 
 SECTIONS = ("corrupted", "against")
-r"""Of ``results.json``: metrics on other input than the test data."""
+r"""The sections of ``results.json`` that hold metrics on other input than the test data."""
 
 OVER_THE_RUN = ("cosine", "iwae")
-r"""Schedules that the number of epochs bends."""
+r"""Schedules of the learning rate that depend on the number of epochs."""
 
 
 @dataclass
@@ -25,11 +25,11 @@ class Record:
     r"""What a cell was asked for and what came out.
 
     Arguments:
-        settings: Of the run, as declared.
-        scores: Of its further scorings, as declared.
-        looks: By epoch, then by scoring: what ``results.json`` held.
-        seconds: Spent in all, interrupted work that was done again included.
-        machine: What it ran on.
+        settings: The settings of the run, as declared.
+        scores: The settings of its further scorings by name, as declared.
+        looks: What ``results.json`` held, by epoch and by scoring.
+        seconds: The seconds spent in all, interrupted work that was done again included.
+        machine: The processor that it ran on, and the number of its cores.
         source: A hash of the file that the pair is defined in; None for one that is no file.
     """
 
@@ -47,9 +47,8 @@ class Record:
         Raises:
             UsageError: It is damaged, of other settings than the cell's, or its run is gone.
         """
-        asked = json.loads(json.dumps({"settings": cell.settings, "scores": cell.scores}))
-        file, source = source_of(cell.settings.get("pair"))
-        path, run = _path(cell, out), out / cell.path
+        asked, (_, source) = asked_of(cell), _source(cell)
+        path, run = _beside(cell, out, ".json"), out / cell.path
         # What a page shows: paths within the study's directory, none of this machine.
         again = (
             f"remove {cell.path}, {cell.path}.json and the cell's line in the page's cells.jsonl, "
@@ -62,12 +61,13 @@ class Record:
             if not record.looks:  # nothing was trained: other settings are as good
                 return cls(**asked, source=source)
             raise UsageError(f"{cell.path} is gone or no run any more; put it back, or {again}")
-        said = difference(record.settings, asked["settings"])
-        if said is None and None not in (record.source, source) and record.source != source:
-            said = f"{file} has changed"
-        if said is None and cell.settings.get("schedule") in OVER_THE_RUN:
-            said = of_another_length(cell, Run(run).settings.get("epochs", cell.looks[-1]))
         last = cell.looks[-1]
+        said = another(
+            cell,
+            record.settings,
+            record.source,
+            lambda: Run(run).settings.get("epochs", last),
+        )
         trained = max((len(Run(run).history), *map(int, record.looks)))
         if said is None and trained > last and str(last) not in record.looks:
             said = f"it was trained for {trained} epochs, and is now to be scored after {last}"
@@ -109,16 +109,14 @@ class Record:
         ]
 
     def write(self, cell: Cell, out: Path) -> None:
-        path = _path(cell, out)
+        path = _beside(cell, out, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".part")
-        beside.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        os.replace(beside, path)
+        write_whole(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def failure(cell: Cell, out: Path) -> str | None:
     r"""Why a cell failed when it was last tried, in one line."""
-    path = _failure_path(cell, out)
+    path = _beside(cell, out, ".error")
     if not path.is_file():
         return None
     return (path.read_text().strip().splitlines() or ["failed"])[-1]
@@ -126,7 +124,7 @@ def failure(cell: Cell, out: Path) -> str | None:
 
 def note_failure(cell: Cell, out: Path, error: BaseException | str | None) -> None:
     r"""Keep why a cell failed, with where it did; None forgets it."""
-    path = _failure_path(cell, out)
+    path = _beside(cell, out, ".error")
     if error is None:
         path.unlink(missing_ok=True)
         return
@@ -140,37 +138,47 @@ def note_failure(cell: Cell, out: Path, error: BaseException | str | None) -> No
     path.write_text("".join(traceback.format_exception(error)) + f"\n{said}\n")
 
 
-def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    r"""The first setting that has changed."""
+def asked_of(cell: Cell) -> dict[str, Any]:
+    r"""The ``settings`` and the ``scores`` of a cell, as JSON gives them back."""
+    asked: dict[str, Any] = json.loads(
+        json.dumps({"settings": cell.settings, "scores": cell.scores})
+    )
+    return asked
+
+
+def another(
+    cell: Cell, settings: Mapping[str, Any], source: str | None, epochs: Callable[[], int]
+) -> str | None:
+    r"""Why a run is another than a cell's: a setting has changed, or the pair's file, or the length
+    where the schedule is one :data:`OVER_THE_RUN`.
+
+    Arguments:
+        cell: The cell as it is declared now.
+        settings, source: What the run was made with, see :class:`Record`.
+        epochs: Gives the number of epochs that the run was made for.
+    """
+    before, now = settings, asked_of(cell)["settings"]
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
             return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+    file, there = _source(cell)
+    if None not in (source, there) and source != there:
+        return f"{file} has changed"
+    schedule, last = cell.settings.get("schedule"), cell.looks[-1]
+    if schedule in OVER_THE_RUN and (length := epochs()) != last:
+        return f"epochs was {length} and is now {last}, and the schedule {schedule} depends on it"
     return None
 
 
-def of_another_length(cell: Cell, before: int) -> str | None:
-    r"""Why a run over so many epochs is another than the cell's, where its schedule is one
-    :data:`OVER_THE_RUN`.
-    """
-    schedule, now = cell.settings.get("schedule"), cell.looks[-1]
-    if schedule not in OVER_THE_RUN or before == now:
-        return None
-    return f"epochs was {before} and is now {now}, and the schedule {schedule} depends on it"
-
-
-def source_of(pair: Any) -> tuple[str, str | None]:
-    r"""A pair's file, and a hash of what it holds."""
+def _source(cell: Cell) -> tuple[str, str | None]:
+    r"""The file that a cell's pair is defined in, and a hash of what it holds."""
+    pair = cell.settings.get("pair")
     file = pair.partition(":")[0] if isinstance(pair, str) else ""
     if not file.endswith(".py") or not Path(file).is_file():
         return file, None
     return file, hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
-def _path(cell: Cell, out: Path) -> Path:
+def _beside(cell: Cell, out: Path, suffix: str) -> Path:
     path = out / cell.path
-    return path.with_name(path.name + ".json")
-
-
-def _failure_path(cell: Cell, out: Path) -> Path:
-    path = out / cell.path
-    return path.with_name(path.name + ".error")
+    return path.with_name(path.name + suffix)

@@ -1,13 +1,12 @@
 r"""What a study's declaration is checked for, before anything is trained."""
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, hint
 
 OF_STUDY = ("seed", "run", "out", "resume", "stop_after", "show", "device", "data_root")
 r"""Settings of :func:`pyro_aevb.fit` and :func:`pyro_aevb.evaluate` that the study sets."""
@@ -15,7 +14,7 @@ r"""Settings of :func:`pyro_aevb.fit` and :func:`pyro_aevb.evaluate` that the st
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    r"""Say of a mistake what it is in."""
+    r"""Say before a mistake that is found inside which part of the study it is in."""
     try:
         yield
     except UsageError as error:
@@ -66,17 +65,17 @@ def check_settings(settings: Mapping[str, Any], scores: Mapping[str, Any]) -> No
             if name in OF_STUDY and (name != "seed" or function is pyro_aevb.fit):
                 raise UsageError(f"{name!r} is not a cell's: the study sets it")
             if name not in (*known, "seed"):
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise UsageError(f"pyro_aevb.{function.__name__} has no setting {name!r}{hint}")
+                near = hint(name, known, "; did you mean {!r}?")
+                raise UsageError(f"pyro_aevb.{function.__name__} has no setting {name!r}{near}")
 
 
 def check_found(settings: Mapping[str, Any], before: set[Any]) -> None:
     r"""Refuse a pair or a data set that there is not, and parameters that the pair does not have.
 
     Arguments:
-        settings: Of a cell.
-        before: What was found for other cells, which is not looked for again; grows.
+        settings: The settings of a cell.
+        before: The pairs and data sets found for other cells, which are not looked for again; it
+            grows.
     """
     import pyro_aevb
     from pyro_aevb.data.sets import check_name

@@ -10,7 +10,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.runs.run import Run
 from pyro_aevb.studies.cell import Record, failure
 from pyro_aevb.studies.declare import FIT, HISTORY, Cell, Key, Scale, Study
-from pyro_aevb.studies.known import CLOCK, IMAGES, Elsewhere, Known, sources
+from pyro_aevb.studies.known import CLOCK, IMAGES, Elsewhere, Known, scorings
 
 if TYPE_CHECKING:
     from pyro_aevb.runs.prepare import Prepared
@@ -20,13 +20,13 @@ class Collected:
     r"""The cells of a study and what is known of them.
 
     Arguments:
-        study: What is declared.
+        study: The declaration.
         scale: ``smoke`` or ``full``.
-        seeds: How many runs of each cell.
+        seeds: The number of runs of each cell.
         out: The study's directory.
         data_root: Where data sets lie.
-        finished: Cells that were finished earlier, by their paths; what is in the directory counts
-            before them.
+        finished: What is known of cells that were finished earlier, by their paths; what is in the
+            directory counts before it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Collected:
 
     @property
     def hidden(self) -> int:
-        r"""How many runs there are of further seeds."""
+        r"""The number of runs that are there of seeds beyond those shown."""
         shown = {cell.path for cell in self.cells}
         folders = {path.parent for path in shown}
         there = {
@@ -140,12 +140,12 @@ class Collected:
         r"""A quantity of one run.
 
         Arguments:
-            cell: Whose.
-            quantity: See :class:`~.declare.Table`.
-            epochs: At which look; None is the last.
+            cell: The cell of the run.
+            quantity: The name of the quantity, see :class:`~.declare.Table`.
+            epochs: The epochs of the look; None is the last.
 
         Returns:
-            None if it is not there yet, NaN if it is not defined.
+            The value; None if it is not there yet, NaN if it is not defined.
 
         Raises:
             UsageError: There is no such quantity, or the scoring has no metric of this name.
@@ -153,14 +153,14 @@ class Collected:
         self.study.grid(cell.grid).check_quantity(quantity)
         found = self._numbers(cell, epochs)
         if quantity not in found:
-            source = quantity.rpartition("/")[0]
-            if (source if source not in ("", HISTORY) else FIT) not in sources(found):
+            scoring = quantity.rpartition("/")[0]
+            if (scoring if scoring not in ("", HISTORY) else FIT) not in scorings(found):
                 return None
             if cell.path in self.elsewhere:
                 raise Elsewhere(f"{quantity} of {cell} is not known, and its run is not here")
-            if source in ("", HISTORY):
+            if scoring in ("", HISTORY):
                 self._rows(cell)
-            names = [name for name in found if name.startswith(f"{source}/")]
+            names = [name for name in found if name.startswith(f"{scoring}/")]
             raise UsageError(f"no metric {quantity!r}: {cell} has {', '.join(names)}")
         value = found[quantity]
         return np.nan if value is None else float(value)
@@ -176,7 +176,7 @@ class Collected:
         return rows
 
     def passed_over(self, cell: Cell) -> list[tuple[int, str]]:
-        r"""Of a finished cell the scorings before the last look that are not known, as epochs and
+        r"""The scorings before the last look that are not known of a finished cell, as epochs and
         names.
         """
         if cell in [other for other, _ in self.unfinished]:
@@ -185,11 +185,11 @@ class Collected:
             (epochs, name)
             for epochs in cell.looks[:-1]
             for name in (FIT, *cell.scores_at(epochs))
-            if name not in sources(self._numbers(cell, epochs))
+            if name not in scorings(self._numbers(cell, epochs))
         ]
 
     def reached(self, cell: Cell) -> bool:
-        r"""Whether it has been trained up to its last look."""
+        r"""Whether a cell has been trained up to its last look."""
         return bool(self._numbers(cell, None))
 
     def _numbers(self, cell: Cell, epochs: int | None) -> Mapping[str, float | None]:
@@ -208,7 +208,7 @@ class Collected:
         return [row[column] for row in rows[: cell.looks[-1]]]
 
     def num_train(self, cell: Cell) -> float:
-        r"""How many data a run is trained on.
+        r"""The number of data that a run is trained on.
 
         Raises:
             Elsewhere: That is not known of it.

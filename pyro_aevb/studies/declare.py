@@ -26,12 +26,13 @@ Key = tuple[str, str]
 r"""A row and a column."""
 
 OF_RUNS = ("parameters", "seconds_per_epoch")
-r"""Quantities of a run that no scoring has."""
+r"""Quantities of a run that come from no scoring."""
 
 FIT = "test"
 r"""The name of the scoring that ``fit`` does."""
 
 HISTORY = "history"
+r"""What the names of quantities begin with that are columns of ``history.csv``."""
 
 Scale = Literal["smoke", "full"]
 
@@ -45,12 +46,12 @@ class Cell:
     column: str
     seed: int
     settings: Settings
-    r"""Of :func:`pyro_aevb.fit`; the epochs are the last of `looks`."""
+    r"""The settings of :func:`pyro_aevb.fit`, without the epochs, which are the last of `looks`."""
     looks: tuple[int, ...]
     r"""The epochs after which the run is scored, rising."""
     scores: Mapping[str, Settings]
     look_scores: tuple[str, ...] = ()
-    r"""Those of the scores that are made at every look."""
+    r"""The names of the scores that are made at every look."""
 
     def scores_at(self, epochs: int) -> list[str]:
         r"""The names of the scores that are made at a look, in order."""
@@ -65,7 +66,7 @@ class Cell:
 
     @property
     def pair(self) -> Any:
-        r"""What its settings say, or the default of :func:`pyro_aevb.fit`."""
+        r"""The pair that its settings name, or the default of :func:`pyro_aevb.fit`."""
         from pyro_aevb.fit import fit
 
         return self.settings.get("pair", signature(fit).parameters["pair"].default)
@@ -87,21 +88,23 @@ class Grid:
     all at the smoke scale.
 
     Arguments:
-        name: Of the grid; part of its runs' paths.
-        rows: Settings by row.
-        columns: Settings by column.
+        name: The name of the grid, which is part of its runs' paths.
+        rows: The settings of each row, by name.
+        columns: The settings of each column, by name.
         chosen: How these settings were chosen, and on what data; the page says so.
-        settings: Of all cells.
-        special: Of single cells; None leaves a cell out.
+        settings: The settings that all cells have.
+        special: The settings of single cells, by row and column; None leaves a cell out.
         scores: Further scorings of each finished run, by name: settings of
             :func:`pyro_aevb.evaluate`, beyond the samples and the seed of the run.
-        looks: Epochs after which ``fit`` scores a run besides the last; later ones are left out.
-        look_scores: Those of `scores` that are made at every look too, and not at the last alone.
+        looks: The epochs after which ``fit`` scores a run besides the last; later ones are left
+            out.
+        look_scores: The names of the `scores` that are made at every look, and not at the last
+            alone.
         smoke: Settings that make a cell a matter of seconds.
-        smoke_scores: The same for the further scorings, by name.
+        smoke_scores: Settings that make a further scoring a matter of seconds, by its name.
         smoke_rows: The rows that the smoke scale has; None is all.
-        row_title: What the rows are, for tables.
-        most_seeds: Run no more seeds than these, whatever the command asks for: candidates from
+        row_title: The head of the column of rows in tables, such as "architecture".
+        most_seeds: The most seeds that are run, whatever the command asks for: candidates from
             which a setting is chosen may need one. None is no limit.
     """
 
@@ -124,8 +127,8 @@ class Grid:
         check_kinds(self, str, "name", "chosen", "row_title")
         if self.most_seeds is not None:
             check_whole(f"grid {self.name!r}: most_seeds", self.most_seeds, 1)
-        check_kinds(self, Mapping, "rows", "columns", "settings", "special", "scores", "smoke")
-        check_kinds(self, Mapping, "smoke_scores")
+        mappings = "rows columns settings special scores smoke smoke_scores"
+        check_kinds(self, Mapping, *mappings.split())
         for part in (self.rows, self.columns, self.special, self.scores, self.smoke_scores):
             for name, given in part.items():
                 if not isinstance(given, Mapping) and (given is not None or part != self.special):
@@ -167,16 +170,16 @@ class Grid:
         return keys
 
     def check_quantity(self, quantity: str) -> None:
-        r"""Refuse a quantity whose source the grid does not have."""
-        source, slash, _ = quantity.partition("/")
-        if source not in ((FIT, HISTORY, *self.scores) if slash else OF_RUNS):
+        r"""Refuse a quantity of a scoring that the grid does not have."""
+        scoring, slash, _ = quantity.partition("/")
+        if scoring not in ((FIT, HISTORY, *self.scores) if slash else OF_RUNS):
             raise UsageError(
                 f"no quantity {quantity!r}; there are {', '.join(OF_RUNS)}, {FIT}/METRIC, "
                 f"{HISTORY}/COLUMN" + "".join(f", {name}/METRIC" for name in self.scores)
             )
 
     def seeds(self, asked: int) -> int:
-        r"""How many of the seeds that are asked for it has."""
+        r"""The number of seeds that it has, of those that are asked for."""
         return min(asked, self.most_seeds or asked)
 
     def cells(self, scale: Scale, seeds: int) -> list[Cell]:
@@ -203,13 +206,13 @@ class Published:
     r"""What others reported.
 
     Arguments:
-        title: Of which quantity.
-        values: By row and column; each is compared with.
+        title: The quantity that the values are of.
+        values: The values to compare with, by row and column.
         aside: Values that are shown and not compared with, since they are of something else; the
             remark says of what.
-        remarks: What to know about a value.
+        remarks: What to know about a value, by row and column.
         caveat: What to know about all comparisons with these values.
-        tried: What was tried where a value is not met.
+        tried: What was tried where a value is not met, by row and column.
     """
 
     title: str
@@ -239,17 +242,17 @@ class Table:
     r"""One number for each row and column of a grid: its mean and spread over seeds.
 
     Arguments:
-        title: Of the table.
-        grid: The grid's name.
+        title: The title of the table.
+        grid: The name of the grid whose cells it has.
         quantity: ``SCORE/METRIC``, where the score is ``test`` for what ``fit`` computes or one
             of the grid's `scores`, and the metric is a name in ``results.json``;
             ``history/COLUMN``, the last row of ``history.csv``; ``parameters``; or
             ``seconds_per_epoch``.
-        published: What to put beside it.
+        published: What others reported of the quantity, to put beside it.
         relative_to: A column; every value is divided by the one of its row and seed there. Times
             of two machines are not.
-        lower_is_better: Otherwise higher is.
-        places: Decimals.
+        lower_is_better: Whether a lower value is the better one.
+        places: The number of decimals.
         text: What to read above the table.
     """
 
@@ -276,14 +279,14 @@ class Figure:
     r"""A picture of cells.
 
     Arguments:
-        name: Of the file, without its suffix.
+        name: The name of the file, without its suffix.
         caption: What is seen.
-        draw: Draws it, see :mod:`pyro_aevb.studies.figures`: called with the finished cells, the
-            file, and `grid`, `rows` and `columns` by name. Where there is nothing to draw it leaves
-            no file.
+        draw: The function that draws it, see :mod:`pyro_aevb.studies.figures`: called with the
+            finished cells, the file, and `grid`, `rows` and `columns` by name. Where there is
+            nothing to draw it leaves no file.
         grid: The name of the grid whose cells are drawn.
-        rows: Those to draw; None is all.
-        columns: Likewise.
+        rows: The rows to draw; None is all.
+        columns: The columns to draw; None is all.
     """
 
     name: str
@@ -304,11 +307,11 @@ class Study:
     r"""A comparison: its cells, and what its page shows.
 
     Arguments:
-        title: Of the page.
+        title: The title of the page.
         text: What is compared, and with whose figures.
         grids: The trainings.
-        tables: In the order of the page.
-        figures: Likewise.
+        tables: The tables, in the order of the page.
+        figures: The figures, in the order of the page.
     """
 
     title: str
@@ -319,19 +322,16 @@ class Study:
 
     def __post_init__(self) -> None:
         check_kinds(self, str, "title", "text")
-        for name, kind in (("grids", Grid), ("tables", Table), ("figures", Figure)):
-            check_kinds(self, Sequence, name)
-            for part in getattr(self, name):
+        kinds = (("grids", Grid, "name"), ("tables", Table, "title"), ("figures", Figure, "name"))
+        for what, kind, called in kinds:
+            check_kinds(self, Sequence, what)
+            for part in getattr(self, what):
                 if not isinstance(part, kind):
-                    raise UsageError(f"{part!r} is no {kind.__name__}; it stands among the {name}")
+                    raise UsageError(f"{part!r} is no {kind.__name__}; it stands among the {what}")
+            names = [getattr(part, called) for part in getattr(self, what)]
+            check_once(what, names, [slug(name) for name in names])
         if not self.grids:
             raise UsageError("the study has no grid; give it one")
-        for what, names in (
-            ("grids", [grid.name for grid in self.grids]),
-            ("tables", [table.title for table in self.tables]),
-            ("figures", [figure.name for figure in self.figures]),
-        ):
-            check_once(what, names, [slug(name) for name in names])
         for table in self.tables:
             with naming(f"table {table.title!r}"):
                 self.grid(table.grid).check_quantity(table.quantity)

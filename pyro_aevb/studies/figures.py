@@ -1,7 +1,8 @@
 r"""Pictures of a study's cells: what a figure's declaration draws with.
 
-Each function takes the finished cells and a file, and draws what is there; where there is nothing
-it leaves no file. The declaration gives the rest, as in
+Each function takes the finished cells and a file, and by name which cells: `grid`, the name of
+theirs, and `rows` and `columns`, of which None takes all. It draws what is there; where there is
+nothing it leaves no file. The declaration names the cells, as in
 ``Figure("codes", "Test codes", codes, grid="protocol", rows=["128-64-2"])``, or, of a function with
 options, ``partial(codes, noise=0.1)``. Where a trained pair is needed it is that of the first seed
 whose run is in the study's directory, on the CPU.
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.data.batch import data_of
+from pyro_aevb.errors import UsageError, one_of
 from pyro_aevb.pairs.predict import decode_grid, encode, generate, reconstruct
 from pyro_aevb.reports.plots import panels
 from pyro_aevb.reports.plots.canvas import NATS
@@ -37,33 +39,32 @@ XLABEL = {"epochs": "epoch", "images": "training images seen", "seconds": "secon
 def curves(
     collected: Collected,
     path: Path,
-    *,
-    grid: str,
     quantities: Mapping[str, str],
     x: Literal["epochs", "images", "seconds"] = "epochs",
-    rows: Names = None,
-    columns: Names = None,
+    *,
+    grid: str,
+    **which: Any,
 ) -> None:
     r"""Quantities along the training, a panel for each row.
-
-    Arguments:
-        quantities: By name in the legend, those after the first with dashes: ``history/COLUMN``,
-            known after every epoch, or what a :class:`~.declare.Table` takes, known at every
-            look.
-        x: What lies on the horizontal axis, logarithmic except for epochs.
 
     A point is the mean over the seeds of which something is known here, after epochs of which all
     these have it. Beside the picture, in
     its name with :data:`NUMBERS` for the suffix, stands a line for each point, with every digit
     and the value of every seed.
+
+    Arguments:
+        collected, path, grid, which: See :mod:`~.studies.figures`.
+        quantities: The quantities by the name that the legend gives them, those after the first
+            with dashes: ``history/COLUMN``, known after every epoch, or what a
+            :class:`~.declare.Table` takes, known at every look.
+        x: The quantity on the horizontal axis, which is logarithmic except for epochs.
     """
-    if x not in XLABEL:
-        raise UsageError(f"x is {x!r}; there are {', '.join(XLABEL)}")
+    one_of("x", x, XLABEL)
     drawn: dict[str, dict[str, panels.Curve]] = {}
     dashed: dict[str, str] = {}
     points: list[dict[str, Any]] = []
     first = next(iter(quantities))
-    for row, column in _keys(collected, grid, rows, columns):
+    for row, column in _keys(collected, grid, **which):
         for name, quantity in quantities.items():
             lines = _lines(collected, collected.of(grid, row, column), quantity, x)
             if common := sorted(set.intersection(*map(set, lines)) if lines else ()):
@@ -90,47 +91,33 @@ def curves(
         panels.curves(drawn, path, XLABEL[x], NATS, log=x != "epochs", dashed=dashed)
 
 
-def reconstructions(
-    collected: Collected,
-    path: Path,
-    *,
-    grid: str,
-    rows: Names = None,
-    columns: Names = None,
-    noise: float = 0.0,
-) -> None:
+def reconstructions(collected: Collected, path: Path, noise: float = 0.0, **which: Any) -> None:
     r"""The first ten test data, and below them what becomes of their mean codes.
 
     Arguments:
+        collected, path, which: See :mod:`~.studies.figures`.
         noise: Standard deviation of Gaussian noise on the data, which are then clipped to [0, 1].
     """
     shown: dict[str, np.ndarray] = {}
-    for name, prepared in _trained(collected, grid, rows, columns):
-        x = _noisy(_first(prepared, 10), noise)
-        shown.setdefault("input", _array(x))
-        shown[name] = _array(reconstruct(prepared.pair, x))
+    for name, prepared in _trained(collected, **which):
+        x = _first(prepared, 10, noise)
+        shown.setdefault("input", x.numpy())
+        shown[name] = reconstruct(prepared.pair, x).numpy()
     if shown:
         panels.image_rows(shown, path)
 
 
-def codes(
-    collected: Collected,
-    path: Path,
-    *,
-    grid: str,
-    rows: Names = None,
-    columns: Names = None,
-    noise: float = 0.0,
-) -> None:
+def codes(collected: Collected, path: Path, noise: float = 0.0, **which: Any) -> None:
     r"""The two-dimensional mean codes of the first 2,000 test data.
 
     Arguments:
-        noise: As for :func:`reconstructions`.
+        collected, path, which: See :mod:`~.studies.figures`.
+        noise: Standard deviation of Gaussian noise on the data, which are then clipped to [0, 1].
     """
     shown: dict[str, np.ndarray] = {}
     labels = None
-    for name, prepared in _trained(collected, grid, rows, columns):
-        x = _noisy(_first(prepared, 2000), noise)
+    for name, prepared in _trained(collected, **which):
+        x = _first(prepared, 2000, noise)
         shown[name] = _plane(prepared, x, name)
         known = prepared.data.test.labels
         labels = None if known is None else known[: len(x)].numpy()
@@ -138,12 +125,10 @@ def codes(
         panels.scatters(shown, labels, path)
 
 
-def decoded_grids(
-    collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
-) -> None:
+def decoded_grids(collected: Collected, path: Path, **which: Any) -> None:
     r"""Decodings of a uniform grid over the central 95 % of the two-dimensional test codes."""
     shown: dict[str, np.ndarray] = {}
-    for name, prepared in _trained(collected, grid, rows, columns):
+    for name, prepared in _trained(collected, **which):
         x = _first(prepared, 2000)
         low, high = np.quantile(_plane(prepared, x, name), [0.025, 0.975], axis=0)
         across, down = np.meshgrid(
@@ -155,14 +140,12 @@ def decoded_grids(
         panels.mosaics(shown, path)
 
 
-def growing_noise(
-    collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
-) -> None:
+def growing_noise(collected: Collected, path: Path, **which: Any) -> None:
     r"""Decodings of one datum's code as noise is added to it: one draw of a normal, times 0, 0.25,
     0.5, ...; at 1 it has in each dimension the standard deviation of the mean codes.
     """
     shown: dict[str, np.ndarray] = {}
-    for name, prepared in _trained(collected, grid, rows, columns):
+    for name, prepared in _trained(collected, **which):
         x = _first(prepared, 1000)
         known = _codes(prepared, x)
         noise = np.random.default_rng(0).normal(size=known.shape[1])
@@ -172,19 +155,17 @@ def growing_noise(
         panels.image_rows(shown, path)
 
 
-def generated(
-    collected: Collected, path: Path, *, grid: str, rows: Names = None, columns: Names = None
-) -> None:
+def generated(collected: Collected, path: Path, **which: Any) -> None:
     r"""Decodings of draws from the prior; without a prior, of a normal fitted to the test codes,
     independent in each dimension.
     """
     shown: dict[str, np.ndarray] = {}
-    for name, prepared in _trained(collected, grid, rows, columns):
+    for name, prepared in _trained(collected, **which):
         x = _first(prepared, 1000)
         with torch.random.fork_rng([]):
             torch.manual_seed(0)
             if prepared.description.undefined() is None:
-                shown[name] = _array(generate(prepared.pair, x[:12]))
+                shown[name] = generate(prepared.pair, x[:12]).numpy()
                 continue
             known = torch.from_numpy(_codes(prepared, x))
             drawn = known.mean(0) + known.std(0) * torch.randn(12, known.shape[1])
@@ -194,7 +175,7 @@ def generated(
 
 
 def _keys(
-    collected: Collected, grid: str, rows: Names, columns: Names
+    collected: Collected, grid: str, rows: Names = None, columns: Names = None
 ) -> Iterator[tuple[str, str]]:
     for row, column in collected.keys(grid):
         if (rows is None or row in rows) and (columns is None or column in columns):
@@ -229,8 +210,8 @@ def _curve(
     collected: Collected, cell: Cell, quantity: str, x: str
 ) -> dict[int, tuple[float, float]]:
     r"""Abscissa and ordinate after each epoch of which they are known."""
-    source, _, name = quantity.partition("/")
-    if source == HISTORY:
+    scoring, _, name = quantity.partition("/")
+    if scoring == HISTORY:
         values = dict(enumerate(collected.history(cell, name), 1))
         clock = dict(enumerate(collected.run(cell).clock(), 1))
     else:
@@ -243,11 +224,9 @@ def _curve(
     return {e: (clock[e] if x == "seconds" else e * images, value) for e, value in known.items()}
 
 
-def _trained(
-    collected: Collected, grid: str, rows: Names, columns: Names
-) -> Iterator[tuple[str, "Prepared"]]:
+def _trained(collected: Collected, *, grid: str, **which: Any) -> Iterator[tuple[str, "Prepared"]]:
     r"""The trained pairs, each of the first seed that is here, named by what tells them apart."""
-    keys = list(_keys(collected, grid, rows, columns))
+    keys = list(_keys(collected, grid, **which))
     several = len({row for row, _ in keys}) > 1
     for row, column in keys:
         cells = [cell for cell in collected.of(grid, row, column) if collected.reached(cell)]
@@ -256,11 +235,9 @@ def _trained(
             yield name, collected.prepared(cell)
 
 
-def _first(prepared: "Prepared", n: int) -> Tensor:
-    return prepared.test.take(torch.arange(min(n, len(prepared.test))))
-
-
-def _noisy(x: Tensor, std: float) -> Tensor:
+def _first(prepared: "Prepared", n: int, std: float = 0.0) -> Tensor:
+    r"""The first test data, with Gaussian noise if it has a standard deviation."""
+    x = data_of(prepared.test.take(torch.arange(min(n, len(prepared.test)))))
     if not std:
         return x
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
@@ -268,7 +245,7 @@ def _noisy(x: Tensor, std: float) -> Tensor:
 
 
 def _codes(prepared: "Prepared", x: Tensor) -> np.ndarray:
-    return _array(next(iter(encode(prepared.pair, x).values())))
+    return next(iter(encode(prepared.pair, x).values())).numpy()
 
 
 def _plane(prepared: "Prepared", x: Tensor, name: str) -> np.ndarray:
@@ -276,8 +253,3 @@ def _plane(prepared: "Prepared", x: Tensor, name: str) -> np.ndarray:
     if known.shape[1] != 2:
         raise UsageError(f"{name} has codes of {known.shape[1]} dimensions; draw rows that have 2")
     return known
-
-
-def _array(x: Tensor) -> np.ndarray:
-    values: np.ndarray = x.cpu().numpy()
-    return values

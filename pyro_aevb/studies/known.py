@@ -5,7 +5,6 @@ Each line says of which study it is and at which scale.
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,19 +13,19 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.runs.locking import in_turn
+from pyro_aevb.runs.locking import in_turn, write_whole
 from pyro_aevb.runs.run import Run, seconds_per_epoch
-from pyro_aevb.studies.cell import SECTIONS, Record, difference, of_another_length, source_of
+from pyro_aevb.studies.cell import SECTIONS, Record, another, asked_of
 from pyro_aevb.studies.declare import FIT, HISTORY, Cell, Scale
 
 CELLS = "cells.jsonl"
-r"""What a page keeps the cells in."""
+r"""The name of the file in which a page keeps the cells."""
 
 IMAGES, CLOCK = "num_train", "training_seconds"
-r"""Names of what no table has, the training data and the seconds of training up to a look."""
+r"""The names of numbers that no table has, the training data and the seconds up to a look."""
 
 Numbers = dict[str, dict[str, float | None]]
-r"""By epochs, then by quantity (see :class:`~.declare.Table`); None is not defined."""
+r"""Values by epochs, then by quantity (see :class:`~.declare.Table`); None is not defined."""
 
 
 class Elsewhere(UsageError):
@@ -35,12 +34,12 @@ class Elsewhere(UsageError):
 
 @dataclass(frozen=True)
 class Known:
-    r"""A cell's numbers at its looks, and what they are of.
+    r"""A cell's numbers at its looks, and the settings that they were computed with.
 
     Arguments:
         settings, scores, source, seconds, machine: See :class:`~.cell.Record`.
-        environments: The versions of what computed them.
-        numbers: What came out.
+        environments: The machines and versions that computed the numbers.
+        numbers: The numbers, by epochs and quantity.
     """
 
     settings: dict[str, Any]
@@ -71,26 +70,21 @@ class Known:
 
     def misfit(self, cell: Cell) -> str | None:
         r"""Why these are not the numbers of a cell as it is declared, or not all of them."""
-        asked = json.loads(json.dumps({"settings": cell.settings, "scores": cell.scores}))
-        file, source = source_of(cell.settings.get("pair"))
-        if (said := difference(self.settings, asked["settings"])) is not None:
-            return said
-        if None not in (self.source, source) and self.source != source:
-            return f"{file} has changed"
-        if (said := of_another_length(cell, max(map(int, self.numbers)))) is not None:
+        said = another(cell, self.settings, self.source, lambda: max(map(int, self.numbers)))
+        if said is not None:
             return said
         last = cell.looks[-1]  # a run that is over makes no earlier look any more
-        there = sources(self.numbers.get(str(last), {}))
+        there = scorings(self.numbers.get(str(last), {}))
         for name in (FIT, *cell.scores):
             if name not in there:
                 return f"it has no {name} after {last} epochs"
-            if name != FIT and self.scores.get(name) != asked["scores"][name]:
+            if name != FIT and self.scores.get(name) != asked_of(cell)["scores"][name]:
                 return f"{name} was scored with other settings"
         return None
 
 
-def sources(numbers: Mapping[str, float | None]) -> set[str]:
-    r"""Of which scorings numbers are."""
+def scorings(numbers: Mapping[str, float | None]) -> set[str]:
+    r"""The names of the scorings that numbers are from."""
     return {quantity.partition("/")[0] for quantity in numbers if "/" in quantity}
 
 
@@ -99,7 +93,7 @@ def read_cells(path: Path, study: str, scale: Scale) -> dict[Path, Known]:
 
     Arguments:
         path: The file; without it there are none.
-        study, scale: Whose cells they must be.
+        study, scale: The study and the scale that every line must name.
 
     Raises:
         UsageError: It is damaged, or of another study or scale.
@@ -137,15 +131,13 @@ def _parsed(given: dict[str, Any]) -> tuple[Path, Known]:
 def write_cells(path: Path, study: str, scale: Scale, cells: Mapping[Path, Known]) -> None:
     r"""Put cells into a ``cells.jsonl``; others that it has stay, and those of other commands."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
     with in_turn(path.with_name(path.name + ".lock")):
         cells = {**read_cells(path, study, scale), **cells}
         lines = (
             json.dumps({"study": study, "scale": scale, "cell": key.as_posix(), **asdict(known)})
             for key, known in sorted(cells.items(), key=lambda item: item[0])
         )
-        beside.write_text("".join(f"{line}\n" for line in lines))
-        os.replace(beside, path)
+        write_whole(path, "".join(f"{line}\n" for line in lines))
 
 
 def _numbers(record: Record, run: Run) -> Numbers:
@@ -170,8 +162,8 @@ def _numbers(record: Record, run: Run) -> Numbers:
     return numbers
 
 
-def _metrics(results: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _metrics(results: Mapping[str, Any], scoring: str) -> dict[str, Any]:
     r"""The metrics of a scoring: of its sections alone, if it has any of its own."""
-    own = () if source == FIT else SECTIONS
+    own = () if scoring == FIT else SECTIONS
     sections = [entry for name in own for entry in results.get(name, {}).values()]
     return {name: m for part in sections or [results] for name, m in part["metrics"].items()}

@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyro_aevb
 from pyro_aevb.errors import UsageError
-from pyro_aevb.reports.tables import markdown_table
+from pyro_aevb.reports.tables import latex_table, markdown_table
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declare import Figure, Key, Table, slug
-from pyro_aevb.studies.entries import Entry
 from pyro_aevb.studies.figures import NUMBERS
 from pyro_aevb.studies.known import CELLS, Elsewhere, write_cells
-from pyro_aevb.studies.tables import BETTER, WORSE, as_csv, latex, markdown
+from pyro_aevb.studies.tables import BETTER, WORSE, Entry, as_csv, printed
 
 FINDINGS = "findings.md"
 LEGEND = (
@@ -45,11 +46,11 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
 
     Arguments:
         collected: The study and its finished cells.
-        name: What the study is called by: one that is shipped, or a file.
-        folder: Where the page goes.
+        name: The name of the study, or of its file.
+        folder: The folder that the page goes into.
 
     Returns:
-        The page; a line for each table and figure that is not on it.
+        The path of the page; and a line for each table and figure that is not on it.
     """
     study, beside = collected.study, folder / name.removesuffix(".py")
     beside.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,8 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
         parts.append(
             attempt(f"figure {figure.name!r}", partial(_figure, collected, figure, beside))
         )
-    parts += ["## How the settings were chosen", _choices(collected)]
+    chosen = [f"- {grid.name}: {grid.chosen}" for grid in study.grids]
+    parts += ["## How the settings were chosen", "\n".join(chosen)]
     parts += ["## Unfinished cells", _unfinished(collected)]
     parts += ["## Circumstances", _circumstances(collected, name)]
     write_cells(beside / CELLS, name, collected.scale, collected.finished_here())
@@ -99,12 +101,13 @@ def _table(collected: Collected, table: Table, beside: Path, remarked: set[int])
     file = slug(table.title).lower()
     remarks = _remarks(collected, table)
     (beside / f"{file}.csv").write_text(as_csv(collected, table))
-    (beside / f"{file}.tex").write_text(latex(collected, table, remarks))
+    columns, rows = printed(collected, table)
+    (beside / f"{file}.tex").write_text(latex_table(table.title, columns, rows, remarks))
     notes = []
     if table.published is not None and id(table.published) not in remarked:
         remarked.add(id(table.published))
         notes = [f"\\{remark}" for remark in remarks]
-    text = markdown(collected, table, notes)
+    text = markdown_table(table.text, columns, rows, notes)
     files = f"[CSV]({beside.name}/{file}.csv), [LaTeX]({beside.name}/{file}.tex)"
     return f"{text}\nGrid {table.grid}: {files}"
 
@@ -123,26 +126,33 @@ def _published(collected: Collected) -> Iterator[str]:
     those that are not.
     """
     for published, tables in collected.study.published():
-        best = {key: _best(collected, tables, key) for key in published.values}
-        known = {key: found for key, found in best.items() if found is not None}
-        missed = {key: found for key, found in known.items() if found[0] < 0}
-        said = f"{published.title}, {len(best)} values."
+        measured = [
+            (key, table, entry, entry.gain)
+            for table in tables
+            for key in published.values
+            if key in collected.keys(table.grid)
+            and (entry := Entry.of(collected, table, key)).gain is not None
+        ]
+        best: dict[Key, Any] = {}
+        for key, table, entry, gain in measured:
+            here = (gain, f"{entry.mean:.{table.places}f}", table.title)
+            best[key] = max(best.get(key, here), here)
+        missed = {key: best[key] for key in published.values if key in best and best[key][0] < 0}
+        said = f"{published.title}, {len(published.values)} values."
         if len(tables) > 1:
             each = []
             for table in tables:
-                there = collected.keys(table.grid)
-                entries = [Entry.of(collected, table, key) for key in best if key in there]
-                gains = [(e.gain, e.spread) for e in entries if e.gain is not None]
-                met = sum(gain >= 0 for gain, _ in gains)
-                near = sum(abs(gain) < (spread or 0) for gain, spread in gains)
-                each.append(f"{met} of {len(gains)} measured in the table *{table.title}*")
+                own = [(gain, entry.spread) for _, of, entry, gain in measured if of is table]
+                met = sum(gain >= 0 for gain, _ in own)
+                near = sum(abs(gain) < (spread or 0) for gain, spread in own)
+                each.append(f"{met} of {len(own)} measured in the table *{table.title}*")
                 if near:
                     each[-1] += f" (closer than the standard deviation over seeds: {near})"
             said += f" Met or beaten by table: {'; '.join(each)}."
         said += (
             f" By {'any of these' if len(tables) > 1 else 'a mean here'}: met or beaten "
-            f"{len(known) - len(missed)}, not met {len(missed)}, not measured yet "
-            f"{len(best) - len(known)}."
+            f"{len(best) - len(missed)}, not met {len(missed)}, not measured yet "
+            f"{len(published.values) - len(best)}."
         )
         if published.caveat:
             said += f" {published.caveat}"
@@ -155,45 +165,27 @@ def _published(collected: Collected) -> Iterator[str]:
         yield markdown_table(said, columns, rows, []) if rows else said
 
 
-def _best(collected: Collected, tables: list[Table], key: Key) -> tuple[float, str, str] | None:
-    r"""The largest gain over what was published, with the mean and the table that has it."""
-    found = []
-    for table in tables:
-        if key in collected.keys(table.grid):
-            entry = Entry.of(collected, table, key)
-            if entry.gain is not None:
-                found.append((entry.gain, f"{entry.mean:.{table.places}f}", table.title))
-    return max(found, default=None)
-
-
 def _figure(collected: Collected, figure: Figure, beside: Path) -> str:
-    path, drawn = (beside / f"{name}.png" for name in (figure.name, f"{figure.name}.part"))
-    files = [(drawn, path), (drawn.with_suffix(NUMBERS), path.with_suffix(NUMBERS))]
+    path = beside / f"{figure.name}.png"
+    numbers, note = path.with_suffix(NUMBERS), ""
     which = {"grid": figure.grid, "rows": figure.rows, "columns": figure.columns}
-    note = ""
     try:
-        figure.draw(collected, drawn, **which)
-        for new, old in files:
-            if new.is_file():
-                os.replace(new, old)
-            else:
-                old.unlink(missing_ok=True)
+        with TemporaryDirectory(dir=beside) as drawn:
+            figure.draw(collected, Path(drawn, path.name), **which)
+            for file in (path, numbers):
+                if (new := Path(drawn, file.name)).is_file():
+                    os.replace(new, file)
+                else:
+                    file.unlink(missing_ok=True)
     except Elsewhere as error:
         if not path.is_file():
             raise
         note = f" (drawn earlier, of runs that may be others than those in the tables: {error})"
-    finally:
-        for new, _ in files:
-            new.unlink(missing_ok=True)
     if not path.is_file():
         return f"*{figure.caption}* (not drawn: there is nothing to draw yet)"
-    if (numbers := files[1][1]).is_file():
+    if numbers.is_file():
         note += f" [CSV]({beside.name}/{numbers.name})"
     return f"![{figure.caption}]({beside.name}/{path.name})\n\n*{figure.caption}*{note}"
-
-
-def _choices(collected: Collected) -> str:
-    return "\n".join(f"- {grid.name}: {grid.chosen}" for grid in collected.study.grids)
 
 
 def _unfinished(collected: Collected) -> str:

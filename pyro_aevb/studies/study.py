@@ -6,13 +6,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, at_least_one, hint, unknown
 from pyro_aevb.runs.locking import alone
 
 if TYPE_CHECKING:
@@ -26,9 +25,9 @@ class Outcome:
     r"""What a study came to.
 
     Arguments:
-        page: Its page.
-        failed: Why cells failed, a line each.
-        missing: Why tables and figures are not on the page, a line each.
+        page: The path of its page.
+        failed: The cells that failed and why, a line each.
+        missing: The tables and figures that are not on the page and why, a line each.
     """
 
     page: Path
@@ -82,8 +81,7 @@ def study(
     called, declared = find(name)
     if seeds is None:
         seeds = 1 if scale == "smoke" else 5
-    if seeds < 1:
-        raise UsageError(f"--seeds is {seeds}; it must be at least 1")
+    at_least_one("--seeds", seeds)
     if jobs < 1 and jobs != -1:
         raise UsageError(f"--jobs is {jobs}; give a number of processes, or -1 for one a core")
     for grid in declared.grids:
@@ -117,10 +115,10 @@ def study(
     chosen = [cell for cell in before.cells if only is None or _matches(cell, only)]
     if not chosen:
         names = [_name(cell) for cell in before.cells]
-        (near,) = get_close_matches(str(only), names, 1, 0.0)
+        near, grids = hint(only, names, "{}", 0.0), ", ".join(grid.name for grid in declared.grids)
         raise UsageError(
-            f"--only {only} matches no cell; they have names such as {near}, and the grids are "
-            + ", ".join(grid.name for grid in declared.grids)
+            f"--only {only} matches no cell; they have names such as {near}, "
+            f"and the grids are {grids}"
         )
     unfinished = {cell.path for cell, _ in before.unfinished}
     todo = [cell for cell in chosen if cell.path in unfinished and not page_only]
@@ -189,9 +187,7 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
         found, _ = locate(f"pyro_aevb.studies.shipped.{name}:STUDY")
         return name, found
     if not name.endswith(".py"):
-        raise UsageError(
-            f"no study {name!r}: there are {', '.join(SHIPPED)}; your own is a .py file with STUDY"
-        )
+        raise unknown("study", name, (*SHIPPED, "a .py file of your own with STUDY"))
     found, _ = locate(f"{name}:STUDY")
     if not isinstance(found, Study):
         raise UsageError(f"STUDY in {name} is a {type(found).__name__}, not a Study")

@@ -19,18 +19,18 @@ Backend = Literal["loky", "dask", "ray"]
 SHARED = (
     *("num_samples", "weight_samples", "num_data", "memory", "compile", "matmul_precision", "seed"),
 )
-r"""Settings of ``fit`` that a further scoring takes over."""
+r"""Settings of a cell's ``fit`` that its further scorings take over."""
 
 STARTED = "started and not finished: it is running now, or was stopped"
-r"""Stands in a cell's file of failure from its start to its end."""
+r"""What a cell's file of failure says from its start to its end."""
 
 DIED = "its process died while it ran (out of memory?)"
 
 _TURN = threading.Lock()
-r"""Pyro's state is the process's, and a worker of a cluster may have several threads."""
+r"""Held while a cell runs: a worker of a cluster may have threads, which share Pyro's state."""
 
 _WATCHED = threading.Event()
-r"""Whether this process ends with its parent."""
+r"""Set once this process ends with its parent."""
 
 Outcome = tuple[Cell, str | None]
 r"""A cell, and why it failed if it did."""
@@ -47,15 +47,15 @@ def work(
     r"""Train and score a cell, as far as that is still to do.
 
     Arguments:
-        cell: What to run.
+        cell: The cell.
         out: The study's directory.
-        device: Where to run it.
+        device: The device to run it on: auto, cpu, cuda or cuda:N.
         data_root: Where data sets lie.
-        threads: Of torch on a CPU; 0 leaves them as they are.
-        parent: The process that this one is to end with, if it is one's own.
+        threads: The number of torch's threads on a CPU; 0 leaves it as it is.
+        parent: The id of the process that this one is to end with; 0 for none.
 
     Returns:
-        The cell, and None or in one line why it failed, which is kept in `out` too.
+        The cell, and why it failed in one line, which is kept in `out` too, or None.
     """
     import torch
     from tqdm import tqdm
@@ -156,11 +156,11 @@ def run_cells(
     else one that is started here.
 
     Arguments:
-        cells: What to run.
+        cells: The cells to run.
         out: The study's directory.
         device, data_root: See :func:`work`.
-        jobs: How many at a time; -1 is one for each core.
-        backend: joblib's, which runs them.
+        jobs: The number of cells at a time; -1 is one for each core.
+        backend: The name of joblib's backend that runs them.
 
     Raises:
         UsageError: The backend is not installed.

@@ -8,10 +8,11 @@ from pyro.poutine.runtime import NonlocalExit
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import log_prob, run, run_both
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import log_prob
 from pyro_aevb.training.algorithm import Algorithm, Phase, reached
 
 
@@ -120,13 +121,12 @@ class Adversarial(Algorithm):
             Phase("generator", self._generator, encoder, 1, generator_rate, low),
         ]
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Data) -> Tensor:
         r"""Codes of data as the guide draws them, ``(B, d)``."""
-        node: Any = poutine.trace(self.pair.guide).get_trace(x).nodes[self.site]
-        code: Tensor = node["value"]
+        code: Tensor = run(self.pair.guide, x)[self.site]["value"]
         return code
 
-    def prior(self, x: Tensor) -> Any:
+    def prior(self, x: Data) -> Any:
         r"""The distribution that the model draws the codes of a batch from; runs it no further."""
         model = poutine.escape(self.pair.model, escape_fn=lambda site: site["name"] == self.site)
         try:
@@ -135,17 +135,16 @@ class Adversarial(Algorithm):
             return left.site["fn"]
         raise AssertionError(f"the model has no site {self.site!r}")
 
-    def _reconstruction(self, x: Tensor, index: Tensor) -> Tensor:
-        guide = poutine.trace(self.pair.guide).get_trace(x)
-        model = poutine.trace(poutine.replay(self.pair.model, trace=guide)).get_trace(x)
-        return -log_prob(model.nodes[self.observed], 1.0).sum() / len(x)
+    def _reconstruction(self, x: Data, index: Tensor) -> Tensor:
+        _, model = run_both(self.pair, x)
+        return -log_prob(model[self.observed], 1.0).sum() / len(x)
 
-    def _discriminator(self, x: Tensor, index: Tensor) -> Tensor:
+    def _discriminator(self, x: Data, index: Tensor) -> Tensor:
         with torch.no_grad():
             code, prior = self.encode(x), self.prior(x)
             # Of the same numbers in any number of processes, where they can be told apart.
             drawn = prior.rsample() if prior.has_rsample else prior.sample()
         return (softplus(self.discriminator(code)) + softplus(-self.discriminator(drawn))).mean()
 
-    def _generator(self, x: Tensor, index: Tensor) -> Tensor:
+    def _generator(self, x: Data, index: Tensor) -> Tensor:
         return softplus(-self.discriminator(self.encode(x))).mean()

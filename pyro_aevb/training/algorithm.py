@@ -1,4 +1,4 @@
-r"""What a learning algorithm is: the phases of its updates, which one loop takes in turn."""
+r"""What a learning algorithm is: stages of a run, and in each the phases of its updates."""
 
 import difflib
 import importlib
@@ -11,13 +11,18 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.training.objectives import make_objective
+
+Row = dict[str, float | None]
+r"""What an epoch adds to ``history.csv``; None where a quantity is not defined."""
 
 ALGORITHMS = {
     "svi": "SVI",
@@ -36,10 +41,10 @@ class Phase:
 
     Arguments:
         name: Of the phase; its loss is column ``NAME_loss`` of ``history.csv``.
-        loss: From a batch ``(B, *event_shape)`` and its index in the training data, ``(B,)``, to
-            the loss in nats per datum, a scalar. It is captured: it depends on nothing but shapes
-            and reads no value back. A loss that comes back without a gradient has left it in the
-            parameters' ``.grad`` itself.
+        loss: From a batch ``(B, *event_shape)``, with the columns that the pair takes, and its
+            index in the training data, ``(B,)``, to the loss in nats per datum, a scalar. It is
+            captured: it depends on nothing but shapes and reads no value back. A loss that comes
+            back without a gradient has left it in the parameters' ``.grad`` itself.
         parameters: The tensors that this phase trains, by name. Others that the loss depends on
             get no gradient from it.
         repeat: How often each batch takes this phase in a row.
@@ -53,13 +58,30 @@ class Phase:
     """
 
     name: str
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Any, Tensor], Tensor]
     parameters: Mapping[str, Tensor]
     repeat: int = 1
     rate: float = 1.0
     optimizer_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     eager: str | None = None
     particles: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    r"""Some epochs of a run, in which each batch takes the same phases in turn.
+
+    Every stage begins with new optimizers and schedules, which end with it, and with a new count
+    of ``--patience``; where that ends it, the next one goes on from its best epoch.
+
+    Arguments:
+        phases: In the order in which each batch takes them. The first one's loss is, with the
+            other sign, the run's ``objective``.
+        epochs: How many; None is the rest of the run, which the last stage takes in any case.
+    """
+
+    phases: Sequence[Phase]
+    epochs: int | None = None
 
 
 class Algorithm:
@@ -75,15 +97,16 @@ class Algorithm:
     name: ClassVar[str]
     r"""As ``--algorithm`` knows it."""
     phases: Sequence[Phase]
-    r"""Taken in this order on each batch. The first one's loss is, with the other sign, the run's
-    ``objective``."""
+    r"""Those of an algorithm without stages."""
+    stages: Sequence[Stage] = ()
+    r"""One after the other; none is a single one with :attr:`phases`."""
     state: Mapping[str, Tensor] = {}
     r"""Tensors beside the pair's that a resumed run needs, changed in place alone, such as
     persistent chains and an adapted step size. Checkpoints hold them."""
     notes: Sequence[str] = ()
     r"""What a reader of the results should know."""
 
-    def before(self, x: Tensor, index: Tensor) -> None:
+    def before(self, x: Data, index: Tensor) -> None:
         r"""Called with each batch before its phases, eagerly, for what is not a gradient step.
 
         Several processes all do this alike for the whole batch, from the same random numbers.
@@ -94,7 +117,7 @@ class Algorithm:
         """
 
     def compile(self, fallback: Callable[[str], None]) -> None:
-        r"""Called before the first batch of a compiled run: compile what :meth:`before` runs.
+        r"""Called before the first batch of a compiled stage: compile what :meth:`before` runs.
 
         Arguments:
             fallback: Told why something has to run eagerly.
@@ -103,11 +126,30 @@ class Algorithm:
     def forget(self) -> None:
         r"""Run eagerly again what :meth:`compile` compiled."""
 
-    @property
-    def once(self) -> bool:
-        r"""Whether each batch is looked at once, so that the step may make it too."""
-        looks = sum(phase.repeat * phase.particles for phase in self.phases)
+    def once(self, stage: Stage) -> bool:
+        r"""Whether each batch of a stage is looked at once, so that the step may make it too."""
+        looks = sum(phase.repeat * phase.particles for phase in stage.phases)
         return looks == 1 and type(self).before is Algorithm.before
+
+    def validate(self, valid: Batches, scorer: Scorer) -> tuple[Row, str]:
+        r"""What is found of the validation data after each epoch.
+
+        Called in process 0 alone, with the pair in evaluation mode and without gradients. Random
+        numbers and Python values are left as they were.
+
+        Arguments:
+            valid: The validation data.
+            scorer: Draws once from the guide for each datum, always alike.
+
+        Returns:
+            Columns of ``history.csv``, and the name of the one that schedules and early stopping
+            watch, the higher the better: here the ELBO at KL weight 1, ``reconstruction`` where
+            there is none, in nats per datum.
+        """
+        found = scorer(valid)
+        values = {"elbo": found.elbo, "reconstruction": found.reconstruction, "kl": found.kl}
+        row = {name: None if v is None else float(v.mean()) for name, v in values.items()}
+        return row, "reconstruction" if found.elbo is None else "elbo"
 
     def report(self) -> dict[str, float]:
         r"""Further columns of ``history.csv``, asked for after each epoch."""
@@ -119,9 +161,7 @@ class Algorithm:
         return self.name
 
 
-def reached(
-    pair: Pair, data: Batches, loss: Callable[[Tensor, Tensor], Tensor]
-) -> dict[str, Tensor]:
+def reached(pair: Pair, data: Batches, loss: Callable[[Any, Tensor], Tensor]) -> dict[str, Tensor]:
     r"""The trainable tensors of a pair that the gradient of a loss reaches, by name.
 
     Found from a few data, so that no algorithm has to know how a pair calls its nets. Leaves
@@ -132,7 +172,7 @@ def reached(
         data: The training data.
         loss: Of a batch and its index, as in :class:`Phase`.
     """
-    named, device, training = pair.trainable(), data.images.device, pair.training
+    named, device, training = pair.trainable(), data.device, pair.training
     index = torch.arange(min(len(data), 5), device=device)
     pair.eval()  # running averages stay as they are
     try:

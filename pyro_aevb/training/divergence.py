@@ -1,16 +1,15 @@
 r"""What to say when an objective is no longer finite."""
 
 import torch
-from pyro import poutine
-from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import log_prob, run_both
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import log_prob, sample_sites
 
 
 @torch.no_grad()
-def not_finite(pair: Pair, x: Tensor, said: str) -> UsageError:
+def not_finite(pair: Pair, x: Data, said: str) -> UsageError:
     r"""An error that names the log-probability per datum of every site.
 
     Arguments:
@@ -18,12 +17,11 @@ def not_finite(pair: Pair, x: Tensor, said: str) -> UsageError:
         x: The batch on which it happened.
         said: What is not finite and when, and what is kept.
     """
-    guide = poutine.trace(pair.guide).get_trace(x)
-    model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(x)
+    guide, model = run_both(pair, x)
     terms = [
         f"{side} {name} {float(log_prob(site, 1.0).sum()) / len(x):.6g}"
-        for side, trace in (("model", model), ("guide", guide))
-        for name, site in sample_sites(trace).items()
+        for side, sites in (("model", model), ("guide", guide))
+        for name, site in sites.items()
     ]
     return UsageError(
         f"{said}. Log-probabilities per datum of each site: {', '.join(terms)}. Lower --lr, or "

@@ -1,13 +1,21 @@
-r"""A phase as it is trained: its step, its optimizer, its schedule."""
+r"""What is trained: a phase with its step, optimizer and schedule; and the phases of a stage."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pyro_aevb.engine.cuda_graph import GraphedUpdate
+from pyro_aevb.data.batch import Data
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.capture import NotCapturable
+from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
+from pyro_aevb.pairs.state.python import untouched
+from pyro_aevb.training.algorithm import Algorithm, Stage
+from pyro_aevb.training.optimizers import follow
 from pyro_aevb.training.step import Step
 
 
@@ -27,7 +35,7 @@ class Learner:
     schedule: Any
     graph: GraphedUpdate | None = None
 
-    def update(self, *batch: Tensor) -> Tensor:
+    def update(self, *batch: Any) -> Tensor:
         r"""One update of the phase's parameters; its loss.
 
         Raises:
@@ -41,7 +49,100 @@ class Learner:
         return loss
 
 
-def states_of(held: Sequence[Any]) -> Any:
-    r"""What the optimizers or schedules of all phases hold; of a single one without a list."""
-    states = [one.state_dict() for one in held]
-    return states if len(states) > 1 else next(iter(states), None)
+@dataclass
+class Learners:
+    r"""The phases of a stage that have parameters, while it is trained."""
+
+    algorithm: Algorithm
+    stage: Stage
+    each: list[Learner]
+    data: Batches
+
+    @property
+    def in_step(self) -> bool:
+        r"""Whether the one step makes the batch, so that this is compiled with it."""
+        return self.algorithm.once(self.stage) and self.data.resident
+
+    def begin(self, index: Tensor) -> tuple[Data, ...]:
+        r"""The batch that all phases get, or nothing where the one step makes it."""
+        if self.in_step:
+            return ()
+        x = self.data.take(index)
+        self.algorithm.before(x, index)
+        return (x,)
+
+    def update(self, index: Tensor) -> Tensor:
+        r"""All phases on one batch; their losses, ``(phases,)``, or of a single one ``()``.
+
+        Raises:
+            FloatingPointError: A loss is not finite.
+        """
+        given = self.begin(index)
+        losses = []
+        for learner in self.each:
+            update = learner.update if learner.step.eager else learner.graph or learner.update
+            taken = [update(index, *given) for _ in range(learner.step.phase.repeat)]
+            losses.append(torch.stack(taken).mean() if len(taken) > 1 else taken[0])
+        return torch.stack(losses) if len(losses) > 1 else losses[0]
+
+    def weigh(self, kl_scale: float) -> None:
+        for learner in self.each:
+            learner.step.kl_scale = kl_scale
+
+    def leave(self, last: bool) -> None:
+        r"""Let the last batch of an epoch leave the Python values that validation may follow."""
+        for learner in self.each:
+            learner.step.eager = bool(learner.step.leaves) and last
+
+    @property
+    def compiled(self) -> bool:
+        return all(learner.step.compiled for learner in self.each)
+
+    def compile(self, index: Tensor, say: Callable[[str], None]) -> None:
+        r"""Compile all steps for batches of the length of `index`, or none.
+
+        Raises:
+            NotCapturable: The steps have to run eagerly, and why.
+        """
+        python = self.each[0].step.pair.python.beside(self.algorithm)
+        with untouched(python, [index.device]):
+            given = () if self.in_step else (self.data.take(index),)
+        try:
+            for learner in self.each:
+                learner.step.compile(index, *given)
+        except NotCapturable:
+            self.forget()
+            raise
+        self.algorithm.compile(say)
+        for learner in self.each:
+            if learner.step.group.size == 1 and graphable(learner.optimizer):
+                learner.graph = GraphedUpdate(learner.update, learner.optimizer, len(index))
+
+    def forget(self) -> None:
+        r"""Run eagerly again."""
+        for learner in self.each:
+            learner.step.forget()
+            learner.graph = None
+        self.algorithm.forget()
+
+    def end_epoch(self, value: float) -> None:
+        r"""Let the schedules take a step, from the validation value that is watched."""
+        for learner in self.each:
+            plateau = isinstance(learner.schedule, ReduceLROnPlateau)
+            learner.schedule.step(*([-value] if plateau else []))
+
+    def state(self) -> dict[str, Any]:
+        r"""What optimizers and schedules hold, in a list where there are several phases."""
+        state: dict[str, Any] = {}
+        for key in ("optimizer", "schedule"):
+            held = [getattr(learner, key).state_dict() for learner in self.each]
+            state[key] = held if len(held) > 1 else next(iter(held), None)
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        for key in ("optimizer", "schedule"):
+            held = state[key] if isinstance(state[key], list) else [state[key]]
+            for learner, values in zip(self.each, held, strict=bool(self.each)):
+                getattr(learner, key).load_state_dict(values)
+        for learner in self.each:
+            follow(learner.schedule, learner.optimizer)

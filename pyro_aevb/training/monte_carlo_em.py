@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.errors import UsageError
@@ -106,7 +107,7 @@ class MonteCarloEM(Algorithm):
         self.pair = pair
         self.leapfrog_steps, self.target = leapfrog_steps, acceptance
         with pair.active(), WholeBatch():
-            index = torch.arange(len(data), device=data.images.device)
+            index = torch.arange(len(data), device=data.device)
             self._joint = Joint(pair, data.take(index[:2]))
             with torch.no_grad():
                 chains = [
@@ -142,7 +143,7 @@ class MonteCarloEM(Algorithm):
         r"""Evaluate eagerly."""
         self._evaluate = Replay(self._joint.evaluate, Way.EAGER, lambda reason: None)
 
-    def before(self, x: Tensor, index: Tensor) -> None:
+    def before(self, x: Data, index: Tensor) -> None:
         r"""Move the chains of a batch by one trajectory, and tune the step size."""
         training = self.pair.training
         self.pair.eval()  # a density without dropout
@@ -164,8 +165,8 @@ class MonteCarloEM(Algorithm):
         r"""The step size, and the running average of the acceptance."""
         return {"step_size": float(self._step_size), "acceptance": float(self._average)}
 
-    def _loss(self, x: Tensor, index: Tensor) -> Tensor:
+    def _loss(self, x: Data, index: Tensor) -> Tensor:
         return -self._joint.terms(x, self.chains[index]).sum() / len(x)
 
-    def _guide_loss(self, x: Tensor, index: Tensor) -> Tensor:
+    def _guide_loss(self, x: Data, index: Tensor) -> Tensor:
         return -self._joint.log_guide(x, self.chains[index]).sum() / len(x)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data, flatten, unflatten
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.capture import NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
@@ -52,6 +53,7 @@ class Step:
     leaves: tuple[str, ...] = field(default=(), init=False)
     _compiled: Callable[..., list[Tensor]] | None = field(default=None, init=False)
     _size: int = field(default=0, init=False)
+    _made: int = field(default=0, init=False)
     _draws: Draws | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +62,7 @@ class Step:
         self.latent = description.kl_sites()
         self.parameters = dict(self.phase.parameters)
         # One tensor, filled anew where the weight changes, so that a CUDA graph reads it.
-        self._scale = torch.ones((), device=self.data.images.device)
+        self._scale = torch.ones((), device=self.data.device)
 
     @property
     def python(self) -> PythonState:
@@ -87,7 +89,7 @@ class Step:
         if self.group.size == 1:
             return
 
-        device = self.data.images.device
+        device = self.data.device
         tensors = list(self.pair.tensors().values())
         before = [tensor.detach().clone() for tensor in tensors]
         with untouched(self.python, [device]):
@@ -111,7 +113,7 @@ class Step:
         r"""Whether batches of some length have a compiled step."""
         return self._compiled is not None
 
-    def compile(self, index: Tensor, x: Tensor | None = None) -> None:
+    def compile(self, index: Tensor, x: Data | None = None) -> None:
         r"""Capture and compile the step for batches of the length of `index`.
 
         Others still run eagerly, as the last batch of an epoch does if it is smaller.
@@ -134,26 +136,29 @@ class Step:
         r"""Run eagerly again."""
         self._compiled = None
 
-    def _compile(self, index: Tensor, x: Tensor | None) -> None:
+    def _compile(self, index: Tensor, x: Data | None) -> None:
         used: dict[str, Tensor] = {}
+        given = self._given(x)
 
-        def step(index: Tensor, kl_scale: Tensor, *given: Tensor) -> list[Tensor]:
-            with self._rows(index, *given) as rows, ScaleSites(kl_scale, self.latent):
+        def step(index: Tensor, kl_scale: Tensor, *tensors: Tensor) -> list[Tensor]:
+            batch = unflatten(tensors, given)
+            with self._rows(index, *batch) as rows, ScaleSites(kl_scale, self.latent):
                 loss = self.phase.loss(*rows) / self.phase.particles
             values = list(self.parameters.values())
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
             reached = dict(zip(self.parameters, gradients, strict=True))
             used.update({k: v for k, v in self.parameters.items() if reached[k] is not None})
-            made = [] if given else [rows[0]]
+            made = [] if given else flatten(rows[:1])
+            self._made = len(made)
             return [loss.detach(), *made, *(g for g in gradients if g is not None)]
 
-        index = index.to(self.data.images.device)
-        given = self._given(x)
-        example = (index, self._scale, *given)
+        index = index.to(self.data.device)
+        tensors = flatten(given)
+        example = (index, self._scale, *tensors)
         captured = capture(
             step,
             example,
-            (index.flip(0).roll(1) // 2, self._scale / 2, *(g.flip(0) for g in given)),
+            (index.flip(0).roll(1) // 2, self._scale / 2, *(value.flip(0) for value in tensors)),
             [*self.pair.tensors().values()],
             self.python,
         )
@@ -161,8 +166,8 @@ class Step:
         self._compiled = compile_captured(captured, example, same_draws=not index.is_cuda)
         self._used = list(used.values())
 
-    def __call__(self, index: Tensor, x: Tensor | None = None) -> Tensor:
-        index = index.to(self.data.images.device)
+    def __call__(self, index: Tensor, x: Data | None = None) -> Tensor:
+        index = index.to(self.data.device)
         given = self._given(x)
         compiled = self._compiled is not None and len(index) == self._size and not self.eager
         evaluate = self._replay if compiled else self._eagerly
@@ -174,25 +179,24 @@ class Step:
         self._check_reached()
         return self.group.mean(self._reached, self._averages, loss, len(index))
 
-    def _given(self, x: Tensor | None) -> list[Tensor]:
+    def _given(self, x: Data | None) -> list[Data]:
         assert x is not None or self.phase.particles == 1, "give the batch that particles share"
         return [] if x is None else [x]
 
-    def _replay(self, index: Tensor, *given: Tensor) -> Tensor:
+    def _replay(self, index: Tensor, *given: Data) -> Tensor:
         assert self._compiled is not None
-        loss, *results = self._compiled(index, self._scale, *given)
-        gradients = results if given else results[1:]
-        for parameter, gradient in zip(self._used, gradients, strict=True):
+        loss, *results = self._compiled(index, self._scale, *flatten(given))
+        for parameter, gradient in zip(self._used, results[self._made :], strict=True):
             # Not in place: two gradients may be one tensor, as those of the terms of a sum.
             earlier = parameter.grad
             parameter.grad = gradient if earlier is None else earlier + gradient
         return loss
 
-    def _eagerly(self, index: Tensor, *given: Tensor) -> Tensor:
+    def _eagerly(self, index: Tensor, *given: Data) -> Tensor:
         with self._rows(index, *given) as rows, ScaleSites(self.kl_scale, self.latent):
             return self._evaluate(*rows)
 
-    def _evaluate(self, x: Tensor, index: Tensor) -> Tensor:
+    def _evaluate(self, x: Data, index: Tensor) -> Tensor:
         r"""One particle's part of the loss, whose gradient is added to the parameters'."""
         loss = self.phase.loss(x, index) / self.phase.particles
         if loss.requires_grad:
@@ -205,7 +209,7 @@ class Step:
             parameter.grad = None
 
     @contextmanager
-    def _rows(self, index: Tensor, *given: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _rows(self, index: Tensor, *given: Data) -> Iterator[tuple[Data, Tensor]]:
         r"""This process's rows of the batch; inside, random draws are its share of the batch's."""
         x = given[0] if given else self.data.take(index)
         if self._draws is None:

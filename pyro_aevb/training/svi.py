@@ -11,6 +11,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data, data_of, repeated, with_data
 from pyro_aevb.data.corruption import Corruption
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models.weights.noise import Flipout, LocalReparameterization
@@ -117,24 +118,24 @@ class SVI(Algorithm):
             return False
         return objective.num_particles > 1 and not objective.vectorize_particles
 
-    def _loss(self, x: Tensor, index: Tensor) -> Tensor:
+    def _loss(self, x: Data, index: Tensor) -> Tensor:
         guide = self._guide(x)
         with WEIGHT_NOISE[self.weight_noise]():
             value: Tensor = self.objective.differentiable_loss(self.pair.model, guide, x)
         return value / (self.num_data or len(x))
 
-    def _guide(self, x: Tensor) -> Callable[[Tensor], Any]:
+    def _guide(self, x: Data) -> Callable[[Any], Any]:
         r"""The guide, which sees corrupted data in place of those of a batch."""
         if self.corruption is None:
             return self.pair.guide
-        seen = self.corruption(x)
+        seen = with_data(x, self.corruption(data_of(x)))
         # An objective may call it several times, and with the batch repeated for its particles.
-        return lambda rows: self.pair.guide(seen.repeat(len(rows) // len(x), *[1] * (x.dim() - 1)))
+        return lambda rows: self.pair.guide(repeated(seen, len(rows) // len(x)))
 
-    def _loss_with_gradients(self, x: Tensor, index: Tensor) -> Tensor:
+    def _loss_with_gradients(self, x: Data, index: Tensor) -> Tensor:
         # Some of Pyro's objectives only back-propagate by themselves, and only if they see a
         # parameter in the trace; those of a plain module would silently not be trained.
-        def model(batch: Tensor) -> Any:
+        def model(batch: Data) -> Any:
             name, parameter = next(iter(self.parameters.items()))
             pyro.param(f"trained:{name}", parameter)
             return self.pair.model(batch)

@@ -1,13 +1,10 @@
-r"""The training loop, one for all algorithms.
-
-Epochs, validation, early stopping, schedules, progress, checkpoints.
-"""
+r"""The training loop, one for all algorithms."""
 
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,45 +15,31 @@ import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
-from pyro_aevb.data.batches import Batches, order
-from pyro_aevb.engine.capture import NotCapturable
-from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
+from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.processes import Alone
 from pyro_aevb.engine.streams import check_seed
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.state.python import Reading, changed, rebound, untouched
-from pyro_aevb.runs.checkpoint import (
-    load_checkpoint,
-    random_state,
-    restore_random_state,
-    save_checkpoint,
-)
-from pyro_aevb.training.algorithm import Algorithm, Phase
+from pyro_aevb.training.algorithm import Algorithm, Row, Stage
+from pyro_aevb.training.compiling import Compiling
 from pyro_aevb.training.divergence import not_finite
 from pyro_aevb.training.interrupt import sigint
-from pyro_aevb.training.learner import Learner, states_of
-from pyro_aevb.training.optimizers import (
-    follow,
-    kl_scale,
-    latent_weight,
-    make_optimizer,
-    make_schedule,
-    map_options,
-)
+from pyro_aevb.training.learner import Learner, Learners
+from pyro_aevb.training.optimizers import kl_scale
+from pyro_aevb.training.order import Order
+from pyro_aevb.training.progress import Progress
+from pyro_aevb.training.settings import Settings
+from pyro_aevb.training.snapshots import Snapshots
 from pyro_aevb.training.step import Step
 from pyro_aevb.training.svi import SVI
-
-COMPILE_FROM = 5000
-r"""Steps from which on compiling, which takes about 10 s, pays."""
-
-Row = dict[str, float | None]
+from pyro_aevb.training.trial import try_losses
+from pyro_aevb.training.validation import Validation
 
 
 @dataclass
-class Trainer:
+class Trainer(Settings):
     r"""Fit a pair by a learning algorithm, by default gradient ascent on an objective.
 
     The order of the data in epoch e is a function of the seed and e alone; all other random
@@ -70,28 +53,10 @@ class Trainer:
         algorithm: What is done with each batch; a ``pyro.infer.ELBO`` stands for
             :class:`~.svi.SVI` on it.
         checkpoint: Where to keep the state; None keeps it nowhere.
-        epochs: How many passes over the training data; schedules end there.
-        stop_after: Pause after so many of them in all; a resumed run goes on as if it had not.
-        batch_size: B, of all processes together; the last batch of an epoch is smaller where B
-            does not divide N.
-        drop_last: Leave such a smaller batch out, another one in every epoch.
-        optimizer, lr, optimizer_options: See :func:`~.optimizers.make_optimizer`; each phase has
-            one of its own.
-        schedule, schedule_options: See :func:`~.optimizers.make_schedule`; likewise.
-        beta: The weight of the latent KL in the objective, not in the validation; default that of
-            the pair, else 1: :func:`~.optimizers.latent_weight`.
-        kl_warm_up: Epochs over which the weight of the latent KL rises to beta; 0 is none.
-        map_prior: The standard deviation of a normal prior on all parameters, which makes them
-            maximum a posteriori: :func:`~.optimizers.map_options`. None is no prior.
-        patience: Stop after this many epochs without a better validation value and return to
-            the best; 0 never stops.
-        seed: Of the order of the data, and of all generators at the start.
-        compile: ``on`` captures the step and compiles it, see :class:`~.step.Step`; ``off`` runs
-            the handlers at every step; ``auto`` compiles if at least 5,000 steps lie ahead, since
-            compiling takes seconds, and falls back to running eagerly, saying why.
         on_epoch: Called with the history after each epoch.
         show: Show a progress bar.
         group: The processes that share every batch; process 0 keeps the checkpoint.
+        settings: Those of :class:`~.settings.Settings`, each by its name.
     """
 
     pair: Pair
@@ -99,178 +64,78 @@ class Trainer:
     valid: Batches
     algorithm: Algorithm | ELBO
     checkpoint: Path | None = None
-    epochs: int = 100
-    stop_after: int | None = None
-    batch_size: int = 100
-    drop_last: bool = False
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    optimizer_options: dict[str, Any] = field(default_factory=dict)
-    schedule: str = "constant"
-    schedule_options: dict[str, Any] = field(default_factory=dict)
-    beta: float | None = None
-    kl_warm_up: int = 0
-    map_prior: float | None = None
-    patience: int = 0
-    seed: int = 0
-    compile: str = "auto"
     on_epoch: Callable[[Sequence[Row]], None] | None = None
     show: bool = False
     group: Alone = field(default_factory=Alone)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "kl_warm_up", "patience", "stop_after"):
-            if (getattr(self, name) or 0) < 0:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} is {getattr(self, name)}; it must not be negative")
-        if self.batch_size < 1:
-            raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 1")
-        if self.batch_size < self.group.size:
-            raise UsageError(
-                f"--batch-size is {self.batch_size} for {self.group.size} processes, which share "
-                "every batch; raise it, or start fewer processes"
-            )
-        n, rest = len(self.train), len(self.train) % self.batch_size
-        self._seen = n - rest if self.drop_last else n
-        r"""How many data an epoch visits."""
-        self._last = 0 if self.drop_last else rest
-        r"""The length of a smaller batch at the end of an epoch."""
-        if not self._seen:
-            raise UsageError(
-                f"--drop-last with --batch-size {self.batch_size} leaves nothing of {n} training "
-                "data; take a smaller batch"
-            )
-        if self.compile not in ("auto", "on", "off"):
-            raise UsageError(f"--compile is {self.compile!r}; it must be auto, on or off")
-        if self.epochs and not self.pair.trainable():
-            raise UsageError(f"{self.pair.name} has nothing to train; use --epochs 0 to score it")
-        self.history: list[Row] = []
-        self.best: dict[str, Any] = {"value": -math.inf, "epoch": -1}
-        self.epoch = self.step = 0
-        self.losses: list[Tensor] = []
-        # Decided once, from the size of the whole run, so that a resumed one does the same.
-        steps = self.epochs * (len(self.train) // self.batch_size)
-        self.compiled = self.compile == "on" or (self.compile == "auto" and steps >= COMPILE_FROM)
-        given = self.algorithm
-        self._algorithm = SVI(self.pair, given) if isinstance(given, ELBO) else given
-        self._beta = latent_weight(self.pair, self.beta)
-        if self._algorithm.name != "svi" and (self.kl_warm_up or self._beta != 1):
-            flag, remedy = f"--beta {self._beta:g}", "use --beta 1"
-            if self.kl_warm_up:
-                flag, remedy = f"--kl-warm-up {self.kl_warm_up}", "leave the flag out"
-            name = self._algorithm.name
-            raise UsageError(f"{flag} is for --algorithm svi; {name} has no KL to scale: {remedy}")
-        if self.map_prior is not None:
-            names = [name for phase in self._algorithm.phases for name in phase.parameters]
-            if repeated := [name for name in names if names.count(name) > 1]:
-                raise UsageError(
-                    f"--map-prior: {self._algorithm.name} trains {repeated[0]!r} in several "
-                    "phases, each with a loss of its own, so that it would have several priors"
-                )
-        self._scorer = Scorer(self.pair, 1, 1, self.seed, details=False, calls=self.epochs)
-        if self.compile == "off":
-            self._scorer.compile = "off"
-        self._learners = [self._learner(p) for p in self._algorithm.phases if p.parameters]
-        self.python = self.pair.python.beside(self._algorithm)
-        self._made = self.python.read()
-        r"""The Python values as the pair was made."""
-        self._left: Reading = {}
-        r"""As the last epoch left them."""
-        self._held: set[str] = set()
-        r"""Names that the checkpoint had which was resumed."""
-        self.notes: list[str] = []
-        r"""What a reader of the results should know."""
+        super().__post_init__()
+        pair, given, self._device = self.pair, self.algorithm, self.train.device
+        num_data, size = len(self.train), self.batch_size
+        self._order = Order(num_data, size, self.drop_last, self.seed, self.group.size)
+        self._algorithm = SVI(pair, given) if isinstance(given, ELBO) else given
+        self._snapshots = Snapshots(
+            self.checkpoint, pair, self._algorithm, self._device, self.group, self.show
+        )
+        self.notes = self._snapshots.notes
+        python, steps = self._snapshots.python, self.epochs * (num_data // size)
+        self.compiling = Compiling(self.compile, steps, pair.name, python)
+        if self.epochs and not pair.trainable():
+            raise UsageError(f"{pair.name} has nothing to train; use --epochs 0 to score it")
+        self._beta = self.latent_weight(pair, self._algorithm)
+        self.progress = Progress()
+        self._stages = self._algorithm.stages or [Stage(self._algorithm.phases)]
+        self._learners = self._build(0, 0)
+        scorer = Scorer(pair, 1, 1, self.seed, details=False, calls=self.epochs)
+        scorer.compile = "off" if self.compile == "off" else "auto"
+        self._validation = Validation(pair, self._algorithm, self.valid, scorer, python)
 
-    def _learner(self, phase: Phase) -> Learner:
-        options: Mapping[str, Any] = {
-            **phase.optimizer_options.get(self.optimizer, {}),
-            **self.optimizer_options,
-        }
-        options = map_options(self.pair, self.optimizer, options, self.map_prior, len(self.train))
-        parameters = phase.parameters.values()
-        optimizer = make_optimizer(self.optimizer, parameters, phase.rate * self.lr, options)
-        schedule = make_schedule(self.schedule, optimizer, self.epochs, self.schedule_options)
-        return Learner(Step(self.pair, phase, self.train, self.group), optimizer, schedule)
+    @property
+    def history(self) -> list[Row]:
+        return self.progress.history
+
+    def _build(self, number: int, began: int) -> Learners:
+        r"""New optimizers and schedules for a stage that begins at an epoch."""
+        stage, epochs = self._stages[number], self._end(number, began) - began
+        each = [
+            Learner(
+                Step(self.pair, phase, self.train, self.group),
+                *self.optimization(self.pair, phase, len(self.train), epochs),
+            )
+            for phase in self.phases(stage, self._algorithm)
+        ]
+        return Learners(self._algorithm, stage, each, self.train)
+
+    def _end(self, number: int, began: int) -> int:
+        r"""The epoch at which a stage ends, unless its patience does before."""
+        epochs = self._stages[number].epochs
+        if epochs is None or number + 1 == len(self._stages):
+            return self.epochs
+        return min(self.epochs, began + epochs)
+
+    def _planned(self) -> Iterator[Learners]:
+        began = 0
+        for number in range(len(self._stages)):
+            yield self._build(number, began)
+            began = self._end(number, began)
 
     def try_objective(self) -> None:
         r"""Evaluate every loss once on a few data, changing nothing, to fail before any work."""
-        device = self.train.images.device
-        held = [*self.pair.tensors().values(), *self._algorithm.state.values()]
-        before = [value.detach().clone() for value in held]
-        sizes = [min(len(self.train), self.batch_size, 5)]
-        if 0 < self._last < sizes[0]:
-            sizes.append(self._last)
-        with (
-            self.pair.active(),
-            self.pair.evaluating(),
-            WholeBatch(),
-            untouched(self.python, [device]),
-        ):
-            self.pair.train()
-            for size in sizes:
-                few = torch.arange(size, device=device)
-                try:
-                    given = self._begin(few)
-                    for learner in self._learners:
-                        learner.step.rehearse()
-                        loss = learner.step(few, *given)
-                        # A standard deviation of one datum fails without an error.
-                        if size == self._last and not bool(loss.isfinite().all()):
-                            raise ValueError("its loss is not finite")
-                except UsageError:
-                    raise
-                except Exception as error:  # of a pair's code
-                    hint = ""
-                    if size == self._last:
-                        hint = (
-                            f"; the last batch of an epoch has {size} of {len(self.train)} data: "
-                            "add --drop-last, or take another --batch-size"
-                        )
-                    raise UsageError(
-                        f"{self._algorithm.title} cannot train {self.pair.name}: "
-                        f"{one_line(error)}{hint}"
-                    ) from error
-        for parameter in self.pair.trainable().values():
-            parameter.grad = None
-        with torch.no_grad():
-            for tensor, value in zip(held, before, strict=True):
-                tensor.copy_(value)
+        try_losses(self.pair, self._planned(), self._order, self._snapshots.python)
 
     def resume(self) -> None:
         r"""Take up the checkpoint: tensors, optimizers, history, generators, position."""
-        assert self.checkpoint is not None
-        path = self.checkpoint
-        state = self.group.agree(lambda: load_checkpoint(path))
-        self._held = set(state.get("python", {}))
-        if gone := self._load(state, str(self.checkpoint)):
-            self._note_lost(gone)
-        algorithm, name = self._algorithm, state.get("algorithm", "svi")
-        if name != algorithm.name:
-            raise UsageError(
-                f"{self.checkpoint} was written by --algorithm {name}, this is {algorithm.name}; "
-                "resume with the settings of the run"
-            )
-        try:
-            for saved, key in ((state["optimizer"], "optimizer"), (state["schedule"], "schedule")):
-                held = [getattr(learner, key) for learner in self._learners]
-                saved = saved if isinstance(saved, list) else [saved]
-                for one, values in zip(held, saved, strict=bool(held)):
-                    one.load_state_dict(values)
-            for learner in self._learners:
-                follow(learner.schedule, learner.optimizer)
-            for name, value in algorithm.state.items():
-                value.copy_(state["state"][name])
-        except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
-            raise UsageError(
-                f"{self.checkpoint} was written with another optimizer, schedule or option; resume "
-                "with the settings of the run"
-            ) from error
-        self.history, self.best = state["history"], state["best"]
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.losses = list(state["losses"].to(self.train.images.device))
+        state = self._snapshots.load()
+        self.progress = Progress.of(state, self._device)
+        self._learners = self._build(self.progress.stage, self.progress.began)
+        self._snapshots.restore(self._learners, state)
         if self.compile == "auto":
-            self.compiled = state["compiled"]
-        restore_random_state(state["random"])
+            self.compiling.on = state["compiled"]
+
+    def save(self) -> None:
+        r"""Write the checkpoint."""
+        state = {**self.progress.state(), "compiled": self.compiling.on}
+        self._snapshots.save(self._learners, state)
 
     def run(self) -> list[Row]:
         r"""Train to the last epoch and return the history.
@@ -281,258 +146,130 @@ class Trainer:
         """
         from tqdm import tqdm
 
-        steps = math.ceil(self._seen / self.batch_size)
+        at, steps = self.progress, self._order.steps
         self.pair.train()
         self.group.align([*self.pair.tensors().values(), *self._algorithm.state.values()])
         bar = tqdm(
             total=self.epochs * steps,
-            initial=self.epoch * steps + self.step,
+            initial=at.epoch * steps + at.step,
             disable=not self.show,
             unit="step",
             desc="training",
             mininterval=0.5,
         )
-        if self.epoch == self.step == 0:
+        if at.epoch == at.step == 0:
             self.save()
+        last = self.epochs if self.stop_after is None else min(self.epochs, self.stop_after)
         fast = pyro.validation_enabled(False)
         with self.pair.active(), WholeBatch(), fast, bar, sigint() as stop:
-            for learner in self._learners:
-                learner.step.rehearse()
-            last = self.epochs if self.stop_after is None else min(self.epochs, self.stop_after)
-            if self.compiled and not self._is_compiled() and self.epoch < last:
-                self._compile(bar)
-            while self.epoch < last and not self._out_of_patience():
-                self._run_epoch(bar, stop)
-        if self.patience and "tensors" in self.best:
-            self._load(self.best, "the best epoch")
+            self._run_stage(last, bar, stop)
+            while at.epoch < last and at.stage + 1 < len(self._stages):
+                self._learners.forget()
+                at.next_stage()
+                self._learners = self._build(at.stage, at.began)
+                self._run_stage(last, bar, stop)
         self.pair.eval()
         return self.history
 
-    def save(self) -> None:
-        r"""Write the checkpoint."""
-        python, lost = self.python.saved(self._made, self._held)
-        if lost:
-            self._note_lost(lost)
-        if self.checkpoint is None or self.group.rank:
-            return
-        save_checkpoint(
-            self.checkpoint,
-            {
-                "pair": self.pair.name,
-                "source": self.pair.source,
-                "tensors": _detached(self.pair.tensors()),
-                "optimizer": states_of([learner.optimizer for learner in self._learners]),
-                "schedule": states_of([learner.schedule for learner in self._learners]),
-                "algorithm": self._algorithm.name,
-                "state": _detached(self._algorithm.state),
-                "history": self.history,
-                "best": self.best,
-                "epoch": self.epoch,
-                "step": self.step,
-                "compiled": self.compiled,
-                "notes": [*self._algorithm.notes, *self.notes],
-                "python": python,
-                "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
-                "random": random_state(),
-            },
-        )
-
-    def _is_compiled(self) -> bool:
-        return all(learner.step.compiled for learner in self._learners)
-
-    def _compile(self, bar: Any) -> None:
-        index = order(len(self.train), self.seed, 0)[: self.batch_size]
-        index = index.to(self.train.images.device)
-        bar.set_postfix_str("compiling the step")
-        with untouched(self.python, [index.device]):
-            given = () if self._algorithm.once else (self.train.take(index),)
-        try:
-            for learner in self._learners:
-                learner.step.compile(index, *given)
-        except NotCapturable as reason:
-            if self.compile == "on":
-                raise UsageError(
-                    f"--compile on: {self.pair.name} has to run eagerly: {reason}; use "
-                    "--compile auto"
-                ) from reason
-            self.compiled = False
-            for learner in self._learners:  # all or none, as a resumed run decides it anew
-                learner.step.forget()
-            if self.show:
-                bar.write(f"{self.pair.name} trains eagerly: {reason}")
-            return
-        self._algorithm.compile(lambda reason: bar.write(reason) if self.show else None)
-        for learner in self._learners:
-            if self.group.size == 1 and graphable(learner.optimizer):
-                learner.graph = GraphedUpdate(learner.update, learner.optimizer, self.batch_size)
-
-    def _begin(self, index: Tensor) -> tuple[Tensor, ...]:
-        r"""The batch that all phases get, or nothing where the one step makes it."""
-        if self._algorithm.once:
-            return ()
-        x = self.train.take(index)
-        self._algorithm.before(x, index)
-        return (x,)
-
-    def _update(self, index: Tensor) -> Tensor:
-        r"""All phases on one batch; their losses, ``(phases,)``, or of a single one ``()``."""
-        given = self._begin(index)
-        losses = []
-        for learner in self._learners:
-            update = learner.update if learner.step.eager else learner.graph or learner.update
-            try:
-                taken = [update(index, *given) for _ in range(learner.step.phase.repeat)]
-            except FloatingPointError as error:
-                raise self._not_finite(index) from error
-            losses.append(torch.stack(taken).mean() if len(taken) > 1 else taken[0])
-        return torch.stack(losses) if len(losses) > 1 else losses[0]
+    def _run_stage(self, last: int, bar: Any, stop: threading.Event) -> None:
+        r"""Train until stage, patience or run ends, or pauses; then go back to the best epoch."""
+        at, learners = self.progress, self._learners
+        end = min(last, self._end(at.stage, at.began))
+        say: Callable[[str], None] = bar.write if self.show else lambda said: None
+        for learner in learners.each:
+            learner.step.rehearse()
+        if self.compiling.on and not learners.compiled and at.epoch < end:
+            bar.set_postfix_str("compiling the step")
+            self.compiling.begin(learners, self._order.batches(0, self._device)[0], say)
+        while at.epoch < end and not at.out_of(self.patience):
+            self.compiling.thaw(learners, say)
+            self._run_epoch(bar, stop)
+        if self.patience and "tensors" in at.best:
+            self._snapshots.put(at.best, "the best epoch")
 
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
-        began, first_step = time.perf_counter(), self.step
-        scale = self._beta * kl_scale(self.epoch, self.kl_warm_up)
-        self._thaw(bar)
-        index = order(len(self.train), self.seed, self.epoch)[: self._seen]
-        index = index.to(self.train.images.device)
-        for learner in self._learners:
-            learner.step.kl_scale = scale
-        batches = index.split(self.batch_size)
-        for chosen in batches[self.step :]:
+        at, learners = self.progress, self._learners
+        began, first = time.perf_counter(), at.step
+        scale = self._beta * kl_scale(at.epoch, self.kl_warm_up)
+        learners.weigh(scale)
+        batches = self._order.batches(at.epoch, self._device)
+        for chosen in batches[first:]:
             if self.group.stops(stop.is_set()):
                 self.group.agree(self.save)
                 where = self.checkpoint and self.checkpoint.parent
                 raise KeyboardInterrupt(f"--resume --out {where} continues from here")
-            for learner in self._learners:  # what validation may follow is left by the last step
-                learner.step.eager = bool(learner.step.leaves) and chosen is batches[-1]
-            try:
-                loss = self._update(chosen)
-            except UsageError:
-                raise
-            except Exception as error:  # of a pair's code
-                said = f"{type(error).__name__}: {one_line(error)}"
-                raise UsageError(
-                    f"{self.pair.name} failed on a batch of {len(chosen)} in epoch "
-                    f"{self.epoch + 1}: {said}"
-                ) from error
-            self.losses.append(loss * (len(chosen) / len(index)))
-            self.step += 1
+            learners.leave(chosen is batches[-1])
+            at.losses.append(self._step(chosen) * (len(chosen) / self._order.seen))
+            at.step += 1
             bar.update()
-        loss, *others = torch.stack(self.losses).sum(0).reshape(-1).tolist()
-        objective = -loss
-        seen = len(index) - first_step * self.batch_size
-        rate = seen / (time.perf_counter() - began)
+        losses = torch.stack(at.losses).sum(0).reshape(-1).tolist()
+        rate = (self._order.seen - first * self.batch_size) / (time.perf_counter() - began)
+        others = zip(learners.each[1:], losses[1:], strict=True)
+        found, watched = self.group.agree(self._validation)
         row: Row = {
-            "epoch": self.epoch + 1,
-            "learning_rate": self._learners[0].optimizer.param_groups[0]["lr"],
+            "epoch": at.epoch + 1,
+            "learning_rate": learners.each[0].optimizer.param_groups[0]["lr"],
             "kl_scale": scale,
-            "objective": objective,
-            **{
-                f"{learner.step.phase.name}_loss": value
-                for learner, value in zip(self._learners[1:], others, strict=True)
-            },
-            **self.group.agree(self._validate),
+            "objective": -losses[0],
+            **{f"{learner.step.phase.name}_loss": loss for learner, loss in others},
+            **found,
             **self._algorithm.report(),
             "images_per_second": rate,
         }
-        value, name = self.watched(row)
-        self.group.check_in_step(self.pair.name)
-        if not math.isfinite(objective):
-            raise self._not_finite(chosen)
-        if not math.isfinite(value):
-            raise self._not_finite_at_validation(name)
-        self.history.append(row)
-        for learner in self._learners:
-            if isinstance(learner.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                learner.schedule.step(-value)
-            else:
-                learner.schedule.step()
-        self.epoch, self.step, self.losses = self.epoch + 1, 0, []
-        if self.patience and value > self.best["value"]:
-            tensors = {k: v.clone() for k, v in _detached(self.pair.tensors()).items()}
-            python, _ = self.python.saved(self._made, self._held)
-            best = {"value": value, "epoch": self.epoch, "tensors": tensors, "python": python}
-            self.best = best
+        self._check(row, watched, chosen)
+        self._end_epoch(row, watched, bar)
+
+    def _end_epoch(self, row: Row, watched: str, bar: Any) -> None:
+        at, value = self.progress, row[watched]
+        assert value is not None
+        at.next_epoch(row)
+        self._learners.end_epoch(value)
+        if self.patience and at.is_best(value):
+            at.best = self._snapshots.best(value, at.epoch)
         bar.set_postfix_str(
-            f"epoch {self.epoch}, validation {name} {value:.2f} nats/datum, {rate:,.0f} images/s"
+            f"epoch {at.epoch}, validation {watched} {value:.5g}, "
+            f"{row['images_per_second']:,.0f} images/s"
         )
         self.save()
-        self._left = self.python.read() if self._is_compiled() else {}
+        self.compiling.end_epoch(self._learners)
         if self.on_epoch is not None:
             self.on_epoch(self.history)
 
-    def _thaw(self, bar: Any) -> None:
-        r"""Run eagerly from now on if a value was changed between epochs.
+    def _step(self, index: Tensor) -> Tensor:
+        try:
+            return self._update(index)
+        except UsageError:
+            raise
+        except Exception as error:  # of a pair's code
+            raise UsageError(
+                f"{self.pair.name} failed on a batch of {len(index)} in epoch "
+                f"{self.progress.epoch + 1}: {type(error).__name__}: {one_line(error)}"
+            ) from error
 
-        Compiled steps repeat what followed from it as it was; steps themselves change none.
-        """
-        if not self._left or not self._is_compiled():
-            return
-        now = self.python.read()
-        if name := next(iter([*changed(self._left, now), *rebound(self._left, now)]), None):
-            self.compiled = False
-            for learner in self._learners:
-                learner.step.forget()
-                learner.graph = None
-            self._algorithm.forget()
-            if self.show:
-                bar.write(f"{self.pair.name} trains eagerly: {name!r} has changed")
+    def _update(self, index: Tensor) -> Tensor:
+        try:
+            return self._learners.update(index)
+        except FloatingPointError as error:
+            raise self._not_finite(index) from error
 
-    def _load(self, state: Mapping[str, Any], origin: str) -> list[str]:
-        r"""Take over tensors and Python values; the names of values that have no place."""
-        self.python.put(self._made)
-        self.pair.load_tensors(state["tensors"], origin)
-        return self.python.load(state.get("python", {}), self.train.images.device)
-
-    def _note_lost(self, names: Sequence[str]) -> None:
-        if not self.notes:
-            self.notes = [
-                f"note: runs of {self.pair.name} do not resume exactly: no checkpoint holds "
-                f"{', '.join(map(repr, names))}, which its code keeps in Python"
-            ]
-            if self.show:
-                print(self.notes[0])
-
-    @staticmethod
-    def watched(row: Row) -> tuple[float, str]:
-        r"""The validation value that early stopping watches: the ELBO where there is one."""
-        name = "elbo" if row["elbo"] is not None else "reconstruction"
-        value = row[name]
-        assert value is not None
-        return value, name
-
-    def _validate(self) -> Row:
-        r"""The true ELBO, KL weight 1, on the validation data, with the same draws every epoch."""
-        with untouched(self.python, [self.valid.images.device]):
-            scores = self._scorer(self.valid)
-        return {
-            "elbo": None if scores.elbo is None else float(scores.elbo.mean()),
-            "reconstruction": float(scores.reconstruction.mean()),
-            "kl": None if scores.kl is None else float(scores.kl.mean()),
-        }
-
-    def _out_of_patience(self) -> bool:
-        return bool(self.patience and self.history) and (
-            self.epoch - self.best["epoch"] >= self.patience
-        )
+    def _check(self, row: Row, watched: str, index: Tensor) -> None:
+        r"""That all processes are in step, and objective and validation finite."""
+        self.group.check_in_step(self.pair.name)
+        objective, value = row["objective"], row[watched]
+        assert objective is not None and value is not None
+        if not math.isfinite(objective):
+            raise self._not_finite(index)
+        if not math.isfinite(value):
+            epoch = self.progress.epoch + 1
+            raise self._validation.not_finite(watched, epoch, self._kept(), self.batch_size)
 
     def _kept(self) -> str:
-        return f"; {self.checkpoint} keeps epoch {self.epoch}" if self.checkpoint else ""
+        return f"; {self.checkpoint} keeps epoch {self.progress.epoch}" if self.checkpoint else ""
 
     def _not_finite(self, index: Tensor) -> UsageError:
-        where = f"epoch {self.epoch + 1}, step {self.step + 1}{self._kept()}"
+        where = f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1}{self._kept()}"
         said = f"the objective is not finite in {where}"
         return not_finite(self.pair, self.train.take(index), said)
-
-    def _not_finite_at_validation(self, name: str) -> UsageError:
-        scores = self._scorer(self.valid)
-        values = scores.reconstruction if scores.elbo is None else scores.elbo
-        bad = np.flatnonzero(~np.isfinite(values).all(0))
-        few = np.resize(bad, max(2, min(len(bad), self.batch_size)))  # a pair sees two or more
-        said = (
-            f"{name} is not finite in epoch {self.epoch + 1} for {len(bad)} of {len(self.valid)} "
-            f"validation data, the first at position {bad[0]}{self._kept()}"
-        )
-        with self.pair.evaluating():
-            return not_finite(self.pair, self.valid.take(torch.from_numpy(few)), said)
 
 
 def seed_everything(seed: int) -> None:
@@ -545,7 +282,3 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
-
-
-def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in tensors.items()}

@@ -6,10 +6,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data, with_data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import log_prob, run
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.sites import log_prob, sample_sites
 from pyro_aevb.training.algorithm import Algorithm, Phase, reached
 
 
@@ -83,22 +84,22 @@ class WakeSleep(Algorithm):
                 )
         self.phases = [Phase("wake", self._wake, theta), Phase("sleep", self._sleep, phi)]
 
-    def _wake(self, x: Tensor, index: Tensor) -> Tensor:
+    def _wake(self, x: Data, index: Tensor) -> Tensor:
         with torch.no_grad():
-            guide = poutine.trace(self.pair.guide).get_trace(x)
-        model = poutine.trace(poutine.replay(self.pair.model, trace=guide)).get_trace(x)
-        return _minus_log_prob(model) / len(x)
+            codes = _values(run(self.pair.guide, x))
+        return _minus_log_prob(run(self.pair.model, x, codes)) / len(x)
 
-    def _sleep(self, x: Tensor, index: Tensor) -> Tensor:
+    def _sleep(self, x: Data, index: Tensor) -> Tensor:
         with torch.no_grad():
-            dream = poutine.trace(poutine.uncondition(self.pair.model)).get_trace(x)
-        drawn: Any = dream.nodes[self.observed]["value"]
-        seen = drawn.reshape(x.shape)
-        guide = poutine.trace(poutine.replay(self.pair.guide, trace=dream)).get_trace(seen)
-        return _minus_log_prob(guide) / len(x)
+            dream = _values(run(poutine.uncondition(self.pair.model), x))
+        seen = with_data(x, dream.pop(self.observed).reshape(x.shape))
+        return _minus_log_prob(run(self.pair.guide, seen, dream)) / len(x)
 
 
-def _minus_log_prob(trace: poutine.Trace) -> Tensor:
+def _values(sites: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: site["value"] for name, site in sites.items()}
+
+
+def _minus_log_prob(sites: dict[str, Any]) -> Tensor:
     r"""Minus the log-probability of all sites of all data, at plate scale 1."""
-    terms = [log_prob(site, 1.0).sum() for site in sample_sites(trace).values()]
-    return -torch.stack(terms).sum()
+    return -torch.stack([log_prob(site, 1.0).sum() for site in sites.values()]).sum()

@@ -15,7 +15,7 @@ draw what one weight does to the rows of a layer, exactly as :math:`W_n` would:
 
 They act on latent sites that the guide draws, outside every plate, from a ``Normal`` (under any
 number of event dimensions; ``AutoNormal`` included, see
-:func:`~pyro_aevb.pairs.sites.guide_sites`), when they arrive unchanged as the weight or bias of
+:func:`~pyro_aevb.pairs.density.guide_sites`), when they arrive unchanged as the weight or bias of
 ``torch.nn.functional.linear`` or a convolution. Such a site is not drawn at all, unless something
 else than a layer asks for its value: its sampled log-probability, if the objective has no closed
 form for its Kullback-Leibler term (the estimate stays unbiased, as the bound is a sum of
@@ -131,9 +131,9 @@ class Flipout(Messenger):
 
         Arguments:
             function: One of ``linear``, ``conv1d``, ..., ``conv_transpose3d``.
-            input: As the function takes it.
-            weight: The weight's mean, and its normal if it is drawn.
-            bias: The same of the bias.
+            input: The input of the layer, as the function takes it.
+            weight: The mean of the weight, and its normal if it is drawn.
+            bias: The mean of the bias, and its normal if it is drawn.
             rest, options: The function's other arguments.
         """
         event_dim = _LAYERS[function]

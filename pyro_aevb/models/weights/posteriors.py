@@ -27,28 +27,27 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_aevb.errors import UsageError
-from pyro_aevb.models.networks import check_choice
+from pyro_aevb.errors import UsageError, above_zero, one_of
 from pyro_aevb.models.weights.normals import LogScaleNormal, LowRankNormal
 from pyro_aevb.models.weights.priors import WeightPrior
 
-Family = Literal["normal", "low_rank", "dropout", "ensemble"]
+Posterior = Literal["normal", "low_rank", "dropout", "ensemble"]
 POINTS = ("dropout", "ensemble")
-r"""Families whose weights are points, given which inputs are dropped or which member it is."""
+r"""Posteriors whose weights are points, given which inputs are dropped or which member it is."""
 Weights = dict[str, dict[str, Tensor]]
-r"""By net, then by parameter; what ``torch.func.functional_call`` takes."""
+r"""Tensors by net, then by parameter; what ``torch.func.functional_call`` takes."""
 
 
 class WeightGuide(nn.Module):
-    r"""What the families share: a ``model`` and a ``guide`` that draw the weights of nets.
+    r"""What the posteriors share: a ``model`` and a ``guide`` that draw the weights of nets.
 
     Both draw the same sites, one for each tensor, named ``net.parameter``, outside of plates: the
-    model from the prior, the guide from its family. A family may need discrete choices, such as
-    units to drop; both sides draw them alike, from a fixed distribution, so that their
+    model from the prior, the guide from the posterior. A posterior may need discrete choices, such
+    as units to drop; both sides draw them alike, from a fixed distribution, so that their
     Kullback-Leibler term is 0 and the model pays no attention to them.
 
     Arguments:
-        nets: The nets by name, whose parameters are the guide's; registered by whoever owns them.
+        nets: The nets by name, whose parameters are the guide's; whoever owns them registers them.
         prior: The prior of their weights.
     """
 
@@ -75,8 +74,8 @@ class WeightGuide(nn.Module):
         r"""The distribution of one tensor, of its shape as the event shape.
 
         Arguments:
-            name: Its name, ``net.parameter``.
-            loc: The parameter of the net.
+            name: The tensor's name, ``net.parameter``.
+            loc: The parameter of the net, on which the distribution is centred.
             choices: What :meth:`WeightGuide.choose` returned.
         """
         raise NotImplementedError
@@ -91,7 +90,6 @@ class WeightGuide(nn.Module):
         }
 
     def _parameters_like(self, initial: Callable[[str, Tensor], Tensor]) -> nn.ParameterDict:
-        r"""One more parameter for each tensor of the nets."""
         return nn.ParameterDict(
             {
                 _key(f"{net_name}.{name}"): initial(f"{net_name}.{name}", loc.detach())
@@ -127,8 +125,7 @@ class MeanField(WeightGuide):
         self, nets: Mapping[str, nn.Module], prior: WeightPrior, init_scale: float = 0.1
     ) -> None:
         super().__init__(nets, prior)
-        if not 0 < init_scale < math.inf:
-            raise UsageError(f"init_scale={init_scale} is not possible; give a number above 0")
+        above_zero("init_scale", init_scale)
         scales = {name: init_scale * float(s.detach()) for name, s in prior.scales().items()}
         self.log_scale = self._parameters_like(
             lambda name, loc: torch.full_like(loc, math.log(scales[name]))
@@ -212,7 +209,7 @@ class Dropout(WeightGuide):
             raise UsageError(f"dropout={dropout} is not possible; give a number from 0 to below 1")
         self.register_buffer("keep", torch.tensor(1 - dropout))
         self.masks: dict[str, list[int]] = {}
-        r"""Of each dropped weight, the shape with which its mask is laid over it."""
+        r"""By dropped weight, the shape of the mask that it is multiplied by."""
         for net_name, net in self._nets.items():
             for name, layer in net.named_modules():
                 if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
@@ -252,7 +249,7 @@ class Ensemble(WeightGuide):
 
     Arguments:
         nets, prior: See :class:`WeightGuide`.
-        others: The nets of the other members, as they start.
+        others: The nets of each other member, by name, as they start.
 
     References:
         | Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles
@@ -286,7 +283,7 @@ class Ensemble(WeightGuide):
 
 
 def build(
-    family: Family,
+    posterior: Posterior,
     nets: Mapping[str, nn.Module],
     prior: WeightPrior,
     others: Callable[[], Mapping[str, nn.Module]],
@@ -295,13 +292,13 @@ def build(
     r"""Makes the guide of this name.
 
     Arguments:
-        family: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``.
+        posterior: ``"normal"``, ``"low_rank"``, ``"dropout"`` or ``"ensemble"``.
         nets, prior: See :class:`WeightGuide`.
         others: Makes the nets of one more member of an ensemble.
         settings: `init_scale`, `rank`, `dropout`, `members`; None leaves one at its default.
 
     Raises:
-        UsageError: The name is unknown, or a setting is not possible or another family's.
+        UsageError: The name is unknown, or a setting is not possible or another posterior's.
     """
     taken = {
         "normal": ("init_scale",),
@@ -309,22 +306,22 @@ def build(
         "dropout": ("dropout",),
         "ensemble": ("members",),
     }
-    check_choice("posterior", family, tuple(taken))
+    one_of("posterior", posterior, taken)
     given = {name: value for name, value in settings.items() if value is not None}
     for name in given:
-        if name not in taken[family]:
+        if name not in taken[posterior]:
             homes = [f'"{home}"' for home, names in taken.items() if name in names]
             raise UsageError(f"{name} is a setting of posterior={' or '.join(homes)}; remove it")
-    if prior.kind == "learned" and family in POINTS:
+    if prior.kind == "learned" and posterior in POINTS:
         raise UsageError(
-            f'prior="learned" needs a posterior with a density; with posterior="{family}" the best '
-            'prior would be a point at 0: use prior="fan_in"'
+            'prior="learned" needs a posterior with a density; with '
+            f'posterior="{posterior}" the best prior would be a point at 0: use prior="fan_in"'
         )
-    if family == "ensemble":
+    if posterior == "ensemble":
         members = given.get("members", 5)
         if members < 1:
             raise UsageError(f"members={members} is not possible; give a whole number above 0")
         return Ensemble(nets, prior, [others() for _ in range(members - 1)])
-    make: Any = {"normal": MeanField, "low_rank": LowRank, "dropout": Dropout}[family]
+    make: Any = {"normal": MeanField, "low_rank": LowRank, "dropout": Dropout}[posterior]
     guide: WeightGuide = make(nets, prior, **given)
     return guide

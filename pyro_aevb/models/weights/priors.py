@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, constraints, register_kl
 
-from pyro_aevb.errors import UsageError
-from pyro_aevb.models.networks import check_choice
+from pyro_aevb.errors import above_zero, one_of
 
 Kind = Literal["fan_in", "learned", "mixture"]
 
@@ -49,9 +48,8 @@ class WeightPrior(nn.Module):
 
     def __init__(self, kind: Kind, nets: Mapping[str, nn.Module], scale: float = 1.0) -> None:
         super().__init__()
-        check_choice("prior", kind, ("fan_in", "learned", "mixture"))
-        if not 0 < scale < math.inf:
-            raise UsageError(f"prior_scale={scale} is not possible; give a number above 0")
+        one_of("prior", kind, ("fan_in", "learned", "mixture"))
+        above_zero("prior_scale", scale)
         self.kind = kind
         self.shapes, scales = {}, []
         for net_name, net in nets.items():
@@ -149,7 +147,7 @@ class NormalMixture(_OverTensors):
     """
 
     wide = 0.5
-    r"""The weight :math:`\pi` of the wide component."""
+    r"""The mixture weight :math:`\pi` of the wide component."""
     ratio = 0.05
     r"""How much narrower the other component is, :math:`r`."""
 

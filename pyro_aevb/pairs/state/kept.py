@@ -33,14 +33,14 @@ class Kept:
     value: Any
     r"""The object itself."""
     content: Any
-    r"""What it held, of a container its entries, by key or in order."""
+    r"""What it held; for a container its entries, by key or in order."""
 
     def same(self, other: "Kept | None", tensors: bool = True) -> bool:
         r"""Whether both hold the same.
 
         Arguments:
             other: Another reading.
-            tensors: Whether that includes what tensors hold.
+            tensors: Whether the numbers in tensors are compared too.
         """
         if other is None or self.kind != other.kind or type(self.value) is not type(other.value):
             return False
@@ -140,9 +140,9 @@ def decode(saved: Any, now: Any, device: torch.device | str) -> Any:
     r"""The value that :func:`encode` wrote, in the place of one that is there now.
 
     Arguments:
-        saved: What was written.
-        now: What is there, which is filled in where it is of the same kind.
-        device: Of tensors that are new.
+        saved: What :func:`encode` wrote.
+        now: The value that is there now, which is filled in where it is of the same kind.
+        device: The device of tensors that are new.
 
     Raises:
         LookupError: An object that is to be there is not.

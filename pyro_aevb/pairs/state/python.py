@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from pyro_aevb.pairs.state.kept import Kept, decode, encode, keep
-from pyro_aevb.pairs.state.reach import BUFFERS, Owner, of_library, owners
+from pyro_aevb.pairs.state.reach import BUFFERS, of_library, owners
 
 Reading = dict[str, Kept]
 
@@ -28,8 +28,8 @@ class PythonState:
     r"""The Python values of a pair, and of what it is trained by.
 
     Arguments:
-        roots: What keeps them or leads to what does, modules, objects and functions, each with a
-            label.
+        roots: The modules, objects and functions to look in, each with a label, which goes before
+            the names.
     """
 
     def __init__(self, roots: Iterable[tuple[str, Any]] = ()) -> None:
@@ -43,13 +43,13 @@ class PythonState:
         r"""Every value as it is now, by a name that says where it is."""
         return {
             owner.label + name: keep(value)
-            for owner in self._owners()
+            for owner in owners(self.roots)
             for name, value in owner.values().items()
         }
 
     def put(self, reading: Mapping[str, Kept]) -> None:
         r"""Make every value what it was; attributes that have come since go, objects apart."""
-        for owner in list(self._owners()):
+        for owner in list(owners(self.roots)):
             for name, value in owner.values().items():
                 kept = reading.get(owner.label + name)
                 if kept is None:
@@ -67,20 +67,22 @@ class PythonState:
 
         Arguments:
             since: An earlier reading.
-            always: Names to save though they have not changed.
+            always: The names of values to save even where they have not changed.
 
         Returns:
-            By name what numbers, strings, tensors and lists of them can say, and the names of what
-            they cannot.
+            The changed values by name, as numbers, strings, tensors and lists of them; and the
+            names of those that these cannot say.
         """
         held: dict[str, Any] = {}
         lost = []
         for name, kept in self.read().items():
             before = since.get(name)
-            if kept.kind == "iterator" or (kept.kind == "object" and not self._there(kept, before)):
+            if kept.kind == "iterator":
                 lost.append(name)
             elif kept.kind == "object":
-                continue
+                # One that was there need not be saved, and a library's is made anew.
+                if not kept.same(before) and not of_library(type(kept.value).__module__):
+                    lost.append(name)
             elif BUFFERS not in name and (not kept.same(before) or name in always):
                 try:
                     held[name] = encode(kept)
@@ -95,7 +97,7 @@ class PythonState:
             The names that have no place any longer.
         """
         left = dict(held)
-        for owner in list(self._owners()):
+        for owner in list(owners(self.roots)):
             now = owner.values()
             for place in list(left):
                 name = place.removeprefix(owner.label)
@@ -110,30 +112,17 @@ class PythonState:
                     owner.set(name, value)
         return list(left)
 
-    @staticmethod
-    def _there(kept: Kept, before: Kept | None) -> bool:
-        r"""Whether an object need not be saved: it was there, or a library's is made anew."""
-        return kept.same(before) or of_library(type(kept.value).__module__)
-
-    def _owners(self) -> Iterator[Owner]:
-        return owners(self.roots)
-
 
 def changed(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> list[str]:
     r"""The names of values that differ; what tensors hold, and objects of libraries, apart."""
-    names = dict.fromkeys((*before, *after))
-    return [
-        name
-        for name in names
-        if not _missing(name, before, after)
-        and (name not in before or not before[name].same(after.get(name), tensors=False))
-    ]
 
+    def differs(name: str) -> bool:
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None:  # tensors and objects may come and go
+            return (one or after[name]).kind not in ("tensor", "object", "iterator")
+        return not one.same(other, tensors=False)
 
-def _missing(name: str, before: Mapping[str, Kept], after: Mapping[str, Kept]) -> bool:
-    r"""Whether a name has come or gone for nothing but a tensor or an object."""
-    kept = before.get(name) or after[name]
-    return (name in before) != (name in after) and kept.kind in ("tensor", "object", "iterator")
+    return [name for name in dict.fromkeys((*before, *after)) if differs(name)]
 
 
 def rebound(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> dict[str, Any]:
@@ -152,8 +141,8 @@ def untouched(python: PythonState, devices: Iterable[torch.device] = ()) -> Iter
     r"""Leave Python values and all random numbers, Python's and NumPy's too, as they were.
 
     Arguments:
-        python: Of the pair that is tried.
-        devices: GPUs whose random numbers are meant too.
+        python: The Python values of the pair that is tried.
+        devices: The devices whose random numbers are left as they were too, where they are GPUs.
 
     Yields:
         The values.

@@ -19,7 +19,7 @@ from pyro_aevb.pairs.state.kept import CONTAINERS, PLAIN
 MACHINERY = set(vars(nn.Module()))
 r"""Attributes that every module has, which are not the user's."""
 BUFFERS = "_buffers."
-r"""Of these it matters here to which tensor a name is bound; checkpoints hold them already."""
+r"""The prefix of buffers, which checkpoints hold; what matters here is which tensor has a name."""
 
 NAMESPACES = (SimpleNamespace, Namespace)
 
@@ -29,11 +29,11 @@ class Owner:
     r"""What keeps values by name.
 
     Arguments:
-        label: Goes before their names.
-        values: What there is now.
+        label: The text that goes before their names.
+        values: Gives the values that there are now, by name.
         set: Gives a name a value.
         remove: Takes a name away.
-        takes: Whether something of that name would be seen here.
+        takes: Says whether a value of that name would be seen here.
     """
 
     label: str
@@ -55,8 +55,9 @@ def owners(roots: Iterable[tuple[str, Any]]) -> Iterator[Owner]:
 @dataclass
 class _Walk:
     seen: dict[int, Any] = field(default_factory=dict)
-    r"""By identity; held, so that no other object takes it."""
+    r"""The objects visited, by their identity; held, so that no other object takes it."""
     globals: dict[int, tuple[str, dict[str, Any], set[str]]] = field(default_factory=dict)
+    r"""By module a label, its dictionary, and the names there that code uses for values."""
 
     def visit(self, label: str, value: Any) -> Iterator[Owner]:
         passed = (*PLAIN, Tensor, ModuleType, BuiltinFunctionType)
@@ -139,7 +140,7 @@ class _Walk:
                 at,
                 lambda: {n: c.cell_contents for n, c in cells.items()},
                 lambda name, value: setattr(cells[name], "cell_contents", value),
-                _nothing,
+                lambda _: None,
                 cells.__contains__,
             )
             yield _dictionary(f"{label}.", vars(function))
@@ -155,10 +156,10 @@ class _Walk:
         arguments = code.co_varnames[: code.co_argcount]
         values = dict(zip(arguments[len(arguments) - len(given) :], given, strict=True))
         # What is changed is what they hold: none is bound anew.
-        return Owner(label, lambda: values, _nothing, _nothing, values.__contains__)
+        return Owner(label, lambda: values, lambda *_: None, lambda _: None, values.__contains__)
 
     def _global_names(self, home: dict[str, Any], names: list[str]) -> Iterator[Owner]:
-        r"""Those of a module that code names, and of the modules of the user's that it names."""
+        r"""The owners of the globals that code names, in its module and in the user's others."""
         label = f"{home.get('__name__')}: "
         known = self.globals.setdefault(id(home), (label, home, set()))[2]
         for name in names:
@@ -191,10 +192,6 @@ def _slots(kind: type) -> list[str]:
     slots = vars(kind).get("__slots__", ())
     names = [slots] if isinstance(slots, str) else list(slots)
     return [name for name in names if name[:2] != "__"]
-
-
-def _nothing(*_: Any) -> None:
-    pass
 
 
 def _dictionary(

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pyro_aevb.reports.plots import canvas
-from pyro_aevb.reports.plots.tiles import displayable
-
-if TYPE_CHECKING:
-    pass
 
 
 def reconstructions(
@@ -36,7 +32,7 @@ def reconstructions(
     if clean is not None:
         rows = {"clean": clean[:12], "corrupted input": inputs[:12], output: outputs[:12]}
     n = len(rows[output])
-    events = displayable(np.concatenate(list(rows.values())))
+    events = canvas.displayable(np.concatenate(list(rows.values())))
     if events.ndim > 2:
         figure, axes = canvas.grid(events, len(rows), n, gap=True, cell=0.85)
         axes.set_yticks([i + 0.5 for i in range(len(rows))], list(rows))
@@ -71,11 +67,11 @@ def samples(images: np.ndarray, path: str | Path, title: str) -> Path:
     Arguments:
         images: The samples, or their means, shape :math:`(n, *event)`.
         path: Where to write.
-        title: What they are.
+        title: The title, which says what they are.
     """
     columns = ceil(sqrt(len(images)))
     rows = ceil(len(images) / columns)
-    figure, axes = canvas.grid(displayable(images), rows, columns, gap=True, cell=0.75)
+    figure, axes = canvas.grid(canvas.displayable(images), rows, columns, gap=True, cell=0.75)
     axes.set_title(canvas.plain(title))
     return canvas.save(figure, path)
 
@@ -109,7 +105,7 @@ def manifold(images: np.ndarray, path: str | Path, title: str = "") -> Path:
         title: What a decoding is.
     """
     g = round(sqrt(len(images)))
-    figure, axes = canvas.grid(displayable(images), g, g, gap=False, cell=max(0.38, 5 / g))
+    figure, axes = canvas.grid(canvas.displayable(images), g, g, gap=False, cell=max(0.38, 5 / g))
     z = manifold_grid(g)[:g, 0]
     # Ticks in pairs about the centre, at most eight.
     step = ceil(g / 8)
@@ -143,7 +139,7 @@ def traversals(
         title: What a decoding is.
     """
     rows, columns = images.shape[:2]
-    events = displayable(images.reshape(rows * columns, *images.shape[2:]))
+    events = canvas.displayable(images.reshape(rows * columns, *images.shape[2:]))
     figure, axes = canvas.grid(events, rows, columns, gap=True, cell=0.7)
     axes.set_yticks(np.arange(rows) + 0.5, labels)
     axes.set_xticks(np.arange(columns) + 0.5, [f"{value:.3g}" for value in values])

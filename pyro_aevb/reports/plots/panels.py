@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyro_aevb.reports.plots import canvas
-from pyro_aevb.reports.plots.tiles import displayable, tile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,10 +40,10 @@ def curves(
     Arguments:
         panels: The curves by title of the panel, then by name.
         path: Where to write.
-        xlabel: Of all panels.
-        ylabel: Likewise.
-        log: Whether the horizontal axes are logarithmic.
-        dashed: Names that are drawn with dashes, in the colour of another.
+        xlabel: The label of the x axis, the same for all panels.
+        ylabel: The label of the y axis, the same for all panels.
+        log: Whether the x axes are logarithmic.
+        dashed: The names that are drawn with dashes, each with the name whose colour it takes.
     """
     figure, drawn = _panels(len(panels), 3.4, 2.6)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
@@ -85,10 +84,10 @@ def image_rows(rows: Mapping[str, np.ndarray], path: str | Path) -> Path:
     r"""Draws rows of as many events each, under one another.
 
     Arguments:
-        rows: By name, shape :math:`(n, *event)`, the same for all.
+        rows: The events by the name of the row, shape :math:`(n, *event)`, the same for all.
         path: Where to write.
     """
-    events = displayable(np.concatenate(list(rows.values())))
+    events = canvas.displayable(np.concatenate(list(rows.values())))
     count = len(next(iter(rows.values())))
     figure, axes = canvas.grid(events, len(rows), count, gap=True, cell=0.7)
     axes.set_yticks(np.arange(len(rows)) + 0.5, [canvas.plain(name) for name in rows])
@@ -99,13 +98,16 @@ def mosaics(panels: Mapping[str, np.ndarray], path: str | Path) -> Path:
     r"""Draws square mosaics of pictures, without gaps, side by side.
 
     Arguments:
-        panels: By title, shape :math:`(g^2, *event)` in reading order.
+        panels: The pictures by the title of the panel, shape :math:`(g^2, *event)`, in reading
+            order.
         path: Where to write.
     """
     figure, drawn = _panels(len(panels), 3.2, 3.4)
     for axes, (title, images) in zip(drawn, panels.items(), strict=True):
         side = ceil(len(images) ** 0.5)
-        axes.imshow(tile(displayable(images), side, side), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(
+            canvas.tile(canvas.displayable(images), side, side), cmap="gray", vmin=0, vmax=1
+        )
         axes.set_title(canvas.plain(title), fontsize="medium")
         axes.set_axis_off()
     return canvas.save(figure, path)
@@ -115,8 +117,8 @@ def scatters(panels: Mapping[str, np.ndarray], labels: np.ndarray | None, path: 
     r"""Draws two-dimensional codes of the same data, a panel for each of several runs.
 
     Arguments:
-        panels: By title, the codes, shape :math:`(N, 2)`.
-        labels: Of the data, shape :math:`(N,)`; at most ten different ones.
+        panels: The codes by the title of the panel, shape :math:`(N, 2)`.
+        labels: The labels of the data, shape :math:`(N,)`; at most ten different ones.
         path: Where to write.
     """
     figure, drawn = _panels(len(panels), 3.2, 3.2)

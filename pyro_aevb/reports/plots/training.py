@@ -30,7 +30,7 @@ def history(
         rows: One mapping per epoch with `epoch`, `objective`, `elbo` and perhaps `reconstruction`
             in nats per datum, and `kl_scale`; `None` where a quantity was not measured.
         path: Where to write.
-        objective: What the objective is, where it is not what the validation measures.
+        objective: The name of the objective in the legend.
     """
 
     def column(name: str) -> np.ndarray:

@@ -254,6 +254,8 @@ RECIPROCAL = (
     "stuck where the posterior has little mass make it too low."
 )
 
+ESTIMATES = {"annealed": "ais/ais_lower", "by the guide": "test/log_likelihood"}
+
 STUDY = Study(
     title="Auto-encoding variational Bayes",
     text="An autoencoder without noise against a VAE at growing sizes of the code, as Ravaux and "
@@ -364,21 +366,13 @@ STUDY = Study(
             "The marginal likelihood of test images against the training images seen, by annealing "
             "and by importance sampling with the guide, a lower bound that also tells how well the "
             "guide knows test images.",
-            partial(
-                curves,
-                quantities={"annealed": "ais/ais_lower", "by the guide": "test/log_likelihood"},
-                x="images",
-            ),
+            partial(curves, quantities=ESTIMATES, x="images"),
             marginal.name,
         ),
         Figure(
             "marginal-by-seconds",
             "The same against the seconds of training.",
-            partial(
-                curves,
-                quantities={"annealed": "ais/ais_lower", "by the guide": "test/log_likelihood"},
-                x="seconds",
-            ),
+            partial(curves, quantities=ESTIMATES, x="seconds"),
             marginal.name,
         ),
     ),

@@ -9,7 +9,7 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.sites import closed_form_kls, guide_sites, log_prob, sample_sites
+from pyro_aevb.pairs.density import closed_form_kls, guide_sites, log_prob, sample_sites
 
 
 class TraceELBO(ELBO):

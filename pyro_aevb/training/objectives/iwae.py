@@ -9,9 +9,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.density import in_plate, is_delta, log_prob, sample_sites
 from pyro_aevb.pairs.handlers import Fix, WholeBatch
-from pyro_aevb.pairs.sites import in_plate, is_delta, log_prob, sample_sites
 from pyro_aevb.training.objectives.elbo import TraceELBO, require_guided, require_reparameterized
 
 Through = Callable[[Tensor], Tensor]
@@ -65,9 +66,9 @@ class IWAE(TraceELBO):
             through: What the densities see of each code that the guide draws.
         """
         x, *rest = args
-        rows = x.repeat(self.num_particles, *[1] * (x.dim() - 1))
+        rows = repeated(x, self.num_particles)
 
-        def run(batch: Tensor) -> dict[str, Any]:
+        def run(batch: Data) -> dict[str, Any]:
             return sample_sites(poutine.trace(guide).get_trace(batch, *rest, **kwargs))
 
         with WholeBatch():
@@ -103,9 +104,9 @@ class IWAE(TraceELBO):
 
     def _draw(
         self,
-        run: Callable[[Tensor], dict[str, Any]],
-        x: Tensor,
-        rows: Tensor,
+        run: Callable[[Data], dict[str, Any]],
+        x: Data,
+        rows: Data,
         through: Through | None,
     ) -> tuple[dict[str, Any], list[str]]:
         r"""The guide's sites, with values for all rows, and the names of those that are codes."""

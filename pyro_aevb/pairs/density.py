@@ -1,14 +1,63 @@
-r"""What is asked of the sites of a trace: which they are, their terms, their families."""
+r"""A model and a guide as densities: run on a batch, their sites, and the terms of these."""
 
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from pyro import poutine
 from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
+
+from pyro_aevb.data.batch import Data
+from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.pairs.handlers import Fix
+from pyro_aevb.pairs.pair import Pair
+
+
+def run(side: Any, x: Data, values: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    r"""The random sites of a model or a guide on a batch, by name, in the order of the draws.
+
+    Arguments:
+        side: ``pair.model`` or ``pair.guide``, or one of them in a handler.
+        x: The batch, ``(B, *event_shape)``, with the columns that the pair sees.
+        values: Values of latent sites, which are not drawn then.
+    """
+    try:
+        with Fix(values or {}):
+            return sample_sites(poutine.trace(side).get_trace(x))
+    except UsageError as error:  # Pyro appends the shapes of the sites so far
+        raise UsageError(one_line(error)) from error
+
+
+def run_both(
+    pair: Pair, x: Data, values: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    r"""The sites of the guide on a batch, and those of the model at what the guide has drawn."""
+    guide = run(pair.guide, x, values)
+    return guide, run(pair.model, x, {name: site["value"] for name, site in guide.items()})
+
+
+def local_terms(pair: Pair, side: Any, x: Data, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""Log-probabilities of a side's sites inside the data plate, at plate scale 1.
+
+    Arguments:
+        pair: An inspected pair.
+        side: Its model or its guide.
+        x: The batch, B data.
+        values: Values of the latent sites.
+
+    Returns:
+        ``(B,)`` by name, in nats.
+    """
+    assert pair.description is not None, "inspect the pair first"
+    return {
+        name: log_prob(site, 1.0).reshape(-1, len(x)).sum(0)
+        for name, site in run(side, x, values).items()
+        if in_plate(site, pair.description.plate)
+    }
 
 
 def sample_sites(trace: Any) -> dict[str, Any]:

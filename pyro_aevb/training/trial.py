@@ -1,0 +1,57 @@
+r"""A trial of all losses, before any work."""
+
+from collections.abc import Iterable
+
+import torch
+
+from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.state.python import PythonState, untouched
+from pyro_aevb.training.learner import Learners
+from pyro_aevb.training.order import Order
+
+
+def try_losses(pair: Pair, stages: Iterable[Learners], order: Order, python: PythonState) -> None:
+    r"""Evaluate every loss once on a few data, changing nothing.
+
+    Raises:
+        UsageError: A loss fails.
+    """
+    sizes = {min(order.num_data, order.batch_size, 5)}
+    sizes |= {order.last} if 0 < order.last < max(sizes) else set()
+    for learners in stages:
+        device = learners.data.device
+        held = [*pair.tensors().values(), *learners.algorithm.state.values()]
+        before = [value.detach().clone() for value in held]
+        with pair.active(), pair.evaluating(), WholeBatch(), untouched(python, [device]):
+            pair.train()
+            for size in sorted(sizes, reverse=True):
+                last = size == order.last
+                try:
+                    _try(learners, torch.arange(size, device=device), last)
+                except UsageError:
+                    raise
+                except Exception as error:  # of a pair's code
+                    said = f"{learners.algorithm.title} cannot train {pair.name}: {one_line(error)}"
+                    if last:
+                        said += (
+                            f"; the last batch of an epoch has {size} of {order.num_data} data: "
+                            "add --drop-last, or take another --batch-size"
+                        )
+                    raise UsageError(said) from error
+        for parameter in pair.trainable().values():
+            parameter.grad = None
+        with torch.no_grad():
+            for tensor, value in zip(held, before, strict=True):
+                tensor.copy_(value)
+
+
+def _try(learners: Learners, few: torch.Tensor, last: bool) -> None:
+    given = learners.begin(few)
+    for learner in learners.each:
+        learner.step.rehearse()
+        loss = learner.step(few, *given)
+        # A standard deviation of one datum fails without an error.
+        if last and not bool(loss.isfinite().all()):
+            raise ValueError("its loss is not finite")

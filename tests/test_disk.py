@@ -1,0 +1,103 @@
+"""Data that stay on the disk: the same numbers as in memory, in bounded memory."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import pyro_aevb
+from pyro_aevb.data import load
+from pyro_aevb.data.disk import OnDisk
+from pyro_aevb.errors import UsageError
+
+PEAK = """
+import resource, pyro_aevb
+pyro_aevb.fit("VAE", {path!r}, {{"hidden": [8], "likelihood": "gaussian"}}, epochs=1, num_samples=2,
+    batch_size=500, memory=8, compile={compile!r}, out={out!r}, show=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def save(path, n, shape, dtype=np.uint8, seed=0):
+    rng, rows = (
+        np.random.default_rng(seed),
+        np.lib.format.open_memmap(path, "w+", dtype, (n, *shape)),
+    )
+    for start in range(0, n, 1000):
+        block = rows[start : start + 1000]
+        block[:] = 255 * rng.random(block.shape)
+    rows.flush()
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [((6, 7), np.uint8), ((6, 7, 3), np.uint8), ((9,), np.float64), ((9,), np.int16)],
+)
+def test_a_set_on_the_disk_is_the_one_in_memory(shape, dtype, tmp_path):
+    path = save(tmp_path / "data.npy", 200, shape, dtype)
+    here, there = load(path), load(path, memory=100)
+    assert (
+        there.description
+        == f"{here.description.rpartition('; ')[0]}; read from the disk; "
+        + (here.description.rpartition("; ")[2])
+    )
+    torch.testing.assert_close(there.mean, here.mean, rtol=1e-6, atol=0)
+    for name in ("train", "valid", "test"):
+        one, other = getattr(here, name), getattr(there, name)
+        assert isinstance(other.images, OnDisk) and other.images.shape == one.images.shape
+        assert one.scale == other.scale and one.range() == other.range()
+        index = torch.tensor([5, 0, 7, 5])
+        rows = other.images.index_select(0, index)
+        assert rows.dtype == one.images.dtype and torch.equal(rows, one.images[index])
+        assert torch.equal(torch.cat([*other.images.split(7)]), one.images)
+
+
+def test_a_run_from_the_disk_is_the_one_from_memory(tmp_path):
+    path = save(tmp_path / "data.npy", 1500, (30, 40))
+    parameters = {"hidden": [10], "likelihood": "gaussian", "latent_dim": 2}
+    runs = [
+        pyro_aevb.fit(
+            "VAE",
+            f"{path}",
+            parameters,
+            epochs=2,
+            num_samples=20,
+            memory=memory,
+            out=str(tmp_path / str(memory)),
+            show=False,
+        )
+        for memory in (None, 1)
+    ]
+    one, other = (run.results["metrics"] for run in runs)
+    assert "read from the disk" in runs[1].results["data_description"]
+    assert one.keys() == other.keys()
+    for name, metric in one.items():
+        if metric["value"] is not None:
+            assert metric["value"] == pytest.approx(other[name]["value"], rel=1e-5), name
+    again = pyro_aevb.evaluate(runs[1], num_samples=20, show=False)
+    assert again["metrics"]["log_likelihood"]["value"] == other["log_likelihood"]["value"]
+
+
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_a_file_larger_than_the_budget_takes_bounded_memory(compile, tmp_path):
+    peaks = []
+    for n in (12_000, 48_000):
+        path = save(tmp_path / f"{n}.npy", n, (64, 64))
+        code = PEAK.format(path=path, compile=compile, out=str(tmp_path / f"run{n}"))
+        # A fixed threshold: glibc then gives large blocks back when they are freed.
+        env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "100000"}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.split()[-1]))
+    # The files have 47 and 187 MiB, of which the second would add at least 140 in memory.
+    assert peaks[1] - peaks[0] < 80
+
+
+def test_bits_that_are_drawn_once_need_memory(tmp_path):
+    path = save(tmp_path / "data.npy", 1500, (30, 40))
+    with pytest.raises(UsageError, match="stay on the disk, and bits that are drawn once stay in"):
+        pyro_aevb.fit("VAE", path, binarize="dynamic", memory=1, out=str(tmp_path / "run"))
