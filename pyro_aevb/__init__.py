@@ -17,6 +17,7 @@ from pyro_aevb.evaluate import evaluate
 from pyro_aevb.fit import fit
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
+    from pyro_aevb.estimators.estimator import Estimator
     from pyro_aevb.models import (
         VAE,
         AdversarialAutoencoder,
@@ -43,6 +44,7 @@ _HOME = {
     "inspect": "pairs.contract",
     **dict.fromkeys(("encode", "decode", "reconstruct", "generate"), "pairs.predict"),
     "Run": "runs.run",
+    "Estimator": "estimators.estimator",
 }
 r"""Where a name lives that is imported when it is first used; of all others, in models."""
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "BayesianVAE",
     "BetaVAE",
     "DenoisingAutoencoder",
+    "Estimator",
     "Pair",
     "Run",
     "UsageError",

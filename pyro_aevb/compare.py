@@ -127,7 +127,7 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(table: Mapping[str, Any]) -> list[str]:
-    r"""What other estimators found that stands beside ``log_likelihood``."""
+    r"""The estimates of other estimators that stand beside ``log_likelihood``."""
     from pyro_aevb.estimators import found_by
 
     found = found_by(*(row["metrics"] for row in table.values()))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ def evaluate(
     from pyro_aevb.runs.prepare import restore
     from pyro_aevb.runs.run import only_run
 
-    _one_at_a_time(estimator != IMPORTANCE, corruption is not None, against is not None)
+    if sum((estimator != IMPORTANCE, corruption is not None, against is not None)) > 1:
+        raise UsageError(
+            "--estimator, --corruption and --against are evaluations of their own; run evaluate "
+            "once for each"
+        )
     corrupt = choose_corruption(corruption, corruption_options, num_noise)
     num_noise = 5 if num_noise is None else num_noise
     drawn = {"num_samples": num_samples, "weight_samples": weight_samples}
@@ -105,24 +110,13 @@ def evaluate(
         elif against is not None:
             results = score_against(opened, prepared, make, test, against, data_root, work)
         else:
-            counts = (k, s, num_data, seed, memory)
-            results = assess(opened, prepared, *counts, work.show, compile, group)
+            results = assess(opened, prepared, test, k, s, seed, work)
         if work.show:
             show_results(results)
         return results
 
 
 evaluate.__doc__ = (evaluate.__doc__ or "").replace("NAMES", ", ".join(ESTIMATORS))
-
-
-def _one_at_a_time(*asked: bool) -> None:
-    from pyro_aevb.errors import UsageError
-
-    if sum(asked) > 1:
-        raise UsageError(
-            "--estimator, --corruption and --against are evaluations of their own; run evaluate "
-            "once for each"
-        )
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def fit(
 
     from pyro_aevb.engine import rewrites
     from pyro_aevb.engine.processes import processes
+    from pyro_aevb.estimators.work import Work
     from pyro_aevb.pairs.consent import remember
     from pyro_aevb.reports.assess import assess, to_score
     from pyro_aevb.reports.rehearsal import rehearse
@@ -149,7 +150,7 @@ def fit(
     ):
         seed_everything(seed)
         prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device, memory)
-        to_score(prepared.test, num_samples, weight_samples, num_data, memory)
+        test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
         name = f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-")
         run = Run(group.agree(lambda: Run.create(out, name, resume).path))
         run.pair = prepared.pair
@@ -205,9 +206,9 @@ def fit(
         trainer.run()
         prepared = replace(prepared, notes=(*prepared.notes, *trainer.notes))
         try:
-            drawn = (num_samples, weight_samples, num_data, seed, memory)
-            trained = len(run.history) > before
-            results = assess(run, prepared, *drawn, show, compile, group, trained)
+            work = Work(group, show, memory and memory << 20, compile)
+            drawn = (num_samples, weight_samples, seed)
+            results = assess(run, prepared, test, *drawn, work, len(run.history) > before)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"

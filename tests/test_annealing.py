@@ -317,7 +317,8 @@ def test_evaluate_adds_both_bounds_to_the_results(tmp_path, monkeypatch):
     assert values["gap"] == pytest.approx(values["upper"] - values["lower"])
     assert 0 < values["gap"] < 5 and "ais_lower" in results["metrics"]
     # One figure of all, on the data that all have seen.
-    assert [drawn[3] for drawn in figures] == [{}, {}, {"ais_lower": ("bdmc_gap", values["gap"])}]
+    margin = {"ais_lower": ("bdmc_gap", values["gap"])}
+    assert [drawn[3] for drawn in figures] == [{}, {}, margin]
     (curve,), bounds = figures[-1][0].values(), figures[-1][2]
     log_likelihood = run.per_datum("convergence", "log_likelihood")[:, :12]
     np.testing.assert_array_equal(curve.values, log_likelihood)

@@ -18,9 +18,15 @@ from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
 from pyro_aevb.engine import streams
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import importance
-from pyro_aevb.estimators.diagnostics import active_units, effective_sample_size, pareto_k
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.estimators.metrics import log_likelihood, measured, summarize, weight_kl
+from pyro_aevb.estimators.log_weights import LogWeights
+from pyro_aevb.estimators.metrics import (
+    active_units,
+    log_likelihood,
+    measured,
+    summarize,
+    weight_kl,
+)
 from pyro_aevb.models import VAE, Autoencoder
 
 FIELDS = ["reconstruction", "reconstruction_mean", "kl", "elbo", "log_weight", "ess"]
@@ -112,16 +118,22 @@ def weights(K=2000, N=6):
     return tails * rng.exponential(size=(K, N)) + np.arange(N) * 300.0 - 900
 
 
+def added(log_weights):
+    sums = LogWeights(len(log_weights), tail=True)
+    sums.add(torch.as_tensor(log_weights))
+    return sums
+
+
 def test_effective_sample_size_is_kishs():
     log_w = weights()
     w = np.exp(log_w - log_w.max(0))
     expected = w.sum(0) ** 2 / (w**2).sum(0)
-    np.testing.assert_allclose(effective_sample_size(torch.from_numpy(log_w)), expected, rtol=1e-8)
+    np.testing.assert_allclose(added(log_w).effective_sample_size(), expected, rtol=1e-8)
 
 
 def test_pareto_k_is_arvizs_and_finds_the_tails():
     log_w = weights()
-    k = pareto_k(torch.from_numpy(log_w)).numpy()
+    k = added(log_w).pareto_k().numpy()
     for n in range(log_w.shape[1]):  # one datum at a time
         if hasattr(arviz, "psislw"):
             expected = arviz.psislw(log_w[:, n].copy())[1]
@@ -131,8 +143,8 @@ def test_pareto_k_is_arvizs_and_finds_the_tails():
         np.testing.assert_allclose(k[n], expected, rtol=1e-10)
     # exp(c E) of an exponential E is Pareto of shape c.
     np.testing.assert_allclose(k, [0.05, 0.2, 0.5, 0.8, 1.2, 2.0], atol=0.4)
-    assert np.isnan(pareto_k(torch.from_numpy(log_w[:24])).numpy()).all()
-    assert np.isnan(pareto_k(torch.zeros(400, 3)).numpy()).all()
+    assert added(log_w[:24]).pareto_k().isnan().all()
+    assert added(torch.zeros(400, 3)).pareto_k().isnan().all()
 
 
 def test_active_units_counts_variances_above_the_threshold():

@@ -120,7 +120,7 @@ def test_evaluate_adds_it_to_the_results(tmp_path, capsys, monkeypatch):
     first = prepared.test.first(12)
     drawn = Reciprocal(prepared.pair, first.take(torch.arange(5)), **few)
     direct = drawn.estimate(first)
-    assert drawn.further == 5 + 3 * 2
+    assert drawn.steps == 5 + 3 * 2
     for reliable in (4, 6):
         monkeypatch.setattr("pyro_aevb.estimators.reciprocal.RELIABLE", reliable)
         results = pyro_aevb.evaluate(run, "reciprocal", few, num_data=12, device="cpu")

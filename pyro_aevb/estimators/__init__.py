@@ -26,7 +26,9 @@ def shipped(name: str) -> "Estimator":
     return record
 
 
-def found_by(*metrics: Mapping[str, Any]) -> "list[Estimator]":
-    r"""The records of this package's estimators that some of the metrics of results bear."""
-    names = (metric.get("estimator") for found in metrics for metric in found.values())
-    return [shipped(name) for name in dict.fromkeys(names) if name in ESTIMATORS]
+def found_by(*results: Mapping[str, Any]) -> "list[Estimator]":
+    r"""The records of this package's estimators that found some metrics of runs."""
+    metrics = [m for found in results for m in found.values() if m["value"] is not None]
+    return [
+        shipped(n) for n in dict.fromkeys(m.get("estimator") for m in metrics) if n in ESTIMATORS
+    ]

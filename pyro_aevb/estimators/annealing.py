@@ -39,7 +39,7 @@ References:
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -59,7 +59,7 @@ from pyro_aevb.engine.streams import (
     numbered,
     seeded,
 )
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import Move, Point, adapt, evaluate, transition
 from pyro_aevb.estimators.importance import Compile
@@ -79,8 +79,8 @@ r"""Chains, of all data of a block together, that tune the step size; at least o
 COMPILE_FROM = 1e12
 r"""Multiplications for 100 data from which on compiling, which takes about 7 s, pays."""
 
-NOT_ARRIVED = "its chains have not arrived, and say nothing; raise num_temperatures"
-r"""What is wrong where an estimate from annealed chains is too low."""
+COUNTS = ("num_chains", "num_temperatures")
+r"""The settings that are stated beside a value."""
 
 Progress = Callable[[int], None] | None
 A = TypeVar("A", bound="Annealer")
@@ -131,8 +131,7 @@ def temperatures(count: int, schedule: str = "sigmoid") -> Tensor:
     Raises:
         UsageError: No such schedule, or T is below 1.
     """
-    if count < 1:
-        raise UsageError(f"num_temperatures is {count}; it must be at least 1")
+    at_least_one("num_temperatures", count)
     b = torch.linspace(0, 1, count + 1, dtype=torch.float64)
     if schedule == "linear":
         return b
@@ -168,11 +167,6 @@ class Annealer:
             with a prior density, or a guide without one.
     """
 
-    doing = "annealing"
-    r"""What to call it in a progress bar."""
-    further = 0
-    r"""Trajectories of each chain after it has arrived."""
-
     def __init__(
         self,
         pair: Pair,
@@ -191,9 +185,8 @@ class Annealer:
         assert pair.description is not None, "inspect the pair first"
         check_seed(seed)
         policy = Policy(compile, pair.name, "annealed", say)
-        for name, value in (("num_chains", num_chains), ("leapfrog_steps", leapfrog_steps)):
-            if value < 1:
-                raise UsageError(f"{name} is {value}; it must be at least 1")
+        at_least_one("num_chains", num_chains)
+        at_least_one("leapfrog_steps", leapfrog_steps)
         if not 0 < acceptance < 1:
             raise UsageError(f"acceptance is {acceptance}; it must lie between 0 and 1")
         if start not in ("prior", "guide"):
@@ -244,10 +237,6 @@ class Annealer:
             np.concatenate([part.log_weights for part in parts], 1),
             np.mean([part.acceptance for part in parts], 0),
         )
-
-    def estimate(self, batches: Batches, s: int = 0, progress: Progress = None) -> np.ndarray:
-        r"""log p(x|w) of every datum, ``(N,)``, in nats; the arguments are those of a call."""
-        return self(batches, s, progress).lower()
 
     @torch.no_grad()
     def bracket(self, x: Data, s: int = 0, progress: Progress = None) -> Bracket:
@@ -347,49 +336,53 @@ class Annealer:
         return weight_draw(self.pair, x, self.seed, s)[0]
 
 
-def made(
-    kind: type[A], prepared: "Prepared", test: Batches, work: Work, settings: dict[str, Any]
-) -> A:
-    r"""An annealer of some kind for a prepared pair."""
+def made(make: Callable[..., A], pair: Pair, test: Batches, work: Work, **settings: Any) -> A:
+    r"""An annealer for test data."""
     few = test.take(torch.arange(min(5, len(test))))
-    how: Any = {"memory": work.memory, "compile": work.compile, "say": work.say}
-    return kind(prepared.pair, few, **settings, **how)
+    return make(pair, few, **settings, memory=work.memory, compile=work.compile, say=work.say)
 
 
 def over_weights(
-    anneal: Annealer, name: str, test: Batches, work: Work, weight_samples: int, **counts: int
+    name: str,
+    estimate: Callable[[int, Progress], np.ndarray],
+    bar: tuple[str, int],
+    prepared: "Prepared",
+    test: Batches,
+    work: Work,
+    draws: int,
+    **counts: int,
 ) -> Found:
-    r"""The metric of that name, log of the mean of p(x|w) over draws of the weights; per datum."""
-    assert anneal.pair.description is not None
-    draws = weight_samples if anneal.pair.description.global_sites else 1
-    total = draws * (len(anneal.path) - 1 + anneal.further) * len(test)
-    with work.progress(anneal.doing, total, "step") as step:
-        values = np.stack([anneal.estimate(test, s, step) for s in range(draws)])
+    r"""log of the mean of p(x|w) over draws of the weights, an estimate by the number of each."""
+    draws = draws if prepared.description.global_sites else 1
+    with work.progress(bar[0], draws * bar[1] * len(test), "step") as step:
+        values = np.stack([estimate(s, step) for s in range(draws)])
     mixture: np.ndarray = np.logaddexp.reduce(values, 0) - math.log(draws)
-    if anneal.pair.description.global_sites:
+    if prepared.description.global_sites:
         counts["weight_samples"] = draws
     return {name: measured(mixture, **counts, num_data=len(mixture))}, {name: mixture}
-
-
-def _counts(settings: dict[str, Any]) -> dict[str, int]:
-    return {name: settings[name] for name in ("num_chains", "num_temperatures")}
 
 
 def _ais(
     prepared: "Prepared", test: Batches, work: Work, weight_samples: int = 1, **settings: Any
 ) -> Found:
-    anneal = made(Annealer, prepared, test, work, settings)
-    return over_weights(anneal, "ais_lower", test, work, weight_samples, **_counts(settings))
+    anneal = made(Annealer, prepared.pair, test, work, **settings)
+    counts, given = {name: settings[name] for name in COUNTS}, (prepared, test, work)
+    bar = "annealing", counts["num_temperatures"]
+
+    def lower(s: int, step: Progress) -> np.ndarray:
+        return anneal(test, s, step).lower()
+
+    return over_weights("ais_lower", lower, bar, *given, weight_samples, **counts)
 
 
 def _bdmc(prepared: "Prepared", test: Batches, work: Work, **settings: Any) -> Found:
-    anneal, counts = made(Annealer, prepared, test, work, settings), _counts(settings)
-    with work.progress("annealing", 2 * counts["num_temperatures"] * len(test), "step") as step:
+    anneal = made(Annealer, prepared.pair, test, work, **settings)
+    with work.progress("annealing", 2 * settings["num_temperatures"] * len(test), "step") as step:
         bracket = anneal.bracket(test.take(torch.arange(len(test))), progress=step)
     found = {"bdmc_lower": bracket.there.lower(), "bdmc_upper": bracket.back.upper()}
-    gap = found["bdmc_upper"] - found["bdmc_lower"]
-    every = {**found, "bdmc_gap": gap}.items()
-    metrics = {name: measured(values, **counts, num_data=len(test)) for name, values in every}
+    gap = {"bdmc_gap": found["bdmc_upper"] - found["bdmc_lower"]}
+    counts = {name: settings[name] for name in COUNTS} | {"num_data": len(test)}
+    metrics = {name: measured(values, **counts) for name, values in (found | gap).items()}
     metrics["bdmc_gap"]["note"] = (
         "between bounds on log p(x) of data that the model simulated: about how far ais_lower may "
         "be too low at these settings, as far as the test data are like them"
@@ -404,14 +397,7 @@ AIS = Estimator(
     first=100,
     follows=("memory", "compile"),
     estimates=("ais_lower",),
-    below=NOT_ARRIVED,
+    below="its chains have not arrived, and say nothing; raise num_temperatures",
     shown=True,
 )
-BDMC = Estimator(
-    "bdmc",
-    _bdmc,
-    onto=Annealer,
-    first=100,
-    follows=("memory", "compile"),
-    margin=("bdmc_gap", "ais_lower"),
-)
+BDMC = replace(AIS, name="bdmc", run=_bdmc, estimates=(), margin=("bdmc_gap", "ais_lower"))

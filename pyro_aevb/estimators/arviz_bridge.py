@@ -55,25 +55,7 @@ def _elpd(pointwise: Any) -> Any:
         from arviz.stats.stats_utils import ELPDData as Elpd
 
         values = [total, error, 0.0, 1, n, False, pointwise, "log"]
-        index = [
-            "elpd_loo",
-            "se",
-            "p_loo",
-            "n_samples",
-            "n_data_points",
-            "warning",
-            "loo_i",
-            "scale",
-        ]
-        return Elpd(data=values, index=index)
-    return Elpd(
-        elpd=total,
-        se=error,
-        p=0.0,
-        n_samples=1,
-        n_data_points=n,
-        scale="log",
-        warning=False,
-        good_k=0.7,
-        elpd_i=pointwise,
-    )
+        index = ["elpd_loo", "se", "p_loo", "n_samples", "n_data_points", "warning", "loo_i"]
+        return Elpd(data=values, index=[*index, "scale"])
+    counts = {"n_samples": 1, "n_data_points": n, "p": 0.0, "good_k": 0.7}
+    return Elpd(elpd=total, se=error, scale="log", warning=False, elpd_i=pointwise, **counts)

@@ -37,7 +37,7 @@ def robustness(draws: Sequence[Scores], clean: Scores, reason: str | None) -> di
         if before is None:
             metrics[name] = undefined(reason or "not computed")
             continue
-        after = np.stack([_defined(_per_datum(scores, name)) for scores in draws])
+        after = np.stack([np.asarray(_per_datum(scores, name)) for scores in draws])
         metrics[name] = {
             **measured(after),
             "spread": float(after.mean(1).std(ddof=1)) if len(draws) > 1 else None,
@@ -52,8 +52,3 @@ def _per_datum(scores: Scores, name: str) -> np.ndarray | None:
         return None if scores.log_weight is None else log_likelihood(scores)
     values: np.ndarray | None = getattr(scores, name)
     return values.mean(0) if values is not None and values.ndim == 2 else values
-
-
-def _defined(values: np.ndarray | None) -> np.ndarray:
-    assert values is not None, "defined for clean input, so for any"
-    return values

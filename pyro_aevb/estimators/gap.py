@@ -70,7 +70,8 @@ class InferenceGap:
     elbo: dict[str, np.ndarray] = field(default_factory=dict)
     r""":math:`\mathcal{L}[q]`, the mean of K log-weights."""
     log_likelihood: dict[str, np.ndarray] = field(default_factory=dict)
-    r""":math:`\log p(x)` by K importance samples from q; and by other estimators."""
+    r""":math:`\log p(x)` by K importance samples from q. Further stochastic lower bounds under the
+    same draw, such as annealed importance sampling's, may be added by names of their own."""
     pareto_k: dict[str, np.ndarray] = field(default_factory=dict)
     steps: dict[str, np.ndarray] = field(default_factory=dict)
     r"""How many steps of the optimizer q took, with all data of its block."""
@@ -88,27 +89,14 @@ class InferenceGap:
                 best = name
         return best
 
-    def inference(self) -> np.ndarray:
-        r""":math:`\log \hat p(x) - \mathcal{L}[q]`."""
-        return self.approximation("guide")
-
-    def approximation(self, family: str | None = None) -> np.ndarray:
-        r""":math:`\log \hat p(x) - \mathcal{L}[q^*]`, by default in the guide's family."""
-        gap: np.ndarray = self.log_likelihood[self.best] - self.elbo[family or self.family]
-        return gap
-
-    def amortization(self, family: str | None = None) -> np.ndarray:
-        r""":math:`\mathcal{L}[q^*] - \mathcal{L}[q]`, by default in the guide's family."""
-        gap: np.ndarray = self.elbo[family or self.family] - self.elbo["guide"]
-        return gap
-
     def per_datum(self) -> dict[str, np.ndarray]:
         r"""Every quantity by its name, see ``docs/definitions.md``."""
+        best, guide = self.log_likelihood[self.best], self.elbo["guide"]
         return {f"elbo_{name}": values for name, values in self.elbo.items()} | {
-            "log_likelihood_best": self.log_likelihood[self.best],
-            "inference_gap": self.inference(),
-            "approximation_gap": self.approximation(),
-            "amortization_gap": self.amortization(),
+            "log_likelihood_best": best,
+            "inference_gap": best - guide,
+            "approximation_gap": best - self.elbo[self.family],
+            "amortization_gap": self.elbo[self.family] - guide,
             "flow_gain": self.elbo["flow"] - self.elbo["normal"],
         }
 
@@ -133,7 +121,6 @@ def inference_gap(
     batches: Batches,
     num_samples: int = 5000,
     seed: int = 0,
-    others: Mapping[str, np.ndarray] | None = None,
     flow: Flow | None = None,
     compile: Compile = "auto",
     say: Callable[[str], None] | None = None,
@@ -152,8 +139,6 @@ def inference_gap(
         num_samples: K, draws per datum from each q for its bound and its importance weights.
         seed: Fixes all draws; the global latents are those of
             :class:`~pyro_aevb.estimators.importance.Scorer`'s first draw under this seed.
-        others: Further stochastic lower bounds on log p(x) of these data under the same draw of
-            the global latents, such as annealed importance sampling's, ``(N,)`` by name.
         flow: The second family; by default two layers.
         compile: See :class:`~pyro_aevb.estimators.importance.Scorer`.
         say: Told once why the pair is run eagerly, where it cannot be captured.
@@ -195,7 +180,6 @@ def inference_gap(
     for name, values in {"guide": guide, **{k: _joined(v) for k, v in parts.items()}}.items():
         for key, array in values.items():
             getattr(result, key)[name] = array
-    result.log_likelihood.update(others or {})
     return result
 
 
@@ -265,19 +249,13 @@ def _gap(prepared: "Prepared", test: Batches, work: Work, **settings: Any) -> Fo
     return gap.metrics(), gap.per_datum()
 
 
-def bounds(
-    metrics: Mapping[str, Metric], per_datum: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    r"""The bounds on log p(x) that are part of a gap, ``(N,)`` each, from the guide's up."""
-    family = metrics["amortization_gap"]["family"]
-    names = [f"elbo_{name}" for name in dict.fromkeys(("guide", family, "flow"))]
-    return {name: per_datum[name] for name in (*names, "log_likelihood_best")}
-
-
 def _figure(
     plots: Any, metrics: Mapping[str, Metric], per_datum: Mapping[str, np.ndarray], path: Path
 ) -> None:
-    plots.inference_gap(bounds(metrics, per_datum), path)
+    family = metrics["amortization_gap"]["family"]
+    names = [f"elbo_{name}" for name in dict.fromkeys(("guide", family, "flow"))]
+    bounds = {name: per_datum[name] for name in (*names, "log_likelihood_best")}
+    plots.inference_gap(bounds, path)
 
 
 GAP = Estimator(

@@ -93,6 +93,7 @@ class LogWeights:
         r"""The tail shape k-hat, ``(N,)``; NaN where there is no tail to fit.
 
         That is with K < 25, and where all weights of a datum are equal, or too many of the largest.
+        Above 0.7 the mean weight is dominated by a few draws and usually too low.
         """
         assert self._largest is not None
         k = torch.full_like(self._largest, math.nan)

@@ -30,7 +30,6 @@ from scipy.special import logsumexp
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.estimators.convergence import Curve, against_samples, against_weights
-from pyro_aevb.estimators.diagnostics import active_units
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.pairs.density import closed_form_kls, log_prob, run
@@ -39,6 +38,8 @@ from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
 Metric = dict[str, Any]
+ACTIVE = 0.01
+r"""A latent dimension is active if the variance of its code over data exceeds this."""
 FEW = "needs more than one importance sample (--num-samples)"
 UNRELIABLE = 0.7
 r"""Above this Pareto k-hat an importance-sampling estimate should not be relied on."""
@@ -56,6 +57,19 @@ def measured(values: np.ndarray, **counts: int) -> Metric:
     n = len(per_datum)
     error = float(per_datum.std(ddof=1) / math.sqrt(n)) if n > 1 else None
     return {"value": float(per_datum.mean()), "standard_error": error, **counts}
+
+
+def active_units(codes: np.ndarray) -> int:
+    r"""The number of latent dimensions in use: :math:`\mathrm{Var}_x(\mathrm{E}_q[z|x]) > 0.01`.
+
+    References:
+        Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016), section 5.1.2
+        https://arxiv.org/abs/1509.00519
+
+    Arguments:
+        codes: Posterior means, ``(N, d)``.
+    """
+    return int((codes.var(0, ddof=1) > ACTIVE).sum()) if len(codes) > 1 else 0
 
 
 def undefined(reason: str) -> Metric:
@@ -140,12 +154,8 @@ def summarize(
     else:
         metrics["kl"] = undefined(reason or no_local or "not computed")
     if weights is not None:
-        error = float(weights.std(ddof=1) / math.sqrt(len(weights))) if len(weights) > 1 else 0.0
-        metrics["weight_kl"] = {
-            "value": float(weights.mean()),
-            "standard_error": error,
-            "weight_samples": len(weights),
-        }
+        metrics["weight_kl"] = measured(weights, weight_samples=len(weights))
+        metrics["weight_kl"]["standard_error"] = metrics["weight_kl"]["standard_error"] or 0.0
     else:
         metrics["weight_kl"] = undefined(description.weights_undefined() or "not computed")
     bounds = ("elbo", "training_elbo", "log_likelihood", "expected_log_likelihood", "gap")

@@ -32,7 +32,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from pyro_aevb.estimators.importance import Scores
-from pyro_aevb.estimators.metrics import Metric, measured, undefined
+from pyro_aevb.estimators.metrics import Metric, log_likelihood, measured, undefined
 
 HIGHER_IS_FOREIGN = ("log_likelihood_variance", "disagreement")
 
@@ -43,7 +43,7 @@ def scores_of(scores: Scores) -> dict[str, np.ndarray]:
     given = scores.reconstruction
     if scores.log_weight is not None and scores.elbo is not None:
         given = scores.log_weight
-        values["log_likelihood"] = logsumexp(given, axis=0) - math.log(len(given))
+        values["log_likelihood"] = log_likelihood(scores)
         values["elbo"] = scores.elbo.mean(0)
     values["reconstruction"] = scores.reconstruction.mean(0)
     if len(given) > 1:

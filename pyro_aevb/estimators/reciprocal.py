@@ -27,6 +27,7 @@ References:
     | https://arxiv.org/abs/1312.6114
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,15 +38,8 @@ from torch.distributions import MultivariateNormal
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import blocks_of, numbered, seeded
-from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.annealing import (
-    NOT_ARRIVED,
-    START,
-    Annealer,
-    Progress,
-    made,
-    over_weights,
-)
+from pyro_aevb.errors import UsageError, at_least_one
+from pyro_aevb.estimators.annealing import AIS, START, Annealer, Progress, made, over_weights
 from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import adapt, transition
 from pyro_aevb.estimators.work import Work
@@ -109,8 +103,6 @@ class Reciprocal(Annealer):
             for a covariance.
     """
 
-    doing = "posterior draws"
-
     def __init__(
         self,
         pair: Pair,
@@ -125,8 +117,7 @@ class Reciprocal(Annealer):
         seed: int = 0,
         **others: Any,
     ) -> None:
-        if num_chains < 1:
-            raise UsageError(f"num_chains is {num_chains}; it must be at least 1")
+        at_least_one("num_chains", num_chains)
         path = (2 * num_chains, num_temperatures, leapfrog_steps, acceptance)
         super().__init__(pair, x, *path, seed=seed, **others)
         if self.joint.dim > MOST:
@@ -140,7 +131,8 @@ class Reciprocal(Annealer):
                 f"at least {self.joint.dim + 2}"
             )
         self.num_samples, self.burn_in, self.between = num_samples, burn_in, between
-        self.further = burn_in + -(-num_samples // num_chains) * between
+        self.steps = burn_in + -(-num_samples // num_chains) * between
+        r"""Trajectories of each chain in the posterior."""
 
     @torch.no_grad()
     def estimate(self, batches: Batches, s: int = 0, progress: Progress = None) -> np.ndarray:
@@ -149,8 +141,8 @@ class Reciprocal(Annealer):
         Arguments:
             batches: The data as they are presented; fixed ones, not dynamic binarization.
             s: The number of the draw of the global latents, see :class:`~.annealing.Annealer`.
-            progress: Called at each of the `num_temperatures` and `further` trajectories of a block
-                of data with its length.
+            progress: Called at each of the `num_temperatures` and of the `steps` trajectories of a
+                block of data with its length.
         """
         parts = []
         with self.pair.running():
@@ -174,7 +166,7 @@ class Reciprocal(Annealer):
         average = torch.full_like(size, self.target)
         at, joint = self._at(x, weights, self.num_chains), self.c + self.d
         draws = []
-        for step in range(1, self.further + 1):
+        for step in range(1, self.steps + 1):
             point, move = transition(at, point, joint, size, self.leapfrog_steps)
             if step <= self.burn_in:
                 size, average = adapt(size, average, move.probability, self.target)
@@ -189,17 +181,20 @@ class Reciprocal(Annealer):
 def _reciprocal(
     prepared: "Prepared", test: Batches, work: Work, weight_samples: int = 1, **settings: Any
 ) -> Found:
-    draws = made(Reciprocal, prepared, test, work, settings)
+    draws = made(Reciprocal, prepared.pair, test, work, **settings)
     counts = {name: settings[name] for name in ("num_samples", "num_chains")}
-    metrics, values = over_weights(draws, "reciprocal", test, work, weight_samples, **counts)
+    bar, given = ("posterior draws", settings["num_temperatures"] + draws.steps), (prepared, test)
+    found = over_weights(
+        "reciprocal", partial(draws.estimate, test), bar, *given, work, weight_samples, **counts
+    )
     note = "errs upwards in expectation, log_likelihood and ais_lower downwards"
     if draws.joint.dim > RELIABLE:
         note += (
             f"; the codes have {draws.joint.dim} dimensions, and in more than {RELIABLE} it is not "
             "reliable (Kingma and Welling, 2014, appendix D)"
         )
-    metrics["reciprocal"]["note"] = note
-    return metrics, values
+    found[0]["reciprocal"]["note"] = note
+    return found
 
 
 RECIPROCAL = Estimator(
@@ -207,7 +202,7 @@ RECIPROCAL = Estimator(
     _reciprocal,
     onto=Reciprocal,
     first=1000,
-    follows=("memory", "compile"),
+    follows=AIS.follows,
     estimates=("reciprocal",),
-    below=NOT_ARRIVED,
+    below=AIS.below,
 )

@@ -2,19 +2,19 @@ r"""Assess a trained pair on the test split: numbers, per-datum values and figur
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.engine.processes import Alone
 from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators import ESTIMATORS, found_by, shipped
 from pyro_aevb.estimators.convergence import Curve, against_weights
-from pyro_aevb.estimators.importance import Compile, Scorer, Scores
+from pyro_aevb.estimators.importance import Scorer, Scores
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
 from pyro_aevb.estimators.metrics import (
     log_likelihood,
@@ -41,14 +41,11 @@ GREY = (
 def assess(
     run: Run,
     prepared: Prepared,
+    test: Batches,
     num_samples: int,
     weight_samples: int,
-    num_data: int | None,
     seed: int,
-    memory: int | None,
-    show: bool,
-    compile: Compile = "auto",
-    group: Alone | None = None,
+    work: Work,
     trained: bool = False,
 ) -> dict[str, Any]:
     r"""Score the test split and write ``results.json``, ``results.nc`` and ``figures/``.
@@ -58,29 +55,24 @@ def assess(
     Arguments:
         run: Where to write.
         prepared: The trained pair and its data.
+        test: The data to score, the first of the test split.
         num_samples: K, the importance samples of each datum.
         weight_samples: S, the draws of the weights, where these are random.
-        num_data: Score only the first n test data; None scores all.
         seed: The seed of the draws.
-        memory: Budget in MiB, see :func:`~pyro_aevb.estimators.importance.score`.
-        show: Show a progress bar.
-        compile: See :class:`~pyro_aevb.estimators.importance.Scorer`; where the pair has to be
-            scored eagerly, a note of the results says why.
-        group: The processes that share the work; process 0 writes.
+        work: The processes that share the work, of which process 0 writes, and how they score;
+            where the pair has to be scored eagerly, a note of the results says why.
         trained: Whether the pair was trained since the results were written.
 
     Returns:
         What ``results.json`` holds; nothing in other processes than the first.
     """
     began = time.perf_counter()
-    budget = memory and memory << 20
     pair, description = prepared.pair, prepared.description
-    test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
     said: list[str] = []
-    work = Work(group or Alone(), show)
 
     def scored(what: str, data: Batches, k: int, seed: int, details: bool) -> Scores | None:
-        scorer = Scorer(pair, k, weight_samples, seed, budget, details, compile, said.append)
+        how = (work.memory, details, work.compile, said.append)
+        scorer = Scorer(pair, k, weight_samples, seed, *how)
         return work.score(what, scorer, data)
 
     scores = scored("scoring test data", test, num_samples, seed, True)
@@ -140,9 +132,7 @@ def assess(
     run.write_results(results)
     run.write_per_datum(scores, per_datum)
     undrawn = draw_figures(run, prepared, scores, health)
-    compare_bounds(run)
-    with drawn("convergence.png", undrawn, run):
-        draw_convergence(run)
+    compare_bounds(run, undrawn)
     return noted(run, undrawn)
 
 
@@ -195,75 +185,61 @@ def _on_training(run: Run, pair: Pair) -> Iterator[str]:
         yield f"note: {pair.name} was trained with the KL times {weight:g}; scored with the KL"
 
 
-def _estimates(metrics: Mapping[str, Any], *further: str) -> list[str]:
-    r"""The metrics of other estimators that estimate log p(x) of the test data, datum by datum."""
-    known = {name for estimator in found_by(metrics) for name in estimator.estimates}
-    known |= {name for name, metric in metrics.items() if "above_log_likelihood" in metric}
-    return [name for name in metrics if name in known.union(further)]
+def compare_bounds(run: Run, undrawn: list[str], estimates: Sequence[str] = ()) -> None:
+    r"""Compare what others estimate log p(x) to be with ``log_likelihood``, and draw it.
 
-
-def compare_bounds(run: Run, *estimates: str) -> dict[str, Any]:
-    r"""Compare what others estimate log p(x) to be with ``log_likelihood``, datum by datum.
-
-    Their ``above_log_likelihood`` is the mean of the differences with their standard error, on the
-    data that both have seen; not there where they have another number of draws of the weights.
+    Their ``above_log_likelihood`` is the mean of the differences, datum by datum, with their
+    standard error, on the data that both have seen; not there where they have another number of
+    draws of the weights.
 
     Arguments:
         run: The run.
-        estimates: Metrics of a user's own estimator that are to be compared too.
-
-    Returns:
-        What ``results.json`` holds now.
+        undrawn: The list that a note is added to where the figure fails.
+        estimates: The metrics of a user's own estimator that are compared too.
     """
     results = run.results
-    reference = results["metrics"]["log_likelihood"]
+    metrics, reference = results["metrics"], results["metrics"]["log_likelihood"]
     if reference["value"] is None:
-        return results
+        return
     importance = run.per_datum("predictive", "log_likelihood")
-    for name in _estimates(results["metrics"], *estimates):
-        metric = results["metrics"][name]
-        metric.pop("above_log_likelihood", None)
-        if metric["value"] is None:
-            continue
-        if metric.get("weight_samples", 1) != reference.get("weight_samples", 1):
-            continue  # p(x|w) of other draws of the weights
-        above = paired(importance, run.per_datum(metric["estimator"], name))
-        metric["above_log_likelihood"] = above | {"num_samples": reference["num_samples"]}
+    known = {*estimates}.union(*(estimator.estimates for estimator in found_by(metrics)))
+    bounds = {
+        name: run.per_datum(metric["estimator"], name)
+        for name, metric in metrics.items()
+        if metric["value"] is not None and (name in known or "above_log_likelihood" in metric)
+    }
+    for name, values in bounds.items():
+        metrics[name].pop("above_log_likelihood", None)
+        # Of other draws of the weights p(x|w) is another quantity.
+        if metrics[name].get("weight_samples", 1) == reference.get("weight_samples", 1):
+            above = paired(importance, values) | {"num_samples": reference["num_samples"]}
+            metrics[name]["above_log_likelihood"] = above
     run.write_results(results)
-    return results
+    with drawn("convergence.png", undrawn, run):
+        _draw_convergence(run, metrics, bounds)
 
 
-def draw_convergence(run: Run) -> None:
-    r"""The log-likelihood against the number of draws, beside bounds that other estimators found.
-
-    From what the run's files hold; nothing where they hold no such curve.
-    """
-    results, curves = run.results, {}
-    if value_of(results["metrics"], "rise") is not None:
+def _draw_convergence(
+    run: Run, metrics: Mapping[str, Any], bounds: Mapping[str, np.ndarray]
+) -> None:
+    curves = {}
+    if value_of(metrics, "rise") is not None:
         looks = run.per_datum("convergence", "num_samples")
         values = run.per_datum("convergence", "log_likelihood")
         curves["importance samples K"] = Curve(tuple(int(k) for k in looks), values)
-    if value_of(results["metrics"], "weight_rise") is not None:
+    if value_of(metrics, "weight_rise") is not None:
         of_weights = against_weights(run.per_datum("log_likelihood", "x")[0])
         assert of_weights is not None
         curves["draws of the weights S"] = of_weights
     if not curves:
         return
-    metrics = results["metrics"]
-    bounds = {
-        name: run.per_datum(metrics[name]["estimator"], name)
-        for name in _estimates(metrics)
-        if metrics[name]["value"] is not None
-    }
     # All of the same data: the first that every one of them has seen.
     n = min(len(values) for values in (*bounds.values(), *(c.values[0] for c in curves.values())))
     curves = {name: Curve(curve.counts, curve.values[:, :n]) for name, curve in curves.items()}
     levels = {name: float(values[:n].mean()) for name, values in bounds.items()}
-    margins = {
-        of: (margin, metrics[margin]["value"])
-        for margin, of in (
-            e.margin for e in found_by(metrics) if e.margin and e.comparable(metrics)
-        )
-        if metrics[margin]["value"] is not None
-    }
+    margins = {}
+    for estimator in found_by(metrics):
+        margin, of = estimator.margin or ("", "")
+        if estimator.comparable(metrics) and (height := value_of(metrics, margin)) is not None:
+            margins[of] = margin, height
     plots.convergence(curves, run.figures / "convergence.png", levels, margins)

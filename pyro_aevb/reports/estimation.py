@@ -1,10 +1,4 @@
-r"""Run an estimator beside importance sampling: its settings, and what it adds to a run.
-
-An estimator is a function of a prepared pair, the data to score, who shows the progress, and
-options with defaults, that returns metrics and per-datum values; an
-:class:`~pyro_aevb.estimators.estimator.Estimator` is one with all that else is known of it. One of
-this package is named in :data:`pyro_aevb.estimators.ESTIMATORS`.
-"""
+r"""Run an estimator beside importance sampling: its settings, and what it adds to a run."""
 
 import time
 from collections.abc import Mapping
@@ -14,12 +8,12 @@ import numpy as np
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import check_seed
-from pyro_aevb.errors import UsageError, unknown
+from pyro_aevb.errors import UsageError, at_least_one, unknown
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE, shipped
 from pyro_aevb.estimators.estimator import Estimator
 from pyro_aevb.estimators.work import Work
 from pyro_aevb.reports import plots
-from pyro_aevb.reports.assess import compare_bounds, draw_convergence, environment
+from pyro_aevb.reports.assess import compare_bounds, environment
 from pyro_aevb.reports.figures import drawn, noted
 from pyro_aevb.runs.netcdf import GROUPS
 from pyro_aevb.runs.prepare import Prepared
@@ -56,11 +50,11 @@ def choose(
     Raises:
         UsageError: An option that it does not take, or of another type.
     """
-    name: str = IMPORTANCE
-    follows: tuple[str, ...] = ("memory", "compile")
+    name, follows = IMPORTANCE, {"seed", "memory", "compile"}
     settings: dict[str, Any] = {"num_samples": 5000, "weight_samples": 10, "seed": 0}
     if estimator is not None:
-        name, follows, settings = estimator.name, estimator.follows, estimator.options
+        name, follows = estimator.name, {"seed", *estimator.follows}
+        settings = estimator.options
     for option, value in (options or {}).items():
         if option not in settings:
             raise UsageError(
@@ -74,10 +68,10 @@ def choose(
             raise UsageError(
                 f"--estimator {name}: {option} is {value!r}; its default is {default!r}"
             )
-        if kind is int and default > 0 and value < 1:
-            raise UsageError(f"--estimator {name}: {option} is {value}; it must be at least 1")
+        if kind is int and default > 0:
+            at_least_one(f"--estimator {name}: {option}", int(value))
     given = {flag: value for flag, value in flags.items() if value is not None}
-    for flag in sorted(given.keys() - settings.keys() - {"seed", *follows}):
+    for flag in sorted(given.keys() - settings.keys() - follows):
         raise UsageError(f"--estimator {name} has no use for --{flag.replace('_', '-')}")
     chosen = settings | {k: v for k, v in given.items() if k in settings} | dict(options or {})
     check_seed(chosen.get("seed", 0))
@@ -122,10 +116,8 @@ def estimate(
         "environment": environment(test.device),
     }
     run.add(name, stated, metrics, per_datum)
-    compare_bounds(run, *estimator.estimates)
     undrawn: list[str] = []
-    with drawn("convergence.png", undrawn, run):
-        draw_convergence(run)
+    compare_bounds(run, undrawn, estimator.estimates)
     if estimator.figure is not None:
         file = estimator.file or f"estimator-{name}.png"
         with drawn(file, undrawn, run):

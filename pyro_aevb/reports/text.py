@@ -130,11 +130,6 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
             )
     estimators = found_by(metrics)
     below = {name: estimator.below for estimator in estimators for name in estimator.estimates}
-    margins = {
-        e.margin[0]: (e.margin[1], e.comparable(metrics))
-        for e in estimators
-        if e.margin and e.margin[1] in metrics
-    }
     for name, metric in metrics.items():
         above = metric.get("above_log_likelihood")
         if above is not None:
@@ -148,13 +143,15 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
                 )
         if "note" in metric:
             said.append(f"note: {name}: {metric['note']}")
-        other, comparable = margins.get(name, ("", True))
-        if not comparable:
+    for estimator in estimators:
+        margin, of = estimator.margin or ("", "")
+        if of in metrics and not estimator.comparable(metrics):
             said.append(
-                f"warning: {name} is of other settings than {other}, and says nothing of it; "
+                f"warning: {margin} is of other settings than {of}, and says nothing of it; "
                 "evaluate both with the same --estimator-options"
             )
-    said += [f"warning: {e.warning(metrics)}" for e in estimators if e.warning]
+        if estimator.warning:
+            said.append(f"warning: {estimator.warning(metrics)}")
     return said + _latents(metrics)
 
 

@@ -39,8 +39,7 @@ def inference_gap(bounds: Mapping[str, np.ndarray], path: str | Path) -> Path:
     r"""Draws how much each bound of a datum lies above the one before it, stacked.
 
     Arguments:
-        bounds: In nats, shape :math:`(N,)` each, from the guide's ELBO to log p(x) (see
-            :func:`pyro_aevb.estimators.gap.bounds`).
+        bounds: In nats, shape :math:`(N,)` each, from the guide's ELBO to log p(x).
         path: Where to write.
     """
     figure = canvas.blank(7.5, 4.5)

@@ -6,14 +6,6 @@ from typing import Any
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.locate import is_pythons
 
-NAMED = ("elbo", "sampled_elbo", "iwae", "dreg")
-
-
-def is_stock(name: str) -> bool:
-    r"""Whether an objective comes with this package or with Pyro."""
-    path = name.replace(":", ".")
-    return path in NAMED or path.startswith(("pyro_aevb.training.objectives.", "pyro.infer."))
-
 
 def make_objective(name: Any, num_particles: int = 1) -> Any:
     r"""An objective from its name, or any stock or custom ``pyro.infer.ELBO``.
@@ -46,6 +38,8 @@ def make_objective(name: Any, num_particles: int = 1) -> Any:
     if name == "dreg":
         return DReG(num_particles=num_particles)
     module, _, attribute = str(name).replace(":", ".").rpartition(".")
+    # Where objectives were when earlier runs were made.
+    module = module.replace("pyro_aevb.objectives", "pyro_aevb.training.objectives")
     if is_pythons(module):
         raise UsageError(f"{name} is part of Python, not a subclass of pyro.infer.ELBO")
     try:
