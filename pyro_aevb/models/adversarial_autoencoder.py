@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Literal
 
 import pyro
@@ -98,13 +97,11 @@ class AdversarialAutoencoder(EncoderDecoder):
             event_shape, latent_dim, hidden, activation=activation, init=init, **options
         )
         self._set_prior(prior, prior_scale, components, radius)
-        self.masked = encoder == "deterministic" or not (
-            self._given is None or _is_everywhere(self._given.support)
-        )
+        support = dist.constraints.real if self._given is None else self._given.support
+        everywhere = getattr(support, "base_constraint", support) is dist.constraints.real
+        self.masked = encoder == "deterministic" or not everywhere
         widths = [latent_dim, *discriminator_hidden]
-        layers: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            layers += [nn.Linear(a, b), networks.ACTIVATIONS[activation]()]
+        layers = networks.dense(widths, activation)
         self.discriminator = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
         networks.initialize(self.discriminator, init)
 
@@ -130,7 +127,12 @@ class AdversarialAutoencoder(EncoderDecoder):
         r"""The distribution that codes are to follow, on the device of a batch."""
         if self._given is not None:
             if self._device != x.device:
-                self._given, self._device = _moved(self._given, x.device), x.device
+                # All its tensors, whatever they are called.
+                file = io.BytesIO()
+                torch.save(self._given, file)
+                file.seek(0)
+                self._given = torch.load(file, map_location=x.device, weights_only=False)
+                self._device = x.device
             return self._given
         if len(self.means) == 1:
             return dist.Normal(self.means[0], self.prior_scale, validate_args=False).to_event(1)
@@ -141,10 +143,10 @@ class AdversarialAutoencoder(EncoderDecoder):
         )
 
     def _set_prior(self, prior: Any, scale: float, components: int, radius: float) -> None:
-        self._given = None
-        self._device = torch.device("cpu")
         above_zero("prior_scale", scale)
         self.prior_scale = scale
+        self._given = None
+        self._device = torch.device("cpu")
         means = torch.zeros(1, self.latent_dim)
         if isinstance(prior, TorchDistributionMixin):
             if prior.event_shape != (self.latent_dim,) or prior.batch_shape != ():
@@ -168,16 +170,3 @@ class AdversarialAutoencoder(EncoderDecoder):
             means[:, 0], means[:, 1] = radius * angles.cos(), radius * angles.sin()
         # No part of a checkpoint: the constructor's parameters say what it is.
         self.register_buffer("means", means, persistent=False)
-
-
-def _is_everywhere(support: Any) -> bool:
-    r"""Whether a distribution of this support has a density at any code."""
-    return getattr(support, "base_constraint", support) is dist.constraints.real
-
-
-def _moved(distribution: Any, device: torch.device) -> Any:
-    r"""A distribution with all its tensors on another device, whatever they are called."""
-    file = io.BytesIO()
-    torch.save(distribution, file)
-    file.seek(0)
-    return torch.load(file, map_location=device, weights_only=False)

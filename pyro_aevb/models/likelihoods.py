@@ -87,15 +87,10 @@ class Gaussian(nn.Module):
 
 
 def build(name: Likelihood, decoder: Decoder, min_scale: float = 1e-3) -> Bernoulli | Gaussian:
-    r"""Makes the likelihood of this name on top of a decoder.
-
-    Arguments:
-        name: ``"bernoulli"``, ``"gaussian"``, or ``"gaussian_sigmoid"`` (mean in (0, 1)).
-        decoder: The decoder, which gives the features.
-        min_scale: The smallest standard deviation of a Gaussian.
+    r"""Makes the likelihood of this name; ``"gaussian_sigmoid"`` has its mean in (0, 1).
 
     Raises:
-        UsageError: When the name is unknown.
+        UsageError: When the name is unknown, or the floor of a Gaussian is not positive.
     """
     one_of("likelihood", name, ("bernoulli", "gaussian", "gaussian_sigmoid"))
     if name == "bernoulli":
@@ -119,7 +114,7 @@ def set_output_bias(
 
     Arguments:
         likelihood: The likelihood, which owns the last layer of a decoder.
-        output_bias: One of the names above.
+        output_bias: One of these names.
         data_mean: The mean of the training data, of the shape of a datum.
 
     Raises:

@@ -85,7 +85,7 @@ class PixelOutput(OverImages):
         size: The height and width of the output; the input has half, rounded up.
     """
 
-    def __init__(self, channels: int, out_channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, out_channels: int, size: Sequence[int]) -> None:
         super().__init__(_upsample(channels, out_channels, size, bias=False))
         self.bias = nn.Parameter(torch.zeros(out_channels, *size))
 
@@ -94,11 +94,19 @@ class PixelOutput(OverImages):
 
 
 def _upsample(
-    channels: int, out_channels: int, size: tuple[int, int], bias: bool = True
+    channels: int, out_channels: int, size: Sequence[int], bias: bool = True
 ) -> nn.ConvTranspose2d:
     # From h = ceil(n / 2) pixels a transposed convolution makes 2 h - 1, plus the output padding.
     padding = (1 - size[0] % 2, 1 - size[1] % 2)
     return nn.ConvTranspose2d(channels, out_channels, **_STRIDED, output_padding=padding, bias=bias)
+
+
+def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
+    r"""Linear layers from each of some sizes to the next, a non-linearity after each."""
+    layers: list[nn.Module] = []
+    for a, b in pairwise(sizes):
+        layers += [nn.Linear(a, b), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)
 
 
 class Encoder(nn.Module):
@@ -137,17 +145,14 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = _check_sizes(event_shape, latent_dim, network, hidden, activation)
-        act = ACTIVATIONS[activation]
-        layers: list[nn.Module] = []
         if network == "mlp":
             sizes = [math.prod(event_shape), *widths]
-            for a, b in pairwise(sizes):
-                layers += [nn.Linear(a, b), act()]
-            self.body = nn.Sequential(nn.Flatten(-len(event_shape)), *layers)
+            self.body = nn.Sequential(nn.Flatten(-len(event_shape)), *dense(sizes, activation))
             features = sizes[-1]
         else:
+            layers: list[nn.Module] = []
             for a, b in pairwise([event_shape[0], *widths]):
-                layers += [nn.Conv2d(a, b, **_STRIDED), act()]
+                layers += [nn.Conv2d(a, b, **_STRIDED), ACTIVATIONS[activation]()]
             self.body = nn.Sequential(OverImages(*layers), nn.Flatten(-3))
             features = widths[-1] * math.prod(_halvings(event_shape, len(widths))[-1])
         self.heads = Heads(nn.Linear(features, heads * latent_dim), heads, (latent_dim,))
@@ -167,7 +172,7 @@ class Decoder(nn.Module):
     Shapes: `z` is :math:`(*, latent\_dim)`; the result is :math:`(*, features)` for an MLP and
     :math:`(*, channels, h, w)` for a convolutional net.
 
-    Arguments: as :class:`Encoder`, `hidden` too: from the data to the code.
+    The arguments are those of :class:`Encoder`; `hidden` too is given from the data to the code.
     """
 
     def __init__(
@@ -182,13 +187,12 @@ class Decoder(nn.Module):
         widths = _check_sizes(event_shape, latent_dim, network, hidden, activation)[::-1]
         self.event_shape = tuple(event_shape)
         self.network = network
-        act = ACTIVATIONS[activation]
-        layers: list[nn.Module] = []
+        self.features = [latent_dim, *widths][-1]
         if network == "mlp":
-            for a, b in pairwise([latent_dim, *widths]):
-                layers += [nn.Linear(a, b), act()]
-            self.body = nn.Sequential(*layers)
+            self.body = dense([latent_dim, *widths], activation)
         else:
+            act = ACTIVATIONS[activation]
+            layers: list[nn.Module] = []
             images = _halvings(event_shape, len(widths))[::-1]
             for (a, b), size in zip(pairwise(widths), images[1:-1], strict=True):
                 layers += [_upsample(a, b, size), act()]
@@ -198,7 +202,6 @@ class Decoder(nn.Module):
                 nn.Unflatten(-1, (widths[0], *images[0])),
                 OverImages(*layers),
             )
-        self.features = [latent_dim, *widths][-1]
 
     def forward(self, z: Tensor) -> Tensor:
         return self.body(z)
@@ -208,13 +211,12 @@ class Decoder(nn.Module):
         if self.network == "mlp":
             linear = nn.Linear(self.features, count * math.prod(self.event_shape))
             return Heads(linear, count, self.event_shape)
-        channels, height, width = self.event_shape
-        pixels = PixelOutput(self.features, count * channels, (height, width))
-        return Heads(pixels, count, self.event_shape)
+        channels, *size = self.event_shape
+        return Heads(PixelOutput(self.features, count * channels, size), count, self.event_shape)
 
 
 def _halvings(event_shape: Sequence[int], times: int) -> list[tuple[int, int]]:
-    """Give the height and width of the image, and after each of the convolutions."""
+    r"""The height and width of the image, and after each of the convolutions."""
     _, height, width = event_shape
     return [(-(-height // 2**i), -(-width // 2**i)) for i in range(times + 1)]
 
@@ -226,7 +228,7 @@ def _check_sizes(
     hidden: Sequence[int] | None,
     activation: str,
 ) -> list[int]:
-    """Check what both nets are built from, and give the widths of the hidden layers."""
+    r"""The widths of the hidden layers, once what both nets are built from is checked."""
     one_of("network", network, ("mlp", "conv"))
     one_of("activation", activation, ACTIVATIONS)
     widths = list(hidden) if hidden is not None else {"mlp": [500], "conv": [32, 64]}[network]
@@ -247,7 +249,7 @@ def _check_sizes(
 
 @torch.no_grad()
 def initialize(net: nn.Module, init: Init) -> None:
-    r"""Draws the parameters of all layers of a net afresh.
+    r"""Draws the parameters of all layers of a net afresh, of linear layers and convolutions.
 
     - ``"torch"`` leaves PyTorch's own initialization;
     - ``"aevb"`` draws every weight and bias from :math:`\mathcal{N}(0, 0.01)`, as the AEVB paper
@@ -258,12 +260,8 @@ def initialize(net: nn.Module, init: Init) -> None:
       layer count as layers of their own; for a convolution, :math:`n` counts channels times the
       pixels of the kernel.
 
-    Arguments:
-        net: Any module made of linear layers and convolutions.
-        init: One of the names above.
-
     Raises:
-        UsageError: When the name is unknown.
+        UsageError: When the name is none of these.
 
     References:
         | Auto-Encoding Variational Bayes (Kingma & Welling, 2014)

@@ -38,6 +38,7 @@ What makes it exact:
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -50,6 +51,8 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.errors import UsageError
 
+Layer = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+r"""What a layer makes of its input, weight and bias."""
 Drawn = tuple[Tensor | None, Any]
 r"""A weight or bias at its mean, and the normal it is drawn from; None for what there is not."""
 
@@ -119,28 +122,21 @@ class Flipout(Messenger):
             error.args = (str(error).partition("\n")[0],)
 
     def layer(
-        self,
-        function: Any,
-        input: Tensor,
-        weight: Drawn,
-        bias: Drawn,
-        *rest: Any,
-        **options: Any,
+        self, function: Layer, event_dim: int, input: Tensor, weight: Drawn, bias: Drawn
     ) -> Tensor:
         r"""The layer's output, ``(*batch, *event_shape)``, under noise of its own for each datum.
 
         Arguments:
-            function: One of ``linear``, ``conv1d``, ..., ``conv_transpose3d``.
-            input: The input of the layer, as the function takes it.
+            function: The layer, of its input, weight and bias.
+            event_dim: The number of dimensions of one row of the input, channels first.
+            input: The input of the layer.
             weight: The mean of the weight, and its normal if it is drawn.
             bias: The mean of the bias, and its normal if it is drawn.
-            rest, options: The function's other arguments.
         """
-        event_dim = _LAYERS[function]
-        output: Tensor = function(input, weight[0], bias[0], *rest, **options)
+        output = function(input, weight[0], bias[0])
         if weight[1] is not None:
             shared = weight[1].scale * torch.randn_like(weight[1].scale)
-            flipped = function(_signs(input, event_dim) * input, shared, None, *rest, **options)
+            flipped = function(_signs(input, event_dim) * input, shared, None)
             output = output + _signs(flipped, event_dim) * flipped
         if bias[1] is not None:
             shape = _noise_shape(output, event_dim)
@@ -207,19 +203,13 @@ class LocalReparameterization(Flipout):
     """
 
     def layer(
-        self,
-        function: Any,
-        input: Tensor,
-        weight: Drawn,
-        bias: Drawn,
-        *rest: Any,
-        **options: Any,
+        self, function: Layer, event_dim: int, input: Tensor, weight: Drawn, bias: Drawn
     ) -> Tensor:
-        if function is not functional.linear or input.dim() > 2 or weight[1] is None:
-            return super().layer(function, input, weight, bias, *rest, **options)
-        loc: Tensor = functional.linear(input, weight[0], bias[0])
+        if event_dim > 1 or input.dim() > 2 or weight[1] is None:  # no linear layer, or many rows
+            return super().layer(function, event_dim, input, weight, bias)
+        loc = function(input, weight[0], bias[0])
         own = None if bias[1] is None else bias[1].variance
-        variance = functional.linear(input.square(), weight[1].variance, own)
+        variance = function(input.square(), weight[1].variance, own)
         # The root has no slope at 0, where a row is all zeros: there is no noise and no gradient.
         scale = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
         return loc + scale * torch.randn_like(scale)
@@ -292,16 +282,21 @@ class _Layers(TorchFunctionMode):
     def layer(
         self, function: Any, input: Any, weight: Any, bias: Any = None, *rest: Any, **options: Any
     ) -> Any:
+        def apply(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Any:
+            return function(input, weight, bias, *rest, **options)
+
         event_dim = _LAYERS[function]
-        input, draws = _drawn(input), [d for d in map(_draw, (weight, bias)) if d is not None]
-        if not draws or weight.dim() != event_dim + 1:
-            return function(input, _drawn(weight), _drawn(bias), *rest, **options)
-        for draw in draws:
+        input, draws = _drawn(input), [_draw(weight), _draw(bias)]
+        if draws == [None, None] or weight.dim() != event_dim + 1:
+            return apply(input, _drawn(weight), _drawn(bias))
+        for draw in filter(None, draws):
             draw.used_by("a layer")
             self.handler.rows[draw.name] = input.shape[0] if input.dim() > event_dim else 1
-        return self.handler.layer(
-            function, input, _with_normal(weight), _with_normal(bias), *rest, **options
-        )
+        own = [
+            (value, None) if draw is None else (draw.normal.loc, draw.normal)
+            for value, draw in zip((weight, bias), draws, strict=True)
+        ]
+        return self.handler.layer(apply, event_dim, input, *own)
 
 
 def _draw(value: Any) -> _Draw | None:
@@ -320,11 +315,6 @@ def _drawn(value: Any) -> Any:
         same = all(new is old for new, old in zip(drawn, value, strict=True))
         return value if same else type(value)(drawn)
     return value
-
-
-def _with_normal(value: Tensor | None) -> Drawn:
-    draw = _draw(value)
-    return (value, None) if draw is None else (draw.normal.loc, draw.normal)
 
 
 def _noise_shape(rows: Tensor, event_dim: int) -> list[int]:

@@ -8,9 +8,9 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import constraints, register_kl
+from torch.distributions import register_kl
 
-from pyro_aevb.models.weights.priors import IsotropicNormal, kl_to_isotropic
+from pyro_aevb.models.weights.priors import IsotropicNormal, OverTensors, kl_to_isotropic
 
 
 class LogScaleNormal(dist.Normal):
@@ -33,7 +33,7 @@ class LogScaleNormal(dist.Normal):
         return -squares - self.log_scale - 0.5 * math.log(2 * math.pi)
 
 
-class LowRankNormal(dist.TorchDistribution):
+class LowRankNormal(OverTensors):
     r"""The normal :math:`\mathcal{N}(\mu, \mathrm{diag}(e^{2 \rho}) + V V^\top)` over tensors.
 
     It costs no more than a few passes over its parameters, and reads no value back.
@@ -44,13 +44,9 @@ class LowRankNormal(dist.TorchDistribution):
         factor: :math:`V^\top`, ``(rank, *shape)``.
     """
 
-    arg_constraints: dict[str, Any] = {}
-    support = constraints.real
-    has_rsample = True
-
     def __init__(self, loc: Tensor, log_scale: Tensor, factor: Tensor) -> None:
-        self.loc, self.log_scale, self.factor = loc, log_scale, factor
-        super().__init__(torch.Size(), loc.shape, validate_args=False)
+        self.loc, self.factor = loc, factor
+        super().__init__(loc.shape, log_scale)
 
     @property
     def mean(self) -> Tensor:
@@ -61,10 +57,8 @@ class LowRankNormal(dist.TorchDistribution):
         return (2 * self.log_scale).exp() + self.factor.square().sum(0)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        size = torch.Size(sample_shape)
-        options: Any = {"dtype": self.loc.dtype, "device": self.loc.device}
-        own = torch.randn(size + self.loc.shape, **options)
-        common = torch.randn(*size, len(self.factor), **options)
+        own = self.noise(sample_shape)
+        common = torch.randn(*sample_shape, len(self.factor), dtype=own.dtype, device=own.device)
         directions = torch.tensordot(common, self.factor, 1)
         return self.loc + self.log_scale.exp() * own + directions
 

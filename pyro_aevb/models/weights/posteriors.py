@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from pyro_aevb.errors import UsageError, above_zero, one_of
 from pyro_aevb.models.weights.normals import LogScaleNormal, LowRankNormal
-from pyro_aevb.models.weights.priors import WeightPrior
+from pyro_aevb.models.weights.priors import WeightPrior, tensors
 
 Posterior = Literal["normal", "low_rank", "dropout", "ensemble"]
 POINTS = ("dropout", "ensemble")
@@ -90,13 +90,8 @@ class WeightGuide(nn.Module):
         }
 
     def _parameters_like(self, initial: Callable[[str, Tensor], Tensor]) -> nn.ParameterDict:
-        return nn.ParameterDict(
-            {
-                _key(f"{net_name}.{name}"): initial(f"{net_name}.{name}", loc.detach())
-                for net_name, net in self._nets.items()
-                for name, loc in net.named_parameters()
-            }
-        )
+        pairs = tensors(self._nets)
+        return nn.ParameterDict({_key(name): initial(name, loc.detach()) for name, loc in pairs})
 
 
 def _key(name: str) -> str:
@@ -163,8 +158,7 @@ class LowRank(MeanField):
         rank: int = 4,
     ) -> None:
         super().__init__(nets, prior, init_scale)
-        if rank < 1:
-            raise UsageError(f"rank={rank} is not possible; give a whole number above 0")
+        above_zero("rank", rank)
 
         def factor(name: str, loc: Tensor) -> Tensor:
             scale = self.log_scale[_key(name)].detach().exp()
@@ -210,17 +204,18 @@ class Dropout(WeightGuide):
         self.register_buffer("keep", torch.tensor(1 - dropout))
         self.masks: dict[str, list[int]] = {}
         r"""By dropped weight, the shape of the mask that it is multiplied by."""
-        for net_name, net in self._nets.items():
-            for name, layer in net.named_modules():
-                if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
-                    shape = [1] * layer.weight.dim()
-                    dim = 0 if getattr(layer, "transposed", False) else 1
-                    shape[dim] = layer.weight.shape[dim]
-                    if shape[dim] == 1:
-                        continue
-                    self.masks[f"{net_name}.{name}.weight" if name else f"{net_name}.weight"] = (
-                        shape
-                    )
+        layers = [
+            (f"{net_name}.{name}".rstrip("."), layer)
+            for net_name, net in self._nets.items()
+            for name, layer in net.named_modules()
+            if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd))
+        ]
+        for name, layer in layers:
+            shape = [1] * layer.weight.dim()
+            dim = 0 if getattr(layer, "transposed", False) else 1
+            shape[dim] = layer.weight.shape[dim]
+            if shape[dim] > 1:
+                self.masks[f"{name}.weight"] = shape
 
     def choose(self) -> dict[str, Tensor]:
         keep: Any = self.keep
@@ -319,8 +314,7 @@ def build(
         )
     if posterior == "ensemble":
         members = given.get("members", 5)
-        if members < 1:
-            raise UsageError(f"members={members} is not possible; give a whole number above 0")
+        above_zero("members", members)
         return Ensemble(nets, prior, [others() for _ in range(members - 1)])
     make: Any = {"normal": MeanField, "low_rank": LowRank, "dropout": Dropout}[posterior]
     guide: WeightGuide = make(nets, prior, **given)

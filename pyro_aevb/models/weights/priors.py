@@ -51,13 +51,9 @@ class WeightPrior(nn.Module):
         one_of("prior", kind, ("fan_in", "learned", "mixture"))
         above_zero("prior_scale", scale)
         self.kind = kind
-        self.shapes, scales = {}, []
-        for net_name, net in nets.items():
-            inputs = fan_in(net)
-            for name, parameter in net.named_parameters():
-                self.shapes[f"{net_name}.{name}"] = parameter.shape
-                scales.append(scale / math.sqrt(inputs[name]))
-        log_scale = torch.tensor(scales).log()
+        self.shapes = {name: tensor.shape for name, tensor in tensors(nets)}
+        inputs = {f"{of}.{name}": n for of, net in nets.items() for name, n in fan_in(net).items()}
+        log_scale = torch.tensor([scale / math.sqrt(inputs[name]) for name in self.shapes]).log()
         if kind == "learned":
             self.log_scale = nn.Parameter(log_scale)
         else:
@@ -74,6 +70,11 @@ class WeightPrior(nn.Module):
         return {name: make(shape, log_scale) for (name, shape), log_scale in pairs}
 
 
+def tensors(nets: Mapping[str, nn.Module]) -> list[tuple[str, nn.Parameter]]:
+    r"""All weights and biases of some nets, called ``net.parameter``."""
+    return [(f"{of}.{name}", p) for of, net in nets.items() for name, p in net.named_parameters()]
+
+
 def fan_in(net: nn.Module) -> dict[str, float]:
     r"""For each parameter of a net, how many products one unit of its layer sums up.
 
@@ -82,7 +83,7 @@ def fan_in(net: nn.Module) -> dict[str, float]:
     """
     numbers = {name: 1.0 for name, _ in net.named_parameters()}
     for prefix, layer in net.named_modules():
-        name = f"{prefix}.weight" if prefix else "weight"
+        name = f"{prefix}.weight".lstrip(".")
         if isinstance(layer, nn.Linear):
             numbers[name] = layer.in_features
         elif isinstance(layer, nn.modules.conv._ConvNd):
@@ -91,8 +92,8 @@ def fan_in(net: nn.Module) -> dict[str, float]:
     return numbers
 
 
-class _OverTensors(dist.TorchDistribution):
-    r"""A distribution over tensors of one shape, around 0, with a scale."""
+class OverTensors(dist.TorchDistribution):
+    r"""A distribution over tensors of one shape, around 0, with the logarithm of a scale."""
 
     arg_constraints: dict[str, Any] = {}
     support = constraints.real
@@ -106,18 +107,15 @@ class _OverTensors(dist.TorchDistribution):
     def mean(self) -> Tensor:
         return self.log_scale.new_zeros(self.event_shape)
 
-    def _noise(self, sample_shape: Any) -> Tensor:
-        return torch.randn(
-            self._extended_shape(torch.Size(sample_shape)),
-            dtype=self.log_scale.dtype,
-            device=self.log_scale.device,
-        )
+    def noise(self, sample_shape: Any) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return torch.randn(shape, dtype=self.log_scale.dtype, device=self.log_scale.device)
 
     def _sum(self, values: Tensor) -> Tensor:
         return values.flatten(values.dim() - len(self.event_shape)).sum(-1)
 
 
-class IsotropicNormal(_OverTensors):
+class IsotropicNormal(OverTensors):
     r"""The normal :math:`\mathcal{N}(0, s^2 I)` over tensors of a shape.
 
     Arguments:
@@ -130,14 +128,14 @@ class IsotropicNormal(_OverTensors):
         return (2 * self.log_scale).exp().expand(self.event_shape)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        return self.log_scale.exp() * self._noise(sample_shape)
+        return self.log_scale.exp() * self.noise(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         constant = self.event_shape.numel() * (self.log_scale + 0.5 * math.log(2 * math.pi))
         return -0.5 * (-2 * self.log_scale).exp() * self._sum(value.square()) - constant
 
 
-class NormalMixture(_OverTensors):
+class NormalMixture(OverTensors):
     r"""Independently for each element, :math:`\pi \mathcal{N}(0, s^2) + (1 - \pi)
     \mathcal{N}(0, (r s)^2)` over tensors of a shape.
 
@@ -157,7 +155,7 @@ class NormalMixture(_OverTensors):
         return (factor * (2 * self.log_scale).exp()).expand(self.event_shape)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        noise = self._noise(sample_shape)
+        noise = self.noise(sample_shape)
         narrow = torch.rand_like(noise) >= self.wide
         return self.log_scale.exp() * noise * torch.where(narrow, self.ratio, 1.0)
 
@@ -191,6 +189,5 @@ def kl_to_isotropic(mean: Tensor, variance: Tensor, log_det: Tensor, q: Isotropi
         log_det: :math:`\frac{1}{2} \log \det \Sigma`.
         q: The other normal.
     """
-    squares = (variance + mean.square()).sum()
-    n = mean.numel()
-    return 0.5 * (-2 * q.log_scale).exp() * squares + n * (q.log_scale - 0.5) - log_det
+    squares = 0.5 * (-2 * q.log_scale).exp() * (variance + mean.square()).sum()
+    return squares + mean.numel() * (q.log_scale - 0.5) - log_det
