@@ -1,8 +1,8 @@
 r"""From a function that runs effect handlers to the graph of the tensor operations they end in.
 
-Running a pair's handlers takes longer than the arithmetic of a small net, and the structure of a
-step does not change. So the function is run once on proxies, and what remains is a flat graph,
-random draws and gradients included, which :mod:`~pyro_aevb.engine.inductor` compiles.
+Running a pair's handlers takes longer than the arithmetic of a small net. So the function is run
+once on proxies, and what remains is a flat graph, random draws and gradients included, which
+:mod:`~pyro_aevb.engine.inductor` compiles.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,8 +28,8 @@ class NotCapturable(Exception):
 class Captured:
     r"""A graph that takes `arguments + lifted` and returns a list of tensors.
 
-    `lifted` are the tensors that the function reached by itself: parameters, buffers, data. They
-    are the live ones: what an optimizer does to them in place is seen by the next call.
+    `lifted` are the tensors that the function reached by itself, such as parameters. They are the
+    live ones: what an optimizer does to them in place is seen by the next call.
     """
 
     graph: GraphModule
@@ -124,11 +124,7 @@ def capture(
 def _by_tensors_alone(
     run: Callable[[], list[Tensor]], python: PythonState, before: Reading
 ) -> tuple[list[Tensor], tuple[str, ...]]:
-    r"""What a function returns, if all that counts for its next calls is in tensors.
-
-    A value that each call sets alike, such as the length of the batch, or anew, such as a tensor
-    kept to look at, and that the next one does not follow, is none that counts: the names of these
-    are returned too.
+    r"""What a function returns, and the names of Python values that it sets and does not follow.
 
     Raises:
         NotCapturable: It follows Python values that it changes, or draws other random numbers than

@@ -33,12 +33,8 @@ def compile_captured(
     Arguments:
         captured: The graph; it is changed.
         example: Arguments to compile for.
-        same_draws: Draw the random numbers that `captured` would draw. On a CPU this is also the
-            faster way, as each of Inductor's numbers costs a round of Philox.
-
-    Returns:
-        What `captured` is, but faster; unless asked otherwise it draws other random numbers from
-        the same generators.
+        same_draws: Draw the random numbers that `captured` would draw, not others. On a CPU this is
+            also faster, as each of Inductor's numbers costs a round of Philox.
 
     Raises:
         NotCapturable: There is no compiler, or it fails.
@@ -47,7 +43,6 @@ def compile_captured(
         raise NotCapturable(lacking)
     import torch._inductor.config
 
-    inputs = (*example, *captured.lifted)
     use_onednn(captured.graph, reduced_products())
     how = {"fallback_random": same_draws, "cpp.min_chunk_size": THREAD_WORTH}
     # Called directly, Inductor saves the guards that `torch.compile` checks before every call.
@@ -57,7 +52,7 @@ def compile_captured(
             compiled: Callable[..., list[Tensor]] = (
                 torch.compile(captured.graph, fullgraph=True, dynamic=False)
                 if direct is None
-                else direct(captured.graph, list(inputs))
+                else direct(captured.graph, [*example, *captured.lifted])
             )
     except Exception as error:  # whatever Inductor or the C++ compiler stumbles over
         raise NotCapturable(

@@ -50,11 +50,7 @@ class Alone:
         return loss
 
     def stops(self, asked: bool) -> bool:
-        r"""Whether to stop before the next step, the same in all processes.
-
-        Arguments:
-            asked: Whether this process has been asked to stop.
-        """
+        r"""Whether to stop before the next step, in all processes; `asked` is this one's wish."""
         return asked
 
     def agree(self, make: Callable[[], T]) -> T:
@@ -73,11 +69,7 @@ class Alone:
         r"""Give all processes the tensors and the random numbers of process 0."""
 
     def check_in_step(self, name: str) -> None:
-        r"""Check that all processes would draw the same random numbers next.
-
-        Raises:
-            UsageError: They would not, so that their weights would come to differ.
-        """
+        r"""Raise a UsageError unless all processes would draw the same random numbers next."""
 
 
 class Processes(Alone):
@@ -92,11 +84,10 @@ class Processes(Alone):
         + \mathrm{KL}(q(w) \,\|\, p(w)) \Big], \qquad
         \ell = \sum_r \frac{B_r}{B} \, \ell_r
 
-    is the loss of the whole batch in both cases, as :math:`\sum_r B_r / B = 1`, whether or not the
-    shares are equal; and so for the gradients. They are summed in one flat buffer, in which
-    the loss and a request to stop travel too: one reduction for each step.
-    A process that is left without rows, as on a short last batch, takes one with weight 0, so that
-    it draws the random numbers that the others draw.
+    is the loss of the whole batch in both cases, as :math:`\sum_r B_r / B = 1`; and so for the
+    gradients. They are summed in one flat buffer, in which the loss and a request to stop travel
+    too: one reduction for each step. A process that is left without rows, as on a short last batch,
+    takes one with weight 0, so that it draws the random numbers that the others draw.
 
     Valid for objectives that are sums over data, given the global latents, as the ELBO and IWAE
     are. What mixes data, such as batch normalization or ``pyro.infer.RenyiELBO``, sees the rows of
@@ -107,7 +98,7 @@ class Processes(Alone):
 
     Arguments:
         rank, size: The number of this process, from 0, and how many there are.
-        device: This process's.
+        device: The device of this process.
         store: The store of torch.distributed through which the processes found one another.
     """
 
@@ -161,8 +152,7 @@ class Processes(Alone):
     def agree(self, make: Callable[[], T]) -> T:
         box: list[Any] = [make() if self.rank == 0 else None]
         self._all(torch.distributed.broadcast_object_list, box, device=torch.device(self.device))
-        made: T = box[0]
-        return made
+        return box[0]
 
     def gather(self, value: T) -> list[T] | None:
         values = self._everywhere(value)
@@ -174,16 +164,16 @@ class Processes(Alone):
         return values
 
     def together(self, work: Callable[[], T], failure: type[Exception]) -> T:
-        done: list[T] = []
+        done: Any = None
         said = None
         try:
-            done = [work()]
+            done = work()
         except failure as error:
             said = str(error)
         for reason in self._everywhere(said):
             if reason is not None:
                 raise failure(reason)
-        return done[0]
+        return done
 
     @torch.no_grad()
     def align(self, tensors: Iterable[Tensor]) -> None:
@@ -213,13 +203,10 @@ class Processes(Alone):
         return self.speaks
 
     def part(self, patience: float) -> None:
-        r"""Let process 0 leave first, waiting so many seconds.
+        r"""Let process 0 leave first, waiting so many seconds; a UsageError if it is lost.
 
-        Another process may have received the last message before process 0 knows so, and would
-        count as lost if it left then.
-
-        Raises:
-            UsageError: Process 0 is lost.
+        Another one may have received the last message before process 0 knows so, and would count
+        as lost if it left then.
         """
         try:
             if self.rank == 0:

@@ -45,8 +45,7 @@ torch.library.define("pyro_aevb::product", "(Tensor a, Tensor b, Tensor? bias) -
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
-    return product
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
 
 
 torch.library.impl("pyro_aevb::product", "CPU", _product)
@@ -129,9 +128,6 @@ def _onednn_product(call: Any, a: Any, b: Any, bias: Any, reduced: bool) -> Any:
 def use_cheaper(graph: GraphModule) -> None:
     r"""Rewrite every tanh, and every sum over pixels of a Bernoulli's log-probability, in place.
 
-    The latter are found as ``(-binary_cross_entropy_with_logits(logits, x)).sum(-1)``, with or
-    without a view in between: what a ``Bernoulli(logits=...).to_event(...)`` leaves in a graph.
-
     Arguments:
         graph: Traced with ``make_fx``.
     """
@@ -158,7 +154,7 @@ def _tanh(call: Any, h: Any) -> Node:
 
 
 def _summed_over_pixels(node: Any) -> Node | None:
-    r"""The cross entropy, of one number for each pixel, whose negative a node sums over pixels."""
+    r"""The cross entropy whose negative a node sums over pixels, with or without a view between."""
     if node.target is not aten.sum.dim_IntList or node.kwargs or len(node.args) != 2:
         return None
     value, dims = node.args
@@ -213,5 +209,4 @@ def _is_float(node: Any) -> bool:
 
 def _value(node: Any) -> Tensor:
     r"""A tensor of the shape, the strides and the precision of a node's, without numbers."""
-    value: Tensor = node.meta["val"]
-    return value
+    return node.meta["val"]

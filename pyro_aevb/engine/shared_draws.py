@@ -1,12 +1,9 @@
 r"""Random draws of a batch shared among processes: those of the whole batch, each its own rows.
 
 Every process keeps the same state of torch's generators. A draw that belongs to the data (the noise
-of a code, of a particle, a dropout mask) is made for the whole batch by each process, which keeps
-its rows; a draw of anything else (a weight) is made by all alike. So the numbers are those
-of one process, whatever the number of processes.
-
-Which draws belong to the data is seen from outside: run on batches of two lengths, their shapes
-grow with the batch. Nothing is looked up in the pair's code.
+of a code, a dropout mask) is made for the whole batch by each process, which keeps its rows; a draw
+of anything else (a weight) is made by all alike. So the numbers are those of one process. Which
+draws belong to the data shows on batches of two lengths: their shapes grow with the batch.
 """
 
 from collections.abc import Callable
@@ -87,8 +84,8 @@ class Draws:
 
         Arguments:
             batch: The length of the whole batch.
-            rows: The rows, contiguous.
-            process: The number of the process.
+            rows: The contiguous rows.
+            process: The number of the process, from 0.
         """
         return _Rows(self, batch, rows, process)
 

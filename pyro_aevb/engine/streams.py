@@ -35,11 +35,7 @@ def blocks_of(batches: Batches, blocks: range) -> Iterator[tuple[int, Data]]:
 
 
 def check_seed(seed: int) -> None:
-    r"""Refuse a seed that the generators do not take.
-
-    Raises:
-        UsageError: Not a whole number from 0 to 2^63 - 1.
-    """
+    r"""Raise a UsageError unless a seed is one from 0 to 2^63 - 1, which the generators take."""
     if not 0 <= seed < 1 << 63:
         raise UsageError(f"--seed is {seed}; it must lie between 0 and 2^63 - 1")
 

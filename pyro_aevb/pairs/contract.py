@@ -239,9 +239,8 @@ def _check_observed(run: _Run) -> str:
         base = name.removesuffix("_observed")
         if base != name and f"{base}_unobserved" in run.model:
             raise run.wrong(
-                f"site {base!r} has an obs_mask, which makes what is missing a latent site; "
-                "leave it out of the density instead: mask the distribution, as in "
-                "Normal(...).mask(seen).to_event(1), and give obs=x with any values there"
+                f"site {base!r} has an obs_mask, which makes what is missing a latent site; mask "
+                "the distribution instead, Normal(...).mask(seen).to_event(1), and give obs=x"
             )
     if len(run.observed) != 1:
         what = f"{len(run.observed)} observed sites {run.observed}"
@@ -298,23 +297,26 @@ def _check_sites(run: _Run, plate: str) -> None:
 
 
 def _check_plates(run: _Run, name: str, plate: str) -> None:
+    r"""A latent site is in the same plates on both sides."""
     model, guide = run.model[name], run.guide[name]
-    if in_plate(model, plate) != in_plate(guide, plate):
-        inside, outside = ("model", "guide") if in_plate(model, plate) else ("guide", "model")
+    inside = in_plate(model, plate)
+    if inside != in_plate(guide, plate):
+        here, there = ("model", "guide") if inside else ("guide", "model")
         raise run.wrong(
-            f"latent site {name!r} lies inside plate {plate!r} in the {inside} and outside it "
-            f"in the {outside}; put it in the same plate on both sides"
+            f"latent site {name!r} lies inside plate {plate!r} in the {here} and outside it "
+            f"in the {there}; put it in the same plate on both sides"
         )
-    if in_plate(model, plate) and len(model["cond_indep_stack"]) > 1:
+    if inside and len(model["cond_indep_stack"]) > 1:
         raise run.wrong(
             f"latent site {name!r} lies in a further plate inside {plate!r}; make that a "
             "dimension of the site with .to_event(1)"
         )
-    if float(model["scale"]) != float(guide["scale"]):
+    scales = float(model["scale"]), float(guide["scale"])
+    if scales[0] != scales[1]:
         raise run.wrong(
-            f"latent site {name!r} is scaled by {float(model['scale']):g} in the model and "
-            f"{float(guide['scale']):g} in the guide; declare the same plate, "
-            f"pyro.plate({plate!r}, size=N, subsample_size=len(x)), on both sides"
+            f"latent site {name!r} is scaled by {scales[0]:g} in the model and {scales[1]:g} in "
+            f"the guide; declare the same plate, pyro.plate({plate!r}, size=N, "
+            "subsample_size=len(x)), on both sides"
         )
 
 
@@ -357,11 +359,8 @@ def _check_shape(run: _Run, side: str, site: dict[str, Any]) -> None:
 def _check_parameters(run: _Run) -> None:
     r"""Every tensor that receives a gradient must be one the pair trains, saves and resumes."""
     known = {id(v) for v in [*run.pair.tensors().values(), *run.mark.leaves.values()]}
-    values = [
-        value
-        for _, site in run.sites
-        for value in (site["fn"].log_prob(site["value"]), site["value"])
-    ]
+    values = [site["value"] for _, site in run.sites]
+    values += [site["fn"].log_prob(site["value"]) for _, site in run.sites]
     for leaf in _leaves(values):
         if id(leaf) not in known:
             raise run.wrong(

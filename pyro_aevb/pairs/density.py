@@ -84,19 +84,15 @@ def guide_sites(trace: Any) -> dict[str, Any]:
 
     ``AutoNormal`` draws an auxiliary site ``w_unconstrained`` from :math:`q(u)` and puts ``w``
     where a transform takes it, by a Delta that carries the Jacobian. Where the support of the prior
-    is real the transform is the identity: then ``w`` is distributed as :math:`q(u)`, a
-    Normal with a closed form and a scale of its own. Other transforms are left as they are.
+    is real the transform is the identity: then ``w`` is distributed as :math:`q(u)`, which has a
+    closed form. Other transforms are left as they are.
     """
     sites = sample_sites(trace)
     for name, site in list(sites.items()):
-        drawn = sites.get(f"{name}_unconstrained")
-        if (
-            drawn is not None
-            and drawn["infer"].get("is_auxiliary")
-            and isinstance(site["fn"], Delta)
-            and site["fn"].v is drawn["value"]
-            and site["fn"].batch_shape == drawn["fn"].batch_shape
-        ):
+        drawn, fn = sites.get(f"{name}_unconstrained"), site["fn"]
+        if drawn is None or not drawn["infer"].get("is_auxiliary") or not isinstance(fn, Delta):
+            continue
+        if fn.v is drawn["value"] and fn.batch_shape == drawn["fn"].batch_shape:
             sites[name] = {**site, "fn": drawn["fn"]}
             del sites[drawn["name"]]
     return sites
@@ -109,8 +105,7 @@ def in_plate(site: Any, plate: str) -> bool:
 
 def log_prob(site: Any, scale: Any) -> Tensor:
     r"""A site's log-probability with its mask and a given scale, ``(*batch_shape,)``."""
-    value: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), scale, site["mask"])
-    return value
+    return scale_and_mask(site["fn"].log_prob(site["value"]), scale, site["mask"])
 
 
 def closed_form_kl(posterior: Any, prior: Any, scale: Any) -> Tensor:
@@ -118,15 +113,11 @@ def closed_form_kl(posterior: Any, prior: Any, scale: Any) -> Tensor:
 
     Raises:
         NotImplementedError: There is no closed form; or the sides are masked differently; or the
-            posterior is a Delta, of whose own density (an autoguide's Jacobian) closed forms know
-            nothing.
+            posterior is a Delta, whose own density (an autoguide's Jacobian) they leave out.
     """
     if posterior["mask"] is not prior["mask"] or is_delta(posterior["fn"]):
         raise NotImplementedError("no closed form")
-    value: Tensor = scale_and_mask(
-        kl_divergence(posterior["fn"], prior["fn"]), scale, posterior["mask"]
-    )
-    return value
+    return scale_and_mask(kl_divergence(posterior["fn"], prior["fn"]), scale, posterior["mask"])
 
 
 def closed_form_kls(

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+NO_DENSITY = "no density (masked prior or Delta guide)"
+
 
 @dataclass(frozen=True)
 class Site:
@@ -52,8 +54,8 @@ class Description:
     def kl_sites(self) -> frozenset[str]:
         r"""The sites whose log-probabilities are the KL that a weight (warm-up, beta) multiplies.
 
-        Those of the codes, where they have densities; else those of the weights, where these have;
-        else the codes' all the same, whose prior may stand beside a point guide.
+        Those of the codes, unless only the weights have densities: a prior of codes may stand
+        beside a point guide.
         """
         codes = any(site.density for site in self.local_sites)
         if codes or not any(site.density for site in self.global_sites):
@@ -65,17 +67,11 @@ class Description:
         r"""Why quantities that need a density of the latents are not defined; None if they are."""
         if self.enumerated:
             return f"site {self.enumerated[0]!r} is enumerated, not sampled"
-        for site in self.local_sites:
-            if not site.density:
-                return f"latent site {site.name!r} carries no density (masked prior or Delta guide)"
-        return None
+        points = [site.name for site in self.local_sites if not site.density]
+        return f"latent site {points[0]!r} carries {NO_DENSITY}" if points else None
 
     def no_simulation(self) -> str | None:
-        r"""Why data do not follow from the latents by one call of the model; None if they do.
-
-        A decoder that is told earlier pixels has a density at data that are given; to draw some it
-        has to be called once for each pixel.
-        """
+        r"""Why data do not follow from the latents by one call of the model; None if they do."""
         if not self.observes_x:
             return f"what it observes, {self.observed!r}, is not x, so no x can be simulated"
         if self.reads_data:
@@ -91,10 +87,8 @@ class Description:
             return reason
         if self.enumerated:
             return f"site {self.enumerated[0]!r} is enumerated, not sampled"
-        for site in self.local_sites:
-            if site.masked and not site.matched:
-                return f"latent site {site.name!r} has no prior (it is masked out)"
-        return None
+        free = [site.name for site in self.local_sites if site.masked and not site.matched]
+        return f"latent site {free[0]!r} has no prior (it is masked out)" if free else None
 
     def codes_are_points(self) -> bool:
         r"""Whether there are codes, and the guide gives each as a point, so that no draw costs."""
@@ -105,7 +99,5 @@ class Description:
         r"""Why quantities that need a density of the weights are not defined; None if they are."""
         if not self.global_sites:
             return "the pair has no global latent sites: its weights are points"
-        for site in self.global_sites:
-            if not site.density:
-                return f"global site {site.name!r} carries no density (masked prior or Delta guide)"
-        return None
+        points = [site.name for site in self.global_sites if not site.density]
+        return f"global site {points[0]!r} carries {NO_DENSITY}" if points else None

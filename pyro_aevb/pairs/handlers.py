@@ -92,11 +92,9 @@ class AtMean(Messenger):
 class InTurn(Messenger):
     r"""Let a uniform index, such as that of an ensemble's member, take all its values in turn.
 
-    Of draws number :math:`0, 1, 2, \dots` every M that follow one another hold each of the M values
-    of the index once, in random order. A mean over draws, of which M divides the number, is then
-    that over values.
-
-    Acts on sites outside all plates, with a ``Categorical`` whose values are equally likely.
+    Every M draws that follow one another hold each of the M values once, in random order, so a mean
+    over draws, of which M divides the number, is that over values. Acts on a ``Categorical`` site
+    outside all plates, whose values are equally likely.
 
     Arguments:
         number: The number of this draw, 0 or more.

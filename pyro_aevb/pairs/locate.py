@@ -27,8 +27,8 @@ r"""By file that was executed: its content, its module, and whether no pair is m
 def locate(source: Any, look: bool = False) -> tuple[Any, str]:
     r"""Find what a pair's name stands for: a class, a function, an instance, a tuple or a module.
 
-    Nothing is called. A file is executed anew for each pair, whose modules it may hold, except
-    that a pair takes over what was executed to be looked at.
+    Nothing is called. A file is executed anew for each pair, whose modules it may hold; a pair
+    takes over what was executed to be looked at.
 
     Arguments:
         source: The name; anything else than a string stands for itself.
@@ -38,8 +38,8 @@ def locate(source: Any, look: bool = False) -> tuple[Any, str]:
         What was found, and the name by which messages call it.
 
     Raises:
-        UsageError: There is no such thing, or it fails while it is imported; or it is a function
-            of Python or of a library, or a class of one without `model` and `guide`.
+        UsageError: There is none, its import fails, or it belongs to Python or to a library that
+            has nothing to do with pairs.
     """
     if not isinstance(source, str):
         name = getattr(source, "name", None) or getattr(source, "__name__", None)
@@ -77,10 +77,9 @@ def split_source(source: str) -> tuple[str, str]:
 
 
 def source_file(path: str) -> Path | None:
-    r"""The file of a module or file that :func:`split_source` finds, without importing anything.
+    r"""The file of a module or file that :func:`split_source` finds; None if there is none.
 
-    Returns:
-        The path; None if there is no such module. For modules built into Python it is no file's.
+    Nothing is imported. For modules built into Python the path is no file's.
     """
     if path.endswith(".py"):
         return Path(path)
@@ -112,11 +111,10 @@ def _owner(file: Path) -> str | None:
 
 
 def _refuse_foreign(found: Any, source: str, path: str) -> None:
-    r"""Refuse to make a pair by a class or a function that has nothing to do with pairs.
+    r"""Refuse a class or a function of Python or of a library that is no pair.
 
-    A class with `model` and `guide` may come from anywhere. One that gets them only when it is
-    made, and a function, must be the user's own: of no installed package, unless it is a function
-    of the very package that is named. What a file has merely imported is thus not taken for it.
+    A class with `model` and `guide` may come from anywhere, and a function from the very package
+    that is named. What a file has merely imported is thus not taken for its own.
     """
     if not _is_constructor(found) or (hasattr(found, "model") and hasattr(found, "guide")):
         return
@@ -187,8 +185,8 @@ def _execute(path: Path, content: bytes) -> ModuleType:
 def _import_failure(name: str, error: Exception, file: str | None = None) -> str:
     r"""What went wrong, and at which line: the last one that ran of a file, or else of all."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if file in (None, frame.filename)]
-    line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+    lines = ["?", *(frame.lineno for frame in frames if file in (None, frame.filename))]
+    line = getattr(error, "lineno", None) or lines[-1]
     if isinstance(error, UsageError):
         return f"{name}, line {line}: {error}"
     return f"importing {name} failed at line {line}: {type(error).__name__}: {one_line(error)}"
@@ -205,10 +203,7 @@ def _is_constructor(found: Any) -> bool:
 
 
 def constructor_parameters(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    r"""The parameters of a constructor by name.
-
-    What a class takes as ``**options`` is what the class that it extends takes.
-    """
+    r"""A constructor's parameters by name; ``**options`` are those of the class that it extends."""
     found = dict(inspect.signature(make).parameters)
     classes = make.__mro__ if isinstance(make, type) else ()
     for base in [c for c in classes if "__init__" in vars(c)][1:]:
@@ -232,11 +227,7 @@ def unknown_parameter(title: str, name: str, takes: Collection[str]) -> UsageErr
 
 
 def check_parameters(source: Any, names: Iterable[str]) -> None:
-    r"""Refuse names that are no parameters of a pair's constructor, without calling it.
-
-    Raises:
-        UsageError: There is no such parameter, or no such pair.
-    """
+    r"""Raise a UsageError for a name that is no parameter of a pair's constructor."""
     _check_names(*locate(source, look=True), names)
 
 
@@ -260,7 +251,7 @@ def construct(found: Any, name: str, parameters: dict[str, Any], data: "DataSet 
     Arguments:
         found: What was located.
         name: The name by which messages call it.
-        parameters: The constructor's parameters that are given, by name.
+        parameters: Some of the constructor's parameters.
         data: The data set that the parameters :data:`FROM_DATA` come from, if they are not given.
 
     Raises:

@@ -166,8 +166,8 @@ class Pair(nn.Module):
     def attribute(self, name: str) -> Any:
         r"""An attribute of the object or file that the pair was made of; None where there is none.
 
-        Beside `model` and `guide` these say by what the pair is trained: the name of an algorithm,
-        a discriminator, a corruption of its input, the weight `beta` of its KL.
+        It may say how the pair is trained: by which `algorithm`, `discriminator`, `corruption`, or
+        weight `beta` of the KL.
         """
         return getattr(self._origin[0], name, None)
 
@@ -277,9 +277,8 @@ def load_pair(
     r"""Make a :class:`~pyro_aevb.pairs.pair.Pair` of anything that is one.
 
     Arguments:
-        source: A shipped name (``"VAE"``), an import path (``"package.module:Name"``),
-            ``"file.py:Name"``, a ``"file.py"`` that defines ``model`` and ``guide``, or in Python
-            a class, an instance, or a tuple ``(model, guide)``.
+        source: A shipped name (``"VAE"``), ``"package.module:Name"``, ``"file.py:Name"``, a
+            ``"file.py"`` with ``model`` and ``guide``, a class, an instance, or a tuple.
         parameters: The constructor's parameters.
         data: Where the constructor's ``event_shape``, ``num_data`` and ``data_mean`` come from.
 
@@ -321,10 +320,7 @@ def _columns(function: Any) -> tuple[dict[str, bool], bool]:
 
 
 def _in_context(function: Any) -> Any:
-    r"""A PyroModule's method as `pyro_method` would have it.
-
-    Outside the module's context a ``PyroSample`` attribute is drawn without becoming a site.
-    """
+    # Outside a PyroModule's context a PyroSample attribute is drawn without becoming a site.
     if inspect.ismethod(function) and isinstance(function.__self__, PyroModule):
         return MethodType(pyro_method(function.__func__), function.__self__)
     return function
@@ -335,7 +331,6 @@ def _held(owner: Any) -> dict[str, Any]:
 
 
 def _reached(function: Any) -> dict[str, Any]:
-    r"""What a function reaches by name: the object of a method, or globals and closure."""
     if inspect.ismethod(function):
         return _held(function.__self__)
     if not inspect.isfunction(function):

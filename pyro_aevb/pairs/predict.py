@@ -1,9 +1,8 @@
 r"""Use a trained pair: encode, decode, reconstruct, generate, walk through the latent space.
 
-All by effect handlers around the pair's own model and guide. Latents are tensors by site name,
-``(batch, *shape of the site)``; images and vectors are ``(batch, *event_shape)``. Global latents
-(weights) take the mean of the guide, except where a draw is asked for. A pair is used in evaluation
-mode, whatever mode it is in.
+Latents are tensors by site name, ``(batch, *shape of the site)``; images and vectors are ``(batch,
+*event_shape)``. Global latents (weights) take the mean of the guide, except where a draw is asked
+for. A pair is used in evaluation mode, whatever mode it is in.
 """
 
 from collections.abc import Mapping
@@ -76,8 +75,7 @@ def decode(
     Arguments:
         pair: An inspected pair.
         values: Values of latent sites, as tensors, arrays or lists of numbers. Local ones that are
-            not given are drawn from the model, global ones (weights) are the guide's means, given
-            those that are.
+            not given are drawn from the model, global ones are the guide's means at those given.
         x: Any batch of the wanted length: the model is called with it, only its shape is used.
         sample: Draw data from :math:`p(x|z, w)` instead.
         columns: Columns that the pair takes beside x, such as ``label=``, ``(batch, *shape)``.
@@ -86,9 +84,8 @@ def decode(
         ``(batch, *event_shape)``.
 
     Raises:
-        UsageError: The pair has no latent site of a given name, or one of another shape; a local
-            site that is not given has no prior to be drawn from; or the model reads the data that
-            it is called with, so latents alone give none.
+        UsageError: There is no latent site of a given name, or one of another shape; a local site
+            that is not given has no prior; or the model reads the data that it is called with.
     """
     description = _described(pair)
     if description.reads_data:
@@ -121,10 +118,8 @@ def _like_draws(pair: Pair, values: Mapping[str, Any], x: Data) -> dict[str, Ten
     if all(isinstance(v, Tensor) and v.dtype == x.dtype for v in values.values()):
         return dict(values)
     drawn = latents(pair, at_least_two(x)[:2])
-    return {
-        name: torch.as_tensor(value).to(drawn[name]) if name in drawn else torch.as_tensor(value)
-        for name, value in values.items()
-    }
+    tensors = {name: torch.as_tensor(value) for name, value in values.items()}
+    return {name: value.to(drawn.get(name, value)) for name, value in tensors.items()}
 
 
 def _check_values(pair: Pair, values: Mapping[str, Tensor], batch: int) -> None:
@@ -132,17 +127,13 @@ def _check_values(pair: Pair, values: Mapping[str, Tensor], batch: int) -> None:
     shapes = {site.name: (batch, *site.event_shape) for site in description.local_sites}
     shapes |= {site.name: site.event_shape for site in description.global_sites}
     others = {*description.auxiliary, *description.enumerated}
-    for name, value in values.items():
-        if name in others:
-            continue
+    for name in [name for name in values if name not in others]:
         if name not in shapes:
             near, known = hint(name, shapes, least=0.0), ", ".join(shapes)
             raise UsageError(f"{pair.name} has no latent site {name!r}{near}; it has {known}")
-        if tuple(value.shape) != shapes[name]:
-            raise UsageError(
-                f"{pair.name}: values of {name!r} have shape {tuple(value.shape)}, and need "
-                f"{shapes[name]}"
-            )
+        shape, need = tuple(values[name].shape), shapes[name]
+        if shape != need:
+            raise UsageError(f"{pair.name}: values of {name!r} have shape {shape}, and need {need}")
 
 
 def _model(pair: Pair, values: Mapping[str, Tensor], x: Data) -> dict[str, Any]:
@@ -173,7 +164,7 @@ def generate(pair: Pair, x: Data, sample: bool = False, **columns: Any) -> Tenso
         columns: Columns that the pair takes beside x, such as ``label=``, ``(batch, *shape)``.
 
     Raises:
-        UsageError: The prior of a local site is masked out, so there is nothing to draw from.
+        UsageError: The prior of a local site is masked out.
     """
     x = pair.batch(x, columns)
     return decode(pair, _weights(pair, x, "generate"), x, sample)
@@ -191,10 +182,9 @@ def draw_prior(pair: Pair, x: Data) -> Tensor:
         ``(batch, d)``.
 
     Raises:
-        UsageError: There is nothing to draw from, or there are other local sites.
+        UsageError: The prior is masked out, or there are other local sites.
     """
-    value: Tensor = _model(pair, _weights(pair, x, "draw codes"), x)[_single_site(pair)]["value"]
-    return value
+    return _model(pair, _weights(pair, x, "draw codes"), x)[_single_site(pair)]["value"]
 
 
 def _weights(pair: Pair, x: Data, what: str) -> dict[str, Tensor]:
@@ -207,12 +197,11 @@ def _weights(pair: Pair, x: Data, what: str) -> dict[str, Tensor]:
 
 
 def _single_site(pair: Pair) -> str:
-    local = _described(pair).local_sites
-    if len(local) != 1 or len(local[0].event_shape) != 1:
-        raise UsageError(
-            f"{pair.name}: a walk through the latent space needs one local site of shape (d,)"
-        )
-    return local[0].name
+    local = [(site.name, site.event_shape) for site in _described(pair).local_sites]
+    match local:
+        case [(name, (_,))]:
+            return name
+    raise UsageError(f"{pair.name}: a walk through the codes needs one local site of shape (d,)")
 
 
 def decode_grid(pair: Pair, points: np.ndarray, x: Data) -> np.ndarray:

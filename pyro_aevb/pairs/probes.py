@@ -1,17 +1,18 @@
 r"""What a pair's densities depend on, found by running it again on other data and at other places.
 
-The terms of a datum are a function of that datum and of the latents alone: the same whoever stands
-beside it in the batch and wherever it stands. Else no number per datum means anything. And where
-the model's distributions at fixed latents change with x, as those of a decoder that is told the
-earlier pixels, its densities are right, but nothing can be simulated by one call.
+The terms of a datum are a function of that datum and of the latents alone, whatever stands beside
+it in the batch: else no number per datum means anything. Where the model's distributions at fixed
+latents change with x, as those of a decoder that is told the earlier pixels, its densities are
+right, but nothing can be simulated by one call.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.errors import UsageError
@@ -28,14 +29,13 @@ r"""Components of a datum, chosen at random, that a likelihood is asked whether 
 class Positions(TorchFunctionMode):
     r"""Refuse a look-up of the indices of a plate in what does not belong to the batch.
 
-    The batch has been chosen before the pair sees it, so these indices are 0, ..., B - 1 and say
-    nothing of which data they are. ``x[i]`` is therefore right, and a look-up in the rows of a
-    parameter or of labels that the pair holds reads those of other data.
+    The batch has been chosen before the pair sees it, so these indices are 0, ..., B - 1. ``x[i]``
+    is right; a look-up in a parameter, or in labels that the pair holds, reads other data's rows.
 
     Arguments:
-        pair: Its name.
+        pair: The name of the pair.
         side: ``model`` or ``guide``.
-        plates: What hands out the indices.
+        plates: The handler that gives plates their indices.
         batch: B; plates of other sizes are not of the data.
     """
 
@@ -48,7 +48,7 @@ class Positions(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        tensors = list(_tensors((*args, *kwargs.values())))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         found = None
         for plate, index in (*self.plates.indices.items(), *self.derived):
             if found is None and len(index) == self.batch and any(t is index for t in tensors):
@@ -83,14 +83,6 @@ _HARMLESS = {
 }
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
-
-
 class Probe:
     r"""Runs of a pair in evaluation mode, all at the latents of a first one.
 
@@ -107,22 +99,17 @@ class Probe:
         self.pair, self.x, self.plate, self.observed = pair, x, plate, observed
         self.python = pair.python.read()
         self.sites = self._run(x, {})
-        self.values: dict[str, Tensor] = {}
-        self.local: set[str] = set()
-        for sites in self.sites.values():
-            latent = {name: site for name, site in sites.items() if not site["is_observed"]}
-            self.values |= {name: site["value"] for name, site in latent.items()}
-            self.local |= {name for name, site in latent.items() if in_plate(site, plate)}
+        sites = [*self.sites["guide"].items(), *self.sites["model"].items()]
+        latent = {name: site for name, site in sites if not site["is_observed"]}
+        self.values = {name: site["value"] for name, site in latent.items()}
+        self.local = {name for name, site in latent.items() if in_plate(site, plate)}
 
     def check_neighbours(self) -> None:
-        r"""The terms of every site of model and guide are the same without the first datum, and in
-        the reverse order.
-
-        Where two runs on the same data already differ, the pair draws random numbers that are no
-        sites, and nothing is said.
+        r"""Compare every site's terms with those without the first datum, in reverse order.
 
         Raises:
-            UsageError: A site's terms depend on the other data of the batch.
+            UsageError: A site's terms depend on the other data of the batch. Not where two runs on
+                the same data differ too: such a pair draws random numbers that are no sites.
         """
         rows = torch.arange(len(self.x) - 1, 0, -1, device=self.x.device)
         whole, fewer = self._terms(self.sites), self._terms(self._run(*self._rows(rows)))
@@ -161,10 +148,7 @@ class Probe:
         return True, reading
 
     def _check_components(self) -> None:
-        r"""Change one component of a datum at a time: its own likelihood must not change.
-
-        For likelihoods that are independent over components given what they read.
-        """
+        r"""Change one component of a datum at a time: its own likelihood must not change."""
         chosen = torch.randperm(self.x.shape[1:].numel(), device=self.x.device)[:COMPONENTS]
         first = torch.zeros(1 + len(chosen), dtype=torch.int64, device=self.x.device)
         x, values = self._rows(first)
@@ -176,7 +160,7 @@ class Probe:
         site = self._side(self.pair.model, changed_x, values)[self.observed]
         fixed = site["value"][:1].expand_as(site["value"])
         density = base(site["fn"]).log_prob(fixed)
-        if density.shape != fixed.shape:
+        if density.shape != fixed.shape:  # of components that are not independent
             return
         changed = (density - density[:1]).abs() > TOLERANCE * density[:1].abs().clamp(min=1.0)
         wrong = ((site["value"] != fixed) & changed).nonzero()
@@ -190,7 +174,7 @@ class Probe:
             )
 
     def _rows(self, rows: Any) -> tuple[Data, dict[str, Tensor]]:
-        r"""Some of the data, and the latents with those data's values of the local sites."""
+        r"""Some of the data, and the latents at them."""
         taken = {name: self.values[name][rows] for name in self.local}
         return self.x[rows], self.values | taken
 

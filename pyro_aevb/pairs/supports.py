@@ -37,8 +37,7 @@ def outside(side: str, site: dict[str, Any]) -> str:
 def telling(batches: Batches) -> Tensor:
     r"""The positions of the data of a split that are most likely outside a support.
 
-    Those with the largest and the least value, the largest and the least sum, and the value that
-    is farthest from a whole number.
+    Those with the largest and the least value and sum, and the value farthest from a whole number.
     """
     best: dict[int, tuple[float, int]] = {}
     for start, block in zip(count(0, 4096), batches.images.split(4096), strict=False):
@@ -64,8 +63,8 @@ def check_support(pair: Pair, batches: Batches, split: str) -> None:
         split: Its name.
 
     Raises:
-        UsageError: The pair fails on them, or its likelihood has no density there. One that is
-            declared with ``validate_args=False`` has a number for any value, and is not asked.
+        UsageError: The pair fails on them, or its likelihood has no density there. Not where it
+            is declared with ``validate_args=False``.
     """
     assert pair.description is not None, "inspect the pair first"
     observed = pair.description.observed
@@ -78,13 +77,10 @@ def check_support(pair: Pair, batches: Batches, split: str) -> None:
     ):
         x = at_least_two(batches.take(telling(batches)))
         try:
-            _, model = run_both(pair, x)
+            site = run_both(pair, x)[1][observed]
         except Exception as error:  # of a pair's code
-            raise UsageError(
-                f"{pair.name} fails on data of the {split} split: {type(error).__name__}: "
-                f"{one_line(error)}"
-            ) from error
-        site = model[observed]
+            said = f"{type(error).__name__}: {one_line(error)}"
+            raise UsageError(f"{pair.name} fails on data of the {split} split: {said}") from error
         try:
             site["fn"].log_prob(site["value"])
         except ValueError as error:

@@ -34,12 +34,7 @@ class Kept:
     r"""What it held; for a container its entries, by key or in order."""
 
     def same(self, other: "Kept | None", tensors: bool = True) -> bool:
-        r"""Whether both hold the same.
-
-        Arguments:
-            other: Another reading.
-            tensors: Whether the numbers in tensors are compared too.
-        """
+        r"""Whether another reading holds the same; the numbers in tensors are compared if asked."""
         if other is None or self.kind != other.kind or type(self.value) is not type(other.value):
             return False
         if self.kind == "container":

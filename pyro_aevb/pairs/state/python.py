@@ -5,14 +5,14 @@ eagerly; a checkpoint holds the values that training has changed; and runs that 
 leave them as they were.
 
 Seen are the attributes of the pair's modules, of the object that it was made of, and of objects and
-classes of the user's own that they hold, also in lists and dictionaries; attributes, closures,
-defaults and global names of the user's own functions; and the same of an objective or a corruption.
-Not seen are values that a library keeps, how far an iterator is, files, and the clock.
+classes of the user's own that they hold, also in lists and dictionaries; and attributes, closures,
+defaults and global names of the user's own functions. Not seen are values that a library keeps, how
+far an iterator is, files, and the clock.
 """
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,7 @@ class PythonState:
     r"""The Python values of a pair, and of what it is trained by.
 
     Arguments:
-        roots: The modules, objects and functions to look in, each with a label, which goes before
-            the names.
+        roots: The modules, objects and functions to look in, each with a label for its names.
     """
 
     def __init__(self, roots: Iterable[tuple[str, Any]] = ()) -> None:
@@ -73,8 +72,8 @@ class PythonState:
             always: The names of values to save even where they have not changed.
 
         Returns:
-            The changed values by name, as numbers, strings, tensors and lists of them; and the
-            names of those that these cannot say.
+            The changed values by name, as :func:`~pyro_aevb.pairs.state.kept.encode` writes them;
+            and the names of those that it cannot write.
         """
         held: dict[str, Any] = {}
         lost = []
@@ -102,15 +101,12 @@ class PythonState:
             now = owner.values()
             for place in list(left):
                 name = place.removeprefix(owner.label)
-                if not place.startswith(owner.label) or not owner.takes(name):
-                    continue
-                try:
-                    value = decode(left[place], now.get(name), device)
-                except LookupError:
-                    continue
-                del left[place]
-                if value is not now.get(name) or name not in now:
-                    owner.set(name, value)
+                if place.startswith(owner.label) and owner.takes(name):
+                    with suppress(LookupError):  # an object that is to be there is not
+                        value = decode(left[place], now.get(name), device)
+                        del left[place]
+                        if value is not now.get(name) or name not in now:
+                            owner.set(name, value)
         return list(left)
 
 

@@ -91,7 +91,7 @@ class _Walk:
             return  # a pair itself, whose sources are looked at
         dot = f"{label}." if label else ""
         own = not of_library(type(module).__module__)
-        yield _dictionary(dot, vars(module), private=own)
+        yield _dictionary(dot, vars(module), private=own)  # a library's caches are private
         kept, loose = module._buffers, module._non_persistent_buffers_set
         yield _dictionary(dot + BUFFERS, kept, set(kept) - loose)
         yield _dictionary(f"{dot}buffers.", kept, loose)
@@ -191,10 +191,7 @@ def _dictionary(
     names: Collection[str] | None = None,
     private: bool = True,
 ) -> Owner:
-    r"""What a dictionary keeps by some names, or all but Python's and the machinery's.
-
-    A library keeps caches of its own by names that are `private`.
-    """
+    r"""What a dictionary keeps by some names, or all but Python's and the machinery's."""
 
     def takes(name: str) -> bool:
         if names is not None:
