@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+from pyro_aevb.runs.settings import CALL, PLACES, SCORING
+
 if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
 
@@ -126,7 +128,7 @@ def fit(
         The run, with the trained pair as ``run.pair``.
     """
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
-    settings = {name: value for name, value in locals().items() if name not in OF_THIS_CALL}
+    settings = {name: value for name, value in locals().items() if name not in CALL}
     from contextlib import ExitStack
     from dataclasses import replace
 
@@ -249,16 +251,6 @@ def _storable(value: Any) -> Any:
     )
 
 
-OF_THIS_CALL = ("stop_after", "resume", "trust", "show")
-r"""What a run's settings do not keep."""
-
-MAY_CHANGE = {
-    *("epochs", "num_samples", "weight_samples", "num_data", "memory"),
-    *("compile", "device", "data_root", "out", "tensorboard"),
-}
-r"""What a resumed run may change; anything else would make its settings a false record."""
-
-
 def _stored_settings(given: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     r"""What a run's settings say of arguments that are not given.
 
@@ -273,7 +265,7 @@ def _stored_settings(given: Mapping[str, Any], names: list[str]) -> dict[str, An
     run = Run(given["out"])
     if not (run.path / SETTINGS).is_file():
         return {}
-    wanted = [name for name in names if name not in {*given, *OF_THIS_CALL}]
+    wanted = [name for name in names if name not in {*given, *CALL}]
     stored = {name: value for name, value in run.settings.items() if name in wanted}
     for name, value in stored.items():
         if str(value).startswith("<"):
@@ -292,8 +284,8 @@ def _refuse_other_settings(run: "Run", settings: dict[str, Any]) -> None:
 
     before = run.settings
     for name, value in settings.items():
-        if name in MAY_CHANGE or name not in before:
-            continue
+        if name in {"epochs", *SCORING, *PLACES} or name not in before:
+            continue  # of any other setting the record would be false
         # No options, and options of which there are none, are the same; 0 and None are not.
         one, other = (None if v == {} else v for v in (before[name], value))
         if one != other:

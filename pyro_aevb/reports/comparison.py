@@ -20,10 +20,7 @@ PAIRED = {
 }
 r"""Where the per-datum values of a metric are in ``results.nc``; those of other estimators are in a
 group of the estimator's name."""
-NOT_TRAINING = {
-    *("seed", "out", "num_samples", "weight_samples", "num_data", "memory", "compile", "device"),
-    *("data_root", "tensorboard"),
-}
+NOT_TRAINING = {"seed", *SCORING, *PLACES}
 r"""Settings in which runs may differ and still be repetitions of one training."""
 
 

@@ -1,4 +1,4 @@
-r"""A file of settings, read as plain values: names, numbers, lists and mappings, nothing else."""
+r"""The settings of a run: their kinds, and a file of them read as plain values and nothing else."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,13 @@ from typing import Any
 import yaml
 
 from pyro_aevb.errors import UsageError
+
+CALL = frozenset(("stop_after", "resume", "trust", "show"))
+r"""Settings of one call of ``fit``, which a run does not keep."""
+PLACES = frozenset(("device", "data_root", "out", "tensorboard"))
+r"""Settings that say where a run is made and kept; a resumed run may change them."""
+SCORING = frozenset(("num_samples", "weight_samples", "num_data", "memory", "compile"))
+r"""Settings that say how a trained pair is scored, or how fast; a resumed run may change them."""
 
 
 class _Plain(yaml.SafeLoader):

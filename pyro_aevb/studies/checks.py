@@ -7,8 +7,9 @@ from inspect import signature
 from typing import Any
 
 from pyro_aevb.errors import UsageError, hint
+from pyro_aevb.runs.settings import CALL, PLACES
 
-OF_STUDY = ("seed", "run", "out", "resume", "stop_after", "show", "device", "data_root")
+OF_STUDY = {"seed", "run", *(PLACES - {"tensorboard"}), *(CALL - {"trust"})}
 r"""Settings of :func:`pyro_aevb.fit` and :func:`pyro_aevb.evaluate` that the study sets."""
 
 

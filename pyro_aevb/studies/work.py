@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.settings import SCORING
 from pyro_aevb.studies.cell import SECTIONS, Record, failure, note_failure
 from pyro_aevb.studies.declare import FIT, Cell, merged
 
 Backend = Literal["loky", "dask", "ray"]
 
-SHARED = (
-    *("num_samples", "weight_samples", "num_data", "memory", "compile", "matmul_precision", "seed"),
-)
+SHARED = (*SCORING, "matmul_precision", "seed")
 r"""Settings of a cell's ``fit`` that its further scorings take over."""
 
 STARTED = "started and not finished: it is running now, or was stopped"
