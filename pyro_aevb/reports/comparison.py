@@ -11,6 +11,7 @@ from pyro_aevb.estimators import found_by
 from pyro_aevb.estimators.arviz_bridge import compare_pointwise
 from pyro_aevb.estimators.metrics import Metric, measured
 from pyro_aevb.runs.run import Run, seconds_per_epoch
+from pyro_aevb.runs.settings import PLACES, SCORING
 
 PAIRED = {
     "elbo": ("sample_stats", "elbo"),
