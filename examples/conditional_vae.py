@@ -1,9 +1,9 @@
 r"""A pair that sees labels: digits of a class that is asked for.
 
-    python -m pyro_aevb.fit --pair examples/conditional_vae.py:ConditionalVAE --data digits
-
 A parameter of `model` and `guide` beyond `x` is a column of the data set of that name; `label` are
 its labels. Every number is then conditional: the bound, and the log-likelihood, of log p(x|label).
+
+    python -m pyro_aevb.fit --pair examples/conditional_vae.py:ConditionalVAE --data digits
 """
 
 import pyro

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyro_aevb.data.batch import Data, data_of, with_data
+from pyro_aevb.data.batch import Batch, Data, data_of, with_data
 from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.importance import Scores
@@ -126,7 +126,7 @@ def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str]) 
     if description.no_prior() is None:
         with drawn("samples.png", undrawn, run):
             many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
-            title = f"{shown_by(pair, many)}s of p(x|z), one for each z of the prior"
+            title = f"{_shown(pair, many)}, one for each z of the prior"
             plots.samples(like_data(generate(pair, many), many), path / "samples.png", title)
     if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
         with drawn("latent.png", undrawn, run):
@@ -167,7 +167,7 @@ def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
     if codes.shape[1] == 2 and (has_prior or (site.matched and site.prior == "Normal")):
         with drawn("manifold.png", undrawn, run):
             grid = like_data(decode_grid(pair, plots.manifold_grid(20), x), x)
-            plots.manifold(grid, path / "manifold.png", f"{shown_by(pair, x[:2])}s of p(x|z)")
+            plots.manifold(grid, path / "manifold.png", _shown(pair, x[:2]))
     if codes.shape[1] > 2:
         with drawn("traversals.png", undrawn, run):
             dimensions = [int(i) for i in np.argsort(-codes.var(0))[:8]]
@@ -175,8 +175,13 @@ def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
             images = traverse(pair, x[:1], dimensions, values)
             like_data(images[0], x)
             names = [f"z[{dimension}]" for dimension in dimensions]
-            title = f"{shown_by(pair, x[:2])}s of p(x|z)"
+            title = _shown(pair, x[:2])
             plots.traversals(images, values, path / "traversals.png", names, title)
+
+
+def _shown(pair: Pair, x: Data) -> str:
+    given = ", ".join(("z", *(x.columns if isinstance(x, Batch) else ())))
+    return f"{shown_by(pair, x)}s of p(x|{given})"
 
 
 def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:
