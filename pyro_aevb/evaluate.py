@@ -42,8 +42,7 @@ def evaluate(
         estimator_options: Its further settings, such as {num_samples: 1000}.
         num_samples: K, importance samples per datum; default 5,000. Samples of other estimators
             that draw some; default their own.
-        weight_samples: S, draws of global latents; default 10, of other estimators that draw
-            some 1.
+        weight_samples: S, draws of global latents; default 10, of other estimators 1.
         num_data: Score only the first n test data.
         corruption: Score through a guide that sees the data corrupted, beside the clean data:
             masking, salt_and_pepper or gaussian. In Python also a function of a batch.

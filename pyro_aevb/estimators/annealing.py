@@ -41,7 +41,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -79,11 +79,7 @@ r"""Chains, of all data of a block together, that tune the step size; at least o
 COMPILE_FROM = 1e12
 r"""Multiplications for 100 data from which on compiling, which takes about 7 s, pays."""
 
-COUNTS = ("num_chains", "num_temperatures")
-r"""The settings that are stated beside a value."""
-
 Progress = Callable[[int], None] | None
-A = TypeVar("A", bound="Annealer")
 
 
 @dataclass
@@ -336,8 +332,8 @@ class Annealer:
         return weight_draw(self.pair, x, self.seed, s)[0]
 
 
-def made(make: Callable[..., A], pair: Pair, test: Batches, work: Work, **settings: Any) -> A:
-    r"""An annealer for test data."""
+def made(make: Callable[..., Any], pair: Pair, test: Batches, work: Work, **settings: Any) -> Any:
+    r"""An annealer of that kind for test data."""
     few = test.take(torch.arange(min(5, len(test))))
     return make(pair, few, **settings, memory=work.memory, compile=work.compile, say=work.say)
 
@@ -366,13 +362,11 @@ def _ais(
     prepared: "Prepared", test: Batches, work: Work, weight_samples: int = 1, **settings: Any
 ) -> Found:
     anneal = made(Annealer, prepared.pair, test, work, **settings)
-    counts, given = {name: settings[name] for name in COUNTS}, (prepared, test, work)
-    bar = "annealing", counts["num_temperatures"]
-
-    def lower(s: int, step: Progress) -> np.ndarray:
-        return anneal(test, s, step).lower()
-
-    return over_weights("ais_lower", lower, bar, *given, weight_samples, **counts)
+    counts = {name: settings[name] for name in ("num_chains", "num_temperatures")}
+    bar, given = ("annealing", counts["num_temperatures"]), (prepared, test, work, weight_samples)
+    return over_weights(
+        "ais_lower", lambda s, step: anneal(test, s, step).lower(), bar, *given, **counts
+    )
 
 
 def _bdmc(prepared: "Prepared", test: Batches, work: Work, **settings: Any) -> Found:
@@ -380,9 +374,9 @@ def _bdmc(prepared: "Prepared", test: Batches, work: Work, **settings: Any) -> F
     with work.progress("annealing", 2 * settings["num_temperatures"] * len(test), "step") as step:
         bracket = anneal.bracket(test.take(torch.arange(len(test))), progress=step)
     found = {"bdmc_lower": bracket.there.lower(), "bdmc_upper": bracket.back.upper()}
-    gap = {"bdmc_gap": found["bdmc_upper"] - found["bdmc_lower"]}
-    counts = {name: settings[name] for name in COUNTS} | {"num_data": len(test)}
-    metrics = {name: measured(values, **counts) for name, values in (found | gap).items()}
+    every = {**found, "bdmc_gap": found["bdmc_upper"] - found["bdmc_lower"]}
+    counts = {name: settings[name] for name in ("num_chains", "num_temperatures")}
+    metrics = {n: measured(v, **counts, num_data=len(test)) for n, v in every.items()}
     metrics["bdmc_gap"]["note"] = (
         "between bounds on log p(x) of data that the model simulated: about how far ais_lower may "
         "be too low at these settings, as far as the test data are like them"

@@ -26,14 +26,12 @@ def compare_pointwise(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, di
         # Differences and stacking weights do not change when a datum's values are shifted together;
         # exp(log p) of images would underflow.
         shift = np.max(np.stack(list(log_likelihoods.values())), axis=0)
-        entries: dict[str, Any] = {}
-        for name, values in log_likelihoods.items():
-            pointwise = xarray.DataArray(values - shift, dims=["datum"])
-            entries[name] = _elpd(pointwise)
-        options: dict[str, Any] = {"method": "stacking"}
-        if not hasattr(arviz, "psislw"):
-            options["round_to"] = "none"
-        table = arviz.compare(entries, **options)
+        entries = {
+            name: _elpd(xarray.DataArray(values - shift, dims=["datum"]))
+            for name, values in log_likelihoods.items()
+        }
+        options: dict[str, Any] = {} if hasattr(arviz, "psislw") else {"round_to": "none"}
+        table = arviz.compare(entries, method="stacking", **options)
     n = len(shift)
     return {
         str(name): {

@@ -25,9 +25,10 @@ class Estimator:
             (:class:`~pyro_aevb.runs.prepare.Prepared`), the data to look at
             (:class:`~pyro_aevb.data.batches.Batches`), and who shows the progress
             (:class:`~.work.Work`). Its keyword defaults are the options and tell their types.
-            It returns metrics by name, each a dict with a ``value``, what else is known of it (see
-            :func:`~.metrics.measured`) and perhaps a ``note``; and by the same names arrays
-            ``(n,)``, float64, of the values that some of them are means of, datum by datum.
+            It returns metrics by name, each a dict with a ``value``, its ``standard_error`` and
+            counts (see :func:`~.metrics.measured`), a ``unit`` if that is not nats per datum, and
+            perhaps a ``note``; and by the same names arrays ``(n,)``, float64, of the values that
+            some of them are means of, datum by datum.
         onto: A function or class that `run` hands its ``**options`` on to: its parameters whose
             defaults are numbers or words are options too, but for ``compile``.
         first: How many data it looks at, unless ``--num-data`` says; None is all.
@@ -36,7 +37,7 @@ class Estimator:
             ``log_likelihood``, and drawn as lines beside it.
         below: What is wrong where one of these lies below ``log_likelihood``.
         shown: Whether these stand beside ``log_likelihood`` in comparisons of runs.
-        margin: For an estimator on data that the model simulates: a metric, and the one of another
+        margin: If it looks at data that the model simulates: a metric, and the one of another
             estimator that is too low by about as much where both made as many draws.
         warning: From all metrics of a run that has its own to a line that says how to read them.
         figure: Draws a picture: called with :mod:`pyro_aevb.reports.plots`, the metrics, the

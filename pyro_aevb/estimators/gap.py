@@ -254,8 +254,8 @@ def _figure(
 ) -> None:
     family = metrics["amortization_gap"]["family"]
     names = [f"elbo_{name}" for name in dict.fromkeys(("guide", family, "flow"))]
-    bounds = {name: per_datum[name] for name in (*names, "log_likelihood_best")}
-    plots.inference_gap(bounds, path)
+    names.append("log_likelihood_best")
+    plots.inference_gap({name: per_datum[name] for name in names}, path)
 
 
 GAP = Estimator(

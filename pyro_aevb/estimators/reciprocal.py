@@ -183,10 +183,9 @@ def _reciprocal(
 ) -> Found:
     draws = made(Reciprocal, prepared.pair, test, work, **settings)
     counts = {name: settings[name] for name in ("num_samples", "num_chains")}
-    bar, given = ("posterior draws", settings["num_temperatures"] + draws.steps), (prepared, test)
-    found = over_weights(
-        "reciprocal", partial(draws.estimate, test), bar, *given, work, weight_samples, **counts
-    )
+    bar = "posterior draws", settings["num_temperatures"] + draws.steps
+    given = prepared, test, work, weight_samples
+    found = over_weights("reciprocal", partial(draws.estimate, test), bar, *given, **counts)
     note = "errs upwards in expectation, log_likelihood and ais_lower downwards"
     if draws.joint.dim > RELIABLE:
         note += (

@@ -6,7 +6,7 @@ together, ``(k, n, d)``. The data share nothing, so one gradient of a sum over d
 every datum.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -67,7 +67,7 @@ class Flow:
         layers: list[Any] = [_Affine(loc, log_scale, lower)]
         turn = torch.arange(d - 1, -1, -1, device=loc.device)
         for i in range(0, len(nets), 4):
-            layers += [AffineCoupling(d // 2, _Net(nets[i : i + 4])), Permute(turn)]
+            layers += [AffineCoupling(d // 2, _net(*nets[i : i + 4])), Permute(turn)]
         return dist.TransformedDistribution(base, layers, validate_args=False)
 
 
@@ -95,13 +95,11 @@ class _Affine(Transform):
         return self.log_scale.sum(-1).expand(x.shape[:-1])
 
 
-class _Net:
+def _net(w: Tensor, b: Tensor, v: Tensor, c: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
     r"""A net of its own for each datum, from ``(k, n, inputs)`` to a shift and a log-scale."""
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.parameters = parameters
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        w, b, v, c = self.parameters
+    def apply(x: Tensor) -> tuple[Tensor, ...]:
         hidden = torch.baddbmm(b, x.transpose(0, 1), w).tanh()
         return torch.baddbmm(c, hidden, v).transpose(0, 1).chunk(2, -1)
+
+    return apply

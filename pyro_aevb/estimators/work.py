@@ -1,11 +1,11 @@
 r"""Scoring shared among processes: each scores a range of the data, process 0 has the values."""
 
-import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -80,12 +80,11 @@ def score_together(group: Alone, n: int, scorer: Callable[[range], Scores]) -> S
 
 def _joined(parts: Sequence[Scores]) -> Scores:
     r"""Scores of the data of all parts, in their order."""
-    joined = copy.copy(parts[0])
-    for name in (field.name for field in fields(Scores)):
-        values = [getattr(part, name) for part in parts]
-        if isinstance(values[0], np.ndarray):
-            setattr(joined, name, np.concatenate(values, -1))
-    joined.codes = {
-        site: np.concatenate([part.codes[site] for part in parts]) for site in parts[0].codes
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts], -1)
+        for name, value in vars(parts[0]).items()
+        if isinstance(value, np.ndarray)
     }
-    return joined
+    sites = parts[0].codes
+    codes = {site: np.concatenate([part.codes[site] for part in parts]) for site in sites}
+    return replace(parts[0], codes=codes, **arrays)

@@ -12,16 +12,11 @@ import torch
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError, at_least_one
-from pyro_aevb.estimators import ESTIMATORS, found_by, shipped
+from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE, found_by, shipped
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Scorer, Scores
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
-from pyro_aevb.estimators.metrics import (
-    log_likelihood,
-    summarize,
-    undefined,
-    weight_kl,
-)
+from pyro_aevb.estimators.metrics import log_likelihood, summarize, undefined, weight_kl
 from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.reports import plots
@@ -90,6 +85,7 @@ def assess(
     if reason is None:
         health, reason = attempt(lambda: latent_health(pair, test, seed=seed))
     metrics |= summarize_latents(health, reason)
+    counts = {"num_samples": num_samples, "weight_samples": weight_samples}
     results: dict[str, Any] = {
         "pair": pair.name,
         "data": prepared.data.name,
@@ -104,14 +100,7 @@ def assess(
         "parameters": description.num_parameters,
         "codes": "points" if description.codes_are_points() else "draws",
         "environment": environment(test.device),
-        "settings": {
-            "importance": {
-                "num_samples": num_samples,
-                "weight_samples": weight_samples,
-                "num_data": len(test),
-                "seed": seed,
-            }
-        },
+        "settings": {IMPORTANCE: {**counts, "num_data": len(test), "seed": seed}},
         "metrics": metrics,
         "notes": [
             *prepared.notes,

@@ -53,14 +53,9 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     values = {name: _per_datum(run, results[name]) for name, run in runs.items()}
     likely = {n: v["log_likelihood"] for n, v in values.items() if "log_likelihood" in v}
     mixed = len({codes_are_points(result) for result in results.values()}) > 1
-    by = "reconstruction_mean" if mixed else "reconstruction"
-    if len(likely) > 1:
-        by = "log_likelihood"
-
-    def badness(name: str) -> float:
-        return -float(values[name][by].mean()) if by in values[name] else np.inf
-
-    order = sorted(runs, key=badness)
+    by = "log_likelihood" if len(likely) > 1 else "reconstruction" + "_mean" * mixed
+    worth = {n: float(v[by].mean()) if by in v else -np.inf for n, v in values.items()}
+    order = sorted(runs, key=lambda name: -worth[name])
     table: dict[str, dict[str, Any]] = {}
     for name in order:
         table[name] = {

@@ -2,6 +2,7 @@ r"""Run an estimator beside importance sampling: its settings, and what it adds 
 
 import time
 from collections.abc import Mapping
+from inspect import Parameter
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ def find(estimator: Any) -> Estimator | None:
     if isinstance(estimator, Estimator):
         if not estimator.name.isidentifier() or estimator.name in (IMPORTANCE, *GROUPS):
             raise UsageError(f"no estimator can be called {estimator.name!r}; take another name")
+        for option in (o for o, default in estimator.options.items() if default is Parameter.empty):
+            raise UsageError(f"{option!r} of the estimator {estimator.name!r} needs a default")
         return estimator
     if estimator == IMPORTANCE:
         return None
@@ -60,11 +63,9 @@ def choose(
             raise UsageError(
                 f"--estimator {name} takes no {option!r}; it takes {', '.join(settings)}"
             )
-        default = settings[option]
-        kind = type(default)
-        if isinstance(value, bool) != (kind is bool) or not isinstance(
-            value, (int, float) if kind is float else kind
-        ):
+        default, kind = settings[option], type(settings[option])
+        taken = (int, float) if kind is float else kind
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, taken):
             raise UsageError(
                 f"--estimator {name}: {option} is {value!r}; its default is {default!r}"
             )
@@ -109,13 +110,9 @@ def estimate(
     run.current_results()
     began = time.perf_counter()
     metrics, per_datum = estimator.run(prepared, test, work, **settings)
-    stated = {
-        **settings,
-        "num_data": len(test),
-        "seconds": round(time.perf_counter() - began, 3),
-        "environment": environment(test.device),
-    }
-    run.add(name, stated, metrics, per_datum)
+    seconds = round(time.perf_counter() - began, 3)
+    stated = {"num_data": len(test), "seconds": seconds, "environment": environment(test.device)}
+    run.add(name, {**settings, **stated}, metrics, per_datum)
     undrawn: list[str] = []
     compare_bounds(run, undrawn, estimator.estimates)
     if estimator.figure is not None:

@@ -129,13 +129,9 @@ def score_against(
     run.add_section("against", against, entry)
     undrawn: list[str] = []
     with drawn(file, undrawn, run):
-        plots.against(
-            (prepared.data.name, against),
-            (scores_of(ours)[shown], scores_of(theirs)[shown]),
-            shown,
-            metrics[shown]["value"],
-            run.figures / file,
-        )
+        names, area = (prepared.data.name, against), metrics[shown]["value"]
+        values = scores_of(ours)[shown], scores_of(theirs)[shown]
+        plots.against(names, values, shown, area, run.figures / file)
     return noted(run, undrawn)
 
 

@@ -70,11 +70,8 @@ def numbers_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name, row in table.items():
         numbers: dict[str, Any] = {"run": name}
-        sources = [
-            ("", row["metrics"]),
-            *((f", {k}", e["metrics"]) for k, e in row["corrupted"].items()),
-        ]
-        for ending, metrics in sources:
+        corrupted = {f", {label}": entry["metrics"] for label, entry in row["corrupted"].items()}
+        for ending, metrics in {"": row["metrics"], **corrupted}.items():
             for metric, entry in metrics.items():
                 numbers[metric + ending] = entry["value"]
                 if "standard_error" in entry:

@@ -37,11 +37,8 @@ def groups_of(scores: Scores, log_likelihood: np.ndarray | None) -> Groups:
         groups["posterior"][site] = (("chain", "draw", "datum", f"{site}_dim"), codes[None, None])
     if scores.log_weight is not None:
         groups["log_likelihood"] = {"x": (draws, scores.log_weight[None])}
-    predictive = {
-        "log_likelihood": log_likelihood,
-        "reconstruction_mean": scores.reconstruction_mean,
-    }
-    if known := {k: (("datum",), v) for k, v in predictive.items() if v is not None}:
+    whole = {"log_likelihood": log_likelihood, "reconstruction_mean": scores.reconstruction_mean}
+    if known := {k: (("datum",), v) for k, v in whole.items() if v is not None}:
         groups["predictive"] = known
     curve = against_samples(scores)
     if curve is not None:
