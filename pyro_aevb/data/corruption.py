@@ -130,16 +130,13 @@ KINDS: dict[str, Callable[..., Corruption]] = {
 def make_corruption(
     name: Any, options: Mapping[str, Any] | None = None, default: Any = None
 ) -> Corruption | None:
-    r"""A corruption from its name.
+    r"""A corruption from its name; None for none.
 
     Arguments:
         name: ``"masking"``, ``"salt_and_pepper"``, ``"gaussian"``, ``"none"``, any callable from
             batch to batch, or None for the default.
         options: Arguments of the named class, such as ``{"rate": 0.25}``.
         default: What a pair brings with it; none if it is not callable.
-
-    Returns:
-        The corruption, or None for none.
 
     Raises:
         UsageError: No such corruption, or options that it does not take.

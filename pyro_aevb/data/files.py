@@ -23,14 +23,9 @@ GREY_MODES, COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", 
 
 
 def read_arrays(path: Path, mapped: bool = False) -> dict[str, np.ndarray]:
-    r"""Read an ``.npy`` or ``.npz`` file, never executing what it holds.
+    r"""Read the arrays of an ``.npy`` or ``.npz`` file by name, never executing what it holds.
 
-    Arguments:
-        path: The file.
-        mapped: Leave the array of an ``.npy`` file on the disk.
-
-    Returns:
-        Its arrays by name; the one array of an ``.npy`` file is named ``images``.
+    The one array of an ``.npy`` file is named ``images``, and stays on the disk if it is `mapped`.
 
     Raises:
         UsageError: If the file is damaged, or holds pickled objects.
@@ -92,12 +87,11 @@ def read_bits(path: Path) -> np.ndarray:
     Raises:
         UsageError: If the file is damaged.
     """
-    raw = np.fromfile(path, np.uint8)
-    if len(raw) % (2 * 784) == 0:
-        digits, blanks = raw[::2].reshape(-1, 784), raw[1::2].reshape(-1, 784)
-        regular = (blanks[:, :-1] == ord(" ")).all() and (blanks[:, -1] == ord("\n")).all()
-        if len(raw) and regular and ((digits == ord("0")) | (digits == ord("1"))).all():
-            return digits - ord("0")
+    raw, blanks = np.fromfile(path, np.uint8), np.frombuffer(b" " * 783 + b"\n", np.uint8)
+    if len(raw) and len(raw) % (2 * 784) == 0:
+        digits = raw[::2].reshape(-1, 784) - ord("0")
+        if (digits <= 1).all() and (raw[1::2].reshape(-1, 784) == blanks).all():
+            return digits
     raise damaged(path, "it is not 784 digits 0 or 1 a line, separated by single blanks")
 
 
@@ -160,13 +154,10 @@ def damaged(path: Path, why: str) -> UsageError:
 def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     r"""Read all images below a folder, in the order of their paths.
 
-    Links are followed. Hidden files and folders are passed over, as other programs leave them
-    (``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``), and so are files of other kinds. Every page
-    of a TIFF is an image. An image lies the way up that its camera noted, and over white where it
-    is transparent.
-
-    Arguments:
-        folder: The folder; the names of its subfolders are the labels.
+    The names of subfolders are the labels. Links are followed. Hidden files and folders are passed
+    over, as other programs leave them (``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``), and so
+    are files of other kinds. Every page of a TIFF is an image. An image lies the way up that its
+    camera noted, and over white where it is transparent.
 
     Returns:
         uint8 images, shape (N, H, W) if all are grey, else (N, 3, H, W); the label names,
@@ -210,10 +201,7 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]
 def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     r"""The files below a folder that are not hidden, also through links.
 
-    Arguments:
-        folder: The folder.
-        above: The true paths of the folders that it lies in; a link back to one of them is passed
-            over.
+    A link back to one of the folders `above`, of true paths, is passed over.
     """
     real = os.path.realpath(folder)
     if real in above:

@@ -35,7 +35,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def read(name: str, memory: int | None = None) -> DataSet:
-    r"""Make a data set of a user's own file or folder.
+    r"""Make a data set of a user's own file or folder; it is presented as it is by default.
 
     An ``.npz`` file has the arrays ``train``, ``test`` and perhaps ``valid``, or one array
     (``images``, ``x``, or the only one), and perhaps labels (``labels``; ``train_labels`` and so
@@ -56,9 +56,6 @@ def read(name: str, memory: int | None = None) -> DataSet:
     Arguments:
         name: The path.
         memory: The largest ``.npy`` file that is read into memory, in bytes; default 1 GiB.
-
-    Returns:
-        The data set; it is presented as it is unless asked otherwise.
 
     Raises:
         UsageError: If the data are not usable; the line says which and why.
@@ -144,14 +141,13 @@ def _read_folders(folder: Path) -> tuple[Arrays, Arrays, list[str]]:
 
 
 def _no_inner_splits(folder: Path, images: list[Path]) -> None:
-    inner: dict[Path, set[str]] = {}
-    for place in (place for image in images for place in image.parents[:-2]):
-        if place.name.lower() in ALIASES:
-            inner.setdefault(place.parent, set()).add(place.name)
-    for place, names in inner.items():
+    places = {place for image in images for place in image.parents[:-2]}
+    splits = sorted(place for place in places if place.name.lower() in ALIASES)
+    for place in splits:
+        names = [other.name for other in splits if other.parent == place.parent]
         if len({ALIASES[name.lower()] for name in names}) > 1:
             raise UsageError(
-                f"{folder / place} holds the splits {' and '.join(sorted(names))}: give --data that"
+                f"{folder / place.parent} holds the splits {' and '.join(names)}: give --data that"
                 f" folder, or put the splits above the classes"
             )
 

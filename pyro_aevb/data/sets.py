@@ -21,16 +21,7 @@ from pyro_aevb.data.files import (
     read_idx,
     read_mat,
 )
-from pyro_aevb.data.split import (
-    SEED,
-    Binarize,
-    DataSet,
-    Split,
-    assemble,
-    dealt,
-    partition,
-    shuffled,
-)
+from pyro_aevb.data.split import SEED, DataSet, Split, assemble, dealt, partition, shuffled
 from pyro_aevb.errors import UsageError, hint
 
 
@@ -178,23 +169,22 @@ def _last_held_out(name: str, whole: Split, test: Split) -> DataSet:
 
 def _omniglot(root: Path) -> DataSet:
     full, bits = root / "omniglot-py", root / "omniglot28" / "omniglot_1bit_28x28.npz"
-    binarize: Binarize
     if bits.exists() and not full.exists():
         keys = ("background_images", "background_label", "evaluation_images", "evaluation_label")
         packed, labels, test_packed, test_labels = named_arrays(bits, *keys)
         whole = _split(_unpacked(bits, packed), labels, scale=1)
         test = _split(_unpacked(bits, test_packed), test_labels, scale=1)
-        binarize, what = "none", "1-bit 28x28, nearest-neighbour reduced"
+        what = "1-bit 28x28, nearest-neighbour reduced"
     else:
         whole, test = (_drawings(root, full, background) for background in (True, False))
-        binarize, what = "dynamic", "grey 28x28, area-averaged from torchvision's 105x105"
+        what = "grey 28x28, area-averaged from torchvision's 105x105"
     train, valid = partition(shuffled(whole), len(whole) - 1345, 1345)
     how = (
         f"omniglot, {what}, ink 1, not the file of the IWAE paper; train and validation are the"
         f" background characters, shuffled (seed {SEED}), the last 1,345 validation; test is the"
         " evaluation characters, whose labels count anew"
     )
-    return assemble("omniglot", how, binarize, train, valid, test)
+    return assemble("omniglot", how, "none" if whole.scale == 1 else "dynamic", train, valid, test)
 
 
 def _drawings(root: Path, place: Path, background: bool) -> Split:

@@ -71,7 +71,6 @@ class AdversarialAutoencoder(EncoderDecoder):
 
     algorithm = "adversarial"
     means: Tensor
-    prior_scale: float
     _given: Any
     _device: torch.device
 

@@ -6,7 +6,7 @@ distribution with the event shape of a datum, whose ``mean`` is the reconstructi
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import pyro.distributions as dist
 import torch
@@ -92,7 +92,7 @@ def build(name: Likelihood, decoder: Decoder, min_scale: float = 1e-3) -> Bernou
     Raises:
         UsageError: When the name is unknown, or the floor of a Gaussian is not positive.
     """
-    one_of("likelihood", name, ("bernoulli", "gaussian", "gaussian_sigmoid"))
+    one_of("likelihood", name, get_args(Likelihood))
     if name == "bernoulli":
         return Bernoulli(decoder)
     return Gaussian(decoder, min_scale, sigmoid=name == "gaussian_sigmoid")
@@ -120,7 +120,7 @@ def set_output_bias(
     Raises:
         UsageError: When the name is unknown, or the mean is of another shape or not finite.
     """
-    one_of("output_bias", output_bias, ("data_mean", "zero", "init"))
+    one_of("output_bias", output_bias, get_args(OutputBias))
     event_shape = likelihood.heads.shape
     if data_mean is not None and tuple(data_mean.shape) != event_shape:
         raise UsageError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -121,13 +121,9 @@ class Encoder(nn.Module):
     :math:`(*, latent\_dim)`.
 
     Arguments:
-        event_shape: The shape of one datum; :math:`(C, H, W)` for ``network="conv"``.
-        latent_dim: The number of dimensions of the code.
+        event_shape, latent_dim, network, hidden, activation: See
+            :class:`~pyro_aevb.models.encoder_decoder.EncoderDecoder`.
         heads: The number of tensors to give: 2 for a mean and a log-variance.
-        network: The kind of net.
-        hidden: The widths of the hidden layers, from the data to the code; `None` is [500] for
-            an MLP and [32, 64] for a convolutional net.
-        activation: The name of the non-linearity, a key of `ACTIVATIONS`.
 
     Raises:
         UsageError: When a size is not positive, a name is unknown, or a convolutional net is
@@ -229,7 +225,7 @@ def _check_sizes(
     activation: str,
 ) -> list[int]:
     r"""The widths of the hidden layers, once what both nets are built from is checked."""
-    one_of("network", network, ("mlp", "conv"))
+    one_of("network", network, get_args(Network))
     one_of("activation", activation, ACTIVATIONS)
     widths = list(hidden) if hidden is not None else {"mlp": [500], "conv": [32, 64]}[network]
     sizes = {"event_shape": event_shape, "latent_dim": (latent_dim,), "hidden": widths}
@@ -270,7 +266,7 @@ def initialize(net: nn.Module, init: Init) -> None:
         | Importance Weighted Autoencoders (Burda et al., 2016)
         | https://arxiv.org/abs/1509.00519
     """
-    one_of("init", init, ("torch", "aevb", "aevb_std0.1", "glorot"))
+    one_of("init", init, get_args(Init))
     if init in ("aevb", "aevb_std0.1"):
         for parameter in net.parameters():
             nn.init.normal_(parameter, std=0.01 if init == "aevb" else 0.1)

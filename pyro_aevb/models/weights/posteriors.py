@@ -295,17 +295,18 @@ def build(
     Raises:
         UsageError: The name is unknown, or a setting is not possible or another posterior's.
     """
-    taken = {
-        "normal": ("init_scale",),
-        "low_rank": ("init_scale", "rank"),
-        "dropout": ("dropout",),
-        "ensemble": ("members",),
+    kinds: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "normal": (MeanField, ("init_scale",)),
+        "low_rank": (LowRank, ("init_scale", "rank")),
+        "dropout": (Dropout, ("dropout",)),
+        "ensemble": (Ensemble, ("members",)),
     }
-    one_of("posterior", posterior, taken)
+    one_of("posterior", posterior, kinds)
+    make, takes = kinds[posterior]
     given = {name: value for name, value in settings.items() if value is not None}
     for name in given:
-        if name not in taken[posterior]:
-            homes = [f'"{home}"' for home, names in taken.items() if name in names]
+        if name not in takes:
+            homes = [f'"{home}"' for home, (_, names) in kinds.items() if name in names]
             raise UsageError(f"{name} is a setting of posterior={' or '.join(homes)}; remove it")
     if prior.kind == "learned" and posterior in POINTS:
         raise UsageError(
@@ -313,9 +314,8 @@ def build(
             f'posterior="{posterior}" the best prior would be a point at 0: use prior="fan_in"'
         )
     if posterior == "ensemble":
-        members = given.get("members", 5)
+        members = given.pop("members", 5)
         above_zero("members", members)
-        return Ensemble(nets, prior, [others() for _ in range(members - 1)])
-    make: Any = {"normal": MeanField, "low_rank": LowRank, "dropout": Dropout}[posterior]
+        given["others"] = [others() for _ in range(members - 1)]
     guide: WeightGuide = make(nets, prior, **given)
     return guide

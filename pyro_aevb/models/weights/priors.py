@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyro.distributions as dist
 import torch
@@ -48,7 +48,7 @@ class WeightPrior(nn.Module):
 
     def __init__(self, kind: Kind, nets: Mapping[str, nn.Module], scale: float = 1.0) -> None:
         super().__init__()
-        one_of("prior", kind, ("fan_in", "learned", "mixture"))
+        one_of("prior", kind, get_args(Kind))
         above_zero("prior_scale", scale)
         self.kind = kind
         self.shapes = {name: tensor.shape for name, tensor in tensors(nets)}
@@ -93,7 +93,12 @@ def fan_in(net: nn.Module) -> dict[str, float]:
 
 
 class OverTensors(dist.TorchDistribution):
-    r"""A distribution over tensors of one shape, around 0, with the logarithm of a scale."""
+    r"""A distribution over tensors of one shape, around 0 unless it says otherwise.
+
+    Arguments:
+        shape: The event shape.
+        log_scale: The logarithm of its scale :math:`s`.
+    """
 
     arg_constraints: dict[str, Any] = {}
     support = constraints.real
@@ -116,12 +121,7 @@ class OverTensors(dist.TorchDistribution):
 
 
 class IsotropicNormal(OverTensors):
-    r"""The normal :math:`\mathcal{N}(0, s^2 I)` over tensors of a shape.
-
-    Arguments:
-        shape: The event shape.
-        log_scale: :math:`\log s`, a scalar.
-    """
+    r"""The normal :math:`\mathcal{N}(0, s^2 I)` over tensors of a shape, s a scalar."""
 
     @property
     def variance(self) -> Tensor:
@@ -137,11 +137,7 @@ class IsotropicNormal(OverTensors):
 
 class NormalMixture(OverTensors):
     r"""Independently for each element, :math:`\pi \mathcal{N}(0, s^2) + (1 - \pi)
-    \mathcal{N}(0, (r s)^2)` over tensors of a shape.
-
-    Arguments:
-        shape: The event shape.
-        log_scale: :math:`\log s`, a scalar.
+    \mathcal{N}(0, (r s)^2)` over tensors of a shape, s a scalar.
     """
 
     wide = 0.5
