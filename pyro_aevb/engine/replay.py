@@ -33,7 +33,7 @@ class Replay:
         function: Valid for :func:`~pyro_aevb.engine.capture.capture`.
         way: How to run it. Where it cannot be captured or compiled, it runs eagerly.
         fallback: Told why it runs eagerly.
-        python: Of the pair that the function runs.
+        python: The Python values of the pair that the function runs.
     """
 
     def __init__(
