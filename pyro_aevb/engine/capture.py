@@ -153,7 +153,6 @@ def _same_graph(one: Captured, other: Captured) -> bool:
 
 
 def _place(tensor: Tensor) -> int:
-    r"""Where a tensor's numbers lie, which no operation changes."""
     return tensor.data_ptr() if tensor.layout is torch.strided else 0
 
 

@@ -23,8 +23,7 @@ class GraphedUpdate:
     optimizer that has a capturable form; see :func:`graphable`.
 
     Arguments:
-        update: Takes the index of a batch, and the batch; changes the parameters and returns the
-            loss.
+        update: Called with the index of a batch, and the batch; returns the loss.
         optimizer: The optimizer whose step `update` takes.
         size: The length of the batches to record.
     """

@@ -34,10 +34,10 @@ class Alone:
     r"""One process: everything is its own. What :class:`Processes` does for several."""
 
     rank, size = 0, 1
+    continues = ""
 
     def __init__(self, device: str = "auto") -> None:
         self.device = device
-        self.continues = ""
 
     def rows(self, batch: int) -> slice:
         r"""The rows of a batch that this process computes."""
@@ -238,8 +238,7 @@ def processes(device: str) -> Iterator[Alone]:
     In several processes one exception is shown, that of the process which meets it first.
 
     Arguments:
-        device: ``auto``, ``cpu`` or ``cuda``, which in several processes is ``cuda:LOCAL_RANK``;
-            one process takes any device.
+        device: ``auto``, ``cpu`` or ``cuda``, each process's own GPU; one alone takes any device.
 
     Raises:
         UsageError: There is no GPU for each process.

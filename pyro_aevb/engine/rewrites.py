@@ -66,15 +66,11 @@ def available() -> bool:
         return False
 
 
-def bfloat16_units() -> bool:
-    r"""Whether the processor multiplies bfloat16 numbers faster than float32."""
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
-
-
 def reduced_products() -> bool:
     r"""Whether products are to round to bfloat16: it was asked for, and makes them faster."""
-    return torch.get_float32_matmul_precision() == "medium" and bfloat16_units()
+    asked = torch.get_float32_matmul_precision() == "medium"
+    units = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return asked and any(getattr(torch.cpu, name, lambda: False)() for name in units)
 
 
 @contextmanager
@@ -149,8 +145,7 @@ def use_cheaper(graph: GraphModule) -> None:
 def _tanh(call: Any, h: Any) -> Node:
     e = call(aten.exp.default, call(aten.mul.Tensor, call(aten.abs.default, h), -2.0))
     above, below = call(aten.rsub.Scalar, e, 1.0), call(aten.add.Tensor, e, 1.0)
-    ratio = call(aten.div.Tensor, above, below)
-    return call(aten.mul.Tensor, call(aten.sign.default, h), ratio)
+    return call(aten.mul.Tensor, call(aten.sign.default, h), call(aten.div.Tensor, above, below))
 
 
 def _summed_over_pixels(node: Any) -> Node | None:
@@ -165,11 +160,9 @@ def _summed_over_pixels(node: Any) -> Node | None:
     if value.target is not aten.neg.default or len(value.users) != 1:
         return None
     found = value.args[0]
-    plain = found.target is aten.binary_cross_entropy_with_logits.default and [
-        *found.args[2:],
-        *found.kwargs.values(),
-    ] == [None, None, 0]
-    return found if plain and _is_float(found) else None
+    if found.target is not aten.binary_cross_entropy_with_logits.default or not _is_float(found):
+        return None
+    return found if [*found.args[2:], *found.kwargs.values()] == [None, None, 0] else None
 
 
 def _groups(pixels: int) -> int | None:

@@ -43,10 +43,9 @@ class Draws:
     r"""The draws that a function of a batch makes, and how processes share them.
 
     A draw of shape ``(..., m * B, ...)``, where B is the length of the batch, is taken as
-    ``(..., m, B, ...)``, as where a batch is repeated m times. Draws whose shape grows with the
-    batch in another way, or whose numbers depend on one another or on a tensor (Gamma, Poisson,
-    categorical), are made by each process from a stream of its own, seeded from the common one:
-    right in distribution, but other numbers than those of one process.
+    ``(..., m, B, ...)``. Draws whose shape grows in another way, or that depend on one another or
+    on a tensor (Gamma, Poisson, categorical), each process makes from a stream of its own: right in
+    distribution, but other numbers than those of one process.
 
     Arguments:
         function: Called with a batch; draws what a step draws.

@@ -32,15 +32,9 @@ from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.pairs.supports import outside
 
 _HINTS = {
-    "Shape mismatch inside plate": (
-        "a distribution over vectors or images needs .to_event(number of dims)"
-    ),
-    "Multiple sample sites": (
-        "a site's name is used once; make a plate once, and enter it as often as needed"
-    ),
-    "invalid values|constraint": (
-        "a parameter of that distribution is not finite or not in its range"
-    ),
+    "Shape mismatch inside plate": "distributions over vectors need .to_event(number of dims)",
+    "Multiple sample sites": "use a site's name once; make a plate once, and enter it often",
+    "invalid values|constraint": "a distribution's parameter is not finite or not in its range",
     "dtype|Double": "data are float32: make the pair's parameters float32 too, by .float()",
 }
 r"""Words in what an error of the pair's code says, and the remedy."""
@@ -297,7 +291,6 @@ def _check_sites(run: _Run, plate: str) -> None:
 
 
 def _check_plates(run: _Run, name: str, plate: str) -> None:
-    r"""A latent site is in the same plates on both sides."""
     model, guide = run.model[name], run.guide[name]
     inside = in_plate(model, plate)
     if inside != in_plate(guide, plate):

@@ -66,10 +66,7 @@ def at_least_two(x: Data) -> Data:
 
 
 def sample_sites(trace: Any) -> dict[str, Any]:
-    r"""The random sites of a trace by name.
-
-    Left out are those that only choose a plate's subsample, and ``pyro.deterministic`` ones.
-    """
+    r"""The random sites of a trace by name: no plate's subsample, and no ``pyro.deterministic``."""
     return {
         name: node
         for name, node in trace.nodes.items()

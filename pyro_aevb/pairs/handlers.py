@@ -57,10 +57,9 @@ class Fix(Messenger):
 
 
 def typical(fn: Any) -> tuple[Tensor, str]:
-    r"""A value that stands for a distribution, and what it is: its mean, its mode, or a draw.
+    r"""A value that stands for a distribution, and what it is: ``mean``, ``mode`` or ``draw``.
 
-    The mode where there is no finite mean, as of a Cauchy or an index; a draw where there is
-    neither, as of a logit-normal.
+    The mode where there is no finite mean, as for an index; a draw where there is neither.
     """
     for name in ("mean", "mode"):
         try:
@@ -122,8 +121,7 @@ class ScaleSites(Messenger):
 
     Around the model and the guide, with the names of the latent sites
     (:meth:`~pyro_aevb.pairs.description.Description.kl_sites`), this scales the Kullback-Leibler
-    term of any objective: KL warm-up, or the weight :math:`\beta` of a beta-VAE. In an
-    importance-weighted bound it scales the terms within the weights.
+    term of any objective, as for a warm-up; in an importance-weighted bound, within the weights.
 
     Arguments:
         scale: The factor, a number or a scalar tensor, not negative.

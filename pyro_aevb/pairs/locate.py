@@ -27,8 +27,7 @@ r"""By file that was executed: its content, its module, and whether no pair is m
 def locate(source: Any, look: bool = False) -> tuple[Any, str]:
     r"""Find what a pair's name stands for: a class, a function, an instance, a tuple or a module.
 
-    Nothing is called. A file is executed anew for each pair, whose modules it may hold; a pair
-    takes over what was executed to be looked at.
+    Nothing is called. A file is executed anew for each pair, whose modules it may hold.
 
     Arguments:
         source: The name; anything else than a string stands for itself.
@@ -111,11 +110,7 @@ def _owner(file: Path) -> str | None:
 
 
 def _refuse_foreign(found: Any, source: str, path: str) -> None:
-    r"""Refuse a class or a function of Python or of a library that is no pair.
-
-    A class with `model` and `guide` may come from anywhere, and a function from the very package
-    that is named. What a file has merely imported is thus not taken for its own.
-    """
+    r"""Refuse code of Python or of a library that is no pair; the package named may build one."""
     if not _is_constructor(found) or (hasattr(found, "model") and hasattr(found, "guide")):
         return
     home = getattr(found, "__module__", None) or "Python"

@@ -5,8 +5,7 @@ r"""A pair: two callables, ``model(x)`` and ``guide(x)``, and what they train.
 default may be missing there. A guide with ``**kwargs``, as an autoguide's, is given what the model
 takes. The pair may be
 
-- one object with methods (or sub-modules) ``model`` and ``guide``: an ``nn.Module``, a
-  ``PyroModule``, or a plain class holding modules;
+- one object with ``model`` and ``guide``: a module, or a plain class holding modules;
 - two names, ``model`` and ``guide``, in one file;
 - a tuple ``(model, guide)`` in Python.
 
@@ -113,11 +112,7 @@ class Pair(nn.Module):
         )
 
     def columns_in(self, split: "Split") -> list[str]:
-        r"""The columns of a split that the pair is to see.
-
-        Raises:
-            UsageError: One that it needs is missing.
-        """
+        r"""The columns of a split that the pair sees; a UsageError if one that it needs is not."""
         for name, needed in self.columns.items():
             if needed and name not in split.columns:
                 raise self.missing(name, split.columns)
@@ -250,7 +245,7 @@ class Pair(nn.Module):
 
         Arguments:
             saved: Values by name, as :meth:`tensors` names them.
-            origin: Where they come from, for the message.
+            origin: The name of their file, for the message.
 
         Raises:
             UsageError: Names or shapes differ, as in a checkpoint of another pair.

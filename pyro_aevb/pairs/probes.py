@@ -99,8 +99,8 @@ class Probe:
         self.pair, self.x, self.plate, self.observed = pair, x, plate, observed
         self.python = pair.python.read()
         self.sites = self._run(x, {})
-        sites = [*self.sites["guide"].items(), *self.sites["model"].items()]
-        latent = {name: site for name, site in sites if not site["is_observed"]}
+        found = ((name, site) for (_, name), site in self.sites.items())
+        latent = {name: site for name, site in found if not site["is_observed"]}
         self.values = {name: site["value"] for name, site in latent.items()}
         self.local = {name for name, site in latent.items() if in_plate(site, plate)}
 
@@ -126,21 +126,20 @@ class Probe:
                 )
 
     def reads_data(self) -> tuple[bool, tuple[str, ...]]:
-        r"""Whether x is what is observed, and if so the model's sites whose distribution at fixed
-        latents and columns changes with it.
+        r"""Whether x is observed, and the model's sites that change with it at fixed latents.
 
         Raises:
             UsageError: The likelihood of a component changes with that component itself.
         """
         others = with_data(self.x, data_of(self.x).roll(1, 0))
         other = self._side(self.pair.model, others, self.values)
-        value = self.sites["model"][self.observed]["value"]
+        value = self.sites["model", self.observed]["value"]
         if _same(value, other[self.observed]["value"]):
             return False, ()
         reading = tuple(
             name
-            for name, site in self.sites["model"].items()
-            if in_plate(site, self.plate) and name in other
+            for (side, name), site in self.sites.items()
+            if side == "model" and in_plate(site, self.plate) and name in other
             if not _same(*(base(s["fn"]).log_prob(site["value"]) for s in (site, other[name])))
         )
         if self.observed in reading:
@@ -169,20 +168,21 @@ class Probe:
                 f"{self.pair.name}: the likelihood of {self.observed!r} reads the very component "
                 f"that it predicts, such as {tuple(wrong[0, 1:].tolist())} of a datum of shape "
                 f"{tuple(fixed.shape[1:])}, so it is no density of x; let the decoder see earlier "
-                "components alone (shift or mask x), or put a summary that it needs beside the "
-                "data, as columns of x that are not observed"
+                "components alone (shift or mask x), or put a summary into columns of x that are "
+                "not observed"
             )
 
     def _rows(self, rows: Any) -> tuple[Data, dict[str, Tensor]]:
-        r"""Some of the data, and the latents at them."""
         taken = {name: self.values[name][rows] for name in self.local}
         return self.x[rows], self.values | taken
 
-    def _run(self, x: Data, values: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
-        r"""The sites of the guide, and of the model at the guide's latents."""
+    def _run(self, x: Data, values: dict[str, Tensor]) -> dict[tuple[str, str], Any]:
+        r"""By side and name the sites of the guide, and of the model at the guide's latents."""
         guide = self._side(self.pair.guide, x, values)
         drawn = {name: site["value"] for name, site in guide.items()}
-        return {"guide": guide, "model": self._side(self.pair.model, x, values | drawn)}
+        model = self._side(self.pair.model, x, values | drawn)
+        sides = (("guide", guide), ("model", model))
+        return {(side, name): site for side, sites in sides for name, site in sites.items()}
 
     def _side(self, side: Any, x: Data, values: dict[str, Tensor]) -> dict[str, Any]:
         with WholeBatch():
@@ -190,20 +190,17 @@ class Probe:
         self.pair.python.put(self.python)  # each run is a first one, also of what counts its calls
         return sites
 
-    def _terms(self, sites: dict[str, dict[str, Any]]) -> dict[tuple[str, str], Tensor]:
-        r"""By side and site of the data plate, a row of numbers for each datum: log-probabilities,
-        and of points where they are and what density they carry."""
+    def _terms(self, sites: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Tensor]:
+        r"""For each site of the data plate, a row of numbers for each datum: log-probabilities."""
         found = {}
-        for side in sites:
-            for name, site in sites[side].items():
-                if not in_plate(site, self.plate):
-                    continue
+        for key, site in sites.items():
+            if in_plate(site, self.plate):
                 terms = [log_prob(site, 1.0)]
                 if is_delta(site["fn"]):
                     # Of a point computed in another batch, x == v fails in the last digit.
                     terms = [base(site["fn"]).v, base(site["fn"]).log_density]
                 rows = len(site["value"])
-                found[side, name] = torch.cat([t.reshape(rows, -1).double() for t in terms], 1)
+                found[key] = torch.cat([t.reshape(rows, -1).double() for t in terms], 1)
         return found
 
 

@@ -99,16 +99,13 @@ def encode(kept: Kept) -> Any:
     r"""A value as numbers, strings, tensors and lists, which a checkpoint may hold.
 
     Raises:
-        ValueError: It is none that these can say.
+        ValueError, TypeError: It is none that these can say.
     """
     value, content = kept.value, kept.content
     if kept.kind == "tensor":
         return content
     if kept.kind == "array" or isinstance(value, np.generic):
-        try:
-            return ["array" if kept.kind == "array" else "scalar", torch.tensor(content)]
-        except TypeError as error:
-            raise ValueError("no numbers") from error
+        return ["array" if kept.kind == "array" else "scalar", torch.tensor(content)]
     if kept.kind == "plain" and type(value) in (bool, int, float, complex, str, type(None)):
         return ["complex", value.real, value.imag] if type(value) is complex else value
     if kept.kind == "generator":

@@ -86,7 +86,7 @@ class PythonState:
             elif BUFFERS not in name and (new or kept.kind == "iterator" or name in always):
                 try:
                     held[name] = encode(kept)
-                except ValueError:
+                except (TypeError, ValueError):
                     lost.append(name)
         return held, lost
 
@@ -113,13 +113,13 @@ class PythonState:
 def changed(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> list[str]:
     r"""The names of values that differ; what tensors hold, and objects of libraries, apart."""
 
-    def differs(name: str) -> bool:
-        one, other = before.get(name), after.get(name)
-        if one is None or other is None:  # tensors and objects may come and go
-            return (one or after[name]).kind not in ("tensor", "object", "iterator")
-        return not one.same(other, tensors=False)
+    passing = ("tensor", "object", "iterator")  # these may come and go
 
-    return [name for name in dict.fromkeys((*before, *after)) if differs(name)]
+    def alike(one: Kept, other: Kept | None) -> bool:
+        return one.kind in passing if other is None else one.same(other, tensors=False)
+
+    names = [name for name, kept in before.items() if not alike(kept, after.get(name))]
+    return names + [n for n, kept in after.items() if n not in before and not alike(kept, None)]
 
 
 def rebound(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> dict[str, Any]:
@@ -135,14 +135,11 @@ def rebound(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> dict[str, 
 
 @contextmanager
 def untouched(python: PythonState, devices: Iterable[torch.device] = ()) -> Iterator[Reading]:
-    r"""Leave Python values and all random numbers, Python's and NumPy's too, as they were.
+    r"""Leave Python values, a reading of which it yields, and all random numbers as they were.
 
     Arguments:
         python: The Python values of the pair that is tried.
         devices: The devices whose random numbers are left as they were too, where they are GPUs.
-
-    Yields:
-        The Python values.
     """
     before = python.read()
     numbers = [keep(generator) for generator in _GENERATORS.values()]
