@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
 
 
+# Longer than a screen, as its parameters are the flags of the command.
 def evaluate(
     run: "str | Path | Run | Sequence[str]",
     estimator: Any = "importance",

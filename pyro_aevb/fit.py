@@ -29,6 +29,7 @@ def _with_stored_settings(function: Callable[Given, Returned]) -> Callable[Given
     return call
 
 
+# Longer than a screen, as its parameters are the command's flags; the body calls and prints.
 @_with_stored_settings
 def fit(
     pair: Any = "VAE",

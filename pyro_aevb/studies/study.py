@@ -35,6 +35,7 @@ class Outcome:
     missing: list[str]
 
 
+# Longer than a screen, as its parameters are the flags of the command.
 def study(
     name: str | Sequence[str],
     scale: Literal["smoke", "full"] = "full",
