@@ -89,7 +89,8 @@ def read(name: str, memory: int | None = None) -> DataSet:
     splits = {}
     for key, array in data.items():
         further = {column: _column(values) for column, values in columns.get(key, {}).items()}
-        splits[key] = Split(torch.from_numpy(array.astype(kept)), classes.get(key), scale, further)
+        images = torch.from_numpy(array.astype(kept, copy=False))
+        splits[key] = Split(images, classes.get(key), scale, further)
     return _split(name, path, splits, list(dict.fromkeys([*notes, *named, levels])))
 
 
