@@ -51,14 +51,7 @@ from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay
-from pyro_aevb.engine.streams import (
-    blocks_of,
-    check_seed,
-    even,
-    few_rows,
-    numbered,
-    seeded,
-)
+from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
 from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import Move, Point, adapt, evaluate, transition

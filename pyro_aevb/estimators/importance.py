@@ -29,14 +29,7 @@ from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay, Way
-from pyro_aevb.engine.streams import (
-    blocks_of,
-    check_seed,
-    even,
-    few_rows,
-    numbered,
-    seeded,
-)
+from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.log_weights import LogWeights, milestones
 from pyro_aevb.estimators.terms import Terms, weight_draw
