@@ -280,15 +280,15 @@ def test_an_autoguide_is_given_what_its_model_takes():
     [
         (
             lambda: prepare((model, guide), "digits"),
-            "takes 'age' beside x, and the data have no column of that name; they have label",
+            "takes 'age' beside x, and the train split has no column of that name; columns there: label",
         ),
         (
             lambda: prepare(EXAMPLE, aged(labelled=False)),
-            "takes 'label' beside x, and the data have no column of that name; they have age",
+            "takes 'label' beside x, and the train split has no column of that name; columns there: age",
         ),
         (
             lambda: encode(prepare(EXAMPLE, "digits").pair, torch.zeros(2, 1, 8, 8)),
-            "takes 'label' beside x, and the data have no column of that name; they have none",
+            "takes 'label' beside x, and the data have no column of that name; columns there: none",
         ),
         (
             lambda: encode(prepare("VAE", "digits").pair, torch.zeros(2, 1, 8, 8), label=[1, 2]),

@@ -104,18 +104,18 @@ class Pair(nn.Module):
 
         return side
 
-    def missing(self, name: str, known: Iterable[str]) -> UsageError:
+    def missing(self, name: str, known: Iterable[str], where: str = "the data have") -> UsageError:
         r"""The error of a column that the pair needs, and that is not among the known names."""
         return UsageError(
-            f"{self.name} takes {name!r} beside x, and the data have no column of that name; they "
-            f"have {', '.join(known) or 'none'}"
+            f"{self.name} takes {name!r} beside x, and {where} no column of that name; columns "
+            f"there: {', '.join(known) or 'none'}"
         )
 
-    def columns_in(self, split: "Split") -> list[str]:
+    def columns_in(self, split: "Split", where: str = "the data have") -> list[str]:
         r"""The columns of a split that the pair sees; a UsageError if one that it needs is not."""
         for name, needed in self.columns.items():
             if needed and name not in split.columns:
-                raise self.missing(name, split.columns)
+                raise self.missing(name, split.columns, where)
         return [name for name in self.columns if name in split.columns]
 
     def batch(self, x: Data, columns: Mapping[str, Any]) -> Data:

@@ -76,10 +76,11 @@ def prepare(
     loaded = load_pair(pair, pair_parameters, dataset).move(chosen)
     scored = evaluation_binarization(way)
 
-    def batches(split: Split, way: Binarize) -> Batches:
-        return Batches(split, way, chosen, loaded.columns_in(split))
+    def batches(part: str, way: Binarize) -> Batches:
+        split: Split = getattr(dataset, part)
+        return Batches(split, way, chosen, loaded.columns_in(split, f"the {part} split has"))
 
-    train = batches(dataset.train, way)
+    train = batches("train", way)
     description = inspect(loaded, train.take(_telling(train)))
     _check_fit(loaded, description, dataset, way)
     prepared = Prepared(
@@ -88,9 +89,9 @@ def prepare(
         data=dataset,
         binarize=way,
         train=train,
-        fixed_train=train if scored == way else batches(dataset.train, scored),
-        valid=batches(dataset.valid, scored),
-        test=batches(dataset.test, scored),
+        fixed_train=train if scored == way else batches("train", scored),
+        valid=batches("valid", scored),
+        test=batches("test", scored),
     )
     for split in ("train", "valid", "test"):
         check_support(loaded, getattr(prepared, split), split)
