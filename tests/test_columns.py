@@ -280,11 +280,11 @@ def test_an_autoguide_is_given_what_its_model_takes():
     [
         (
             lambda: prepare((model, guide), "digits"),
-            "takes 'age' beside x, and the train split has no column of that name; columns there: label",
+            "'age' beside x, and the train split has no column of that name; columns there: label",
         ),
         (
             lambda: prepare(EXAMPLE, aged(labelled=False)),
-            "takes 'label' beside x, and the train split has no column of that name; columns there: age",
+            "'label' beside x, and the train split has no column of that name; columns there: age",
         ),
         (
             lambda: encode(prepare(EXAMPLE, "digits").pair, torch.zeros(2, 1, 8, 8)),
