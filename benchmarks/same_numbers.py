@@ -47,7 +47,6 @@ SCORED: tuple[tuple[str, ...], ...] = (
     ("VAE", "--against=noise", "--num-samples=100"),
     ("VAE", "--corruption=masking", "--num-samples=100"),
     ("BayesianVAE", "--estimator=ais", "--num-data=10"),
-    ("monte_carlo_em", "--estimator=reciprocal", "--num-data=50"),
 )
 r"""A run's name, and what ``python -m pyro_aevb.evaluate`` is given after its directory."""
 STUDIES = ("aevb", "bayesian_autoencoders")

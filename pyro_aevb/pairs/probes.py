@@ -134,7 +134,8 @@ class Probe:
         others = with_data(self.x, data_of(self.x).roll(1, 0))
         other = self._side(self.pair.model, others, self.values)
         value = self.sites["model", self.observed]["value"]
-        if _same(value, other[self.observed]["value"]):
+        told = not torch.equal(data_of(others), data_of(self.x))  # by data that are not all alike
+        if told and _same(value, other[self.observed]["value"]):
             return False, ()
         reading = tuple(
             name
