@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import pyro_aevb
-from pyro_aevb.data import load
+from pyro_aevb.data import Batches, load
 from pyro_aevb.data.disk import OnDisk
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.prepare import prepare
 
 PEAK = """
 import resource
@@ -105,7 +106,13 @@ def test_a_file_larger_than_the_budget_takes_bounded_memory(compile, tmp_path):
     assert peaks[1] - peaks[0] < 40
 
 
-def test_bits_that_are_drawn_once_need_memory(tmp_path):
+def test_bits_that_are_drawn_once_are_in_memory(tmp_path):
     path = save(tmp_path / "data.npy", 1500, (30, 40))
+    made, whole = (prepare("VAE", path, {"hidden": [4]}, None, "dynamic", memory=m) for m in (1, 9))
+    index = torch.arange(30)
+    assert torch.equal(made.test.take(index), whole.test.take(index))
     with pytest.raises(UsageError, match="stay on the disk, and bits that are drawn once stay in"):
-        pyro_aevb.fit("VAE", path, binarize="dynamic", memory=1, out=str(tmp_path / "run"))
+        Batches(load(path, memory=1000).test, "fixed")
+    np.save(tmp_path / "objects.npy", np.array([{}] * 300), allow_pickle=True)
+    with pytest.raises(UsageError, match="Python objects"):
+        load(str(tmp_path / "objects.npy"), memory=10)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-import torch
 from torch import Tensor
 
 
@@ -30,17 +29,6 @@ class Batch:
 
     def __getitem__(self, rows: slice | Tensor) -> Batch:
         return self._each(lambda value: value[rows])
-
-    def expand(self, count: int) -> Batch:
-        r"""The first datum `count` times, without a copy."""
-        return self._each(lambda value: value[:1].expand(count, *value.shape[1:]))
-
-    def flip(self, dim: int) -> Batch:
-        r"""The rows in the reverse order; `dim` is 0."""
-        return self._each(lambda value: value.flip(dim))
-
-    def to(self, device: torch.device) -> Batch:
-        return self._each(lambda value: value.to(device))
 
     shape = property(attrgetter("x.shape"))
     device = property(attrgetter("x.device"))

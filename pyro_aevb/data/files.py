@@ -39,7 +39,7 @@ def read_arrays(path: Path, mapped: bool = False) -> dict[str, np.ndarray]:
                 return {"images": loaded}
             return {key: loaded[key] for key in loaded.files}
     except (EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if "Object arrays" in str(error):
+        if "Object arrays" in str(error) or "Python objects" in str(error):
             raise UsageError(
                 f"{path} holds Python objects (pickled), which are not read;"
                 " save a plain array of numbers"

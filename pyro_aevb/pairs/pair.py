@@ -137,7 +137,9 @@ class Pair(nn.Module):
                     f"{self.name} takes no {name!r} beside x; it takes "
                     f"{', '.join(self.columns) or 'nothing'}"
                 )
-            found[name] = torch.as_tensor(values, device=x.device)
+            found[name] = given = torch.as_tensor(values, device=x.device)
+            if given.is_floating_point():  # of the precision of the data
+                found[name] = given.to(x.dtype)
             if found[name].shape[:1] != x.shape[:1]:
                 raise UsageError(
                     f"{self.name}: {name!r} has shape {tuple(found[name].shape)}, and there are "

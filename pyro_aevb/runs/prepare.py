@@ -1,5 +1,6 @@
 r"""From names to things: a data set, its batches, and a pair that has been checked on them."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -71,7 +72,10 @@ def prepare(
             f"data is a {type(data).__name__}; give a data set's name, the path of a .npy or .npz "
             "file or of a folder of images, or a pyro_aevb.data.DataSet"
         )
-    dataset = data if isinstance(data, DataSet) else load(data, data_root, memory and memory << 20)
+    budget = memory and memory << 20
+    if binarize not in (None, "none"):  # bits that are drawn once stay in memory, as their data do
+        budget = sys.maxsize
+    dataset = data if isinstance(data, DataSet) else load(data, data_root, budget)
     way: Binarize = dataset.binarize if binarize is None else binarize
     loaded = load_pair(pair, pair_parameters, dataset).move(chosen)
     scored = evaluation_binarization(way)
