@@ -1,6 +1,8 @@
 """What several files of tests do alike: refusals of commands, steps, runs, bounds, means."""
 
 import math
+import os
+import signal
 from contextlib import ExitStack
 
 import pyro
@@ -130,6 +132,23 @@ def assert_same_run(one, other):
         for name, value in values.items():
             assert torch.equal(value, others[name]), name
     assert rows(one.history) == rows(other.history)
+
+
+def stopped(part, how, at):
+    """Run a trainer until its batch number `at`: then it is killed, or a signal interrupts it."""
+    update, calls = part._update, []
+
+    def stopping(index):
+        calls.append(index)
+        if len(calls) == at:
+            if how == "killed":
+                raise UsageError("killed")
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(index)
+
+    part._update = stopping
+    with pytest.raises(UsageError if how == "killed" else KeyboardInterrupt):
+        part.run()
 
 
 def assert_resumes(make, path, steps):

@@ -1,13 +1,11 @@
 """The mechanism of learning algorithms: phases, state and hook, against arithmetic by hand."""
 
-import os
-import signal
-
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import stopped
 from torch import nn
 
 import pyro_aevb.training.step
@@ -157,20 +155,8 @@ def test_a_resumed_run_has_the_state_of_an_uninterrupted_one(how, compile, tmp_p
     settings = {"compile": compile, "optimizer": "adam", "schedule": "cosine", "epochs": 4}
     whole = trainer(tmp_path / "whole.pt", **settings)
     whole.run()
-    part = trainer(tmp_path / "part.pt", **settings)
-    update, calls = part._update, []
-
-    def stopping(index):
-        calls.append(index)
-        if len(calls) == 6:  # the second batch of the second epoch
-            if how == "killed":
-                raise UsageError("killed")
-            os.kill(os.getpid(), signal.SIGINT)
-        return update(index)
-
-    part._update = stopping
-    with pytest.raises(UsageError if how == "killed" else KeyboardInterrupt):
-        part.run()
+    # At the second batch of the second epoch.
+    stopped(trainer(tmp_path / "part.pt", **settings), how, 6)
     resumed = trainer(tmp_path / "part.pt", **settings)
     torch.rand(5)
     resumed.resume()

@@ -1,14 +1,13 @@
 """Stages of a run: a decoder alone, then both nets, against a loop of plain PyTorch."""
 
 import math
-import os
-import signal
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import stopped
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -140,20 +139,7 @@ def test_a_run_resumed_in_any_stage_is_the_uninterrupted_one(
         part = trainer(tmp_path / "part.pt", stop_after=batch // 5, **settings)
         part.run()
     else:
-        part = trainer(tmp_path / "part.pt", **settings)
-        update, calls = part._update, []
-
-        def stopping(index):
-            calls.append(index)
-            if len(calls) == batch + (how == "killed"):
-                if how == "killed":
-                    raise UsageError("killed")
-                os.kill(os.getpid(), signal.SIGINT)
-            return update(index)
-
-        part._update = stopping
-        with pytest.raises(UsageError if how == "killed" else KeyboardInterrupt):
-            part.run()
+        stopped(trainer(tmp_path / "part.pt", **settings), how, batch + (how == "killed"))
     resumed = trainer(tmp_path / "part.pt", **settings)
     torch.rand(5)
     resumed.resume()
