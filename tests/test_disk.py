@@ -102,8 +102,8 @@ def test_a_file_larger_than_the_budget_takes_bounded_memory(compile, tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split()[-1]))
-    # The files have 47 and 187 MiB, of which the second would add at least 140 in memory.
-    assert peaks[1] - peaks[0] < 40
+    # The files have 47 and 187 MiB; in memory, shuffled in a copy, the second would add 280.
+    assert peaks[1] - peaks[0] < 130
 
 
 def test_bits_that_are_drawn_once_are_in_memory(tmp_path):
