@@ -54,7 +54,7 @@ from pyro_aevb.engine.replay import Replay
 from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
 from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.estimator import Estimator, Found
-from pyro_aevb.estimators.hmc import Move, Point, adapt, evaluate, transition
+from pyro_aevb.estimators.hmc import Evaluate, Move, Point, adapt, evaluate, transition
 from pyro_aevb.estimators.importance import Compile
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.metrics import measured
@@ -128,6 +128,77 @@ def temperatures(count: int, schedule: str = "sigmoid") -> Tensor:
         raise UsageError(f"schedule is {schedule!r}; it must be sigmoid or linear")
     low, high = torch.sigmoid(torch.tensor([-4.0, 4.0], dtype=torch.float64))
     return ((4 * (2 * b - 1)).sigmoid() - low) / (high - low)
+
+
+def along(
+    at: Evaluate,
+    chains: Tensor,
+    path: Tensor,
+    ends: tuple[Tensor, Tensor],
+    step_size: Callable[[Move | None], Tensor],
+    leapfrog_steps: int,
+    pilots: int,
+    progress: Progress = None,
+) -> tuple[Tensor, Tensor, Point]:
+    r"""Move chains along a path of densities, one trajectory at each, and weigh them.
+
+    Arguments:
+        at: The terms of the log-densities.
+        chains: Where they start, ``(k, n, d)``.
+        path: :math:`b_0, \dots, b_T`, float64, rising or falling.
+        ends: The weights of the terms in :math:`\log f_0` and in :math:`\log f_1`.
+        step_size: From the last move, None at first, to the size of the next one's steps.
+        leapfrog_steps: L, of each trajectory.
+        pilots: How many of the first chains there are to tune the steps alone.
+        progress: Called at each of the T temperatures with n.
+
+    Returns:
+        The log-weights, ``(k, n)``, float64; the share of proposals that the others than the
+        pilots took at each temperature, ``(T - 1,)``; and where the chains are in the end.
+    """
+    first, difference = ends[0], ends[1] - ends[0]
+    gaps = path.diff().abs().to(chains.device)
+    coefficients = first + path[:, None].to(first) * difference
+    point, move, accepted = at(chains), None, []
+    log_weights = chains.new_zeros(chains.shape[:2], dtype=torch.float64)
+    for t in range(len(gaps)):
+        log_weights += gaps[t] * torch.tensordot(difference, point.terms, 1).double()
+        if t + 1 < len(gaps):
+            size = step_size(move)
+            point, move = transition(at, point, coefficients[t + 1], size, leapfrog_steps)
+            accepted.append(move.probability[pilots:].mean())
+        if progress is not None:
+            progress(chains.shape[1])
+    acceptance = torch.stack(accepted) if accepted else chains.new_empty(0)
+    return log_weights, acceptance, point
+
+
+class Tuner:
+    r"""The step size of chains on the way there, by the acceptance of the first few, the pilots.
+
+    Arguments:
+        pilots: How many of the chains these are.
+        start: The first step size, a scalar tensor.
+        target: The acceptance to reach.
+        limits: The smallest and the largest step size.
+    """
+
+    def __init__(
+        self, pilots: int, start: Tensor, target: float, limits: tuple[float, float] = (1e-4, 0.5)
+    ) -> None:
+        self.pilots, self.target, self.limits = pilots, target, limits
+        self.sizes: list[Tensor] = []
+        r"""All so far."""
+        self._size, self._average = start, start.new_tensor(target)
+
+    def __call__(self, move: Move | None) -> Tensor:
+        if move is not None:
+            seen = move.probability[: self.pilots]
+            self._size, self._average = adapt(
+                self._size, self._average, seen, self.target, self.limits
+            )
+        self.sizes.append(self._size)
+        return self._size
 
 
 class Annealer:
@@ -255,15 +326,8 @@ class Annealer:
         pilots = -(-PILOTS // len(x))
         side = self.pair.guide if self.from_guide else self.pair.model
         draws = [self.joint.draw(side, x, *weights) for _ in range(pilots + self.num_chains)]
-        state = x.new_tensor(START), x.new_tensor(self.target)
-
-        def tuned(move: Move | None) -> Tensor:
-            nonlocal state
-            if move is not None:
-                state = adapt(*state, move.probability[:pilots], self.target)
-            step_sizes.append(state[0])
-            return state[0]
-
+        tuned = Tuner(pilots, x.new_tensor(START), self.target)
+        tuned.sizes = step_sizes
         return self._along(self.path, x, weights, torch.stack(draws), tuned, pilots, progress)
 
     def _along(
@@ -279,19 +343,10 @@ class Annealer:
         r"""Move chains along a path, each step of the size that the last move leads to, and weigh
         all but the first few; with where these are in the end."""
         at = self._at(x, weights, len(chains))
-        gaps = path.diff().abs().to(x.device)
-        coefficients = self.c + path[:, None].to(x.device, x.dtype) * self.d
-        point, move, accepted = at(chains), None, []
-        log_weights = x.new_zeros(chains.shape[:2], dtype=torch.float64)
-        for t in range(len(gaps)):
-            log_weights += gaps[t] * torch.tensordot(self.d, point.terms, 1).double()
-            if t + 1 < len(gaps):
-                size = step_size(move)
-                point, move = transition(at, point, coefficients[t + 1], size, self.leapfrog_steps)
-                accepted.append(move.probability[pilots:].mean())
-            if progress is not None:
-                progress(len(x))
-        acceptance = torch.stack(accepted) if accepted else x.new_empty(0)
+        ends = self.c, self.c + self.d
+        log_weights, acceptance, point = along(
+            at, chains, path, ends, step_size, self.leapfrog_steps, pilots, progress
+        )
         end = Point(point.q[pilots:], point.terms[:, pilots:], point.gradients[:, pilots:])
         return Annealed(log_weights[pilots:].cpu().numpy(), acceptance.cpu().numpy()), end
 

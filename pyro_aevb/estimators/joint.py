@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints
+from torch.distributions.transforms import Transform, identity_transform
 
 from pyro_aevb.data.batch import Data, repeated, with_data
 from pyro_aevb.errors import UsageError
@@ -19,11 +20,14 @@ class Joint:
     r""":math:`\log p(x|z, w)` and :math:`\log p(z|w)` per datum and chain, at plate scale 1.
 
     All local latents of a datum are one vector :math:`q \in \mathbb{R}^d`, their sites one after
-    the other; the global latents w are held fixed. The guide, :math:`q(z|x, w)`, is used only where
-    it is asked for. In nats.
+    the other; the global latents w are held fixed. A site of another support than the real numbers
+    is :math:`z = T(q)` by Pyro's transform to it, and its densities, the prior's and the guide's,
+    are those of q, with :math:`\log |\partial T / \partial q|`, so that the integral over q is
+    :math:`p(x|w)`. The guide, :math:`q(z|x, w)`, is used only where it is asked for. In nats.
 
-    Valid for local latents that are real-valued and have a density. Run inside ``pair.active()``
-    and ``WholeBatch()``. Every method is a function of its tensors that can be captured.
+    Valid for local latents that have a density and a support of real numbers that does not depend
+    on the datum. Run inside ``pair.active()`` and ``WholeBatch()``. Every method is a function of
+    its tensors that can be captured.
 
     Arguments:
         pair: An inspected pair.
@@ -32,8 +36,9 @@ class Joint:
         guide: Whether the guide will be used.
 
     Raises:
-        UsageError: There is no local latent site; or one is masked out, or not real-valued; or
-            the guide would be used and has no density.
+        UsageError: There is no local latent site; or one is masked out, or discrete, or of a
+            support that is not the same for all data; or the guide would be used and has no
+            density.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Joint:
                 "draw from"
             )
         sites = run(pair.model, x, weights)
+        self.transforms: dict[str, Transform] = {}
         for name in (site.name for site in local):
             fn = sites[name]["fn"]
             if is_masked(sites[name]) or is_delta(fn):
@@ -60,12 +66,7 @@ class Joint:
                     f"{pair.name}: latent site {name!r} has no prior density (it is masked or a "
                     "Delta), so there is no p(z|x) to draw from"
                 )
-            if not _is_real(fn.support):
-                raise UsageError(
-                    f"{pair.name}: latent site {name!r} lies in {fn.support}; Hamiltonian Monte "
-                    "Carlo needs a real-valued site, of which the model computes the constrained "
-                    "value"
-                )
+            self.transforms[name] = _to_support(pair.name, name, fn)
         reason = pair.description.undefined()
         if reason is None and pair.description.auxiliary:
             reason = f"{pair.description.auxiliary[0]!r} is an auxiliary guide site"
@@ -74,21 +75,39 @@ class Joint:
                 f"{pair.name}: its guide has no density at given codes: {reason}; start from the "
                 "prior"
             )
-        self.shapes = {site.name: torch.Size(site.event_shape) for site in local}
+        self.shapes = {
+            site.name: torch.Size(self.transforms[site.name].inverse_shape(site.event_shape))
+            for site in local
+        }
+        r"""Of the part of q that is each site's."""
         self.dim = sum(shape.numel() for shape in self.shapes.values())
         r"""d, how many numbers the local latents of a datum are."""
 
     def values(self, q: Tensor) -> dict[str, Tensor]:
         r"""What vectors ``(*chains, d)`` stand for: each site's values, ``(*chains, *shape)``."""
+        return {name: self.transforms[name](part) for name, part in self._parts(q).items()}
+
+    def vector(self, values: Mapping[str, Tensor], chains: int = 1) -> Tensor:
+        r"""The vectors of sites' values whose first `chains` dimensions are those of the chains."""
+        parts = (self.transforms[name].inv(values[name]) for name in self.shapes)
+        return torch.cat([part.flatten(chains) for part in parts], -1)
+
+    def log_det(self, q: Tensor) -> Tensor:
+        r""":math:`\log |\partial T / \partial q|` of all sites, of the shape of the chains."""
+        total = q.new_zeros(q.shape[:-1])
+        for name, part in self._parts(q).items():
+            transform = self.transforms[name]
+            if transform is not identity_transform:
+                change = transform.log_abs_det_jacobian(part, transform(part))
+                total = total + change.reshape(*q.shape[:-1], -1).sum(-1)
+        return total
+
+    def _parts(self, q: Tensor) -> dict[str, Tensor]:
         parts = q.split([shape.numel() for shape in self.shapes.values()], -1)
         return {
             name: part.reshape(*q.shape[:-1], *shape)
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
-
-    def vector(self, values: Mapping[str, Tensor], chains: int = 1) -> Tensor:
-        r"""The vectors of sites' values whose first `chains` dimensions are those of the chains."""
-        return torch.cat([values[name].flatten(chains) for name in self.shapes], -1)
 
     def draw(self, side: Any, x: Data, *weights: Tensor) -> Tensor:
         r"""A draw for each datum by the model (from the prior) or the guide, ``(n, d)``."""
@@ -124,18 +143,19 @@ class Joint:
         assert self.pair.description is not None
         likelihood = terms.pop(self.pair.description.observed)
         prior = sum(terms.values(), torch.zeros_like(likelihood))
-        return torch.stack([likelihood, prior]).view(2, *q.shape[:-1])
+        prior = prior.view(q.shape[:-1]) + self.log_det(q)
+        return torch.stack([likelihood.view(q.shape[:-1]), prior])
 
     def log_guide(self, x: Data, q: Tensor, *weights: Tensor) -> Tensor:
         r""":math:`\log q(z|x, w)`, ``(*chains, n)``."""
         if len(self.shapes) > 1:
             terms = local_terms(self.pair, self.pair.guide, *self._rows(x, q, weights))
-            return torch.stack(list(terms.values())).sum(0).view(q.shape[:-1])
+            return torch.stack(list(terms.values())).sum(0).view(q.shape[:-1]) + self.log_det(q)
         # A single site depends on x alone, so that the encoder runs once for all chains.
         ((name, values),) = self.values(q).items()
         first = {name: values.view(-1, *values.shape[q.dim() - 2 :])[0], **self._named(weights)}
         site = run(self.pair.guide, x, first)[name]
-        return log_prob({**site, "value": values}, 1.0)
+        return log_prob({**site, "value": values}, 1.0) + self.log_det(q)
 
     def evaluate(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
         r"""The :meth:`terms` and the gradient of each with respect to q, ``(2, *q.shape)``."""
@@ -153,7 +173,37 @@ class Joint:
         return dict(zip(self.weights, weights, strict=True))
 
 
-def _is_real(support: constraints.Constraint) -> bool:
+def _to_support(pair: str, name: str, fn: Any) -> Transform:
+    r"""From vectors of real numbers to the support of a latent site."""
+    support = _alike_for_all(fn.support)
+    try:
+        if support is None or support.is_discrete:
+            raise NotImplementedError
+        transform: Transform = biject_to(support)
+    except NotImplementedError:
+        raise UsageError(
+            f"{pair}: latent site {name!r} lies in {fn.support}, which no one transform makes of "
+            "real numbers; there are no gradients to follow in it"
+        ) from None
+    return transform if _bends(support) else identity_transform
+
+
+def _alike_for_all(support: Any) -> Any:
+    r"""A support with numbers for bounds where these are the same for all data; else None."""
+    parts = dict(vars(support))
+    for key, value in parts.items():
+        if isinstance(value, constraints.Constraint):
+            parts[key] = _alike_for_all(value)
+            if parts[key] is None:
+                return None
+        elif isinstance(value, Tensor):
+            parts[key] = float(value.flatten()[0])
+            if bool((value != parts[key]).any()):
+                return None
+    return type(support)(**parts) if parts else support
+
+
+def _bends(support: Any) -> bool:
     while hasattr(support, "base_constraint"):  # of an independent or a mixture
         support = support.base_constraint
-    return support is constraints.real
+    return support is not constraints.real

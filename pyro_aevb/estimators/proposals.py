@@ -1,0 +1,244 @@
+r"""A proposal for the latents of each datum, near its posterior: normals at the modes of p(x, q|w).
+
+For every mode :math:`m` of a datum's :math:`\log p(x, q|w)` as a function of q, with the precision
+H there and the prior's part P of it (:mod:`~pyro_aevb.estimators.curvature`), Laplace's
+approximation of the posterior is :math:`\mathcal{N}(m, H^{-1})`. Its tails are too light for a
+proposal where the posterior is not normal, and that can only be in directions in which the data say
+something. So it is made wider in these alone, by a factor :math:`s`,
+
+.. math:: \Sigma_s = H^{-1} + (s^2 - 1) (H^{-1} - H^{-1} P H^{-1}),
+
+which is :math:`s^2 H^{-1}` in a direction that the prior says nothing of, and :math:`H^{-1}` in one
+that the data say nothing of. In 50 dimensions of which 18 are used, widening all would leave a
+fiftieth of the effective samples. The modes are weighted by Laplace's approximation of their parts
+of p(x|w), :math:`p(x, m|w) \sqrt{(2 \pi)^d / |H|}`.
+
+Modes are found by damped Gauss-Newton steps from several draws of the guide and of the prior; a
+start that comes within a standard deviation or so of one that is higher is given up.
+
+References:
+    | Bayesian Inference in Econometric Models Using Monte Carlo Integration (Geweke, 1989)
+    | https://doi.org/10.2307/1913710
+    | An Algorithm for Least-Squares Estimation of Nonlinear Parameters (Marquardt, 1963)
+    | https://doi.org/10.1137/0111030
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pyro_aevb.data.batch import Data
+
+STEPS = 20
+r"""Steps after which a start that has not arrived is given up."""
+ARRIVED = 0.05
+r"""Nats that the next step promises, at most, of a start that has arrived."""
+SAME = 1.0
+r"""Distance in standard deviations within which two starts are on the way to the same mode."""
+APART = 2.0
+r"""Distance of two modes; what is nearer, one normal covers."""
+LIGHT = 1e-3
+r"""The share of the heaviest mode's weight below which a mode is left out."""
+MODES = 8
+r"""At most so many modes of a datum are kept."""
+
+Expand = Callable[[Data, Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Normals:
+    r"""Mixtures of M normals in d dimensions, another for each of n data, in float64.
+
+    A normal is kept by its mean m, and a map to the frame in which its covariance is diagonal,
+    :math:`y = T (q - m)`, with variances :math:`1 + (s^2 - 1)(1 - p_i)`, where :math:`p_i` is the
+    share of the prior in the precision in direction i. So another width s costs nothing.
+    """
+
+    log_weight: Tensor
+    r"""``(n, M)``; -inf where a datum has fewer modes."""
+    loc: Tensor
+    r"""``(n, M, d)``."""
+    into: Tensor
+    r"""T, ``(n, M, d, d)``."""
+    back: Tensor
+    r"""Its inverse."""
+    share: Tensor
+    r"""The shares of the prior, ``(n, M, d)``, from 0 to 1."""
+
+    def __getitem__(self, index: Tensor) -> "Normals":
+        return Normals(*(value[index] for value in vars(self).values()))
+
+    def modes(self) -> Tensor:
+        r"""How many a datum has, ``(n,)``."""
+        return self.log_weight.isfinite().sum(1)
+
+    def scales(self, width: float) -> Tensor:
+        r"""Standard deviations in the frame, ``(n, M, d)``, at a width s."""
+        return (1 + (width**2 - 1) * (1 - self.share)).sqrt()
+
+    def sample(self, k: int, width: float) -> Tensor:
+        r"""k draws for each datum, ``(k, n, d)``."""
+        n, modes, d = self.loc.shape
+        which = torch.multinomial(self.log_weight.exp(), k, replacement=True)
+        noise = torch.randn(n, k, d, dtype=self.loc.dtype, device=self.loc.device)
+        scales = self.scales(width)
+        draws = torch.empty_like(noise)
+        for i in range(modes):
+            moved = (noise * scales[:, i : i + 1]) @ self.back[:, i].mT + self.loc[:, i : i + 1]
+            draws = moved if modes == 1 else torch.where((which == i).unsqueeze(-1), moved, draws)
+        return draws.transpose(0, 1)
+
+    def log_prob(self, q: Tensor, width: float) -> Tensor:
+        r"""The density of draws ``(k, n, d)``, ``(k, n)``."""
+        return self.log_probs(q, [width])[0]
+
+    def log_probs(self, q: Tensor, widths: list[float]) -> list[Tensor]:
+        r"""The same at several widths, at little more than the cost of one."""
+        d = q.shape[-1]
+        each: list[list[Tensor]] = [[] for _ in widths]
+        for i in range(self.loc.shape[1]):
+            moved = (q.double() - self.loc[:, i]).transpose(0, 1) @ self.into[:, i].mT
+            whole = self.into[:, i].slogdet().logabsdet - 0.5 * d * math.log(2 * math.pi)
+            for parts, width in zip(each, widths, strict=True):
+                scales = self.scales(width)[:, i]
+                normed = (moved / scales.unsqueeze(1)).square().sum(-1).T
+                constant = self.log_weight[:, i] + whole - scales.log().sum(-1)
+                parts.append(constant - 0.5 * normed)
+        return [torch.stack(parts).logsumexp(0) for parts in each]
+
+
+def fit(expand: Expand, x: Data, starts: Tensor) -> Normals:
+    r"""Find the modes of each datum from several starts.
+
+    Arguments:
+        expand: From R data and points ``(R, d)`` to log p(x, q), ``(R,)``; its gradient,
+            ``(R, d)``; its precision, and the prior's part of that, ``(R, d, d)`` each.
+        x: n data.
+        starts: ``(S, n, d)``, the same number for every datum.
+    """
+    count, n, _ = starts.shape
+    data = torch.arange(n, device=starts.device).repeat(count)
+    points = _Points.at(expand, x[data], starts.flatten(0, 1))
+    damping = torch.full_like(points.value, 1e-3)
+    kept = points.value.isfinite()
+    active = kept.clone()
+    for _ in range(STEPS):
+        index = active.nonzero().squeeze(1)
+        if not len(index):
+            break
+        now = points[index]
+        step, promised = now.step(damping[index])
+        there = _Points.at(expand, x[data[index]], now.q + step)
+        better = (there.value >= now.value) & there.finite()
+        points.put(index[better], there[better])
+        damping[index] = torch.where(
+            better, (0.2 * damping[index]).clamp_min(1e-7), 5 * damping[index].clamp_min(1e-2)
+        )
+        active[index] = promised > ARRIVED
+        follows = _following(points, kept, count)
+        kept &= ~(active & follows)
+        active &= kept
+    return _mixture(points, kept, count)
+
+
+@dataclass
+class _Points:
+    r"""R points, and the expansion of log p(x, q) at each."""
+
+    q: Tensor
+    value: Tensor
+    gradient: Tensor
+    precision: Tensor
+    r"""As it is found; :func:`_positive` makes it one."""
+    prior: Tensor
+
+    @classmethod
+    def at(cls, expand: Expand, x: Data, q: Tensor) -> "_Points":
+        value, *others = (found.double() for found in expand(x, q))
+        return cls(q, value.nan_to_num(-math.inf, -math.inf, -math.inf), *others)
+
+    def __getitem__(self, index: Tensor) -> "_Points":
+        return _Points(*(value[index] for value in vars(self).values()))
+
+    def put(self, index: Tensor, new: "_Points") -> None:
+        r"""Let other points take the place of some."""
+        for name, value in vars(new).items():
+            getattr(self, name)[index] = value
+
+    def finite(self) -> Tensor:
+        r"""Where everything is a finite number, ``(R,)``."""
+        whole = self.precision.flatten(1).isfinite().all(1) & self.gradient.isfinite().all(1)
+        return whole & self.value.isfinite()
+
+    def step(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The damped steps, ``(R, d)``, and the nats that undamped ones promise, ``(R,)``."""
+        precision = _positive(self.precision)
+        slope = self.gradient.unsqueeze(-1)
+        promised = 0.5 * (slope * torch.linalg.solve(precision, slope)).sum((-2, -1))
+        diagonal = precision.diagonal(dim1=-2, dim2=-1)
+        damped = precision + torch.diag_embed(damping.unsqueeze(-1) * diagonal)
+        return torch.linalg.solve(damped, slope).squeeze(-1).to(self.q.dtype), promised
+
+
+def _positive(precision: Tensor) -> Tensor:
+    r"""Matrices with the eigenvalues' absolute values, at least 1e-6 of the largest."""
+    failed = torch.linalg.cholesky_ex(precision).info > 0
+    if failed.any():
+        precision = precision.clone()
+        values, vectors = torch.linalg.eigh(precision[failed].nan_to_num(0, 0, 0))
+        least = 1e-6 * values.abs().amax(-1, keepdim=True) + 1e-12
+        values = values.abs().clamp_min(least)
+        precision[failed] = (vectors * values.unsqueeze(-2)) @ vectors.mT
+    return precision
+
+
+def _distance(points: _Points, one: Tensor, count: int) -> Tensor:
+    r"""Of every start to that of the number `one` of its datum, in its deviations, ``(S, n)``."""
+    n = len(one)
+    rows = one * n + torch.arange(n, device=one.device)
+    apart = (points.q.unflatten(0, (count, n)) - points.q[rows]).double()
+    return torch.einsum("sni,nij,snj->sn", apart, points.precision[rows], apart).clamp_min(0).sqrt()
+
+
+def _following(points: _Points, kept: Tensor, count: int) -> Tensor:
+    r"""Which starts, ``(R,)``, are near to the highest of their datum, which is not itself one."""
+    if count == 1:
+        return torch.zeros_like(kept)
+    value = torch.where(kept, points.value, -math.inf).unflatten(0, (count, -1))
+    best = value.argmax(0)
+    near = _distance(points, best, count) < SAME
+    near.scatter_(0, best.unsqueeze(0), False)
+    return near.flatten()
+
+
+def _mixture(points: _Points, kept: Tensor, count: int) -> Normals:
+    r"""The heaviest modes of each datum, those that are not near to a heavier one."""
+    precision = _positive(points.precision)
+    points = replace(points, precision=precision)
+    d, n = points.q.shape[1], len(kept) // count
+    volume = 0.5 * (d * math.log(2 * math.pi) - torch.linalg.slogdet(precision).logabsdet)
+    weight = torch.where(kept, points.value + volume, -math.inf).unflatten(0, (count, n))
+    rows, weights = [], []
+    least = weight.amax(0) + math.log(LIGHT)
+    while len(rows) < MODES and (not rows or bool((weight >= least).any())):
+        one = weight.argmax(0)
+        found = weight.gather(0, one.unsqueeze(0)).squeeze(0)
+        there = found >= least if rows else torch.ones_like(found, dtype=torch.bool)
+        row = one * n + torch.arange(n, device=one.device)
+        rows.append(torch.where(there, row, rows[0]) if rows else row)
+        weights.append(torch.where(there, found, -math.inf))
+        near = _distance(points, one, count) < APART
+        near.scatter_(0, one.unsqueeze(0), True)
+        weight = weight.masked_fill(near, -math.inf)
+    index, log_weight = torch.stack(rows, 1), torch.stack(weights, 1)
+    log_weight[:, 0] = log_weight[:, 0].nan_to_num(0, 0, 0)  # one that has nowhere to start from
+    chosen = points[index.flatten()]
+    root = torch.linalg.cholesky(chosen.precision)
+    half = torch.linalg.solve_triangular(root, chosen.prior, upper=False)
+    shares, turn = torch.linalg.eigh(torch.linalg.solve_triangular(root, half.mT, upper=False))
+    back = torch.linalg.solve_triangular(root.mT, turn, upper=True)
+    parts = (chosen.q.double(), turn.mT @ root.mT, back, shares.clamp(0, 1))
+    return Normals(log_weight.log_softmax(1), *(p.unflatten(0, index.shape) for p in parts))
