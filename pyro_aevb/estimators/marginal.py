@@ -70,6 +70,8 @@ class MarginalLikelihood:
         memory: int | None = None,
         compile: Compile = "auto",
         say: Callable[[str], None] | None = None,
+        target: float = 0.1,
+        max_samples: int = 5000,
     ) -> None:
         self.weight_samples = weight_samples
         self._scorer = Scorer(pair, num_samples, weight_samples, seed, memory, True, compile, say)
