@@ -128,8 +128,8 @@ def evaluate(
         elif work.show:
             show_added(
                 results,
-                estimator=other and other.name,
-                corrupted=corrupt and called(corrupt),
+                estimator=None if other is None else other.name,
+                corrupted=None if corrupt is None else called(corrupt),
                 against=against,
             )
         return results

@@ -40,6 +40,9 @@ from pyro_aevb.estimators.reliability import (
     tails,
     worst_tails,
 )
+from pyro_aevb.estimators.reliability import (
+    UNRELIABLE as UNRELIABLE,  # for those who import it from here
+)
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.pairs.density import closed_form_kls, log_prob, run
 from pyro_aevb.pairs.description import Description

@@ -60,7 +60,7 @@ def reliability(marginals: "Marginals", spot_check: Found | None = None) -> Foun
 
 def contradicts(spot_check: Found | None) -> bool:
     r"""Whether annealing is above an estimate by more than its error explains."""
-    if spot_check is None or spot_check["value"] is None:
+    if not spot_check or spot_check["value"] is None:
         return False
     return bool(spot_check["value"] > max(CONVERGED, 2 * (spot_check["standard_error"] or 0.0)))
 

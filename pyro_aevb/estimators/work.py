@@ -15,13 +15,15 @@ from pyro_aevb.engine.streams import numbered
 from pyro_aevb.estimators.importance import Compile
 
 PerDatum = TypeVar("PerDatum")
+PerDatumOut = TypeVar("PerDatumOut", covariant=True)
 
 
-class Scoring(Protocol[PerDatum]):
+class Scoring(Protocol[PerDatumOut]):
     r"""What scores the data of some blocks, or of all, once for each draw of the weights."""
 
     weight_samples: int
-    __call__: Callable[..., PerDatum]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> PerDatumOut: ...
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,7 @@ class Work:
             yield lambda n: None if bar.update(n) else None
 
 
-def score_together(
-    group: Alone, n: int, scorer: Callable[[range], PerDatum]
-) -> PerDatum | None:
+def score_together(group: Alone, n: int, scorer: Callable[[range], PerDatum]) -> PerDatum | None:
     r"""Score a split by all processes, each its contiguous range of blocks of data.
 
     A block draws from a stream of its own, by its number in the split, so the values are those of

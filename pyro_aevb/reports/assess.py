@@ -159,7 +159,7 @@ def _marginals(
                 pair,
                 settings["proposal"],
                 settings["num_samples"],
-                settings["weight_samples"],
+                settings["weight_samples"] if description.global_sites else 1,
                 settings["seed"],
                 work.memory,
                 work.compile,

@@ -98,13 +98,13 @@ def draw_figures(
 
 def _bounds_figure(scores: Scores, marginals: Marginals, file: Path) -> None:
     assert scores.elbo is not None and scores.log_weight is not None
-    values = [scores.elbo.mean(0), log_mean(marginals.log_likelihood)]
-    # Of the guide's own draws the estimate is the bound.
-    if scores.kl is not None and marginals.proposal != "guide":
-        values.append(log_mean(scores.log_weight))
-    if infinite := int((~np.isfinite(values).all(0)).sum()):
+    elbo, likely = scores.elbo.mean(0), log_mean(marginals.log_likelihood)
+    if infinite := int((~np.isfinite([elbo, likely]).all(0)).sum()):
         raise UsageError(f"the values of {infinite} data are not finite")
-    plots.elbo_against_log_likelihood(*values[:2], file, *values[2:])
+    # Of the guide's own draws the estimate is the bound.
+    another = scores.kl is not None and marginals.proposal != "guide"
+    bound = log_mean(scores.log_weight) if another else None
+    plots.elbo_against_log_likelihood(elbo, likely, file, bound)
 
 
 def _objective(run: Run, prepared: Prepared) -> str:

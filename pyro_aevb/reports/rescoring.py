@@ -71,7 +71,7 @@ def score_corrupted(
     scorer = make(corruption=corruption, calls=1 + num_noise)
     clean = work.score("scoring clean data", scorer, test)
     draws = [
-        work.score(f"scoring corrupted data {i + 1} of {num_noise}", scorer, test, i)
+        work.score(f"scoring corrupted data {i + 1} of {num_noise}", scorer, test, noise=i)
         for i in range(num_noise)
     ]
     known = [scores for scores in draws if scores is not None]

@@ -59,11 +59,9 @@ def current_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
             bound = {"value": None, "reason": kl.get("reason", "not computed")}
         else:
             bound = {**likely, **_health(metrics)}
-            names = [*MISSING, "weight_rise", *HEALTH]
+            dropped = [*MISSING, "weight_rise", *HEALTH]
             missing = {
-                name: {"value": None, "reason": REASON}
-                for name in names
-                if _known(metrics, name)
+                name: {"value": None, "reason": REASON} for name in dropped if _known(metrics, name)
             }
     read: dict[str, Any] = {}
     for name, metric in metrics.items():
