@@ -148,9 +148,8 @@ def test_the_figure_shows_means_and_what_has_moved(tmp_path, drawn):
     x = source.data(50)
     curve = against_samples(score(ready(source, x), batches(x), 100))
     margins = {"ais_lower": ("bdmc_gap", 0.25)}
-    plots.convergence(
-        {("iwae_bound", "samples"): curve}, tmp_path / "c.png", {"ais_lower": -3.0}, margins
-    )
+    curves = {("iwae_bound", "samples"): curve}
+    plots.convergence(curves, tmp_path / "c.png", {"ais_lower": -3.0}, margins)
     (axes,) = drawn[0].axes
     points, _, (bars,) = axes.containers[0]
     np.testing.assert_allclose(points.get_xdata(), curve.counts)

@@ -42,13 +42,13 @@ def current(results: Mapping[str, Any]) -> dict[str, Any]:
 def current_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     r"""Metrics by their names, as they are called now; those of now stay as they are.
 
-    Those of other input than the test data, which have no ``gap``, are by draws of the guide today
-    as well.
+    Those of other input than the test data, which have no ``gap`` and no ``pareto_k``, are by draws
+    of the guide today as well.
     """
     likely = metrics.get("log_likelihood")
     if likely is None or "iwae_bound" in metrics:
         return dict(metrics)
-    if "gap" not in metrics:
+    if metrics.keys().isdisjoint(("gap", "pareto_k")):
         names = {"log_likelihood": "iwae_bound"}
         return {names.get(name, name): metric for name, metric in metrics.items()}
     bound: Mapping[str, Any] = likely
