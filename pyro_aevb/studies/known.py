@@ -134,12 +134,18 @@ def _parsed(given: dict[str, Any]) -> tuple[Path, Known]:
 
 
 def _current(numbers: Mapping[str, float | None]) -> dict[str, float | None]:
-    r"""Numbers of a cell under the names that they have now."""
-    read = dict(numbers)
-    for name in scorings(numbers) - {HISTORY}:
-        own = {key: read.pop(key) for key in [*read] if key.startswith(f"{name}/")}
-        metrics = {key.partition("/")[2]: {"value": value} for key, value in own.items()}
-        read |= own if "iwae_bound" in metrics else _flat(name, current_metrics(metrics))
+    r"""Numbers of a cell under the names that they have now, in their order."""
+    scored: dict[str, dict[str, Any]] = {}
+    for quantity, value in numbers.items():
+        scoring, _, metric = quantity.partition("/")
+        scored.setdefault(scoring, {})[metric] = {"value": value}
+    read: dict[str, float | None] = {}
+    for quantity, value in numbers.items():
+        metrics = scored[quantity.partition("/")[0]]
+        if "log_likelihood" not in metrics or "iwae_bound" in metrics:
+            read[quantity] = value
+        else:
+            read |= _flat(quantity.partition("/")[0], current_metrics(metrics))
     return read
 
 
