@@ -30,9 +30,9 @@ def compare(
 
     Returns:
         For each run, the best first, its ``metrics``; ``paired`` differences to the best run by
-        metric, in nats per datum with standard errors; where log-likelihoods are defined, by
-        ArviZ, ``difference`` to the best, its ``standard_error`` and the stacking ``weight``; see
-        :func:`~pyro_aevb.reports.comparison.side_by_side`.
+        metric, in nats per datum with standard errors; where log-likelihoods or bounds are defined,
+        by ArviZ, ``difference`` to the best, its ``standard_error`` and the stacking ``weight``;
+        see :func:`~pyro_aevb.reports.comparison.side_by_side`.
     """
     from pyro_aevb.reports import tables
     from pyro_aevb.reports.comparison import names_of, side_by_side
@@ -82,7 +82,7 @@ def compare(
 
 
 def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
-    from pyro_aevb.reports.text import converged, counts, value_of, with_error
+    from pyro_aevb.reports.text import converged, counts, unreliable, value_of, with_error
 
     notes = []
     points = [name for name in table if table[name]["points"]]
@@ -93,30 +93,44 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
             "reconstruction_mean, at the means of codes and weights"
         )
     scores = {name: row["metrics"] for name, row in table.items()}
-    known = [name for name in table if value_of(scores[name], "log_likelihood") is not None]
-    for name in table:
-        if name not in known:
-            reason = scores[name]["log_likelihood"]["reason"]
-            notes.append(f"{name}: log-likelihood not defined, {reason}")
-    likely = [scores[name]["log_likelihood"] for name in known]
+    for name, metrics in scores.items():
+        if value_of(metrics, "log_likelihood") is None:
+            reason = metrics["log_likelihood"]["reason"]
+            notes.append(f"{name}: log_likelihood not defined, {reason}")
+    bounds, likely = (_known(scores, name) for name in ("iwae_bound", "log_likelihood"))
     # Weights that are points take no draws, and lose nothing by it.
-    drawn = [{m[kind] for m in likely if kind in m} for kind in ("num_samples", "weight_samples")]
-    if any(len(numbers) > 1 for numbers in drawn):
-        notes.append(
-            "warning: scored with different numbers of samples, and log_likelihood rises with "
-            "them; evaluate the runs with the same --num-samples"
-        )
+    drawn = {
+        "iwae_bound": {m["num_samples"] for m in bounds.values()},
+        "log_likelihood": {m["weight_samples"] for m in likely.values() if "weight_samples" in m},
+    }
+    for metric, numbers in drawn.items():
+        if len(numbers) > 1:
+            flag = "--num-samples" if metric == "iwae_bound" else "--weight-samples"
+            notes.append(
+                f"warning: scored with different numbers of samples, and {metric} rises with them; "
+                f"evaluate the runs with the same {flag}"
+            )
+    # Without latents of a datum nothing is drawn for it.
+    proposals = {name: m["proposal"] for name, m in likely.items() if "proposal" in m}
+    if len({*proposals.values()}) > 1:
+        each = ", ".join(f"{proposal} in {name}" for name, proposal in proposals.items())
+        notes.append(f"warning: log_likelihood is by different proposals: {each}")
     for bound in _shown(table):
         found = {counts(metrics[bound]) for metrics in scores.values() if bound in metrics}
         if len(found) > 1:
             notes.append(f"warning: {bound} is of different settings or data: {'; '.join(found)}")
-    for name in known:
-        for rise, flag in (("rise", "--num-samples"), ("weight_rise", "--weight-samples")):
-            metric = scores[name].get(rise, {})
-            if not converged(metric):
+    for name, metric in likely.items():
+        if why := unreliable(metric):
+            notes.append(f"warning: {name}: log_likelihood is not reliable: {why}")
+    moves = [("weight_rise", "log_likelihood", "--weight-samples")]
+    if _by(table) == "iwae_bound":
+        moves.append(("rise", "iwae_bound", "--num-samples"))
+    for name, metrics in scores.items():
+        for rise, metric, flag in moves:
+            if not converged(moved := metrics.get(rise, {})):
                 notes.append(
-                    f"warning: {name}: log_likelihood has not converged, the last doubling of "
-                    f"{flag} raised it by {with_error(metric)}"
+                    f"warning: {name}: {metric} has not converged, the last doubling of {flag} "
+                    f"raised it by {with_error(moved)}"
                 )
     notes.append(
         "nats per datum ± standard error over data; best run first; a difference is to that one, "
@@ -124,6 +138,20 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     )
     notes += dict.fromkeys(note for result in results.values() for note in result.get("notes", []))
     return notes
+
+
+def _known(scores: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    r"""The entries of a metric in the runs where it is defined."""
+    entries = {name: metrics.get(metric, {}) for name, metrics in scores.items()}
+    return {name: entry for name, entry in entries.items() if entry.get("value") is not None}
+
+
+def _by(table: Mapping[str, Any]) -> str:
+    r"""The metric that orders the table."""
+    from pyro_aevb.reports.comparison import criterion
+
+    rows = [row["metrics"].items() for row in table.values()]
+    return criterion([n for n, metric in row if metric["value"] is not None] for row in rows)
 
 
 def _shown(table: Mapping[str, Any]) -> list[str]:
@@ -136,6 +164,7 @@ def _shown(table: Mapping[str, Any]) -> list[str]:
 
 def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path) -> list[Path]:
     from pyro_aevb.reports import plots
+    from pyro_aevb.reports.comparison import LIKELIHOODS
     from pyro_aevb.reports.text import value_of
 
     scores = [row["metrics"] for row in table.values()]
@@ -144,14 +173,15 @@ def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path)
             [value_of(metrics, metric) for metrics in scores],
             [metrics.get(metric, {}).get("standard_error") for metrics in scores],
         )
-        for metric in ("elbo", "log_likelihood", *_shown(table))
+        for metric in ("elbo", "iwae_bound", "log_likelihood", *_shown(table))
     }
     pictures = [plots.comparison(list(table), drawn, folder / "comparison.png")]
-    best = [n for n in table if value_of(table[n]["metrics"], "log_likelihood") is not None][:2]
-    if len(best) == 2:
-        first, second = (runs[name].per_datum("predictive", "log_likelihood") for name in best)
+    by = _by(table)
+    best = [n for n in table if value_of(table[n]["metrics"], by) is not None][:2]
+    if by in LIKELIHOODS:
+        first, second = (runs[name].per_datum("predictive", by) for name in best)
         names = (best[0], best[1])
-        pictures.append(plots.pairwise(names, first, second, folder / "pairwise.png"))
+        pictures.append(plots.pairwise(names, first, second, folder / "pairwise.png", by))
     return pictures
 
 

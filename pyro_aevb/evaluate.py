@@ -18,6 +18,7 @@ def evaluate(
     estimator_options: dict[str, Any] | None = None,
     num_samples: int | None = None,
     weight_samples: int | None = None,
+    proposal: Literal["laplace", "guide", "prior"] | None = None,
     num_data: int | None = None,
     corruption: Any = None,
     corruption_options: dict[str, Any] | None = None,
@@ -30,6 +31,7 @@ def evaluate(
     device: str = "auto",
     data_root: str | None = None,
     show: bool = True,
+    verbose: bool = False,
     pair: Any = None,
     data: Any = None,
     trust: bool = False,
@@ -40,11 +42,14 @@ def evaluate(
         run: The run's directory.
         estimator: importance, which makes results and figures anew, or one that adds to them:
             NAMES. In Python also an Estimator of your own.
-        estimator_options: Its further settings, such as {num_samples: 1000}.
-        num_samples: K, importance samples per datum; default 5,000. Samples of other estimators
-            that draw some; default their own.
+        estimator_options: Its further settings, such as {num_samples: 1000}; those of importance
+            are {monte_carlo_error: 0.1, max_samples: 5000}, of each datum's log_likelihood.
+        num_samples: K, draws of the guide per datum, for elbo and iwae_bound; default 500. Samples
+            of other estimators that draw some; default their own.
         weight_samples: S, draws of global latents; default 10, of other estimators 1.
-        num_data: Score only the first n test data.
+        proposal: What log_likelihood draws latents from: laplace (default), normals fitted to each
+            datum's posterior; guide, which makes it iwae_bound; or prior.
+        num_data: Score only the first n test data; results of more data are kept.
         corruption: Score through a guide that sees the data corrupted, beside the clean data:
             masking, salt_and_pepper or gaussian. In Python also a function of a batch.
         corruption_options: Its arguments: {rate: 0.25, exact: true}, {std: 0.1, clip: true}.
@@ -58,7 +63,8 @@ def evaluate(
         seed: Fixes the draws.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         data_root: Where data sets lie; default the run's.
-        show: Print progress and the table.
+        show: Print progress and the table, or what was added to it.
+        verbose: Print all that results.json holds.
         pair: In place of what the run's settings name, if its file has moved, or if the run was
             trained from a Python object: file.py:Name; in Python also the object.
         data: The data set, if the run was trained on a Python object.
@@ -66,7 +72,8 @@ def evaluate(
             the run was trained here, and the pair's file is what it was, it runs without.
 
     Returns:
-        What ``results.json`` holds; of several processes under torchrun, in the first.
+        What ``results.json`` holds, or of fewer data than that is of, what they gave; of several
+        processes under torchrun, in the first.
     """
     from functools import partial
 
@@ -76,8 +83,13 @@ def evaluate(
     from pyro_aevb.estimators.work import Work
     from pyro_aevb.reports.assess import assess, to_score
     from pyro_aevb.reports.estimation import choose, estimate, find
-    from pyro_aevb.reports.rescoring import choose_corruption, score_against, score_corrupted
-    from pyro_aevb.reports.text import show_results
+    from pyro_aevb.reports.rescoring import (
+        called,
+        choose_corruption,
+        score_against,
+        score_corrupted,
+    )
+    from pyro_aevb.reports.text import show_added, show_results
     from pyro_aevb.runs.prepare import restore
     from pyro_aevb.runs.run import only_run
 
@@ -91,7 +103,7 @@ def evaluate(
     drawn = {"num_samples": num_samples, "weight_samples": weight_samples}
     how = {"memory": memory, "compile": None if compile == "auto" else compile}
     other = find(estimator)
-    settings = choose(other, estimator_options, seed=seed, **drawn, **how)
+    settings = choose(other, estimator_options, seed=seed, proposal=proposal, **drawn, **how)
     with rewrites.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run)
         prepared = restore(opened, group.device, data_root, pair, data, trust, memory)
@@ -110,9 +122,16 @@ def evaluate(
         elif against is not None:
             results = score_against(opened, prepared, make, test, against, data_root, work)
         else:
-            results = assess(opened, prepared, test, k, s, seed, work)
-        if work.show:
-            show_results(results)
+            results = assess(opened, prepared, test, settings, work)
+        if work.show and (verbose or (other is None and corrupt is None and against is None)):
+            show_results(results, verbose)
+        elif work.show:
+            show_added(
+                results,
+                estimator=None if other is None else other.name,
+                corrupted=None if corrupt is None else called(corrupt),
+                against=against,
+            )
         return results
 
 

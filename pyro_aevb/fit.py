@@ -57,8 +57,9 @@ def fit(
     corruption_options: dict[str, Any] | None = None,
     map_prior: float | None = None,
     patience: int = 0,
-    num_samples: int = 5000,
+    num_samples: int = 500,
     weight_samples: int = 10,
+    proposal: Literal["laplace", "guide", "prior"] = "laplace",
     num_data: int | None = None,
     memory: int | None = None,
     matmul_precision: Literal["highest", "high", "medium"] = "highest",
@@ -70,6 +71,7 @@ def fit(
     tensorboard: bool = False,
     trust: bool = False,
     show: bool = True,
+    verbose: bool = False,
 ) -> "Run":
     r"""Check a pair, train it, score it on the test split and write the run.
 
@@ -107,8 +109,10 @@ def fit(
         map_prior: Standard deviation of a normal prior on all weights that are points.
         patience: Stop after so many epochs without a better validation value, and return to
             the best; 0 never stops.
-        num_samples: K, importance samples per test datum.
+        num_samples: K, draws of the guide per test datum in scoring, for elbo and iwae_bound.
         weight_samples: S, draws of global latents in scoring.
+        proposal: What log_likelihood draws latents from: laplace, normals fitted to each datum's
+            posterior, with as many draws as that needs; guide, which makes it iwae_bound; or prior.
         num_data: Score only the first n test data.
         memory: Budget of scoring in MiB, above which an .npy file stays on the disk too; changes
             speed only.
@@ -124,6 +128,7 @@ def fit(
         trust: Run the code that a file of settings (--config, --resume) names, wherever it comes
             from; what is named by a flag, or in Python, runs without it.
         show: Print progress and the table.
+        verbose: Print all that results.json holds.
 
     Returns:
         The run, with the trained pair as ``run.pair``.
@@ -138,6 +143,7 @@ def fit(
     from pyro_aevb.estimators.work import Work
     from pyro_aevb.pairs.consent import remember
     from pyro_aevb.reports.assess import assess, to_score
+    from pyro_aevb.reports.estimation import choose
     from pyro_aevb.reports.rehearsal import rehearse
     from pyro_aevb.reports.text import show_results
     from pyro_aevb.runs.prepare import prepare
@@ -146,6 +152,8 @@ def fit(
     from pyro_aevb.training.settings import chosen
     from pyro_aevb.training.trainer import Trainer, seed_everything
 
+    scored = {"num_samples": num_samples, "weight_samples": weight_samples, "proposal": proposal}
+    scored = choose(None, None, seed=seed, **scored)
     with (
         rewrites.matmul_precision(matmul_precision),
         processes(device) as group,
@@ -210,14 +218,13 @@ def fit(
         prepared = replace(prepared, notes=(*prepared.notes, *trainer.notes))
         try:
             work = Work(group, show, memory and memory << 20, compile)
-            drawn = (num_samples, weight_samples, seed)
-            results = assess(run, prepared, test, *drawn, work, len(run.history) > before)
+            results = assess(run, prepared, test, scored, work, len(run.history) > before)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
             ) from None
         if show:
-            show_results(results)
+            show_results(results, verbose)
             print(f"\nrun {run.path}: results.json, results.nc, and in figures/:")
             for figure in sorted(run.figures.glob("*.png")):
                 print(f"  {figure}")

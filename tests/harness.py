@@ -12,6 +12,8 @@ from pyro import poutine
 
 import pyro_aevb.training.step
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.marginal import Marginals
+from pyro_aevb.estimators.metrics import summarize
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.training.trainer import seed_everything
 
@@ -68,6 +70,15 @@ def gradient(objective, pair, x, seed=0):
 
 def flat(gradients, names=None):
     return torch.cat([gradients[name].flatten() for name in names or gradients])
+
+
+# Scores
+
+
+def summary(test, *others):
+    """What there is to say of scores alone: log p(x) is estimated by the guide's own draws."""
+    marginals = None if test.log_weight is None else Marginals.of_guide(test)
+    return summarize(test, marginals, *others)
 
 
 # Steps

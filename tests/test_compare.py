@@ -50,6 +50,7 @@ def compared(folder, *names, **options):
 
 def values_of(folder, name, metric):
     group, variable = {
+        "iwae_bound": ("predictive", "iwae_bound"),
         "log_likelihood": ("predictive", "log_likelihood"),
         "elbo": ("sample_stats", "elbo"),
         "reconstruction": ("sample_stats", "reconstruction"),
@@ -58,7 +59,7 @@ def values_of(folder, name, metric):
     return pyro_aevb.Run.open(folder / name).per_datum(group, variable).reshape(25)
 
 
-@pytest.mark.parametrize("metric", ["log_likelihood", "elbo", "reconstruction"])
+@pytest.mark.parametrize("metric", ["log_likelihood", "iwae_bound", "elbo", "reconstruction"])
 def test_a_paired_error_is_that_of_the_paired_t_test(metric, folder):
     table, _ = compared(folder, "small", "wide", "again")
     first, *others = table
@@ -130,7 +131,7 @@ def test_points_and_draws_of_codes_are_compared_at_their_means(folder):
     np.testing.assert_allclose(values_of(folder, "small", "reconstruction_mean"), exact, rtol=1e-4)
     assert not (out / "pairwise.png").exists() and (out / "comparison.png").is_file()
     text = (out / "comparison.md").read_text()
-    assert "not defined" in text and "plain_ae: log-likelihood not defined" in text
+    assert "not defined" in text and "plain_ae: log_likelihood not defined" in text
     assert "at the codes themselves in plain_ae" in text
     assert "| reconstruction_mean difference |" in text
     assert "| reconstruction difference |" not in text
@@ -164,7 +165,7 @@ def test_repetitions_of_one_training_are_averaged_over_seeds(folder, capsys):
     assert "over_seeds" not in table["wide"]
     group = table["small"]["over_seeds"]
     assert group == table["again"]["over_seeds"] and set(group["runs"]) == {"small", "again"}
-    for metric in ("elbo", "log_likelihood", "active_units"):
+    for metric in ("elbo", "iwae_bound", "log_likelihood", "active_units"):
         values = [table[name]["metrics"][metric]["value"] for name in ("small", "again")]
         found = group["metrics"][metric]
         assert found["value"] == pytest.approx(np.mean(values))
@@ -222,7 +223,7 @@ def test_an_exported_table_read_back_equals_the_results(suffix, folder, tmp_path
         found = {line[0].replace(r"\_", "_"): line[1:] for line in lines}
         names = lines[0][1:]
     assert names == list(table)
-    for metric in ("elbo", "log_likelihood", "gap", "reconstruction", "kl"):
+    for metric in ("elbo", "iwae_bound", "log_likelihood", "gap", "reconstruction", "kl"):
         for name, cell in zip(names, found[metric], strict=True):
             value, error = map(float, re.findall(r"-?\d+\.\d+", cell))
             entry = table[name]["metrics"][metric]
@@ -266,7 +267,7 @@ def test_no_number_is_broken_on_a_narrow_terminal(folder, monkeypatch, capsys):
     results = pyro_aevb.Run.open(folder / "small").results
     long = {"num_chains": 16, "num_temperatures": 1_000, "num_data": 100, "estimator": "ais"}
     ais = {"value": -1086.7234, "standard_error": 12.25, **long}
-    show_results({**results, "metrics": {**results["metrics"], "ais_lower": ais}})
+    show_results({**results, "metrics": {**results["metrics"], "ais_lower": ais}}, verbose=True)
     said = capsys.readouterr().out
     assert " -1086.7 │ " in said and "chains = 16" in said
     assert max(map(len, said.splitlines())) <= 70

@@ -7,6 +7,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
+from harness import summary
 from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready
 
 from pyro_aevb.engine import streams
@@ -14,7 +15,7 @@ from pyro_aevb.estimators import importance
 from pyro_aevb.estimators.convergence import against_samples, against_weights
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.log_weights import LogWeights, milestones
-from pyro_aevb.estimators.metrics import log_likelihood, summarize
+from pyro_aevb.estimators.metrics import log_mean
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.text import CONVERGED, converged, warnings
 
@@ -55,7 +56,7 @@ def test_scores_keep_the_curve_of_their_own_draws(monkeypatch):
     assert scores.curve.shape == (3, 8, 70)
     np.testing.assert_allclose(scores.curve[:, -1], scores.log_weight, rtol=1e-12)
     curve = against_samples(scores)
-    np.testing.assert_allclose(curve.values[-1], log_likelihood(scores), rtol=1e-12)
+    np.testing.assert_allclose(curve.values[-1], log_mean(scores.log_weight), rtol=1e-12)
     mixture = scipy.special.logsumexp(scores.curve[:, 3], axis=0) - math.log(3)
     np.testing.assert_allclose(curve.values[3], mixture, rtol=1e-12)
     np.testing.assert_allclose(curve.rise(), curve.values[7] - curve.values[6])
@@ -71,7 +72,7 @@ def test_what_the_last_doubling_adds_is_what_is_missing():
     error = scipy.stats.sem(rise)
     assert error < V / (2 * K) / 8
     assert abs(rise.mean() - V / (2 * K)) < 4 * error + 0.1 * V / (2 * K)
-    missing = source.log_likelihood(x[:1]) - log_likelihood(scores)
+    missing = source.log_likelihood(x[:1]) - log_mean(scores.log_weight)
     assert abs(missing.mean() - rise.mean()) < 4 * error + 0.1 * V / (2 * K)
 
 
@@ -91,7 +92,7 @@ def test_the_summary_says_how_far_it_has_moved():
     x = matrix(60, 3, seed=13)
     pair = ready(BayesianPPCA(60), x)
     test = score(pair, batches(x), 30, weight_samples=6)
-    metrics = summarize(test, test, pair.description, np.zeros(2))
+    metrics = summary(test, test, pair.description, np.zeros(2))
     log_p = test.log_weight
     whole, half = (
         scipy.special.logsumexp(log_p, axis=0) - math.log(6),
@@ -117,7 +118,7 @@ def test_a_spoiled_guide_is_warned_of(spoil, warned):
     source.c.data += spoil  # its mean is off by several of its standard deviations
     pair = ready(source, x)
     test = score(pair, batches(x), 1000)
-    metrics = summarize(test, test, pair.description, None)
+    metrics = summary(test, test, pair.description, None)
     said = [line for line in warnings(metrics) if "has not converged" in line]
     assert len(said) == warned == (not converged(metrics["rise"]))
     if warned:
@@ -147,7 +148,8 @@ def test_the_figure_shows_means_and_what_has_moved(tmp_path, drawn):
     x = source.data(50)
     curve = against_samples(score(ready(source, x), batches(x), 100))
     margins = {"ais_lower": ("bdmc_gap", 0.25)}
-    plots.convergence({"samples": curve}, tmp_path / "c.png", {"ais_lower": -3.0}, margins)
+    curves = {("iwae_bound", "samples"): curve}
+    plots.convergence(curves, tmp_path / "c.png", {"ais_lower": -3.0}, margins)
     (axes,) = drawn[0].axes
     points, _, (bars,) = axes.containers[0]
     np.testing.assert_allclose(points.get_xdata(), curve.counts)
@@ -162,4 +164,4 @@ def test_the_figure_shows_means_and_what_has_moved(tmp_path, drawn):
     assert legend == ["ais_lower -3.00", "plus the bdmc_gap of simulated data, 0.25"]
     band = axes.patches[-1].get_extents().transformed(axes.transData.inverted())
     np.testing.assert_allclose([band.y0, band.y1], [-3.0, -2.75])
-    assert axes.get_ylabel() == "log-likelihood of 50 data, nats per datum"
+    assert axes.get_ylabel() == "iwae_bound of 50 data, nats per datum"

@@ -14,15 +14,19 @@ from linear_gaussian import PPCA
 from sklearn.neighbors import KernelDensity
 
 import pyro_aevb
+import pyro_aevb.reports.assess as assess
 from pyro_aevb.cli import run_command
 from pyro_aevb.data import Batches, DataSet, Split
 from pyro_aevb.data.corruption import GaussianNoise
 from pyro_aevb.estimators.estimator import Estimator
 from pyro_aevb.estimators.importance import Scorer
+from pyro_aevb.estimators.marginal import Marginals
 from pyro_aevb.estimators.other_data import auroc, scores_of
 from pyro_aevb.estimators.parzen import PARZEN
+from pyro_aevb.reports import plots
 from pyro_aevb.reports.rescoring import other_data
-from pyro_aevb.reports.text import show_results
+from pyro_aevb.reports.text import show_added, show_results
+from pyro_aevb.runs.netcdf import write_groups
 from pyro_aevb.runs.prepare import restore
 
 SMALL = {"num_samples": 30, "num_data": 20, "show": False}
@@ -64,10 +68,11 @@ def test_estimators_add_to_results_and_leave_one_another(run):
     # Importance sampling again: its own numbers are replaced, the other's stay.
     again = pyro_aevb.evaluate(run, num_samples=60, num_data=20, show=False)
     assert again["metrics"]["parzen"] == parzen and again["settings"]["parzen"] == settings
-    assert again["metrics"]["log_likelihood"]["num_samples"] == 60
+    bound = again["metrics"]["iwae_bound"]
+    assert bound["num_samples"] == 60
     assert again["settings"]["importance"]["num_samples"] == 60
     np.testing.assert_array_equal(run.per_datum("parzen", "parzen"), per_datum)
-    assert run.per_datum("sample_stats", "ess").max() > stored["ess"].max()
+    assert bound["ess"] > before["metrics"]["iwae_bound"]["ess"]
     assert list(again["metrics"])[-1] == "parzen"
 
     # The same estimator again replaces what it found before.
@@ -184,21 +189,172 @@ def test_an_estimate_of_the_log_likelihood_is_compared_datum_by_datum(run, capsy
     assert above["value"] == pytest.approx(1.1)
     error = scipy.stats.sem(values - log_likelihood[:12])
     assert above["standard_error"] == pytest.approx(error)
-    assert (above["num_data"], above["num_samples"]) == (12, 30)
-    show_results(results)
+    count = results["metrics"]["log_likelihood"]["num_samples"]
+    assert (above["num_data"], above["num_samples"]) == (12, count)
+    show_added(results, "ais")
     said = " ".join(capsys.readouterr().out.split())
-    assert f"ais_lower is 1.10 ± {error:.2f} above log_likelihood (K = 30, n = 12)" in said
+    assert (
+        f"ais_lower is 1.10 ± {error:.2f} above log_likelihood (K = {count:,.0f}, n = 12)" in said
+    )
+    assert said.startswith("log p(x) = ") and "elbo" not in said
     # And again, when it is the other that has changed.
-    results = pyro_aevb.evaluate(run, num_samples=60, num_data=9, show=False)
+    many = {"num_samples": 60, "proposal": "guide", "num_data": 20}
+    results = pyro_aevb.evaluate(run, **many, show=False)
     above = results["metrics"]["ais_lower"]["above_log_likelihood"]
-    difference = values[:9] - run.per_datum("predictive", "log_likelihood")
-    assert above["value"] == pytest.approx(difference.mean()) != pytest.approx(0.9)
-    assert (above["num_data"], above["num_samples"]) == (9, 60) and results == run.results
+    difference = values - run.per_datum("predictive", "log_likelihood")[:12]
+    assert above["value"] == pytest.approx(difference.mean()) != pytest.approx(1.1)
+    assert (above["num_data"], above["num_samples"]) == (12, 60) and results == run.results
+
+
+class Shifted:
+    """In place of a proposal: what the guide's draws give, and a quarter of a nat."""
+
+    def __init__(self, pair, proposal, k, weight_samples, seed, *_, target, max_samples):
+        self.weight_samples, self.proposal, self.most = weight_samples, proposal, max_samples
+        self.scorer = Scorer(pair, k, weight_samples, seed)
+
+    def __call__(self, *given):
+        found = Marginals.of_guide(self.scorer(*given))
+        drawn = np.full_like(found.num_samples, self.most)
+        likely = found.log_likelihood + 0.25
+        return replace(found, proposal=self.proposal, log_likelihood=likely, num_samples=drawn)
+
+
+@pytest.fixture
+def shifted(monkeypatch):
+    monkeypatch.setattr(assess, "MarginalLikelihood", Shifted)
+
+
+def test_log_likelihood_is_by_the_proposal_beside_the_guides_bound(run, shifted, monkeypatch):
+    levels = []
+    real = plots.convergence
+    monkeypatch.setattr(plots, "convergence", lambda *a: levels.append(a[2]) or real(*a))
+    few = {"max_samples": 70, "monte_carlo_error": 0.5}
+    results = pyro_aevb.evaluate(run, "importance", few, proposal="prior", **SMALL)
+    settings, metrics = results["settings"]["importance"], results["metrics"]
+    assert settings == {
+        **few,
+        **{k: SMALL[k] for k in ("num_samples", "num_data")},
+        "weight_samples": 10,
+        "seed": 0,
+        "proposal": "prior",
+    }
+    likely, bound = metrics["log_likelihood"], metrics["iwae_bound"]
+    assert likely["value"] == pytest.approx(bound["value"] + 0.25, rel=1e-9)
+    assert (likely["proposal"], likely["num_samples"], likely["most_samples"]) == ("prior", 70, 70)
+    assert metrics["gap"]["value"] == pytest.approx(likely["value"] - metrics["elbo"]["value"])
+    assert levels == [{"log_likelihood": pytest.approx(likely["value"])}]
+    for name in ("log_likelihood", "iwae_bound"):
+        stored = run.per_datum("predictive", name)
+        assert stored.mean() == pytest.approx(metrics[name]["value"], rel=1e-9)
+    assert (run.per_datum("sample_stats", "num_samples") == 70).all()
+    # The guide's own draws are not made twice.
+    monkeypatch.setattr(assess, "MarginalLikelihood", None)
+    metrics = pyro_aevb.evaluate(run, proposal="guide", **SMALL)["metrics"]
+    assert metrics["log_likelihood"]["value"] == metrics["iwae_bound"]["value"] == bound["value"]
+    assert "log_likelihood" not in levels[1]
+    for options, said in (
+        ({"proposal": "gide"}, "--proposal='gide' is unknown; choose one of laplace, guide"),
+        ({"estimator_options": {"monte_carlo_error": 0.0}}, "give a number above 0"),
+    ):
+        with pytest.raises(pyro_aevb.UsageError, match=said):
+            pyro_aevb.evaluate(run, **options, **SMALL)
+    with pytest.raises(pyro_aevb.UsageError, match="no use for --proposal"):
+        pyro_aevb.evaluate(run, "parzen", proposal="guide")
+
+
+def test_a_look_at_fewer_data_leaves_what_is_of_more(run, capsys):
+    before, arrays = run.results, run.arrays.read_bytes()
+    figures = {path: path.stat().st_mtime_ns for path in run.figures.iterdir()}
+    found = pyro_aevb.evaluate(run, num_samples=40, num_data=7)
+    assert "7 data, binarization" in (said := " ".join(capsys.readouterr().out.split()))
+    assert "of the first 7 data alone" in said
+    looks = run.results["looks"]
+    assert {**run.results, "looks": None} == {**before, "looks": None}
+    assert looks["7"]["metrics"] == found["metrics"] and found["num_data"] == 7
+    assert looks["7"]["settings"]["num_samples"] == 40
+    assert run.arrays.read_bytes() == arrays
+    assert {path: path.stat().st_mtime_ns for path in run.figures.iterdir()} == figures
+    # Results of as many data, and of more, are new ones, and keep the look.
+    results = pyro_aevb.evaluate(run, num_samples=40, num_data=22, show=False)
+    assert results["num_data"] == 22 and results["looks"] == looks
+    # After further training there are none of more data.
+    pyro_aevb.fit(epochs=3, num_samples=30, num_data=9, show=False, out=str(run.path), resume=True)
+    assert run.results["num_data"] == 9 and "looks" not in run.results
+
+
+def made_before(run):
+    """A run as it was written before there were proposals."""
+    metrics = dict(run.results["metrics"])
+    bound = metrics.pop("iwae_bound")
+    names = ("value", "standard_error", "num_samples")
+    metrics["log_likelihood"] = {name: bound[name] for name in names}
+    arrays = {name: run.per_datum("predictive", name) for name in ("iwae_bound",)}
+    curve = [run.per_datum("convergence", name) for name in ("num_samples", "iwae_bound")]
+    write_groups(
+        run.arrays,
+        {
+            "predictive": {"log_likelihood": (("datum",), arrays["iwae_bound"])},
+            "convergence": {
+                "num_samples": (("num_samples",), curve[0]),
+                "log_likelihood": (("num_samples", "datum"), curve[1]),
+            },
+        },
+    )
+    importance = {"num_samples": 30, "weight_samples": 10, "num_data": 20, "seed": 0}
+    run.write_results({**run.results, "metrics": metrics, "settings": {"importance": importance}})
+    return bound, arrays["iwae_bound"]
+
+
+def test_a_log_likelihood_of_before_is_read_as_the_bound_that_it_is(run, capsys):
+    now = run.results["metrics"]
+    bound, values = made_before(run)
+    metrics = run.results["metrics"]
+    assert metrics["iwae_bound"] == bound
+    for name in ("log_likelihood", "gap", "ess", "pareto_k"):
+        assert metrics[name]["value"] is None
+        assert metrics[name]["reason"].startswith("scored before proposals were fitted")
+    assert {n: metrics[n] for n in ("elbo", "kl", "rise")} == {
+        n: now[n] for n in ("elbo", "kl", "rise")
+    }
+    np.testing.assert_array_equal(run.per_datum("predictive", "iwae_bound"), values)
+    assert run.per_datum("convergence", "iwae_bound").shape[1] == 20
+    for place in (("predictive", "log_likelihood"), ("log_likelihood", "x")):
+        with pytest.raises(pyro_aevb.UsageError, match="before proposals were fitted"):
+            run.per_datum(*place)
+    # So it is after something else was added, and until it is scored again.
+    few = {"num_chains": 2, "num_temperatures": 4, "leapfrog_steps": 1}
+    results = pyro_aevb.evaluate(run, "ais", few, num_data=12)
+    assert "above_log_likelihood" not in results["metrics"]["ais_lower"]
+    assert run.results["metrics"]["iwae_bound"] == bound
+    np.testing.assert_array_equal(run.per_datum("predictive", "iwae_bound"), values)
+    other = shutil.copytree(run.path, run.path.with_name("other"))
+    other = pyro_aevb.Run.open(other)
+    pyro_aevb.evaluate(other, num_samples=60, num_data=20, show=False)
+    table = pyro_aevb.compare([run, other], out=str(run.path / "c"))
+    assert set(table["run"]["paired"]) | set(table["other"]["paired"]) >= {"iwae_bound", "elbo"}
+    assert not {"log_likelihood"} & {*table["run"]["paired"], *table["other"]["paired"]}
+    bounds = [table[name]["metrics"]["iwae_bound"]["value"] for name in table]
+    assert bounds == sorted(bounds, reverse=True)  # both have it
+    assert sum(row["weight"] for row in table.values()) == pytest.approx(1, abs=1e-6)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "run: log_likelihood not defined, scored before proposals" in said
+    assert "and iwae_bound rises with them" in said
+
+
+def test_runs_by_different_proposals_are_warned_of(run, shifted, capsys):
+    other = pyro_aevb.Run.open(shutil.copytree(run.path, run.path.with_name("other")))
+    for one, proposal in ((run, "guide"), (other, "prior")):
+        pyro_aevb.evaluate(one, proposal=proposal, **SMALL)
+    table = pyro_aevb.compare([run, other], out=str(run.path / "c"))
+    assert list(table) == ["other", "run"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "log_likelihood is by different proposals: prior in other, guide in run" in said
 
 
 def test_parzen_is_printed_with_the_warning_it_earned(run, monkeypatch, capsys):
     def text():
-        show_results(run.results)
+        show_results(run.results, verbose=True)
         return " ".join(capsys.readouterr().out.split())
 
     assert "parzen" not in text()

@@ -29,7 +29,7 @@ def test_every_score_is_its_definition():
         mean = sum(log_p[:, n]) / 6
         variance = sum((value - mean) ** 2 for value in log_p[:, n]) / 5
         expected = {
-            "log_likelihood": math.log(sum(p) / 6) + log_p[:, n].max(),
+            "iwae_bound": math.log(sum(p) / 6) + log_p[:, n].max(),
             "expected_log_likelihood": mean,
             "log_likelihood_variance": variance,
             "waic": mean - variance,
@@ -47,7 +47,7 @@ def test_every_score_is_its_definition():
 def test_point_weights_leave_the_scores_that_need_no_draws():
     x = PPCA().data(20)
     scores = score(ready(PPCA(), x), batches(x), 5)
-    assert set(scores_of(scores)) == {"log_likelihood", "elbo", "reconstruction"}
+    assert set(scores_of(scores)) == {"iwae_bound", "elbo", "reconstruction"}
     metrics = separation(scores, scores, "points")
     assert metrics["waic"] == {"value": None, "reason": "points"}
     assert metrics["elbo"]["value"] == pytest.approx(0.5)  # a set against itself
@@ -62,7 +62,7 @@ def test_codes_without_a_density_are_judged_by_reconstruction():
     values = scores_of(several)
     np.testing.assert_allclose(values["waic"] + values["log_likelihood_variance"],
                                several.reconstruction.mean(0))  # fmt: skip
-    assert "log_likelihood" not in values
+    assert "iwae_bound" not in values
     mixture = logsumexp(several.reconstruction, axis=0) - math.log(4)
     np.testing.assert_allclose(values["reconstruction_mixture"], mixture)
 

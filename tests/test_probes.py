@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import summary
 from linear_gaussian import PPCA, batches, marginal, matrix, posterior, ready
 from pyro.infer import autoguide
 from pyro.nn import PyroModule, PyroSample
@@ -17,7 +18,7 @@ from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.gap import inference_gap
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.latents import latent_health
-from pyro_aevb.estimators.metrics import summarize, weight_kl
+from pyro_aevb.estimators.metrics import weight_kl
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.pairs.predict import generate, reconstruct
 from pyro_aevb.training.wake_sleep import WakeSleep
@@ -372,7 +373,7 @@ def test_a_point_is_no_density_under_whatever_autoguide(name):
     assert (pair.description.weights_undefined() is None) == density
     scores = score(pair, batches(x), 1, 3)
     drawn = weight_kl(pair, x, 3, 0) if density else None
-    metrics = summarize(scores, scores, pair.description, drawn)
+    metrics = summary(scores, scores, pair.description, drawn)
     assert (metrics["weight_kl"]["value"] is not None) == density
     assert (metrics["training_elbo"]["value"] is not None) == density
     if not density:  # every draw is the point

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import arviz
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
+from harness import summary
 from linear_gaussian import PPCA, BayesianPPCA, Hierarchy, batches, matrix, ready, with_data
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
@@ -20,14 +22,17 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import importance
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.log_weights import LogWeights
+from pyro_aevb.estimators.marginal import Marginals
 from pyro_aevb.estimators.metrics import (
     active_units,
-    log_likelihood,
+    log_mean,
     measured,
     summarize,
     weight_kl,
 )
+from pyro_aevb.estimators.reliability import reliability
 from pyro_aevb.models import VAE, Autoencoder
+from pyro_aevb.reports.text import lead
 
 FIELDS = ["reconstruction", "reconstruction_mean", "kl", "elbo", "log_weight", "ess"]
 
@@ -169,14 +174,15 @@ def test_the_summary_combines_the_scores():
     test = score(pair, batches(x[:40]), 30, weight_samples=5)
     train = score(pair, batches(x), 1, weight_samples=5, seed=1)
     kl = weight_kl(pair, x[:2], 5, seed=0)
-    metrics = summarize(test, train, pair.description, kl)
+    metrics = summary(test, train, pair.description, kl)
     mixture = scipy.special.logsumexp(test.log_weight, axis=0) - math.log(5)
-    np.testing.assert_allclose(log_likelihood(test), mixture, rtol=1e-12)
+    np.testing.assert_allclose(log_mean(test.log_weight), mixture, rtol=1e-12)
     expected = {
         "reconstruction": test.reconstruction.mean(),
         "reconstruction_mean": test.reconstruction_mean.mean(),
         "kl": test.kl.mean(),
         "elbo": test.elbo.mean(),
+        "iwae_bound": mixture.mean(),
         "log_likelihood": mixture.mean(),
         "expected_log_likelihood": test.log_weight.mean(),
         "training_elbo": train.elbo.mean() - kl.mean(),
@@ -195,6 +201,68 @@ def test_the_summary_combines_the_scores():
     assert metrics["pareto_k"]["value"] is None and "25" in metrics["pareto_k"]["reason"]
 
 
+def made_up(S, n):
+    """Estimates of log p(x|w), and what is known of them, of nothing in particular."""
+    rng = np.random.default_rng(0)
+    log_p, tails = rng.normal(-800, 3, size=(S, n)), rng.uniform(0, 0.69, size=(S, n))
+    counts = np.full((S, n), 300)
+    squares = rng.uniform(0, 1e-4, size=(S, n))
+    return Marginals(
+        "laplace", log_p, squares, 1 / (squares + 1 / 300), tails, counts, counts // 300, 0 * counts
+    )
+
+
+def test_the_likelihood_is_of_the_marginals_and_the_bound_of_the_guide():
+    x = matrix(60, 3, seed=13)
+    pair = ready(BayesianPPCA(60), x)
+    test = score(pair, batches(x), 30, weight_samples=5)
+    found = made_up(5, 60)
+    found.num_samples[:, :30] = 400
+    metrics = summarize(test, found, test, pair.description, np.zeros(2))
+    mixture = scipy.special.logsumexp(found.log_likelihood, axis=0) - math.log(5)
+    likely = metrics["log_likelihood"]
+    assert likely["value"] == pytest.approx(mixture.mean(), rel=1e-12)
+    assert likely["standard_error"] == pytest.approx(scipy.stats.sem(mixture), rel=1e-9)
+    assert (likely["num_samples"], likely["most_samples"]) == (350, 400)
+    assert metrics["gap"]["value"] == pytest.approx((mixture - test.elbo.mean(0)).mean())
+    assert metrics["iwae_bound"]["value"] == pytest.approx(log_mean(test.log_weight).mean())
+    assert metrics["ess"]["value"] == pytest.approx(found.ess.mean())
+    # The Monte Carlo error is how much the mean moves with estimates of such variances.
+    noise = np.random.default_rng(1).normal(size=(4000, 5, 60))
+    again = found.log_likelihood + np.log1p(np.sqrt(found.relative_variance) * noise)
+    moved = scipy.special.logsumexp(again, axis=1).mean(1)
+    assert likely["monte_carlo_error"] == pytest.approx(moved.std(), rel=0.05)
+
+
+def test_what_speaks_against_relying_on_the_likelihood():
+    def said(spot_check=None, **other):
+        likely = {"value": -101.274, "standard_error": 1.2, "monte_carlo_error": 0.021}
+        entry = likely | reliability(replace(made_up(2, 40), **other), spot_check)
+        return entry["reliable"], lead({"log_likelihood": entry})
+
+    assert said() == (
+        True,
+        "log p(x) = -101.27 ± 1.20 over data, ± 0.02 Monte Carlo "
+        "(reliable: k-hat < 0.7 for 100 % of the data)",
+    )
+    tails = made_up(2, 40).pareto_k
+    tails[1, :2] = 0.9  # the worse draw of the weights counts
+    assert said(pareto_k=tails)[1].endswith("(reliable: k-hat < 0.7 for 95 % of the data)")
+    tails[0, 7] = 0.9
+    believed, line = said(pareto_k=tails)
+    assert not believed
+    assert line.endswith("(not reliable: k-hat > 0.7 for 8 % of the data, so it is likely too low)")
+    none = {"pareto_k": np.full((2, 40), np.nan)}
+    assert said(**none)[0]  # of weights that are all equal there is no tail
+    few = np.full((2, 40), 20)
+    assert said(**none, num_samples=few)[1].endswith("too few for a k-hat for 100 % of the data)")
+    assert said(**none, num_samples=few, num_temperatures=few)[0]
+    for value, believed in ((0.3, False), (0.09, True)):
+        check = {"value": value, "standard_error": 0.05, "num_data": 16}
+        assert said(check)[0] == believed
+    assert "annealing is 0.30 ± 0.05 above it (n = 16)" in said({**check, "value": 0.3})[1]
+
+
 # Undefined quantities
 
 
@@ -203,12 +271,13 @@ def test_an_autoencoder_has_no_bounds_and_says_why():
     x = (torch.rand(30, 5) > 0.5).float()
     pair = ready(source, x)
     scores = score(pair, batches(x), 100)
-    metrics = summarize(scores, scores, pair.description, None)
+    metrics = summary(scores, scores, pair.description, None)
     logits = source.likelihood(source.decoder(source.encoder(x)[0])).base_dist.logits
     expected = -torch.nn.functional.binary_cross_entropy_with_logits(logits, x) * 5
     for name in ("reconstruction", "reconstruction_mean"):
         assert metrics[name]["value"] == pytest.approx(expected.item(), rel=1e-5)
-    bounds = {"kl", "elbo", "training_elbo", "log_likelihood", "gap", "ess", "pareto_k"}
+    bounds = {"kl", "elbo", "training_elbo", "iwae_bound", "log_likelihood", "gap"}
+    bounds |= {"ess", "pareto_k"}
     for name in bounds | {"expected_log_likelihood", "weight_kl"}:
         assert set(metrics[name]) == {"value", "reason"} and metrics[name]["value"] is None
         assert "global" in metrics[name]["reason"] or "'z'" in metrics[name]["reason"]
@@ -232,7 +301,7 @@ def test_point_weights_have_no_density(make, site):
     x = matrix(6, 3).float()
     pair = ready((two_weights, make()), x)
     scores = score(pair, batches(x), 1)
-    metrics = summarize(scores, scores, pair.description, None)
+    metrics = summary(scores, scores, pair.description, None)
     for name in ("weight_kl", "training_elbo"):
         assert metrics[name]["value"] is None and f"'{site}'" in metrics[name]["reason"]
 

@@ -97,7 +97,7 @@ def test_the_spread_is_over_draws_and_the_error_over_data():
     metric = robustness(draws, clean, None)["elbo"]
     assert metric["spread"] == pytest.approx(np.std(values.mean(1), ddof=1), rel=1e-9)
     assert metric["standard_error"] == pytest.approx(scipy.stats.sem(values.mean(0)), rel=1e-9)
-    likely = robustness(draws, clean, None)["log_likelihood"]
+    likely = robustness(draws, clean, None)["iwae_bound"]
     mean = np.mean([scores.log_weight[0] for scores in draws])
     assert likely["value"] == pytest.approx(mean, rel=1e-9)
 

@@ -26,7 +26,7 @@ from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.cell import Record, note_failure
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
-from pyro_aevb.studies.known import Elsewhere, read_cells, write_cells
+from pyro_aevb.studies.known import Elsewhere, Known, read_cells, write_cells
 from pyro_aevb.studies.page import write_page
 from pyro_aevb.studies.study import SHIPPED, find
 from pyro_aevb.studies.tables import Entry
@@ -1296,3 +1296,24 @@ def test_published_values_differ_as_the_slides_say():
     for architecture, value, loss in zip(MLPS, slides, losses_aae, strict=True):
         assert NOISY_PUBLISHED.aside[architecture, "AAE"] - value == pytest.approx(loss, abs=1e-6)
     assert len(CLEAN.values) == 27 and len(NOISY_PUBLISHED.values) == 21
+
+
+def test_a_log_likelihood_stored_before_proposals_is_the_bound_of_the_guide(tmp_path):
+    likely = {"test/elbo": -5.0, "test/kl": 1.5, "test/log_likelihood": -4.0, "test/pareto_k": 0.9}
+    noisy = {"noisy/kl": 1.0, "noisy/log_likelihood": -6.0}
+    exact = {"more/kl": None, "more/gap": 0.5, "more/log_likelihood": -3.0}
+    given = {"history/kl": 2.0, **likely, **noisy, **exact}
+    known = Known({}, {}, {"2": given}, 1.0, "m", ["e"])
+    write_cells(tmp_path / "cells.jsonl", "s", "full", {Path("a"): known})
+    found = read_cells(tmp_path / "cells.jsonl", "s", "full")
+    numbers = found[Path("a")].numbers["2"]
+    assert (numbers["test/iwae_bound"], numbers["test/iwae_bound.pareto_k"]) == (-4.0, 0.9)
+    assert numbers["noisy/iwae_bound"] == -6.0 and "noisy/log_likelihood" not in numbers
+    # Where nothing is drawn for a datum it was no bound.
+    assert numbers["more/log_likelihood"] == -3.0 and numbers["more/iwae_bound"] is None
+    assert numbers["test/log_likelihood"] is None and numbers["test/pareto_k"] is None
+    assert {n: numbers[n] for n in ("history/kl", "test/elbo")} == {
+        n: given[n] for n in ("history/kl", "test/elbo")
+    }
+    write_cells(tmp_path / "cells.jsonl", "s", "full", found)
+    assert read_cells(tmp_path / "cells.jsonl", "s", "full") == found

@@ -3,8 +3,7 @@ r"""Scores under corrupted input: the guide sees :math:`\tilde x`, the model sco
 For a corruption :math:`c(\tilde x|x)` every quantity is that of the guide
 :math:`q(z|\tilde x)` for x, averaged over :math:`c`: ``reconstruction`` becomes
 :math:`\mathrm{E}_{c(\tilde x|x) q(z|\tilde x)}[\log p(x|z)]`, ``elbo`` stays a bound on
-:math:`\log p(x)`, and ``log_likelihood`` an estimate of it, which with a guide led astray comes out
-too low.
+:math:`\log p(x)`, and so does ``iwae_bound``, which with a guide led astray comes out lower.
 """
 
 from collections.abc import Sequence
@@ -12,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pyro_aevb.estimators.importance import Scores
-from pyro_aevb.estimators.metrics import Metric, log_likelihood, measured, undefined
+from pyro_aevb.estimators.metrics import Metric, log_mean, measured, undefined
 
-QUANTITIES = ("reconstruction", "reconstruction_mean", "kl", "elbo", "log_likelihood")
+QUANTITIES = ("reconstruction", "reconstruction_mean", "kl", "elbo", "iwae_bound")
 
 
 @np.errstate(invalid="ignore")  # infinite values have no difference and no spread
@@ -48,7 +47,7 @@ def robustness(draws: Sequence[Scores], clean: Scores, reason: str | None) -> di
 
 
 def _per_datum(scores: Scores, name: str) -> np.ndarray | None:
-    if name == "log_likelihood":
-        return None if scores.log_weight is None else log_likelihood(scores)
+    if name == "iwae_bound":
+        return None if scores.log_weight is None else log_mean(scores.log_weight)
     values: np.ndarray | None = getattr(scores, name)
     return values.mean(0) if values is not None and values.ndim == 2 else values

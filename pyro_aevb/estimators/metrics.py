@@ -11,18 +11,20 @@ Averages over the global latents w are over q(w).
 ``weight_kl``                :math:`\mathrm{KL}(q(w) \| p(w)) / N`
 ``elbo``                     :math:`\mathrm{E}_{q(w)}[` ``reconstruction`` - ``kl`` :math:`]`
 ``training_elbo``            training-set ``elbo`` - ``weight_kl``, bounds :math:`\log p(D) / N`
-``log_likelihood``           :math:`\log \mathrm{E}_{q(w)}[p(x|w)]`, importance samples
+``iwae_bound``               a bound on ``log_likelihood``: its estimate by K draws of the guide
+``log_likelihood``           :math:`\log \mathrm{E}_{q(w)}[p(x|w)]`, by :mod:`~.estimators.marginal`
 ``expected_log_likelihood``  :math:`\mathrm{E}_{q(w)}[\log p(x|w)]`, the same draws
 ``log_likelihood_variance``  :math:`\mathrm{Var}_{q(w)}[\log p(x|w)]`, the same draws
 ``gap``                      ``log_likelihood`` - ``elbo``
-``rise``, ``weight_rise``    what the last doubling of K, or of S, added to ``log_likelihood``
+``rise``                     what the last doubling of K added to ``iwae_bound``
+``weight_rise``              what the last doubling of S added to ``log_likelihood``
 ``active_units``             latent dimensions with :math:`\mathrm{Var}_x(\mathrm{E}_q[z|x]) > 0.01`
-``ess``, ``pareto_k``        health of the importance weights, mean over data
+``ess``, ``pareto_k``        health of the weights of ``log_likelihood``, mean over data
 ===========================  =================================================================
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,22 +33,33 @@ from scipy.special import logsumexp
 from pyro_aevb.data.batch import Data
 from pyro_aevb.estimators.convergence import Curve, against_samples, against_weights
 from pyro_aevb.estimators.importance import Scores
+from pyro_aevb.estimators.reliability import (
+    TAIL_FROM,
+    monte_carlo_error,
+    reliability,
+    tails,
+    worst_tails,
+)
+from pyro_aevb.estimators.reliability import (
+    UNRELIABLE as UNRELIABLE,  # for those who import it from here
+)
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.pairs.density import closed_form_kls, log_prob, run
 from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
+if TYPE_CHECKING:
+    from pyro_aevb.estimators.marginal import Marginals
+
 Metric = dict[str, Any]
 ACTIVE = 0.01
 r"""A latent dimension is active if the variance of its code over data exceeds this."""
 FEW = "needs more than one importance sample (--num-samples)"
-UNRELIABLE = 0.7
-r"""Above this Pareto k-hat an importance-sampling estimate should not be relied on."""
 
 
 @np.errstate(invalid="ignore")  # an infinite value has no standard error
-def measured(values: np.ndarray, **counts: int) -> Metric:
+def measured(values: np.ndarray, **counts: float) -> Metric:
     r"""A mean over data with its standard error.
 
     Arguments:
@@ -77,14 +90,12 @@ def undefined(reason: str) -> Metric:
     return {"value": None, "reason": reason}
 
 
-def log_likelihood(scores: Scores) -> np.ndarray:
-    r"""Per-datum :math:`\log \frac{1}{S} \sum_s p(x_n|w_s)`, ``(N,)``."""
-    assert scores.log_weight is not None
-    return _log_mean(scores.log_weight)
+def log_mean(values: np.ndarray) -> np.ndarray:
+    r"""The logarithm of the mean of densities over weight draws, ``(N,)``.
 
-
-def _log_mean(values: np.ndarray) -> np.ndarray:
-    r"""The logarithm of the mean over weight draws of densities given by their logarithms."""
+    Arguments:
+        values: Their logarithms, such as :math:`\log p(x_n|w_s)`, ``(S, N)``.
+    """
     mixture: np.ndarray = logsumexp(values, axis=0) - math.log(len(values))
     return mixture
 
@@ -127,15 +138,23 @@ def weight_kl(pair: Pair, x: Data, samples: int, seed: int) -> np.ndarray:
 
 @np.errstate(invalid="ignore")  # nor a difference to another one
 def summarize(
-    test: Scores, train: Scores, description: Description, weights: np.ndarray | None
+    test: Scores,
+    marginals: "Marginals | None",
+    train: Scores,
+    description: Description,
+    weights: np.ndarray | None,
+    spot_check: Metric | None = None,
 ) -> dict[str, Metric]:
     r"""Every quantity of the table above, in its order.
 
     Arguments:
         test: Scores of the test split.
+        marginals: Estimates of log p(x|w) of the test split under the same draws of the weights;
+            None where the latents have no density.
         train: Scores of the training split, with few samples.
         description: The pair's.
         weights: Draws of ``weight_kl``, or None where it is not defined.
+        spot_check: By how much annealing is above `marginals` on a few data, with a standard error.
     """
     counts = {"num_samples": test.num_samples}
     if description.global_sites:
@@ -145,7 +164,7 @@ def summarize(
     if test.reconstruction_mean is not None:
         metrics["reconstruction_mean"] = measured(test.reconstruction_mean)
     if description.global_sites and test.log_weight is None and test.num_samples == 1:
-        metrics["reconstruction_mixture"] = measured(_log_mean(test.reconstruction), **counts)
+        metrics["reconstruction_mixture"] = measured(log_mean(test.reconstruction), **counts)
     if description.enumerated:  # drawn from the prior, not from what the data say of it
         metrics = {name: undefined(reason or "enumerated") for name in metrics}
     no_local = None if description.local_sites else "the pair has no local latent sites"
@@ -158,38 +177,79 @@ def summarize(
         metrics["weight_kl"]["standard_error"] = metrics["weight_kl"]["standard_error"] or 0.0
     else:
         metrics["weight_kl"] = undefined(description.weights_undefined() or "not computed")
-    bounds = ("elbo", "training_elbo", "log_likelihood", "expected_log_likelihood", "gap")
-    moves = ("log_likelihood_variance", "rise", "weight_rise")
-    if test.elbo is None or test.log_weight is None or train.elbo is None:
-        metrics |= {name: undefined(reason or "not computed") for name in (*bounds, *moves)}
+    if test.elbo is None or marginals is None or train.elbo is None:
+        bounds = ("elbo", "training_elbo", "iwae_bound", "log_likelihood")
+        moves = ("log_likelihood_variance", "rise", "weight_rise")
+        names = (*bounds, "expected_log_likelihood", "gap", *moves)
+        metrics |= {name: undefined(reason or "not computed") for name in names}
     else:
-        per_datum = log_likelihood(test)
         metrics["elbo"] = measured(test.elbo, **counts)
         metrics["training_elbo"] = _training_elbo(train, description, metrics["weight_kl"])
-        metrics["log_likelihood"] = measured(per_datum, **counts)
-        metrics["expected_log_likelihood"] = (
-            measured(test.log_weight, **counts)
-            if description.global_sites
-            else undefined("the weights are points, so it equals log_likelihood")
-        )
-        metrics["gap"] = measured(per_datum - test.elbo.mean(0), **counts)
-        no_draws = description.weights_undefined() if not description.global_sites else None
-        no_draws = no_draws or "needs more than one draw of the weights (--weight-samples)"
-        metrics["log_likelihood_variance"] = (
-            measured(test.log_weight.var(0, ddof=1), **counts)
-            if test.weight_samples > 1
-            else undefined(no_draws)
-        )
+        metrics["iwae_bound"] = undefined(no_local) if no_local else _iwae_bound(test, counts)
+        metrics |= _likelihoods(test.elbo, marginals, description, spot_check)
         metrics["rise"] = _rise(against_samples(test), no_local or FEW, "num_samples")
-        metrics["weight_rise"] = _rise(against_weights(test.log_weight), no_draws, "weight_samples")
+        no_draws = _no_draws(description)
+        metrics["weight_rise"] = _rise(
+            against_weights(marginals.log_likelihood), no_draws, "weight_samples"
+        )
     if test.codes:
         units = {"value": sum(active_units(codes) for codes in test.codes.values())}
         units["latent_dim"] = sum(codes.shape[1] for codes in test.codes.values())
         metrics["active_units"] = units
     else:
         metrics["active_units"] = undefined(no_local or "not computed")
-    metrics |= _health(test, reason or no_local, counts)
+    return metrics | _health(marginals, reason or no_local)
+
+
+def _no_draws(description: Description) -> str:
+    reason = description.weights_undefined() if not description.global_sites else None
+    return reason or "needs more than one draw of the weights (--weight-samples)"
+
+
+def _iwae_bound(test: Scores, counts: dict[str, int]) -> Metric:
+    r"""What K draws of the guide give, and how far it can be taken for more than a bound."""
+    assert test.log_weight is not None
+    metric = measured(log_mean(test.log_weight), **counts)
+    if test.ess is not None and test.pareto_k is not None:
+        metric["ess"] = float(test.ess.mean())
+        metric |= tails(test.pareto_k)
+    return metric
+
+
+def _likelihoods(
+    elbo: np.ndarray, marginals: "Marginals", description: Description, spot_check: Metric | None
+) -> dict[str, Metric]:
+    r"""``log_likelihood``, and what is computed from the same draws."""
+    given = marginals.log_likelihood
+    counts = _drawn(marginals)
+    if description.global_sites:
+        counts["weight_samples"] = len(given)
+    metrics = {
+        "log_likelihood": {
+            **measured(log_mean(given), **counts),
+            "monte_carlo_error": monte_carlo_error(marginals),
+        },
+        "expected_log_likelihood": measured(given, **counts)
+        if description.global_sites
+        else undefined("the weights are points, so it equals log_likelihood"),
+        "gap": measured(log_mean(given) - elbo.mean(0), **counts),
+        "log_likelihood_variance": measured(given.var(0, ddof=1), **counts)
+        if len(given) > 1
+        else undefined(_no_draws(description)),
+    }
+    if description.local_sites:  # without them p(x|w) is known and not drawn for
+        metrics["log_likelihood"] |= {
+            "most_samples": int(marginals.num_samples.max()),
+            "proposal": marginals.proposal,
+            **reliability(marginals, spot_check),
+        }
     return metrics
+
+
+def _drawn(marginals: "Marginals") -> dict[str, float]:
+    r"""How many draws a datum took, on average."""
+    mean = float(marginals.num_samples.mean())
+    return {"num_samples": int(mean) if mean.is_integer() else mean}
 
 
 def _rise(curve: Curve | None, reason: str, count: str) -> Metric:
@@ -220,13 +280,13 @@ def _training_elbo(train: Scores, description: Description, kl: Metric) -> Metri
     return bound
 
 
-def _health(test: Scores, reason: str | None, counts: dict[str, int]) -> dict[str, Metric]:
-    if test.ess is None or test.pareto_k is None:
+def _health(marginals: "Marginals | None", reason: str | None) -> dict[str, Metric]:
+    if reason is not None or marginals is None or marginals.num_samples.max() < 2:
         why = reason or FEW
         return {"ess": undefined(why), "pareto_k": undefined(why)}
-    worst = np.nan_to_num(test.pareto_k, nan=-np.inf).max(0)
-    known = worst[np.isfinite(worst)]
-    k_hat = undefined("needs at least 25 importance samples that differ")
-    if len(known):
-        k_hat = measured(known, **counts) | {"share_above_0.7": float((worst > UNRELIABLE).mean())}
-    return {"ess": measured(test.ess, **counts), "pareto_k": k_hat}
+    counts, k_hat = _drawn(marginals), undefined(f"needs at least {TAIL_FROM} draws that differ")
+    if tail := tails(marginals.pareto_k):
+        worst = worst_tails(marginals.pareto_k)
+        k_hat = measured(worst[np.isfinite(worst)], **counts)
+        k_hat["share_above_0.7"] = tail["share_above_0.7"]
+    return {"ess": measured(marginals.ess, **counts), "pareto_k": k_hat}

@@ -1,9 +1,9 @@
 r"""How well per-datum scores tell other data from those that a pair was trained for.
 
-With :math:`\ell_s = \log p(x|w_s)` for draws :math:`w_1, \dots, w_S` of the weights, or
-:math:`\log p(x|z, w_s)` where the codes have no density:
+With :math:`\ell_s = \log p(x|w_s)` for draws :math:`w_1, \dots, w_S` of the weights, by K draws
+of the guide, or :math:`\log p(x|z, w_s)` where the codes have no density:
 
-- ``log_likelihood``, :math:`\log \frac{1}{S} \sum_s e^{\ell_s}`: lower is foreign;
+- ``iwae_bound``, :math:`\log \frac{1}{S} \sum_s e^{\ell_s}`: lower is foreign;
 - ``expected_log_likelihood``, :math:`\frac{1}{S} \sum_s \ell_s`: lower is foreign;
 - ``log_likelihood_variance``, :math:`\mathrm{Var}_s[\ell_s]`, over S - 1: higher is foreign;
 - ``waic``, expected minus variance: lower is foreign;
@@ -14,7 +14,7 @@ With :math:`\ell_s = \log p(x|w_s)` for draws :math:`w_1, \dots, w_S` of the wei
 inverse of the effective sample size that Daxberger and Hernández-Lobato call the disagreement
 score, so that more of it is more disagreement. ``elbo`` and ``reconstruction`` stand beside them,
 averaged over draws; where the codes have no density ``reconstruction_mixture`` takes the place of
-``log_likelihood``. Point weights leave the scores that need no draws.
+``iwae_bound``. Point weights leave the scores that need no draws.
 
 References:
     | Bayesian Variational Autoencoders for Unsupervised Out-of-Distribution Detection
@@ -29,10 +29,10 @@ References:
 import math
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 
 from pyro_aevb.estimators.importance import Scores
-from pyro_aevb.estimators.metrics import Metric, log_likelihood, measured, undefined
+from pyro_aevb.estimators.metrics import Metric, log_mean, measured, undefined
 
 HIGHER_IS_FOREIGN = ("log_likelihood_variance", "disagreement")
 
@@ -43,7 +43,7 @@ def scores_of(scores: Scores) -> dict[str, np.ndarray]:
     given = scores.reconstruction
     if scores.log_weight is not None and scores.elbo is not None:
         given = scores.log_weight
-        values["log_likelihood"] = log_likelihood(scores)
+        values["iwae_bound"] = log_mean(given)
         values["elbo"] = scores.elbo.mean(0)
     values["reconstruction"] = scores.reconstruction.mean(0)
     if len(given) > 1:
@@ -52,9 +52,8 @@ def scores_of(scores: Scores) -> dict[str, np.ndarray]:
         values["log_likelihood_variance"] = variance
         values["waic"] = given.mean(0) - variance
         values["disagreement"] = (softmax(given, axis=0) ** 2).sum(0)
-        if "log_likelihood" not in values:
-            mixture = logsumexp(given, axis=0) - math.log(len(given))
-            values["reconstruction_mixture"] = mixture
+        if "iwae_bound" not in values:
+            values["reconstruction_mixture"] = log_mean(given)
     return values
 
 

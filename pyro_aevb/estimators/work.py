@@ -5,14 +5,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.processes import Alone
 from pyro_aevb.engine.streams import numbered
-from pyro_aevb.estimators.importance import Compile, Scorer, Scores
+from pyro_aevb.estimators.importance import Compile
+
+PerDatum = TypeVar("PerDatum")
+PerDatumOut = TypeVar("PerDatumOut", covariant=True)
+
+
+class Scoring(Protocol[PerDatumOut]):
+    r"""What scores the data of some blocks, or of all, once for each draw of the weights."""
+
+    weight_samples: int
+
+    def __call__(self, *args: Any, **kwargs: Any) -> PerDatumOut: ...
 
 
 @dataclass(frozen=True)
@@ -27,18 +38,19 @@ class Work:
     r"""See :class:`~pyro_aevb.estimators.importance.Scorer`; changes rounding only."""
 
     def score(
-        self, what: str, scorer: Scorer, batches: Batches, noise: int | None = None
-    ) -> Scores | None:
-        r"""The scores of a split in process 0, None in the others.
+        self, what: str, scorer: Scoring[PerDatum], batches: Batches, **given: Any
+    ) -> PerDatum | None:
+        r"""The values of a split in process 0, None in the others.
 
         Arguments:
             what: What to call it in the progress bar.
-            scorer: See :class:`~pyro_aevb.estimators.importance.Scorer`.
+            scorer: Such as :class:`~pyro_aevb.estimators.importance.Scorer` or
+                :class:`~pyro_aevb.estimators.marginal.MarginalLikelihood`.
             batches: The split.
-            noise: The number of the corruption's draw; None leaves the data clean.
+            given: Passed on to `scorer`, such as the number of a corruption's draw.
         """
         with self.progress(what, scorer.weight_samples * len(batches), "datum") as step:
-            part = partial(scorer, batches, step, noise=noise)
+            part = partial(scorer, batches, step, **given)
             return score_together(self.group, len(batches), part)
 
     def say(self, line: str) -> None:
@@ -58,7 +70,7 @@ class Work:
             yield lambda n: None if bar.update(n) else None
 
 
-def score_together(group: Alone, n: int, scorer: Callable[[range], Scores]) -> Scores | None:
+def score_together(group: Alone, n: int, scorer: Callable[[range], PerDatum]) -> PerDatum | None:
     r"""Score a split by all processes, each its contiguous range of blocks of data.
 
     A block draws from a stream of its own, by its number in the split, so the values are those of
@@ -67,10 +79,11 @@ def score_together(group: Alone, n: int, scorer: Callable[[range], Scores]) -> S
     Arguments:
         group: The processes.
         n: How many data there are.
-        scorer: From the numbers of some blocks to the scores of their data.
+        scorer: From the numbers of some blocks to the values of their data, a dataclass of arrays
+            ``(..., N)`` and of dicts of arrays ``(N, ...)``.
 
     Returns:
-        The scores of the split in process 0, None in the others.
+        The values of the split in process 0, None in the others.
     """
     blocks = numbered(n)
     first, last = (len(blocks) * rank // group.size for rank in (group.rank, group.rank + 1))
@@ -78,13 +91,14 @@ def score_together(group: Alone, n: int, scorer: Callable[[range], Scores]) -> S
     return None if parts is None else _joined([part for part in parts if part is not None])
 
 
-def _joined(parts: Sequence[Scores]) -> Scores:
-    r"""Scores of the data of all parts, in their order."""
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts], -1)
-        for name, value in vars(parts[0]).items()
-        if isinstance(value, np.ndarray)
-    }
-    sites = parts[0].codes
-    codes = {site: np.concatenate([part.codes[site] for part in parts]) for site in sites}
-    return replace(parts[0], codes=codes, **arrays)
+def _joined(parts: Sequence[PerDatum]) -> PerDatum:
+    r"""The values of the data of all parts, in their order."""
+    joined: dict[str, Any] = {}
+    for name, value in vars(parts[0]).items():
+        every = [getattr(part, name) for part in parts]
+        if isinstance(value, np.ndarray):
+            joined[name] = np.concatenate(every, -1)
+        elif isinstance(value, dict):
+            joined[name] = {key: np.concatenate([of[key] for of in every]) for key in value}
+    whole: PerDatum = replace(cast(Any, parts[0]), **joined)
+    return whole

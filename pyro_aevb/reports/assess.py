@@ -2,7 +2,7 @@ r"""Assess a trained pair on the test split: numbers, per-datum values and figur
 
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE, found_by, shipped
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Scorer, Scores
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
-from pyro_aevb.estimators.metrics import log_likelihood, summarize, undefined, weight_kl
+from pyro_aevb.estimators.marginal import MarginalLikelihood, Marginals
+from pyro_aevb.estimators.metrics import summarize, undefined, weight_kl
 from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.reports import plots
@@ -27,6 +28,17 @@ from pyro_aevb.reports.text import value_of
 from pyro_aevb.runs.prepare import Prepared, is_grey_bernoulli
 from pyro_aevb.runs.run import Run
 
+DEFAULTS: dict[str, Any] = {
+    "num_samples": 500,
+    "weight_samples": 10,
+    "seed": 0,
+    "proposal": "laplace",
+    "monte_carlo_error": 0.1,
+    "max_samples": 5000,
+}
+r"""How importance sampling scores: K draws of the guide, S of the weights, the seed of all; what
+``log_likelihood`` draws from, the Monte Carlo error in nats that a datum should have, and the most
+draws that it may take."""
 GREY = (
     "note: grey pixels under a Bernoulli give a cross-entropy, not a normalized density; compare "
     "these numbers only with others of the same kind (--binarize dynamic gives log-likelihoods)"
@@ -37,40 +49,41 @@ def assess(
     run: Run,
     prepared: Prepared,
     test: Batches,
-    num_samples: int,
-    weight_samples: int,
-    seed: int,
+    settings: Mapping[str, Any],
     work: Work,
     trained: bool = False,
 ) -> dict[str, Any]:
     r"""Score the test split and write ``results.json``, ``results.nc`` and ``figures/``.
 
-    What other estimators have left in the results stays, unless the pair was trained since.
+    What other estimators have left in the results stays, unless the pair was trained since. Where
+    results of more data of the same training are there, they stay too, with their figures, and what
+    is found now goes into their section ``looks``.
 
     Arguments:
         run: Where to write.
         prepared: The trained pair and its data.
         test: The data to score, the first of the test split.
-        num_samples: K, the importance samples of each datum.
-        weight_samples: S, the draws of the weights, where these are random.
-        seed: The seed of the draws.
+        settings: Those of :data:`DEFAULTS`, all of them.
         work: The processes that share the work, of which process 0 writes, and how they score;
             where the pair has to be scored eagerly, a note of the results says why.
         trained: Whether the pair was trained since the results were written.
 
     Returns:
-        What ``results.json`` holds; nothing in other processes than the first.
+        What ``results.json`` holds, or of a look what it found; nothing in other processes than
+        the first.
     """
     began = time.perf_counter()
     pair, description = prepared.pair, prepared.description
     said: list[str] = []
+    weight_samples, seed = settings["weight_samples"], settings["seed"]
 
     def scored(what: str, data: Batches, k: int, seed: int, details: bool) -> Scores | None:
         how = (work.memory, details, work.compile, said.append)
         scorer = Scorer(pair, k, weight_samples, seed, *how)
         return work.score(what, scorer, data)
 
-    scores = scored("scoring test data", test, num_samples, seed, True)
+    scores = scored("scoring test data", test, settings["num_samples"], seed, True)
+    marginals = _marginals(pair, test, settings, scores, work, said.append)
     train = scored("scoring training data", prepared.fixed_train, 1, seed + 1, False)
     if scores is None or train is None:
         return {}
@@ -78,14 +91,13 @@ def assess(
     if description.weights_undefined() is None:
         few = test.take(torch.arange(2))
         weights, no_weights = attempt(lambda: weight_kl(pair, few, weight_samples, seed))
-    metrics = summarize(scores, train, description, weights)
+    metrics = summarize(scores, marginals, train, description, weights)
     if no_weights is not None:
         metrics |= {name: undefined(no_weights) for name in ("weight_kl", "training_elbo")}
     health, reason = None, no_density(description)
     if reason is None:
         health, reason = attempt(lambda: latent_health(pair, test, seed=seed))
     metrics |= summarize_latents(health, reason)
-    counts = {"num_samples": num_samples, "weight_samples": weight_samples}
     results: dict[str, Any] = {
         "pair": pair.name,
         "data": prepared.data.name,
@@ -100,7 +112,7 @@ def assess(
         "parameters": description.num_parameters,
         "codes": "points" if description.codes_are_points() else "draws",
         "environment": environment(test.device),
-        "settings": {IMPORTANCE: {**counts, "num_data": len(test), "seed": seed}},
+        "settings": {IMPORTANCE: {**settings, "num_data": len(test)}},
         "metrics": metrics,
         "notes": [
             *prepared.notes,
@@ -109,7 +121,8 @@ def assess(
             *(f"note: {reason}" for reason in dict.fromkeys(said)),
         ],
     }
-    per_datum = None if scores.log_weight is None else log_likelihood(scores)
+    if not trained and run.has_more(results):
+        return _look(run, results)
     # The numbers first: whatever happens to the rest, they are kept.
     if trained:  # what other evaluations drew is of other weights
         files = [shipped(name).file for name in ESTIMATORS]
@@ -119,10 +132,57 @@ def assess(
     else:
         results = run.with_others(results)
     run.write_results(results)
-    run.write_per_datum(scores, per_datum)
-    undrawn = draw_figures(run, prepared, scores, health)
+    run.write_per_datum(scores, marginals)
+    undrawn = draw_figures(run, prepared, scores, marginals, health)
     compare_bounds(run, undrawn)
     return noted(run, undrawn)
+
+
+def _marginals(
+    pair: Pair,
+    test: Batches,
+    settings: Mapping[str, Any],
+    scores: Scores | None,
+    work: Work,
+    say: Callable[[str], None],
+) -> Marginals | None:
+    r"""Estimates of log p(x|w) of every datum, in process 0 and where the latents have a density.
+
+    Where no latents are drawn for a datum they are known exactly, and the guide's own draws, which
+    are there already, are not made again.
+    """
+    description = pair.description
+    assert description is not None
+    if description.undefined() is None and description.local_sites:
+        if settings["proposal"] != "guide":
+            estimate = MarginalLikelihood(
+                pair,
+                settings["proposal"],
+                settings["num_samples"],
+                settings["weight_samples"] if description.global_sites else 1,
+                settings["seed"],
+                work.memory,
+                work.compile,
+                say,
+                target=settings["monte_carlo_error"],
+                max_samples=settings["max_samples"],
+            )
+            return work.score("estimating log p(x)", estimate, test)
+    if scores is None or scores.log_weight is None:
+        return None
+    return Marginals.of_guide(scores)
+
+
+def _look(run: Run, results: dict[str, Any]) -> dict[str, Any]:
+    r"""Keep results of fewer data than those that are there beside these."""
+    n, more = results["num_data"], run.results["num_data"]
+    notes = results["notes"] + [
+        f"note: of the first {n:,} data alone: results.json keeps this in its section looks, and "
+        f"the results, results.nc and figures of {more:,} data stay"
+    ]
+    entry = {"settings": results["settings"][IMPORTANCE], "metrics": results["metrics"]}
+    run.add_section("looks", str(n), entry)
+    return results | {"notes": notes}
 
 
 def processor() -> str:
@@ -177,7 +237,8 @@ def _on_training(run: Run, pair: Pair) -> Iterator[str]:
 def compare_bounds(run: Run, undrawn: list[str], estimates: Sequence[str] = ()) -> None:
     r"""Compare what others estimate log p(x) to be with ``log_likelihood``, and draw it.
 
-    Their ``above_log_likelihood`` is the mean of the differences, datum by datum, with their
+    ``convergence.png`` has both as lines beside the curve of ``iwae_bound``. Their
+    ``above_log_likelihood`` is the mean of the differences, datum by datum, with their
     standard error, on the data that both have seen; not there where they have another number of
     draws of the weights.
 
@@ -188,22 +249,24 @@ def compare_bounds(run: Run, undrawn: list[str], estimates: Sequence[str] = ()) 
     """
     results = run.results
     metrics, reference = results["metrics"], results["metrics"]["log_likelihood"]
-    if reference["value"] is None:
-        return
-    importance = run.per_datum("predictive", "log_likelihood")
     known = {*estimates}.union(*(estimator.estimates for estimator in found_by(metrics)))
     bounds = {
         name: run.per_datum(metric["estimator"], name)
         for name, metric in metrics.items()
         if metric["value"] is not None and (name in known or "above_log_likelihood" in metric)
     }
-    for name, values in bounds.items():
-        metrics[name].pop("above_log_likelihood", None)
-        # Of other draws of the weights p(x|w) is another quantity.
-        if metrics[name].get("weight_samples", 1) == reference.get("weight_samples", 1):
-            above = paired(importance, values) | {"num_samples": reference["num_samples"]}
-            metrics[name]["above_log_likelihood"] = above
-    run.write_results(results)
+    if reference["value"] is not None:
+        likely = run.per_datum("predictive", "log_likelihood")
+        for name, values in bounds.items():
+            metrics[name].pop("above_log_likelihood", None)
+            # Of other draws of the weights p(x|w) is another quantity.
+            if metrics[name].get("weight_samples", 1) == reference.get("weight_samples", 1):
+                above = paired(likely, values) | {"num_samples": reference["num_samples"]}
+                metrics[name]["above_log_likelihood"] = above
+        run.write_results(results)
+        # Of the guide's own draws it is where the curve of the bound ends.
+        if reference.get("proposal", "guide") != "guide":
+            bounds = {"log_likelihood": likely, **bounds}
     with drawn("convergence.png", undrawn, run):
         _draw_convergence(run, metrics, bounds)
 
@@ -214,12 +277,12 @@ def _draw_convergence(
     curves = {}
     if value_of(metrics, "rise") is not None:
         looks = run.per_datum("convergence", "num_samples")
-        values = run.per_datum("convergence", "log_likelihood")
-        curves["importance samples K"] = Curve(tuple(int(k) for k in looks), values)
+        values = run.per_datum("convergence", "iwae_bound")
+        curves["iwae_bound", "draws of the guide K"] = Curve(tuple(int(k) for k in looks), values)
     if value_of(metrics, "weight_rise") is not None:
         of_weights = against_weights(run.per_datum("log_likelihood", "x")[0])
         assert of_weights is not None
-        curves["draws of the weights S"] = of_weights
+        curves["log_likelihood", "draws of the weights S"] = of_weights
     if not curves:
         return
     # All of the same data: the first that every one of them has seen.

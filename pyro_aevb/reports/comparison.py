@@ -1,6 +1,7 @@
 r"""Runs side by side: what their results say, and paired differences of their per-datum values."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,12 +16,15 @@ from pyro_aevb.runs.settings import PLACES, SCORING
 
 PAIRED = {
     "elbo": ("sample_stats", "elbo"),
+    "iwae_bound": ("predictive", "iwae_bound"),
     "log_likelihood": ("predictive", "log_likelihood"),
     "reconstruction": ("sample_stats", "reconstruction"),
     "reconstruction_mean": ("predictive", "reconstruction_mean"),
 }
 r"""Where the per-datum values of a metric are in ``results.nc``; those of other estimators are in a
 group of the estimator's name."""
+LIKELIHOODS = ("log_likelihood", "iwae_bound")
+r"""What orders runs, rather the first."""
 NOT_TRAINING = {"seed", *SCORING, *PLACES}
 r"""Settings in which runs may differ and still be repetitions of one training."""
 
@@ -28,10 +32,11 @@ r"""Settings in which runs may differ and still be repetitions of one training."
 def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     r"""What is known of each run, the best one first.
 
-    The best is the one of the highest ``log_likelihood``, or where fewer than two runs have one, of
-    the highest ``reconstruction``. That of codes that are points is at the best code, and that of
-    codes that are drawn is not; where runs of both kinds stand side by side
-    ``reconstruction_mean``, at the mean of the codes, is compared in its place.
+    The best is the one of the highest ``log_likelihood``; where fewer than two runs have one, of
+    the highest ``iwae_bound``, and where fewer than two have that, ``reconstruction``. That of
+    codes that are points is at the best code, and that of codes that are drawn is not; where runs
+    of both kinds stand side by side ``reconstruction_mean``, at the mean of the codes, is compared
+    in its place.
 
     Arguments:
         runs: Evaluated runs by name.
@@ -41,9 +46,9 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
         metric the mean difference to the best run in nats per datum and its paired standard error;
         ``corrupted``, its scores under corruptions;
         ``parameters``, how many are trained, and ``seconds_per_epoch``, of training, the median;
-        where log-likelihoods are defined, by ArviZ, ``difference`` to the best, its
-        ``standard_error`` and the stacking ``weight``; and for repetitions of one training
-        ``over_seeds``.
+        where it is a likelihood or a bound that orders them, by ArviZ, of the runs that have it,
+        ``difference`` to the best, its ``standard_error`` and the stacking ``weight``; and for
+        repetitions of one training ``over_seeds``.
 
     Raises:
         UsageError: They were scored on different data, or trained further after they were scored.
@@ -51,9 +56,9 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     results = {name: run.current_results() for name, run in runs.items()}
     _same_data(results)
     values = {name: _per_datum(run, results[name]) for name, run in runs.items()}
-    likely = {n: v["log_likelihood"] for n, v in values.items() if "log_likelihood" in v}
     mixed = len({codes_are_points(result) for result in results.values()}) > 1
-    by = "log_likelihood" if len(likely) > 1 else "reconstruction" + "_mean" * mixed
+    by = criterion(values.values(), mixed)
+    likely = {n: v[by] for n, v in values.items() if by in v and by in LIKELIHOODS}
     worth = {n: float(v[by].mean()) if by in v else -np.inf for n, v in values.items()}
     order = sorted(runs, key=lambda name: -worth[name])
     table: dict[str, dict[str, Any]] = {}
@@ -78,6 +83,18 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
         for name in group:
             table[name]["over_seeds"] = over_seeds({n: table[n] for n in group})
     return table
+
+
+def criterion(known: Iterable[Collection[str]], mixed: bool = False) -> str:
+    r"""The metric that orders runs, the first of :data:`LIKELIHOODS` that two of them have.
+
+    Arguments:
+        known: For each run the names of its metrics.
+        mixed: Whether codes are points in some of the runs and drawn in others.
+    """
+    counts = Counter(name for names in known for name in names)
+    of_two = (name for name in LIKELIHOODS if counts[name] > 1)
+    return next(of_two, "reconstruction" + "_mean" * mixed)
 
 
 def codes_are_points(results: Mapping[str, Any]) -> bool:

@@ -9,12 +9,13 @@ import numpy as np
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import check_seed
-from pyro_aevb.errors import UsageError, at_least_one, unknown
+from pyro_aevb.errors import UsageError, above_zero, at_least_one, one_of, unknown
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE, shipped
 from pyro_aevb.estimators.estimator import Estimator
+from pyro_aevb.estimators.marginal import PROPOSALS
 from pyro_aevb.estimators.work import Work
 from pyro_aevb.reports import plots
-from pyro_aevb.reports.assess import compare_bounds, environment
+from pyro_aevb.reports.assess import DEFAULTS, compare_bounds, environment
 from pyro_aevb.reports.figures import drawn, noted
 from pyro_aevb.runs.netcdf import GROUPS
 from pyro_aevb.runs.prepare import Prepared
@@ -54,7 +55,7 @@ def choose(
         UsageError: An option that it does not take, or of another type.
     """
     name, follows = IMPORTANCE, {"seed", "memory", "compile"}
-    settings: dict[str, Any] = {"num_samples": 5000, "weight_samples": 10, "seed": 0}
+    settings = dict(DEFAULTS)
     if estimator is not None:
         name, follows = estimator.name, {"seed", *estimator.follows}
         settings = estimator.options
@@ -76,6 +77,9 @@ def choose(
         raise UsageError(f"--estimator {name} has no use for --{flag.replace('_', '-')}")
     chosen = settings | {k: v for k, v in given.items() if k in settings} | dict(options or {})
     check_seed(chosen.get("seed", 0))
+    if estimator is None:
+        one_of("--proposal", chosen["proposal"], PROPOSALS)
+        above_zero("--estimator importance: monte_carlo_error", chosen["monte_carlo_error"])
     return chosen
 
 

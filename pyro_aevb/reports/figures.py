@@ -2,6 +2,7 @@ r"""The pictures of a run, each on its own: one that fails is a note, and the ot
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.latents import COLLAPSED, LatentHealth
-from pyro_aevb.estimators.metrics import log_likelihood
+from pyro_aevb.estimators.marginal import Marginals
+from pyro_aevb.estimators.metrics import log_mean
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.predict import (
     decode_grid,
@@ -61,7 +63,11 @@ def noted(run: Run, undrawn: Sequence[str]) -> dict[str, Any]:
 
 @torch.no_grad()
 def draw_figures(
-    run: Run, prepared: Prepared, scores: Scores | None, health: LatentHealth | None = None
+    run: Run,
+    prepared: Prepared,
+    scores: Scores | None,
+    marginals: Marginals | None = None,
+    health: LatentHealth | None = None,
 ) -> list[str]:
     r"""Every picture that the pair allows, into ``figures/``.
 
@@ -81,16 +87,24 @@ def draw_figures(
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             torch.manual_seed(0)
             _decoded_figures(run, prepared, x, undrawn)
-    if scores is not None and scores.elbo is not None and scores.log_weight is not None:
+    if scores is not None and scores.elbo is not None and marginals is not None:
         with drawn("elbo_log_likelihood.png", undrawn, run):
-            bounds = scores.elbo.mean(0), log_likelihood(scores)
-            if infinite := int((~np.isfinite(bounds).all(0)).sum()):
-                raise UsageError(f"the values of {infinite} data are not finite")
-            plots.elbo_against_log_likelihood(*bounds, path / "elbo_log_likelihood.png")
+            _bounds_figure(scores, marginals, path / "elbo_log_likelihood.png")
     if health is not None and health.by_dimension:
         with drawn("latent_kl.png", undrawn, run):
             plots.latent_kl(health.by_dimension, COLLAPSED, path / "latent_kl.png")
     return undrawn
+
+
+def _bounds_figure(scores: Scores, marginals: Marginals, file: Path) -> None:
+    assert scores.elbo is not None and scores.log_weight is not None
+    elbo, likely = scores.elbo.mean(0), log_mean(marginals.log_likelihood)
+    if infinite := int((~np.isfinite([elbo, likely]).all(0)).sum()):
+        raise UsageError(f"the values of {infinite} data are not finite")
+    # Of the guide's own draws the estimate is the bound.
+    another = scores.kl is not None and marginals.proposal != "guide"
+    bound = log_mean(scores.log_weight) if another else None
+    plots.elbo_against_log_likelihood(elbo, likely, file, bound)
 
 
 def _objective(run: Run, prepared: Prepared) -> str:

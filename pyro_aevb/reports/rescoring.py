@@ -71,7 +71,7 @@ def score_corrupted(
     scorer = make(corruption=corruption, calls=1 + num_noise)
     clean = work.score("scoring clean data", scorer, test)
     draws = [
-        work.score(f"scoring corrupted data {i + 1} of {num_noise}", scorer, test, i)
+        work.score(f"scoring corrupted data {i + 1} of {num_noise}", scorer, test, noise=i)
         for i in range(num_noise)
     ]
     known = [scores for scores in draws if scores is not None]
@@ -79,8 +79,12 @@ def score_corrupted(
         return {}
     metrics = robustness(known, clean, prepared.description.undefined())
     entry = {**_counts(scorer, test), "num_noise": num_noise, "metrics": metrics}
-    name = getattr(corruption, "__name__", None) or repr(corruption)
-    return run.add_section("corrupted", name, entry)
+    return run.add_section("corrupted", called(corruption), entry)
+
+
+def called(corruption: Corruption) -> str:
+    r"""What the section ``corrupted`` calls a corruption."""
+    return str(getattr(corruption, "__name__", None) or repr(corruption))
 
 
 def score_against(
@@ -123,7 +127,7 @@ def score_against(
     if not description.global_sites:
         reason = description.weights_undefined() or reason
     metrics = separation(ours, theirs, reason)
-    shown = "log_likelihood" if "log_likelihood" in metrics else "reconstruction"
+    shown = "iwae_bound" if "iwae_bound" in metrics else "reconstruction"
     file = "".join(c if c.isalnum() or c in "._-" else "-" for c in f"against-{against}.png")
     entry = {**_counts(scorer, test), "num_others": len(other), "metrics": metrics}
     run.add_section("against", against, entry)

@@ -9,7 +9,7 @@ from typing import Any
 from pyro_aevb.reports.text import counts, value_of, with_error
 
 SHOWN = (
-    *("elbo", "log_likelihood", "gap", "reconstruction", "reconstruction_mean", "kl"),
+    *("elbo", "iwae_bound", "log_likelihood", "gap", "reconstruction", "reconstruction_mean", "kl"),
     "active_units",
 )
 
@@ -37,7 +37,7 @@ def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
     rows.append(["parameters", *(f"{row['parameters']:,}" for row in table.values())])
     seconds = [row["seconds_per_epoch"] for row in table.values()]
     rows.append(["seconds per epoch", *("" if s is None else f"{s:.3g}" for s in seconds)])
-    rows.append(["samples", *(counts(row["metrics"]["log_likelihood"]) for row in table.values())])
+    rows.append(["samples", *(counts(row["metrics"]["elbo"]) for row in table.values())])
     return rows
 
 

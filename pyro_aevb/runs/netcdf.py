@@ -1,10 +1,11 @@
 r"""``results.nc``: an ArviZ file of per-datum values.
 
 Group ``log_likelihood`` holds ``x``, log p(x_n|w_s), a draw for each draw of the weights;
-``sample_stats`` the ELBO, its parts and the health of the importance weights; ``posterior`` the
-codes E_q[z|x]; ``predictive`` the per-datum log-likelihood, averaged over draws of the weights, and
-``reconstruction_mean``, at the means of codes and weights;
-``convergence`` the same from the first of the draws alone. Every other estimator has a group of its
+``sample_stats`` the ELBO and its parts, and of the estimate of ``x`` its relative variance, the
+health of its weights, and how many draws, modes and temperatures it took; ``posterior`` the codes
+E_q[z|x]; ``predictive`` per datum ``log_likelihood`` and ``iwae_bound``, averaged over draws of the
+weights, and ``reconstruction_mean``, at the means of codes and weights; ``convergence``
+``iwae_bound`` from the first of its draws alone. Every other estimator has a group of its
 name, which may hold fewer data, the first ones.
 """
 
@@ -19,32 +20,44 @@ import xarray
 
 from pyro_aevb.estimators.convergence import against_samples
 from pyro_aevb.estimators.importance import Scores
+from pyro_aevb.estimators.marginal import Marginals
+from pyro_aevb.estimators.metrics import log_mean
 
 Groups = dict[str, dict[str, Any]]
 GROUPS = ("posterior", "sample_stats", "log_likelihood", "predictive", "convergence")
 r"""What importance sampling leaves."""
+HEALTH = (
+    *("ess", "pareto_k", "relative_variance"),
+    *("num_samples", "num_modes", "num_temperatures"),
+)
+r"""What is kept of each estimate of log p(x_n|w_s)."""
 
 
-def groups_of(scores: Scores, log_likelihood: np.ndarray | None) -> Groups:
+def groups_of(scores: Scores, marginals: Marginals | None) -> Groups:
     r"""The variables of each of :data:`GROUPS` that there is: their dimensions and values."""
     draws = ("chain", "draw", "datum")
     groups: Groups = {"posterior": {}, "sample_stats": {}}
-    for name in ("reconstruction", "kl", "elbo", "ess", "pareto_k"):
-        values = getattr(scores, name)
+    given = {name: getattr(scores, name) for name in ("reconstruction", "kl", "elbo")}
+    if marginals is not None and scores.kl is not None:  # with local latents, which are drawn
+        given |= {name: getattr(marginals, name) for name in HEALTH}
+    for name, values in given.items():
         if values is not None:
             groups["sample_stats"][name] = (draws, values[None])
     for site, codes in scores.codes.items():
         groups["posterior"][site] = (("chain", "draw", "datum", f"{site}_dim"), codes[None, None])
-    if scores.log_weight is not None:
-        groups["log_likelihood"] = {"x": (draws, scores.log_weight[None])}
-    whole = {"log_likelihood": log_likelihood, "reconstruction_mean": scores.reconstruction_mean}
+    whole = {"reconstruction_mean": scores.reconstruction_mean}
+    if marginals is not None:
+        groups["log_likelihood"] = {"x": (draws, marginals.log_likelihood[None])}
+        whole["log_likelihood"] = log_mean(marginals.log_likelihood)
+    if scores.log_weight is not None and scores.kl is not None:
+        whole["iwae_bound"] = log_mean(scores.log_weight)
     if known := {k: (("datum",), v) for k, v in whole.items() if v is not None}:
         groups["predictive"] = known
     curve = against_samples(scores)
     if curve is not None:
         groups["convergence"] = {
             "num_samples": (("num_samples",), np.array(curve.counts)),
-            "log_likelihood": (("num_samples", "datum"), curve.values),
+            "iwae_bound": (("num_samples", "datum"), curve.values),
         }
     return groups
 

@@ -19,6 +19,7 @@ import yaml
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import IMPORTANCE
+from pyro_aevb.runs import earlier
 from pyro_aevb.runs.locking import alone, write_whole
 from pyro_aevb.runs.settings import read_settings
 
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pyro_aevb.estimators.importance import Scores
+    from pyro_aevb.estimators.marginal import Marginals
 
 SETTINGS = "settings.yaml"
 SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
 r"""The entries that results of two estimators must share to stand side by side."""
+SECTIONS = ("corrupted", "against", "looks")
+r"""The parts of ``results.json`` beside the metrics, with entries that are added one by one."""
 
 
 class Run:
@@ -133,7 +137,8 @@ class Run:
         try:
             results: dict[str, Any] = json.loads(path.read_text())
             results["metrics"]["reconstruction"], results["data"], results["num_data"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            results = earlier.current(results)
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} is damaged; evaluate the run again") from error
         return results
 
@@ -192,7 +197,16 @@ class Run:
         others = {n: m for n, m in before["metrics"].items() if _found_by(m) != IMPORTANCE}
         merged["metrics"] = {**results["metrics"], **others}
         merged["settings"] = {**before.get("settings", {}), **results["settings"]}
-        return merged | {name: before[name] for name in ("corrupted", "against") if name in before}
+        return merged | {name: before[name] for name in SECTIONS if name in before}
+
+    def has_more(self, results: Mapping[str, Any]) -> bool:
+        r"""Whether the results are of the same trained pair, and of more data than `results`."""
+        try:
+            before = self.results
+        except UsageError:
+            return False
+        same = all(before.get(key) == results[key] for key in SAME)
+        return same and before["num_data"] > results["num_data"]
 
     def current_results(self) -> dict[str, Any]:
         r"""The results, to which others can be added.
@@ -265,11 +279,11 @@ class Run:
         writer.writerows(rows)
         self._write("history.csv", text.getvalue())
 
-    def write_per_datum(self, scores: "Scores", log_likelihood: "np.ndarray | None") -> None:
+    def write_per_datum(self, scores: "Scores", marginals: "Marginals | None") -> None:
         r"""Write ``results.nc`` (:mod:`pyro_aevb.runs.netcdf`), but for other estimators' parts."""
         from pyro_aevb.runs.netcdf import groups_of, write_groups
 
-        groups = groups_of(scores, log_likelihood)
+        groups = groups_of(scores, marginals)
         write_groups(self.arrays, groups, set(self.results.get("settings", {})))
 
     def per_datum(self, group: str, variable: str) -> "np.ndarray":
@@ -280,9 +294,14 @@ class Run:
         """
         import xarray
 
+        place = group, variable
+        if place in (*earlier.ARRAYS, *earlier.UNKNOWN) and earlier.was_before(self.results):
+            if place in earlier.UNKNOWN:
+                raise UsageError(f"{self.path}: {variable}: {earlier.REASON}")
+            place = earlier.ARRAYS[place]
         try:
-            with xarray.open_dataset(self.arrays, group=group, engine="h5netcdf") as data:
-                values: np.ndarray = data[variable].to_numpy()
+            with xarray.open_dataset(self.arrays, group=place[0], engine="h5netcdf") as data:
+                values: np.ndarray = data[place[1]].to_numpy()
         except (OSError, KeyError) as error:
             raise UsageError(
                 f"{self.path} holds no per-datum {variable}; evaluate the run again"

@@ -8,11 +8,11 @@ import yaml
 
 from pyro_aevb.errors import UsageError
 
-CALL = frozenset(("stop_after", "resume", "trust", "show"))
+CALL = frozenset(("stop_after", "resume", "trust", "show", "verbose"))
 r"""Settings of one call of ``fit``, which a run does not keep."""
 PLACES = frozenset(("device", "data_root", "out", "tensorboard"))
 r"""Settings that say where a run is made and kept; a resumed run may change them."""
-SCORING = frozenset(("num_samples", "weight_samples", "num_data", "memory", "compile"))
+SCORING = frozenset(("num_samples", "weight_samples", "proposal", "num_data", "memory", "compile"))
 r"""Settings that say how a trained pair is scored, or how fast; a resumed run may change them."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.earlier import current
 from pyro_aevb.runs.locking import write_whole
 from pyro_aevb.runs.run import SETTINGS, Run
 from pyro_aevb.studies.declare import FIT, Cell
@@ -84,6 +85,8 @@ class Record:
     def _read(cls, path: Path, name: str) -> "Record":
         try:
             record = cls(**json.loads(path.read_text()))
+            for look in record.looks.values():
+                look.update({of: current(results) for of, results in look.items()})
             float(record.seconds), record.settings.keys(), record.scores.keys()
             for epochs, found in record.looks.items():
                 for name, results in found.items():

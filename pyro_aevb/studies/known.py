@@ -6,13 +6,14 @@ Each line says of which study it is and at which scale.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.earlier import current_metrics
 from pyro_aevb.runs.locking import in_turn, write_whole
 from pyro_aevb.runs.run import Run, seconds_per_epoch
 from pyro_aevb.studies.cell import SECTIONS, Record, another, asked_of
@@ -26,6 +27,9 @@ r"""The names of numbers that no table has, the training data and the seconds up
 
 Numbers = dict[str, dict[str, float | None]]
 r"""Values by epochs, then by quantity (see :class:`~.declare.Table`); None is not defined."""
+
+NESTED = {"iwae_bound": ("ess", "pareto_k")}
+r"""What the entries of metrics hold of their weights: ``SCORING/iwae_bound.pareto_k``."""
 
 
 class Elsewhere(UsageError):
@@ -125,7 +129,32 @@ def _parsed(given: dict[str, Any]) -> tuple[Path, Known]:
     max(map(int, known.numbers))
     for values in known.numbers.values():
         np.array(list(values.values()), dtype=float)
-    return path, known
+    current = {epochs: _current(values) for epochs, values in known.numbers.items()}
+    return path, replace(known, numbers=current)
+
+
+def _current(numbers: Mapping[str, float | None]) -> dict[str, float | None]:
+    r"""Numbers of a cell under the names that they have now, in their order."""
+    scored: dict[str, dict[str, Any]] = {}
+    for quantity, value in numbers.items():
+        scoring, _, metric = quantity.partition("/")
+        scored.setdefault(scoring, {})[metric] = {"value": value}
+    read: dict[str, float | None] = {}
+    for quantity, value in numbers.items():
+        metrics = scored[quantity.partition("/")[0]]
+        if "log_likelihood" not in metrics or "iwae_bound" in metrics:
+            read[quantity] = value
+        else:
+            read |= _flat(quantity.partition("/")[0], current_metrics(metrics))
+    return read
+
+
+def _flat(scoring: str, metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    r"""The numbers of a scoring's metrics, by quantity."""
+    found = {name: metric["value"] for name, metric in metrics.items()}
+    for name in NESTED.keys() & metrics.keys():
+        found |= {f"{name}.{part}": metrics[name].get(part) for part in NESTED[name]}
+    return {f"{scoring}/{name}": value for name, value in found.items()}
 
 
 def write_cells(path: Path, study: str, scale: Scale, cells: Mapping[Path, Known]) -> None:
@@ -155,7 +184,7 @@ def _numbers(record: Record, run: Run) -> Numbers:
                     here |= {f"{HISTORY}/{name}": v for name, v in rows[trained - 1].items()}
         for name, results in look.items():
             found = _metrics(results, name)
-            here |= {f"{name}/{metric}": entry["value"] for metric, entry in found.items()}
+            here |= _flat(name, found)
         # What is infinite or no number has no place in JSON, and no mean.
         finite = {name for name, value in here.items() if value is None or math.isfinite(value)}
         numbers[epochs] = {name: here[name] if name in finite else None for name in here}

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def elbo_against_log_likelihood(
-    elbo: np.ndarray, log_likelihood: np.ndarray, path: str | Path
+    elbo: np.ndarray,
+    log_likelihood: np.ndarray,
+    path: str | Path,
+    iwae_bound: np.ndarray | None = None,
 ) -> Path:
     r"""Draws the log-likelihood of each datum against its ELBO; the height above the diagonal is
     the gap.
@@ -26,13 +29,19 @@ def elbo_against_log_likelihood(
         elbo: The ELBO of each datum in nats, shape :math:`(N,)`.
         log_likelihood: The log-likelihood of each datum in nats, shape :math:`(N,)`.
         path: Where to write.
+        iwae_bound: What draws of the guide give in its place, shape :math:`(N,)`; its mean is
+            drawn and stated too.
     """
     lines = {
         "ELBO": elbo,
         "log-likelihood": log_likelihood,
         "gap": log_likelihood - elbo,
     }
-    return _diagonal(elbo, log_likelihood, ("ELBO", "log-likelihood"), lines, path)
+    means = {}
+    if iwae_bound is not None:
+        means["mean of the IWAE bound"] = iwae_bound
+        lines = {"ELBO": elbo, "IWAE bound": iwae_bound, **lines}
+    return _diagonal(elbo, log_likelihood, ("ELBO", "log-likelihood"), lines, path, means)
 
 
 def inference_gap(bounds: Mapping[str, np.ndarray], path: str | Path) -> Path:
@@ -91,19 +100,19 @@ def latent_kl(kl: Mapping[str, np.ndarray], collapsed: float, path: str | Path) 
 
 
 def convergence(
-    curves: Mapping[str, Curve],
+    curves: Mapping[tuple[str, str], Curve],
     path: str | Path,
     bounds: Mapping[str, float] | None = None,
     margins: Mapping[str, tuple[str, float]] | None = None,
 ) -> Path:
-    r"""Draws log-likelihoods against the numbers of draws they are estimated from.
+    r"""Draws estimates of log p(x) against the numbers of draws they are made from.
 
     A bar is the standard error of the paired per-datum differences to the last point, so that it
     shows what has moved and not how data differ; the last point therefore has none. The title
     says what the last doubling added.
 
     Arguments:
-        curves: For each kind of draw the numbers and the per-datum estimates.
+        curves: For each estimate and kind of draw the numbers and the per-datum values.
         path: Where to write.
         bounds: Values of other estimators on the same data, drawn as horizontal lines.
         margins: By the names of bounds that may be too low, what says so of data that the model
@@ -112,7 +121,7 @@ def convergence(
     """
     figure, margins = canvas.blank(6.4 * len(curves), 4.2), margins or {}
     panels = figure.subplots(1, len(curves), squeeze=False).flat
-    for axes, (name, curve) in zip(panels, curves.items(), strict=True):
+    for axes, ((estimate, name), curve) in zip(panels, curves.items(), strict=True):
         counts, means = np.array(curve.counts), curve.values.mean(1)
         n = curve.values.shape[1]
         errors = np.zeros(len(counts))
@@ -125,7 +134,7 @@ def convergence(
         text = f"from {half:,} to {counts[-1]:,}: {rise.mean():+.2f}"
         text += f" ± {rise.std(ddof=1) / sqrt(n):.2f}" if n > 1 else ""
         axes.set_title(f"last doubling, {text} nats", loc="left", fontsize="medium")
-        ylabel = f"log-likelihood of {n:,} data, nats per datum"
+        ylabel = f"{canvas.plain(estimate)} of {n:,} data, nats per datum"
         bars = "bars: standard error of the difference to the last point"
         axes.set(xscale="log", xlabel=f"number of {name}\n({bars})", ylabel=ylabel)
         for i, (bound, value) in enumerate((bounds or {}).items()):
@@ -172,18 +181,23 @@ def against(
 
 
 def pairwise(
-    names: tuple[str, str], first: np.ndarray, second: np.ndarray, path: str | Path
+    names: tuple[str, str],
+    first: np.ndarray,
+    second: np.ndarray,
+    path: str | Path,
+    score: str = "log_likelihood",
 ) -> Path:
-    r"""Draws the log-likelihood of each datum under one run against that under another.
+    r"""Draws the score of each datum under one run against that under another.
 
     Arguments:
         names: The names of the two runs.
-        first: The log-likelihoods under the first run in nats, shape :math:`(N,)`.
-        second: The log-likelihoods of the same data under the second run.
+        first: The scores under the first run in nats, shape :math:`(N,)`.
+        second: The scores of the same data under the second run.
         path: Where to write.
+        score: What the score is called.
     """
     lines = {names[0]: first, names[1]: second, "difference": second - first}
-    axis = (f"log-likelihood, {names[0]}", f"log-likelihood, {names[1]}")
+    axis = (f"{score}, {names[0]}", f"{score}, {names[1]}")
     return _diagonal(first, second, axis, lines, path)
 
 
@@ -231,14 +245,17 @@ def _diagonal(
     labels: tuple[str, str],
     lines: Mapping[str, np.ndarray],
     path: str | Path,
+    means: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Draws y against x with the diagonal, and the mean of each of `lines`."""
+    """Draws y against x with the diagonal, the mean of each of `lines`, and further ones of y."""
     figure = canvas.blank(6.0, 6.0)
     axes = figure.add_subplot()
     axes.set(xlabel=canvas.plain(labels[0]) + ", nats", ylabel=canvas.plain(labels[1]) + ", nats")
     axes.scatter(x, y, s=float(np.clip(4e4 / max(len(x), 1), 5, 25)), lw=0, alpha=0.4)
     axes.axline((float(np.mean(x)),) * 2, slope=1, color="0.3", lw=1, ls="--", label="equal")
     axes.plot(np.mean(x), np.mean(y), "P", color="C3", mec="white", ms=9, label="mean")
+    for i, (name, values) in enumerate((means or {}).items()):
+        axes.plot(np.mean(x), np.mean(values), "X", color=f"C{i + 1}", mec="white", label=name)
     text = [f"means over {len(x)} data, ± one standard error"]
     text += [canvas.mean_text(name, values) for name, values in lines.items()]
     axes.set_title("\n".join(text), loc="left", fontsize="medium")

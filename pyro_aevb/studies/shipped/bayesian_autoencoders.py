@@ -42,11 +42,11 @@ GREY = (
     "table of its own. Pixels are grey, so it bounds a cross-entropy: see the first table."
 )
 ESTIMATE = (
-    "By importance sampling with 100 codes, or 100 for each of 10 draws of the weights where these "
-    "are random: a lower bound in expectation, and loose where the tail shape of the importance "
-    "weights, below, is above 0.7, as it is in all cells so far."
+    "A lower bound on the log-likelihood, in expectation, from 100 codes drawn from the guide, or "
+    "100 for each of 10 draws of the weights where these are random: loose where the tail shape of "
+    "the importance weights, below, is above 0.7, as it is in all cells so far."
 )
-TAIL = "Pareto k of the weights by which the log-likelihood is estimated, the mean over images."
+TAIL = "Pareto k of the weights that the bound averages, the mean over images."
 WEIGHTS = "In nats per image: the KL divergence of all weights over the 55,000 training images."
 # "VAEs < GANs (x1.5) < Bayesian NNs (x5.5)" in time and x1.5, x4 in parameters.
 TIMES = (
@@ -122,8 +122,8 @@ STUDY = Study(
             "test/reconstruction",
         ),
         *of_both("ELBO", "test/elbo", GREY),
-        *of_both("Log-likelihood", "test/log_likelihood", ESTIMATE),
-        *of_both("Tail shape of the importance weights", "test/pareto_k", TAIL),
+        *of_both("Importance-weighted bound", "test/iwae_bound", ESTIMATE),
+        *of_both("Tail shape of the importance weights", "test/iwae_bound.pareto_k", TAIL),
         *of_both("KL of the codes", "test/kl"),
         *of_both("KL of the weights", "test/weight_kl", WEIGHTS),
         Table(
