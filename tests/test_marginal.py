@@ -67,12 +67,12 @@ def by_quadrature(pair, x, low=-7.0, high=7.0, points=401):
         return grid(Joint(pair, x), x, low, high, points)
 
 
-def assert_right(pair, x, expected, most=0.02, **options):
-    """Within four Monte Carlo errors, which are small, of what it should be."""
+def assert_right(pair, x, expected, most=0.08, **options):
+    """Within four Monte Carlo errors, of 0.02 nats or of what 64 chains leave."""
     found = MarginalLikelihood(pair, target=0.02, max_samples=20_000, **options)(batches(x))
     assert found.proposal == "laplace"
     errors = np.sqrt(found.relative_variance[0])
-    assert errors.max() < most
+    assert errors.max() < most and np.median(errors) < 0.03
     assert (abs(found.log_likelihood[0] - expected) < 4 * errors + 1e-4).all()
     return found
 
@@ -111,7 +111,11 @@ def test_probabilistic_pca_equals_that_of_scikit_learn():
 
 def folded(likelihood_of, latent=2):
     return Linear(
-        lambda z, W: dist.Normal(likelihood_of(z) @ W, 0.4), standard(latent), standard(latent), 5, 2
+        lambda z, W: dist.Normal(likelihood_of(z) @ W, 0.4),
+        standard(latent),
+        standard(latent),
+        5,
+        2,
     )
 
 
@@ -122,11 +126,13 @@ def one_sided(x):
 
 @pytest.mark.parametrize(("fold", "modes"), [("one", 2), ("both", 4)])
 def test_every_mode_of_a_posterior_is_found(fold, modes):
-    fold_of = (lambda z: torch.cat([z[..., :1].abs(), z[..., 1:]], -1)) if fold == "one" else torch.abs
+    fold_of = (
+        (lambda z: torch.cat([z[..., :1].abs(), z[..., 1:]], -1)) if fold == "one" else torch.abs
+    )
     pair_of = folded(fold_of)
     pair_of.posterior = one_sided
     torch.manual_seed(1)
-    z = 1.0 + 0.5 * torch.rand(12, 2)
+    z = 1.5 + 0.5 * torch.rand(12, 2)
     x = (z @ pair_of.W.detach()) + 0.4 * torch.randn(12, 5)
     pair = ready(pair_of, x)
     expected = by_quadrature(pair, x, points=801)
@@ -142,7 +148,7 @@ def test_every_mode_of_a_posterior_is_found(fold, modes):
     weights = marginal.LogWeights(4000, tail=True)
     weights.add(log_weights)
     missing = expected - weights.log_mean().numpy()
-    np.testing.assert_allclose(missing, math.log(modes), rtol=0, atol=0.1)
+    np.testing.assert_allclose(missing, math.log(modes), rtol=0, atol=0.15)
     assert float(weights.pareto_k().max()) < 0.5
 
 
@@ -255,6 +261,7 @@ def test_a_hard_datum_is_annealed_from_the_proposal_to_the_same_value(monkeypatc
     source, x = Linear(likelihood, prior, prior, 5, 2), draw(torch.Generator().manual_seed(3))
     pair = ready(source, x)
     monkeypatch.setattr(marginal, "HARD", -1.0)
+    monkeypatch.setattr(marginal, "HARD_IF_BENT", -1.0)
     monkeypatch.setattr(marginal, "CHAINS", 2000)
     found = MarginalLikelihood(pair)(batches(x))
     assert (found.num_temperatures == marginal.TEMPERATURES).all()
@@ -309,13 +316,13 @@ class Counted(nn.Module):
 
     def model(self, x):
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Bernoulli(x.new_full((len(x),), 0.5)))
-            loc = self.loc[z.long()].unsqueeze(-1)
+            z = pyro.sample("z", dist.Categorical(x.new_ones(len(x), 2)))
+            loc = self.loc[z].unsqueeze(-1)
             pyro.sample("x", dist.Normal(loc.expand_as(x), 1.0).to_event(1), obs=x)
 
     def guide(self, x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Bernoulli(logits=2 * x.sum(-1)))
+            pyro.sample("z", dist.Categorical(logits=torch.stack([-x.sum(-1), x.sum(-1)], -1)))
 
 
 class Rounded(torch.autograd.Function):

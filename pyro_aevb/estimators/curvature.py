@@ -122,9 +122,7 @@ class Curvature:
                 precision = precision + one @ weighted.transpose(1, 2)
         return gradient, precision
 
-    def _prior(
-        self, x: Data, q: Tensor, weights: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor]:
+    def _prior(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         return _second(lambda q: self.joint.terms(x, q, *weights)[1], q)
 
     def _prior_alone(

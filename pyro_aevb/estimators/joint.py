@@ -90,7 +90,7 @@ class Joint:
     def vector(self, values: Mapping[str, Tensor], chains: int = 1) -> Tensor:
         r"""The vectors of sites' values whose first `chains` dimensions are those of the chains."""
         parts = (self.transforms[name].inv(values[name]) for name in self.shapes)
-        return torch.cat([part.flatten(chains) for part in parts], -1)
+        return torch.cat([part.reshape(*part.shape[:chains], -1) for part in parts], -1)
 
     def log_det(self, q: Tensor) -> Tensor:
         r""":math:`\log |\partial T / \partial q|` of all sites, of the shape of the chains."""

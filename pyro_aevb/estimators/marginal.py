@@ -47,8 +47,9 @@ from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.log_weights import LogWeights
 from pyro_aevb.estimators.proposals import Normals, fit
 from pyro_aevb.estimators.terms import weight_draw
-from pyro_aevb.pairs.density import in_plate, log_prob, run
+from pyro_aevb.pairs.density import log_prob, run
 from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.state.python import untouched
 
 Proposal = Literal["laplace", "guide", "prior"]
 PROPOSALS = ("laplace", "guide", "prior")
@@ -79,7 +80,7 @@ PROBED = 50
 
 @dataclass
 class Marginals:
-    r"""Estimates of log p(x_n|w_s) in nats, of S draws of the weights and N data, ``(S, N)`` each."""
+    r"""Estimates of log p(x_n|w_s) in nats, of S draws of the weights and N data: ``(S, N)``."""
 
     proposal: str
     r"""What the latents were drawn from: ``laplace``, ``guide`` or ``prior``."""
@@ -302,8 +303,9 @@ class _Laplace:
         self.guided &= not self.pair.description.auxiliary
         if self.guided:
             joint.log_guide(x, q, *values)
-        self.curvature = Curvature(joint, x, q, *values)
-        self.curvature(x, q, *values)
+        with untouched(self.pair.python):
+            self.curvature = Curvature(joint, x, q, *values)
+            self.curvature(x, q, *values)
         self.rows = few_rows(settings.memory, x, partial(joint.terms, x, q, *values))
         way = policy.way(False)
         self._terms = Replay(self._log_joint, way, policy.eagerly, self.pair.python)
@@ -343,8 +345,8 @@ class _Laplace:
 
         if d > EVERYWHERE and self.guided and n > PROBED:
             probed = fit(expand, x[:PROBED], starts(x[:PROBED], 2, from_prior))
-            second = probed.log_weight.exp().topk(2).values[:, 1] if probed.loc.shape[1] > 1 else None
-            if second is None or float((second > SHARE).double().mean()) <= SHARE:
+            several = (probed.log_weight.exp() > SHARE).sum(1) > 1
+            if float(several.double().mean()) <= SHARE:
                 return fit(expand, x, starts(x, 2, 0))
         return fit(expand, x, starts(x, 2, from_prior))
 
@@ -416,9 +418,7 @@ class _Laplace:
             return q, self.joint.log_guide(x, q, *weights).double()
         return q, self.joint.terms(x, q, *weights)[1].double()
 
-    def _anneal(
-        self, x: Data, weights: list[Tensor], normals: Normals, width: float
-    ) -> LogWeights:
+    def _anneal(self, x: Data, weights: list[Tensor], normals: Normals, width: float) -> LogWeights:
         r"""Chains from the normals to the posterior, in the frame of the heaviest mode."""
         n = len(x)
         pilots = -(-32 // n)
@@ -445,9 +445,7 @@ class _Laplace:
         log_weights.add(found[pilots:])
         return log_weights
 
-    def _by_rows(
-        self, x: Data, q: Tensor, weights: list[Tensor], slopes: bool = False
-    ) -> Any:
+    def _by_rows(self, x: Data, q: Tensor, weights: list[Tensor], slopes: bool = False) -> Any:
         r"""log p(x, q|w) at ``(k, n, d)``, ``(k, n)``, float64, and its gradient if asked for.
 
         Rows are evaluated in parts of one length, which the last row fills up.
@@ -468,7 +466,8 @@ class _Laplace:
         # A product with each axis beside the point itself.
         few = max(1, 2 * self.rows // (self.joint.dim + 1))
         index = torch.arange(len(q), device=q.device)
-        parts = [self.curvature(x[i], q[i], *weights) for i in index.split(few)]
+        with untouched(self.pair.python):  # what its code keeps would be of the differentiation
+            parts = [self.curvature(x[i], q[i], *weights) for i in index.split(few)]
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     def _log_joint(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:

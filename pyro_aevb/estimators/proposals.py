@@ -237,8 +237,12 @@ def _mixture(points: _Points, kept: Tensor, count: int) -> Normals:
     log_weight[:, 0] = log_weight[:, 0].nan_to_num(0, 0, 0)  # one that has nowhere to start from
     chosen = points[index.flatten()]
     root = torch.linalg.cholesky(chosen.precision)
+    # The step that is left is short, and without damping exact where the posterior is normal.
+    rest = torch.cholesky_solve(chosen.gradient.unsqueeze(-1), root).squeeze(-1)
+    short = (chosen.gradient * rest).sum(-1, keepdim=True) < 2 * ARRIVED
+    loc = chosen.q.double() + torch.where(short, rest, 0.0)
     half = torch.linalg.solve_triangular(root, chosen.prior, upper=False)
     shares, turn = torch.linalg.eigh(torch.linalg.solve_triangular(root, half.mT, upper=False))
     back = torch.linalg.solve_triangular(root.mT, turn, upper=True)
-    parts = (chosen.q.double(), turn.mT @ root.mT, back, shares.clamp(0, 1))
+    parts = (loc, turn.mT @ root.mT, back, shares.clamp(0, 1))
     return Normals(log_weight.log_softmax(1), *(p.unflatten(0, index.shape) for p in parts))
