@@ -132,8 +132,7 @@ def test_every_mode_of_a_posterior_is_found(fold, modes):
     pair_of = folded(fold_of)
     pair_of.posterior = one_sided
     torch.manual_seed(1)
-    z = 1.5 + 0.5 * torch.rand(12, 2)
-    x = (z @ pair_of.W.detach()) + 0.4 * torch.randn(12, 5)
+    x = (1.5 + 0.5 * torch.rand(12, 2)) @ pair_of.W.detach() + 0.2 * torch.randn(12, 5)
     pair = ready(pair_of, x)
     expected = by_quadrature(pair, x, points=801)
     found = assert_right(pair, x, expected)

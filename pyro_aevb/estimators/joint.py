@@ -175,17 +175,24 @@ class Joint:
 
 def _to_support(pair: str, name: str, fn: Any) -> Transform:
     r"""From vectors of real numbers to the support of a latent site."""
+    inner = fn.support
+    while hasattr(inner, "base_constraint"):  # of an independent or a mixture
+        inner = inner.base_constraint
+    if inner is constraints.real:
+        return identity_transform
     support = _alike_for_all(fn.support)
     try:
         if support is None or support.is_discrete:
             raise NotImplementedError
         transform: Transform = biject_to(support)
     except NotImplementedError:
+        kind = type(inner).__name__.strip("_")
+        where = f"in {kind}" if support is not None else f"in {kind}, another for each datum"
         raise UsageError(
-            f"{pair}: latent site {name!r} lies in {fn.support}, which no one transform makes of "
-            "real numbers; there are no gradients to follow in it"
+            f"{pair}: latent site {name!r} lies {where}, which no one transform makes of real "
+            "numbers: there is no gradient to follow"
         ) from None
-    return transform if _bends(support) else identity_transform
+    return transform
 
 
 def _alike_for_all(support: Any) -> Any:
@@ -201,9 +208,3 @@ def _alike_for_all(support: Any) -> Any:
             if bool((value != parts[key]).any()):
                 return None
     return type(support)(**parts) if parts else support
-
-
-def _bends(support: Any) -> bool:
-    while hasattr(support, "base_constraint"):  # of an independent or a mixture
-        support = support.base_constraint
-    return support is not constraints.real

@@ -221,7 +221,8 @@ def _mixture(points: _Points, kept: Tensor, count: int) -> Normals:
     d, n = points.q.shape[1], len(kept) // count
     volume = 0.5 * (d * math.log(2 * math.pi) - torch.linalg.slogdet(precision).logabsdet)
     weight = torch.where(kept, points.value + volume, -math.inf).unflatten(0, (count, n))
-    rows, weights = [], []
+    rows: list[Tensor] = []
+    weights: list[Tensor] = []
     least = weight.amax(0) + math.log(LIGHT)
     while len(rows) < MODES and (not rows or bool((weight >= least).any())):
         one = weight.argmax(0)
