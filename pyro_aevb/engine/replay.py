@@ -70,8 +70,10 @@ class Replay:
         # Such as a decoder that was run only to reach the prior.
         captured.graph.graph.eliminate_dead_code()
         captured.graph.recompile()
+        # Uncompiled, more and smaller operations pay where each is a pass over memory.
+        if self.way is Way.COMPILED or arguments[0].device.type == "cpu":
+            use_cheaper(captured.graph)
         if self.way is Way.GRAPH:
             use_onednn(captured.graph, reduced_products())
             return captured
-        use_cheaper(captured.graph)
         return compile_captured(captured, arguments, same_draws=True)

@@ -46,9 +46,7 @@ class Curvature:
     def __init__(self, joint: Joint, x: Data, q: Tensor, *weights: Tensor) -> None:
         self.joint = joint
         self.information = self._choose(x, q, weights)
-        self._whole_prior = True
-        whole, alone = self._prior(x, q, weights)[1], self._prior_alone(x, q, weights)[1]
-        self._whole_prior = not torch.allclose(whole, alone, rtol=1e-4, atol=1e-5)
+        self._whole_prior = self._priors_depend(x, q, weights)
 
     def __call__(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
         r"""The expansion of n data at one point each.
@@ -121,6 +119,18 @@ class Curvature:
                 weighted = other * information[i][j].reshape(n, 1, -1)
                 precision = precision + one @ weighted.transpose(1, 2)
         return gradient, precision
+
+    def _priors_depend(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> bool:
+        r"""Whether the prior of some latent follows from others."""
+        with torch.enable_grad():
+            q = q.detach().requires_grad_()
+            sites, fixed = self._sites(x, q, weights), self.joint.values(q.detach())
+            terms = [log_prob({**sites[k], "value": v}, 1.0).sum() for k, v in fixed.items()]
+            total = torch.stack(terms).sum()
+            if not total.requires_grad:
+                return False
+            slope = torch.autograd.grad(total, q, materialize_grads=True)[0]
+        return bool((slope != 0).any())
 
     def _prior(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         return _second(lambda q: self.joint.terms(x, q, *weights)[1], q)

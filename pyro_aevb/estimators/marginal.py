@@ -75,7 +75,7 @@ r"""Dimensions in which a full covariance is made."""
 EVERYWHERE = 8
 r"""Dimensions up to which all data start from the prior too; above, :data:`PROBED` of each block
 do, and all where one in twenty of these has a second mode."""
-PROBED = 50
+PROBED = 32
 
 
 @dataclass
@@ -347,7 +347,7 @@ class _Laplace:
             probed = fit(expand, x[:PROBED], starts(x[:PROBED], 2, from_prior))
             several = (probed.log_weight.exp() > SHARE).sum(1) > 1
             if float(several.double().mean()) <= SHARE:
-                return fit(expand, x, starts(x, 2, 0))
+                return fit(expand, x, starts(x, 1, 0))
         return fit(expand, x, starts(x, 2, from_prior))
 
     def _pilots(
@@ -384,7 +384,7 @@ class _Laplace:
             closer = self._importance(x[index], weights, normals[index], WIDTHS[best], CLOSER)
             needed[index] = (closer.count / closer.effective_sample_size() - 1) / self.target**2
             # What is near the limit gets at least as many draws as told that it is below it.
-            needed[index] = needed[index].clamp_min(2 * CLOSER)
+            needed[index] = needed[index].clamp_min(CLOSER)
             shape[index] = closer.pareto_k().nan_to_num(0.0)
         hard = (shape > (HARD_IF_BENT if bent else HARD)) | ~(needed <= self.max_samples)
         # Powers of the root of 2, so that few groups of data are scored at their own number.
@@ -452,7 +452,7 @@ class _Laplace:
         """
         k, n, d = q.shape
         function, most = (self._slopes, self.rows // 3) if slopes else (self._terms, self.rows)
-        few = even(k * n, max(1, most))
+        few = max(1, most)
         index = torch.arange(-(-k * n // few) * few, device=q.device).clamp(max=k * n - 1)
         flat = q.reshape(k * n, d)
         parts = [

@@ -34,7 +34,7 @@ from pyro_aevb.data.batch import Data
 
 STEPS = 20
 r"""Steps after which a start that has not arrived is given up."""
-ARRIVED = 0.05
+ARRIVED = 0.1
 r"""Nats that the next step promises, at most, of a start that has arrived."""
 SAME = 1.0
 r"""Distance in standard deviations within which two starts are on the way to the same mode."""
