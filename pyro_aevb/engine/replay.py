@@ -1,5 +1,6 @@
 r"""A function of tensors that is captured when it is first called with arguments of some shapes."""
 
+import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
@@ -8,9 +9,14 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import Data, flatten, unflatten
 from pyro_aevb.engine.capture import Function, NotCapturable, capture
-from pyro_aevb.engine.inductor import compile_captured
+from pyro_aevb.engine.inductor import compile_captured, missing
 from pyro_aevb.engine.rewrites import reduced_products, use_cheaper, use_onednn
 from pyro_aevb.pairs.state.python import PythonState
+
+COMPILING, SAVED = 6.0, 0.4
+r"""About how many seconds compiling takes, and what share of the time of a graph it saves."""
+MEASURED = 3
+r"""Calls of a graph that are timed."""
 
 
 class Way(IntEnum):
@@ -34,7 +40,13 @@ class Replay:
         way: How to run it. Where it cannot be captured or compiled, it runs eagerly.
         fallback: Told why it runs eagerly.
         python: The Python values of the pair that the function runs.
+
+    On a CPU a graph is compiled after all where the first calls take so long that, of those that
+    are :attr:`expected`, that pays.
     """
+
+    expected = 0
+    r"""About how many more calls there will be."""
 
     def __init__(
         self,
@@ -46,6 +58,7 @@ class Replay:
         self.function, self.way = function, way
         self.fallback, self.python = fallback, python
         self._graphs: dict[tuple[torch.Size, ...], Function] = {}
+        self._times: list[float] = []
 
     def __call__(self, *arguments: Data) -> list[Tensor]:
         if self.way is Way.EAGER:
@@ -59,7 +72,19 @@ class Replay:
                 self.way = Way.EAGER
                 self.fallback(str(reason))
                 return self.function(*arguments)
-        return self._graphs[shapes](*tensors)
+        if self.way is Way.COMPILED or self.expected < MEASURED or tensors[0].is_cuda:
+            return self._graphs[shapes](*tensors)
+        began = time.perf_counter()
+        result = self._graphs[shapes](*tensors)
+        self._times.append(time.perf_counter() - began)
+        self.expected -= 1
+        if len(self._times) == MEASURED:
+            seconds = self.expected * min(self._times)
+            self.expected = 0
+            if SAVED * seconds > COMPILING and missing() is None:
+                self.way = Way.COMPILED
+                self._graphs.clear()
+        return result
 
     def _prepare(self, like: Sequence[Data], arguments: Sequence[Tensor]) -> Function:
         def function(*tensors: Tensor) -> list[Tensor]:

@@ -52,12 +52,13 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay
 from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
-from pyro_aevb.errors import UsageError, at_least_one
+from pyro_aevb.errors import UsageError, at_least_one, one_of
 from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import Evaluate, Move, Point, adapt, evaluate, transition
 from pyro_aevb.estimators.importance import Compile
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.metrics import measured
+from pyro_aevb.estimators.proposals import WIDTH, Frame, Search
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
 
 START = 0.1
 r"""The first step size."""
+STEP, LIMITS = 0.5, (1e-3, 2.0)
+r"""The first one, and the smallest and largest, in the frame of a proposal."""
 PILOTS = 32
 r"""Chains, of all data of a block together, that tune the step size; at least one for each."""
 COMPILE_FROM = 1e12
@@ -212,8 +215,11 @@ class Annealer:
         leapfrog_steps: L, of each of the T - 1 trajectories of a chain.
         acceptance: To which the pilots tune the step size.
         schedule: See :func:`temperatures`.
-        start: ``prior`` or ``guide``: :math:`f_0`. From a guide that is near the posterior the way
-            is shorter; from one that is too narrow some of the posterior may never be reached.
+        start: ``prior``, ``guide`` or ``laplace``: :math:`f_0`. From a guide that is near the
+            posterior the way is shorter; from one that is too narrow some of the posterior may
+            never be reached. The normals at each datum's modes (:mod:`~.proposals`) are so near,
+            and the chains move in their frame, that tens of temperatures do for a thousand; a mode
+            that they lack stays unseen.
         seed: Fixes all draws; every call makes the same ones.
         memory: Bytes that evaluating the pair may take at once, see
             :class:`~.importance.Scorer`. Changes speed only.
@@ -236,7 +242,7 @@ class Annealer:
         leapfrog_steps: int = 10,
         acceptance: float = 0.65,
         schedule: str = "sigmoid",
-        start: Literal["prior", "guide"] = "prior",
+        start: Literal["prior", "guide", "laplace"] = "prior",
         seed: int = 0,
         memory: int | None = None,
         compile: Compile = "auto",
@@ -249,19 +255,21 @@ class Annealer:
         at_least_one("leapfrog_steps", leapfrog_steps)
         if not 0 < acceptance < 1:
             raise UsageError(f"acceptance is {acceptance}; it must lie between 0 and 1")
-        if start not in ("prior", "guide"):
-            raise UsageError(f"start is {start!r}; it must be prior or guide")
-        self.pair, self.seed, self.from_guide = pair, seed, start == "guide"
+        one_of("start", start, ("prior", "guide", "laplace"))
+        self.pair, self.seed, self.start = pair, seed, start
         self.num_chains, self.leapfrog_steps, self.target = num_chains, leapfrog_steps, acceptance
         self.path = temperatures(num_temperatures, schedule)
         # Of the terms log p(x|z), log p(z), or log p(x, z), log q(z|x), log f_b takes c + b d.
         self.c = torch.tensor([0.0, 1.0]).to(x.device, x.dtype)
-        self.d = torch.tensor([1.0, -1.0] if self.from_guide else [1.0, 0.0]).to(x.device, x.dtype)
+        self.d = torch.tensor([1.0, 0.0] if start == "prior" else [1.0, -1.0]).to(x.device, x.dtype)
         with self.pair.running():
             weights = self._weights(x, 0)
-            self.joint = Joint(pair, x, weights, self.from_guide)
+            self.joint = Joint(pair, x, weights, start == "guide")
             few, q = x[:2], x.new_zeros(2, self.joint.dim)
             self._rows = few_rows(memory, few, partial(self._terms, few, q, *weights.values()))
+            if start == "laplace":
+                self._search = Search(self.joint, few, [*weights.values()], self._rows)
+                self.c, self.d = self.c.double(), self.d.double()
         # A gradient is worth two evaluations, a transcendental function 100 multiplications.
         each = 3 * (pair.description.num_parameters + 100 * x.shape[1:].numel())
         work = 100 * num_chains * num_temperatures * leapfrog_steps * each
@@ -311,24 +319,40 @@ class Annealer:
         with self.pair.running(), seeded(x.device, self.seed, s, 0):
             weights = [*self._weights(x[:1], s).values()]
             x, exact = self.joint.simulate(x, *weights)
-            there, _ = self._there(x, weights, step_sizes, progress)
+            frame = self._frame(x, weights)  # fitted to the data alone, not to what made them
+            there, _ = self._there(x, weights, step_sizes, progress, frame)
             chains = exact.expand(self.num_chains, *exact.shape)
             path = self.path.flip(0)
             back, _ = self._along(
-                path, x, weights, chains, lambda move: step_sizes.pop(), 0, progress
+                path, x, weights, chains, lambda move: step_sizes.pop(), 0, progress, frame
             )
         return Bracket(x, there, back)
 
     def _there(
-        self, x: Data, weights: list[Tensor], step_sizes: list[Tensor], progress: Progress
+        self,
+        x: Data,
+        weights: list[Tensor],
+        step_sizes: list[Tensor],
+        progress: Progress,
+        frame: Frame | None = None,
     ) -> tuple[Annealed, Point]:
         r"""Along the path from :math:`f_0`, and where it ends; fills the list of step sizes."""
         pilots = -(-PILOTS // len(x))
-        side = self.pair.guide if self.from_guide else self.pair.model
-        draws = [self.joint.draw(side, x, *weights) for _ in range(pilots + self.num_chains)]
-        tuned = Tuner(pilots, x.new_tensor(START), self.target)
+        count = pilots + self.num_chains
+        frame = self._frame(x, weights) if frame is None else frame
+        if frame is not None:
+            start = frame.normals.sample(count, frame.width)
+            tuned = Tuner(pilots, start.new_tensor(STEP), self.target, LIMITS)
+        else:
+            side = self.pair.guide if self.start == "guide" else self.pair.model
+            start = torch.stack([self.joint.draw(side, x, *weights) for _ in range(count)])
+            tuned = Tuner(pilots, x.new_tensor(START), self.target)
         tuned.sizes = step_sizes
-        return self._along(self.path, x, weights, torch.stack(draws), tuned, pilots, progress)
+        return self._along(self.path, x, weights, start, tuned, pilots, progress, frame)
+
+    def _frame(self, x: Data, weights: list[Tensor]) -> Frame | None:
+        r"""Where the chains move, if they start at fitted normals."""
+        return Frame(self._search(x, weights), WIDTH) if self.start == "laplace" else None
 
     def _along(
         self,
@@ -339,10 +363,13 @@ class Annealer:
         step_size: Callable[[Move | None], Tensor],
         pilots: int,
         progress: Progress,
+        frame: Frame | None,
     ) -> tuple[Annealed, Point]:
         r"""Move chains along a path, each step of the size that the last move leads to, and weigh
         all but the first few; with where these are in the end."""
         at = self._at(x, weights, len(chains))
+        if frame is not None:
+            at, chains = partial(frame.at, _one(at, x.dtype)), frame.into(chains)
         ends = self.c, self.c + self.d
         log_weights, acceptance, point = along(
             at, chains, path, ends, step_size, self.leapfrog_steps, pilots, progress
@@ -369,8 +396,10 @@ class Annealer:
 
     def _terms(self, x: Data, q: Tensor, *weights: Tensor) -> Tensor:
         both = self.joint.terms(x, q, *weights)
-        if not self.from_guide:
+        if self.start == "prior":
             return both
+        if self.start == "laplace":
+            return both.sum(0, keepdim=True)
         return torch.stack([both.sum(0), self.joint.log_guide(x, q, *weights)])
 
     def _gradients(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
@@ -378,6 +407,16 @@ class Annealer:
 
     def _weights(self, x: Data, s: int) -> dict[str, Tensor]:
         return weight_draw(self.pair, x, self.seed, s)[0]
+
+
+def _one(at: Evaluate, dtype: torch.dtype) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    r"""The one term of a log-density, in float64, evaluated in the precision of the data."""
+
+    def joint(q: Tensor) -> tuple[Tensor, Tensor]:
+        point = at(q.to(dtype))
+        return point.terms[0].double(), point.gradients[0].double()
+
+    return joint
 
 
 def made(make: Callable[..., Any], pair: Pair, test: Batches, work: Work, **settings: Any) -> Any:

@@ -40,6 +40,7 @@ from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.importance import COMPILE_FROM, Compile, score
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.log_weights import LogWeights
+from pyro_aevb.estimators.marginal import MarginalLikelihood
 from pyro_aevb.estimators.metrics import UNRELIABLE, Metric, measured
 from pyro_aevb.estimators.terms import Terms, weight_draw
 from pyro_aevb.estimators.variational import Flow, normal
@@ -70,8 +71,9 @@ class InferenceGap:
     elbo: dict[str, np.ndarray] = field(default_factory=dict)
     r""":math:`\mathcal{L}[q]`, the mean of K log-weights."""
     log_likelihood: dict[str, np.ndarray] = field(default_factory=dict)
-    r""":math:`\log p(x)` by K importance samples from q. Further stochastic lower bounds under the
-    same draw, such as annealed importance sampling's, may be added by names of their own."""
+    r""":math:`\log p(x)` by K importance samples from q; ``laplace``, by fitted proposals. Further
+    stochastic lower bounds under the same draw, such as annealed importance sampling's, may be
+    added by names of their own."""
     pareto_k: dict[str, np.ndarray] = field(default_factory=dict)
     steps: dict[str, np.ndarray] = field(default_factory=dict)
     r"""How many steps of the optimizer q took, with all data of its block."""
@@ -80,9 +82,10 @@ class InferenceGap:
     def best(self) -> str:
         r"""The name of the highest estimate of log p(x), which all bound from below in expectation.
 
-        The flow's, as the least noisy, unless another's mean exceeds it by two standard errors.
+        That by fitted proposals (:mod:`~.marginal`), or where these are not for the pair the
+        flow's, as the least noisy, unless another's mean exceeds it by two standard errors.
         """
-        best = "flow"
+        best = "laplace" if "laplace" in self.log_likelihood else "flow"
         for name, values in self.log_likelihood.items():
             excess = measured(values - self.log_likelihood[best])
             if excess["value"] > 2 * (excess["standard_error"] or 0.0):
@@ -172,11 +175,15 @@ def inference_gap(
                     if progress is not None:
                         progress(min(block, n - start))
     amortized = score(pair, batches, num_samples, 1, seed, compile=compile)
+    fitted = MarginalLikelihood(pair, weight_samples=1, seed=seed, compile=compile)(batches)
     assert amortized.elbo is not None and amortized.log_weight is not None
     guide = {"elbo": amortized.elbo[0], "log_likelihood": amortized.log_weight[0]}
     if amortized.pareto_k is not None:
         guide["pareto_k"] = amortized.pareto_k[0]
     result = InferenceGap(num_samples, search.family)
+    if fitted.proposal == "laplace":
+        result.log_likelihood["laplace"] = fitted.log_likelihood[0]
+        result.pareto_k["laplace"] = fitted.pareto_k[0]
     for name, values in {"guide": guide, **{k: _joined(v) for k, v in parts.items()}}.items():
         for key, array in values.items():
             getattr(result, key)[name] = array

@@ -44,8 +44,8 @@ r"""About how many numbers are drawn at once."""
 FEW_DATA = 100
 r"""Data that a chunk holds many draws of; their pixels stay in a cache."""
 COMPILE_FROM = 2e12
-r"""Multiplications from which on compiling, which takes about 5 s, pays."""
-CAPTURE_FROM = 300
+r"""Multiplications from which on compiling, which takes about 5 s, pays where no clock tells."""
+CAPTURE_FROM = 50
 r"""Calls of the pair's functions from which on capturing, which takes about 0.3 s, pays."""
 
 Compile = Literal["auto", "on", "off"]
@@ -319,17 +319,20 @@ class Scorer:
                 rows = few_rows(self.memory, few, partial(terms.evaluate, few, *values))
             numbers = terms.numbers if terms.independent else terms.numbers + x.shape[1:].numel()
             draws = even(self.num_samples, DRAW_BLOCK // (n * numbers))
-            self._plans[n] = _Plan(terms, n, draws, rows, self._way(batches), self.policy.eagerly)
+            repeats = self.weight_samples * self.calls * len(numbered(len(batches)))
+            calls = repeats * max(1, n * self.num_samples // rows)
+            plan = _Plan(terms, n, draws, rows, self._way(batches, calls), self.policy)
+            plan.evaluate.expected = calls if self.policy.compile == "auto" else 0
+            self._plans[n] = plan
         return self._plans[n]
 
-    def _way(self, batches: Batches) -> Way:
-        repeats = self.weight_samples * self.calls
+    def _way(self, batches: Batches, calls: int) -> Way:
+        r"""How so many calls are run; on a CPU the first of a graph tell whether compiling pays."""
         # A transcendental function of a pixel costs as much as about 100 multiplications.
         per_row = self.description.num_parameters + 100 * math.prod(batches.event_shape)
-        work = repeats * len(batches) * self.num_samples * per_row
-        calls = 2 * repeats * len(numbered(len(batches)))
+        work = self.weight_samples * self.calls * len(batches) * self.num_samples * per_row
         small = Way.GRAPH if calls >= CAPTURE_FROM else Way.EAGER
-        return self.policy.way(work >= COMPILE_FROM, small)
+        return self.policy.way(batches.device.type != "cpu" and work >= COMPILE_FROM, small)
 
 
 class _Plan:
@@ -346,12 +349,12 @@ class _Plan:
         draws: int,
         rows: int,
         way: Way,
-        fallback: Callable[[str], None],
+        policy: Policy,
     ) -> None:
         self.terms, self.draws, self.rows = terms, draws, rows
         self.times = even(draws, rows // min(n, FEW_DATA))
         self.few = even(n, rows // self.times)
-        python = terms.pair.python
+        fallback, python = policy.eagerly, terms.pair.python
         self.draw = Replay(partial(terms.draw, draws), way, fallback, python)
         self.evaluate = Replay(terms.evaluate, way, fallback, python)
 

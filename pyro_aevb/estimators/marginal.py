@@ -39,26 +39,23 @@ from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay
 from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.estimators.annealing import Tuner, along, temperatures
-from pyro_aevb.estimators.curvature import Curvature
-from pyro_aevb.estimators.hmc import Point, evaluate
+from pyro_aevb.estimators.annealing import LIMITS, STEP, Tuner, along, temperatures
+from pyro_aevb.estimators.annealing import PILOTS as PILOT_CHAINS
+from pyro_aevb.estimators.hmc import evaluate
 from pyro_aevb.estimators.importance import DRAW_BLOCK, Compile, Scorer, Scores
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.log_weights import LogWeights
-from pyro_aevb.estimators.proposals import Normals, fit
+from pyro_aevb.estimators.proposals import SHARE, WIDTH, Frame, Normals, Search
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.pairs.density import log_prob, run
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.state.python import untouched
 
 Proposal = Literal["laplace", "guide", "prior"]
 PROPOSALS = ("laplace", "guide", "prior")
 PILOTS, CLOSER = 200, 800
 r"""Draws for each datum that settle how it is scored; and for one of which they leave doubts."""
-WIDTH, WIDTHS = 1.3, (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
-r"""The width of the pilots, and those of which one is chosen."""
-SHARE = 0.05
-r"""The guide's share of the draws."""
+WIDTHS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
+r"""The widths of which one is chosen; pilots have :data:`~.proposals.WIDTH`."""
 LEAST = 100
 r"""Draws of a datum, at least; fewer tell nothing of their tail."""
 DOUBTFUL, HARD = 0.6, 0.7
@@ -68,14 +65,9 @@ BENT, HARD_IF_BENT = 0.4, 0.45
 r"""The share of doubtful data from which on all of a block are looked at again, and annealed from a
 lower k-hat on: one k-hat is known to 0.15 only, and the others say where it is likely to be."""
 CHAINS, TEMPERATURES, LEAPFROG = 64, 40, 3
-STEP, ACCEPTANCE, LIMITS = 0.5, 0.8, (1e-3, 2.0)
-r"""Of that annealing, where a posterior that is normal has unit scale."""
+ACCEPTANCE = 0.8
 LARGEST = 200
 r"""Dimensions in which a full covariance is made."""
-EVERYWHERE = 8
-r"""Dimensions up to which all data start from the prior too; above, :data:`PROBED` of each block
-do, and all where one in twenty of these has a second mode."""
-PROBED = 32
 
 
 @dataclass
@@ -191,6 +183,8 @@ class MarginalLikelihood:
                     if self.say is not None:
                         self.say(f"{self.pair.name}: drawn from the guide: {reason}")
                     return self._by_guide(batches, progress, chosen)
+                if self.proposal == "laplace":
+                    way.expect(self.weight_samples * len(batches))
                 found = [
                     self._weight_draw(way, batches, chosen, s, progress)
                     for s in range(self.weight_samples)
@@ -299,21 +293,21 @@ class _Laplace:
         values = [*weights.values()]
         q = joint.draw(self.pair.model, x, *values)
         self.dtype = q.dtype
-        self.guided = self.pair.description.undefined() is None
-        self.guided &= not self.pair.description.auxiliary
-        if self.guided:
-            joint.log_guide(x, q, *values)
-        with untouched(self.pair.python):
-            self.curvature = Curvature(joint, x, q, *values)
-            self.curvature(x, q, *values)
         self.rows = few_rows(settings.memory, x, partial(joint.terms, x, q, *values))
-        way = policy.way(False)
+        self.search = Search(joint, x, values, self.rows)
+        self.guided = self.search.guided
+        way, self.auto = policy.way(False), policy.compile == "auto"
         self._terms = Replay(self._log_joint, way, policy.eagerly, self.pair.python)
         self._slopes = Replay(self._gradient, way, policy.eagerly, self.pair.python)
 
+    def expect(self, data: int) -> None:
+        r"""Say how many data are to be scored, for whether compiling pays."""
+        if self.auto:
+            self._terms.expected = data * 1000 // self.rows  # draws and pilots, about
+
     def __call__(self, x: Data, weights: list[Tensor]) -> dict[str, Tensor]:
         n = len(x)
-        normals = self._fit(x, weights)
+        normals = self.search(x, weights)
         width, counts, hard = self._pilots(x, weights, normals)
         modes = normals.modes()
         found: list[dict[str, Tensor]] = []
@@ -332,23 +326,6 @@ class _Laplace:
         back = torch.cat(order).argsort()
         assert len(back) == n
         return {name: torch.cat([part[name] for part in found])[back] for name in found[0]}
-
-    def _fit(self, x: Data, weights: list[Tensor]) -> Normals:
-        r"""Normals at the modes that several draws of guide and prior lead to."""
-        n, d = len(x), self.joint.dim
-        from_prior = max(4, min(24, 48 // d))
-        expand = partial(self._expand, weights)
-
-        def starts(x: Data, guides: int, priors: int) -> Tensor:
-            sides = [self.pair.guide] * (guides * self.guided) + [self.pair.model] * priors
-            return torch.stack([self.joint.draw(side, x, *weights) for side in sides])
-
-        if d > EVERYWHERE and self.guided and n > PROBED:
-            probed = fit(expand, x[:PROBED], starts(x[:PROBED], 2, from_prior))
-            several = (probed.log_weight.exp() > SHARE).sum(1) > 1
-            if float(several.double().mean()) <= SHARE:
-                return fit(expand, x, starts(x, 1, 0))
-        return fit(expand, x, starts(x, 2, from_prior))
 
     def _pilots(
         self, x: Data, weights: list[Tensor], normals: Normals
@@ -420,23 +397,15 @@ class _Laplace:
 
     def _anneal(self, x: Data, weights: list[Tensor], normals: Normals, width: float) -> LogWeights:
         r"""Chains from the normals to the posterior, in the frame of the heaviest mode."""
-        n = len(x)
-        pilots = -(-32 // n)
-        rows = torch.arange(n, device=x.device)
-        heaviest = normals.log_weight.argmax(1)
-        loc = normals.loc[rows, heaviest]
-        frame = normals.back[rows, heaviest] * normals.scales(width)[rows, heaviest].unsqueeze(-2)
-        start = normals.sample(pilots + CHAINS, width)
-        into = torch.linalg.solve(frame, (start - loc).movedim(0, -1)).movedim(-1, 0)
+        pilots = -(-PILOT_CHAINS // len(x))
+        frame = Frame(normals, width)
+        into = frame.into(normals.sample(pilots + CHAINS, width))
 
-        def at(v: Tensor) -> Point:
-            q = loc + (v.transpose(0, 1) @ frame.mT).transpose(0, 1)
-            log_p, slope = self._by_rows(x, q.to(self.dtype), weights, slopes=True)
-            _, (log_r,), (slope_r,) = evaluate(lambda q: normals.log_prob(q, width)[None], q)
-            slopes = torch.stack([slope.double(), slope_r])
-            turned = (slopes.transpose(1, 2) @ frame).transpose(1, 2)
-            return Point(v, torch.stack([log_p, log_r]), turned)
+        def joint(q: Tensor) -> tuple[Tensor, Tensor]:
+            value, slope = self._by_rows(x, q.to(self.dtype), weights, slopes=True)
+            return value, slope.double()
 
+        at = partial(frame.at, joint)
         tuned = Tuner(pilots, into.new_tensor(STEP), ACCEPTANCE, LIMITS)
         ends = into.new_tensor([0.0, 1.0]), into.new_tensor([1.0, 0.0])
         path = temperatures(TEMPERATURES, "linear")
@@ -461,14 +430,6 @@ class _Laplace:
         value, *slope = (torch.cat(part)[: k * n] for part in zip(*parts, strict=True))
         value = value.double().nan_to_num(-math.inf, math.inf, -math.inf).view(k, n)
         return (value, slope[0].view(k, n, d)) if slopes else value
-
-    def _expand(self, weights: list[Tensor], x: Data, q: Tensor) -> list[Tensor]:
-        # A product with each axis beside the point itself.
-        few = max(1, 2 * self.rows // (self.joint.dim + 1))
-        index = torch.arange(len(q), device=q.device)
-        with untouched(self.pair.python):  # what its code keeps would be of the differentiation
-            parts = [self.curvature(x[i], q[i], *weights) for i in index.split(few)]
-        return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     def _log_joint(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
         return [self.joint.terms(x, q, *weights).sum(0)]

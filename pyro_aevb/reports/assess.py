@@ -18,6 +18,7 @@ from pyro_aevb.estimators.importance import Scorer, Scores
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
 from pyro_aevb.estimators.marginal import MarginalLikelihood, Marginals
 from pyro_aevb.estimators.metrics import summarize, undefined, weight_kl
+from pyro_aevb.estimators.spot_check import spot_check
 from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.reports import plots
@@ -91,7 +92,12 @@ def assess(
     if description.weights_undefined() is None:
         few = test.take(torch.arange(2))
         weights, no_weights = attempt(lambda: weight_kl(pair, few, weight_samples, seed))
-    metrics = summarize(scores, marginals, train, description, weights)
+    check = None
+    if marginals is not None and marginals.proposal == "laplace":
+        how = (seed, work.memory, work.compile)
+        check, unchecked = attempt(lambda: spot_check(pair, test, marginals, *how))
+        said += [f"log_likelihood has no spot check: {unchecked}"] if unchecked else []
+    metrics = summarize(scores, marginals, train, description, weights, spot_check=check)
     if no_weights is not None:
         metrics |= {name: undefined(no_weights) for name in ("weight_kl", "training_elbo")}
     health, reason = None, no_density(description)
