@@ -85,7 +85,7 @@ def test_the_graph_of_a_pair_scores_as_its_handlers_do(kind, way, monkeypatch):
     options = {"num_samples": 40, "weight_samples": 2, "seed": 1}
     eager = score(pair, batches(x), compile="off", **options)
     assert 1.2 < eager.ess.mean() < 39.9 and np.ptp(eager.log_weight) > 0.5  # they matter
-    monkeypatch.setattr(importance, "COMPILE_FROM", math.inf)
+    monkeypatch.setattr(replay, "COMPILING", math.inf)
     how = {"calls": 10**5} if way == "graph" else {"compile": "on"}
     scorer = Scorer(pair, memory=60_000, say=pytest.fail, **how, **options)
     assert_rounding(eager, scorer(batches(x)))
