@@ -263,7 +263,7 @@ def test_what_cannot_be_annealed_says_why():
         ({"num_temperatures": 0}, "num_temperatures is 0"),
         ({"acceptance": 1.5}, "acceptance is 1.5"),
         ({"schedule": "cubic"}, "schedule is 'cubic'; it must be sigmoid or linear"),
-        ({"start": "encoder"}, "start is 'encoder'"),
+        ({"start": "encoder"}, "start='encoder' is unknown"),
         ({"seed": -1}, "--seed is -1"),
         ({"compile": "yes"}, "--compile is 'yes'"),
     ):

@@ -285,6 +285,7 @@ def test_a_look_at_fewer_data_leaves_what_is_of_more(run, capsys):
 
 def made_before(run):
     """A run as it was written before there were proposals."""
+    pyro_aevb.evaluate(run, proposal="guide", **SMALL)
     metrics = dict(run.results["metrics"])
     bound = metrics.pop("iwae_bound")
     names = ("value", "standard_error", "num_samples")

@@ -1,6 +1,7 @@
 r"""The log-likelihood by fitted proposals, against closed forms and quadrature."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -14,11 +15,14 @@ from torch import nn
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import marginal
+from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.curvature import Curvature
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.marginal import MarginalLikelihood
 from pyro_aevb.estimators.proposals import fit
+from pyro_aevb.estimators.reliability import contradicts
+from pyro_aevb.estimators.spot_check import spot_check
 from tests.linear_gaussian import PPCA, batches, ready
 from tests.linear_gaussian import marginal as closed_form
 
@@ -355,3 +359,33 @@ def test_a_target_that_cannot_be_is_refused():
     source, x = PPCA(features=4), torch.randn(5, 4, dtype=torch.float64)
     with pytest.raises(UsageError, match="monte_carlo_error is 0"):
         MarginalLikelihood(ready(source, x), target=0)
+
+
+def test_annealing_from_the_proposal_brackets_the_exact_value():
+    source, x = PPCA(features=20, latent=10), torch.randn(30, 20, dtype=torch.float64)
+    pair, exact = ready(source, x), closed_form(source.W, source.mu.detach(), 0.6)
+    gaps = {}
+    for start in ("laplace", "prior"):
+        anneal = Annealer(pair, x, 16, 8, 3, start=start)
+        below = anneal(batches(x)).lower() - exact.logpdf(x)
+        bracket = anneal.bracket(x)
+        truth = exact.logpdf(bracket.x)
+        low, high = (bracket.there.lower() - truth).mean(), (bracket.back.upper() - truth).mean()
+        gaps[start] = below.mean(), low, high
+    # The prior is 8 temperatures away by nats; the fitted normals, of width 1.3, by hundredths.
+    assert all(abs(gap) < 0.05 for gap in gaps["laplace"])
+    assert gaps["prior"][0] < -1 and gaps["prior"][2] - gaps["prior"][1] > 1
+
+
+def test_a_spot_check_sees_a_mode_that_an_estimate_lacks():
+    pair_of = folded(lambda z: torch.cat([z[..., :1].abs(), z[..., 1:]], -1))
+    torch.manual_seed(1)
+    x = (1.5 + 0.5 * torch.rand(8, 2)) @ pair_of.W.detach() + 0.2 * torch.randn(8, 5)
+    pair = ready(pair_of, x)
+    found = MarginalLikelihood(pair)(batches(x))
+    check = spot_check(pair, batches(x), found)
+    assert check["standard_error"] < 0.2 and not contradicts(check)
+    assert abs(check["value"]) < 4 * check["standard_error"]
+    lacking = replace(found, log_likelihood=found.log_likelihood - math.log(2))
+    other = spot_check(pair, batches(x), lacking)
+    assert other["value"] == pytest.approx(check["value"] + math.log(2)) and contradicts(other)
