@@ -276,7 +276,7 @@ def test_what_cannot_be_drawn_from_says_why():
         (Autoencoder((64,)), "latent site 'z' has no prior density"),
         (
             Below(),
-            "latent site 'z' lies in Interval, another for each datum, which no one transform makes of real numbers",
+            "latent site 'z' lies in Interval, another for each datum, which no one",
         ),
     ):
         pair = ready(source, x)
