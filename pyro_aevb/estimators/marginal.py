@@ -36,13 +36,13 @@ from torch import Tensor
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
-from pyro_aevb.engine.replay import Replay
+from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.annealing import LIMITS, STEP, Tuner, along, temperatures
 from pyro_aevb.estimators.annealing import PILOTS as PILOT_CHAINS
 from pyro_aevb.estimators.hmc import evaluate
-from pyro_aevb.estimators.importance import DRAW_BLOCK, Compile, Scorer, Scores
+from pyro_aevb.estimators.importance import CAPTURE_FROM, DRAW_BLOCK, Compile, Scorer, Scores
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.log_weights import LogWeights
 from pyro_aevb.estimators.proposals import SHARE, WIDTH, Frame, Normals, Search
@@ -66,6 +66,8 @@ r"""The share of doubtful data from which on all of a block are looked at again,
 lower k-hat on: one k-hat is known to 0.15 only, and the others say where it is likely to be."""
 CHAINS, TEMPERATURES, LEAPFROG = 64, 40, 3
 ACCEPTANCE = 0.8
+USUAL = 1000
+r"""About how many draws a datum takes, with its pilots."""
 LARGEST = 200
 r"""Dimensions in which a full covariance is made."""
 
@@ -296,14 +298,17 @@ class _Laplace:
         self.rows = few_rows(settings.memory, x, partial(joint.terms, x, q, *values))
         self.search = Search(joint, x, values, self.rows)
         self.guided = self.search.guided
-        way, self.auto = policy.way(False), policy.compile == "auto"
-        self._terms = Replay(self._log_joint, way, policy.eagerly, self.pair.python)
-        self._slopes = Replay(self._gradient, way, policy.eagerly, self.pair.python)
+        self.policy = policy
 
     def expect(self, data: int) -> None:
-        r"""Say how many data are to be scored, for whether compiling pays."""
-        if self.auto:
-            self._terms.expected = data * 1000 // self.rows  # draws and pilots, about
+        r"""Say how many data are to be scored, for whether capturing and compiling pay."""
+        calls = data * USUAL // self.rows
+        way = self.policy.way(False, Way.GRAPH if calls >= CAPTURE_FROM else Way.EAGER)
+        self._terms, self._slopes = (
+            Replay(function, way, self.policy.eagerly, self.pair.python)
+            for function in (self._log_joint, self._gradient)
+        )
+        self._terms.expected = calls if self.policy.compile == "auto" else 0
 
     def __call__(self, x: Data, weights: list[Tensor]) -> dict[str, Tensor]:
         n = len(x)
@@ -421,7 +426,8 @@ class _Laplace:
         """
         k, n, d = q.shape
         function, most = (self._slopes, self.rows // 3) if slopes else (self._terms, self.rows)
-        few = max(1, most)
+        # Of few lengths, as each has a graph of its own.
+        few = max(1, min(most, 1 << 2 * math.ceil(math.log2(k * n) / 2)))
         index = torch.arange(-(-k * n // few) * few, device=q.device).clamp(max=k * n - 1)
         flat = q.reshape(k * n, d)
         parts = [

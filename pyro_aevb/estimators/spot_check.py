@@ -18,7 +18,7 @@ from pyro_aevb.estimators.marginal import Marginals
 from pyro_aevb.estimators.reliability import Found
 from pyro_aevb.pairs.pair import Pair
 
-DATA, CHAINS, TEMPERATURES, LEAPFROG = 8, 8, 100, 5
+DATA, CHAINS, TEMPERATURES, LEAPFROG = 8, 8, 60, 4
 
 
 def spot_check(
