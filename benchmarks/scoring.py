@@ -11,7 +11,7 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import report, scoring_time, trust
 from benchmarks.images import mnist
 from benchmarks.measure import (
     Reply,
@@ -167,8 +167,18 @@ def main() -> None:
     parser.add_argument("--num-samples", type=int, default=5000, help="a multiple of 100")
     parser.add_argument("--whole", action="store_true", help="also this project on all 10,000")
     parser.add_argument("--quick", action="store_true", help="10 images, little training")
+    parser.add_argument(
+        "--time",
+        nargs="*",
+        choices=scoring_time.EFFORTS,
+        help="time to 0.1 nat, of these or of all that is not there yet, in place of the rest",
+    )
+    trust.add_arguments(parser)
+    parser.add_argument("--figure", type=Path, help="of --time, a PNG file")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     args = parser.parse_args()
+    if args.time is not None:
+        return scoring_time.run(trust.named(args))
     if args.quick:
         args.rounds, args.num_data = min(args.rounds, 2), 10
     path = args.out / f"scoring-{args.device}.json"
