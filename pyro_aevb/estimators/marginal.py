@@ -56,9 +56,9 @@ PILOTS, CLOSER = 200, 800
 r"""Draws for each datum that settle how it is scored; and for one of which they leave doubts."""
 WIDTHS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
 r"""The widths of which one is chosen; pilots have :data:`~.proposals.WIDTH`."""
-LEAST = 100
+LEAST = 400
 r"""Draws of a datum, at least; fewer tell nothing of their tail."""
-DOUBTFUL, HARD = 0.6, 0.7
+DOUBTFUL, HARD = 0.6, 0.6
 r"""The k-hat of the first pilots from which on there are doubts; of the others, from which on a
 datum is annealed."""
 BENT, HARD_IF_BENT = 0.4, 0.45
@@ -77,22 +77,22 @@ class Marginals:
     r"""Estimates of log p(x_n|w_s) in nats, of S draws of the weights and N data: ``(S, N)``."""
 
     proposal: str
-    r"""What the latents were drawn from: ``laplace``, ``guide`` or ``prior``."""
+    r"""What the latents were drawn from, one of ``laplace``, ``guide``, ``prior``."""
     log_likelihood: np.ndarray
-    r"""float64: the logarithm of the mean weight."""
+    r"""The logarithm of the mean weight."""
     relative_variance: np.ndarray
-    r"""float64: Var(mean weight) / (mean weight)²; its root is about the Monte Carlo standard error
+    r"""Var(mean weight) / (mean weight)²; its root is about the Monte Carlo standard error
     of ``log_likelihood``, and half of it about how much that is too low in expectation."""
     ess: np.ndarray
-    r"""float64: the effective sample size of the weights."""
+    r"""The effective sample size of the weights."""
     pareto_k: np.ndarray
-    r"""float64: the shape of the weights' tail; NaN where there is none to fit."""
+    r"""The shape of the weights' tail; NaN where there is none to fit."""
     num_samples: np.ndarray
-    r"""int64: how many weights; of an annealed datum, chains."""
+    r"""How many weights; of an annealed datum, chains."""
     num_modes: np.ndarray
-    r"""int64: modes of the posterior that the proposal holds; 0 for ``guide`` and ``prior``."""
+    r"""Modes of the posterior that the proposal holds; 0 for ``guide`` and ``prior``."""
     num_temperatures: np.ndarray
-    r"""int64: of the annealing that starts at the proposal; 0 where none was needed."""
+    r"""Temperatures of the annealing that starts at the proposal; 0 where none was needed."""
 
     @classmethod
     def of_guide(cls, scores: Scores) -> "Marginals":

@@ -54,6 +54,7 @@ EVERYWHERE = 8
 r"""Dimensions up to which all data start from the prior too; above, :data:`PROBED` of each block
 do, and all where one in twenty of these has a second mode."""
 PROBED = 32
+r"""Data of a block that tell whether posteriors have several modes."""
 WIDTH = 1.3
 r"""The usual factor s; the best of all models that were tried is 1.1 to 1.4."""
 SHARE = 0.05

@@ -18,7 +18,9 @@ from pyro_aevb.estimators.marginal import Marginals
 from pyro_aevb.estimators.reliability import Found
 from pyro_aevb.pairs.pair import Pair
 
-DATA, CHAINS, TEMPERATURES, LEAPFROG = 8, 8, 60, 4
+DATA = 8
+r"""How many data are looked at."""
+CHAINS, TEMPERATURES, LEAPFROG = 8, 60, 4
 
 
 def spot_check(

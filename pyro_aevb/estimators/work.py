@@ -14,16 +14,16 @@ from pyro_aevb.engine.processes import Alone
 from pyro_aevb.engine.streams import numbered
 from pyro_aevb.estimators.importance import Compile
 
-PerDatum = TypeVar("PerDatum")
-PerDatumOut = TypeVar("PerDatumOut", covariant=True)
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Scoring(Protocol[PerDatumOut]):
+class Scoring(Protocol[T_co]):
     r"""What scores the data of some blocks, or of all, once for each draw of the weights."""
 
     weight_samples: int
 
-    def __call__(self, *args: Any, **kwargs: Any) -> PerDatumOut: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> T_co: ...
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ class Work:
     compile: Compile = "auto"
     r"""See :class:`~pyro_aevb.estimators.importance.Scorer`; changes rounding only."""
 
-    def score(
-        self, what: str, scorer: Scoring[PerDatum], batches: Batches, **given: Any
-    ) -> PerDatum | None:
+    def score(self, what: str, scorer: Scoring[T], batches: Batches, **given: Any) -> T | None:
         r"""The values of a split in process 0, None in the others.
 
         Arguments:
@@ -70,7 +68,7 @@ class Work:
             yield lambda n: None if bar.update(n) else None
 
 
-def score_together(group: Alone, n: int, scorer: Callable[[range], PerDatum]) -> PerDatum | None:
+def score_together(group: Alone, n: int, scorer: Callable[[range], T]) -> T | None:
     r"""Score a split by all processes, each its contiguous range of blocks of data.
 
     A block draws from a stream of its own, by its number in the split, so the values are those of
@@ -91,7 +89,7 @@ def score_together(group: Alone, n: int, scorer: Callable[[range], PerDatum]) ->
     return None if parts is None else _joined([part for part in parts if part is not None])
 
 
-def _joined(parts: Sequence[PerDatum]) -> PerDatum:
+def _joined(parts: Sequence[T]) -> T:
     r"""The values of the data of all parts, in their order."""
     joined: dict[str, Any] = {}
     for name, value in vars(parts[0]).items():
@@ -100,5 +98,5 @@ def _joined(parts: Sequence[PerDatum]) -> PerDatum:
             joined[name] = np.concatenate(every, -1)
         elif isinstance(value, dict):
             joined[name] = {key: np.concatenate([of[key] for of in every]) for key in value}
-    whole: PerDatum = replace(cast(Any, parts[0]), **joined)
+    whole: T = replace(cast(Any, parts[0]), **joined)
     return whole

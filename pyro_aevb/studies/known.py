@@ -29,7 +29,7 @@ Numbers = dict[str, dict[str, float | None]]
 r"""Values by epochs, then by quantity (see :class:`~.declare.Table`); None is not defined."""
 
 NESTED = {"iwae_bound": ("ess", "pareto_k")}
-r"""What the entries of metrics hold of their weights: ``SCORING/iwae_bound.pareto_k``."""
+r"""Parts of a metric's entry that have a name of their own, ``SCORING/iwae_bound.pareto_k``."""
 
 
 class Elsewhere(UsageError):
