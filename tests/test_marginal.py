@@ -389,3 +389,20 @@ def test_a_spot_check_sees_a_mode_that_an_estimate_lacks():
     lacking = replace(found, log_likelihood=found.log_likelihood - math.log(2))
     other = spot_check(pair, batches(x), lacking)
     assert other["value"] == pytest.approx(check["value"] + math.log(2)) and contradicts(other)
+
+
+class Auxiliary(PPCA):
+    """Its guide draws what the model does not have, so its density at given codes is unknown."""
+
+    def guide(self, x):
+        with self.plate(x):
+            posterior = dist.Normal(x @ self.A.T + self.c, self.log_s.exp()).to_event(1)
+            u = pyro.sample("u", posterior, infer={"is_auxiliary": True})
+            pyro.sample(
+                "z", dist.Delta(2 * u, log_density=x.new_tensor(-2 * math.log(2)), event_dim=1)
+            )
+
+
+def test_where_the_guide_has_no_density_the_prior_takes_its_share():
+    source, x = Auxiliary(), torch.randn(8, 4, dtype=torch.float64)
+    assert_right(ready(source, x), x, closed_form(source.W, source.mu.detach(), 0.6).logpdf(x))

@@ -304,9 +304,9 @@ class _Laplace:
         r"""Say how many data are to be scored, for whether capturing and compiling pay."""
         calls = data * USUAL // self.rows
         way = self.policy.way(False, Way.GRAPH if calls >= CAPTURE_FROM else Way.EAGER)
-        self._terms, self._slopes = (
+        self._terms, self._slopes, self._defence = (
             Replay(function, way, self.policy.eagerly, self.pair.python)
-            for function in (self._log_joint, self._gradient)
+            for function in (self._log_joint, self._gradient, self._log_defence)
         )
         self._terms.expected = calls if self.policy.compile == "auto" else 0
 
@@ -346,7 +346,7 @@ class _Laplace:
         pilots is looked at again, more closely.
         """
         q, guide = self._draw(x, weights, normals, WIDTH, PILOTS)
-        log_p = self._by_rows(x, q, weights)
+        log_p = self._log_p(x, q, weights)
         log_r, *others = [
             _mixed(log_s, guide, PILOTS) for log_s in normals.log_probs(q, [WIDTH, *WIDTHS])
         ]
@@ -383,22 +383,22 @@ class _Laplace:
         for _ in range(blocks):
             q, guide = self._draw(x, weights, normals, width, k)
             log_r = _mixed(normals.log_prob(q, width), guide, k)
-            log_weights.add(self._by_rows(x, q, weights) - log_r)
+            log_weights.add(self._log_p(x, q, weights) - log_r)
         return log_weights
 
     def _draw(
         self, x: Data, weights: list[Tensor], normals: Normals, width: float, k: int
     ) -> tuple[Tensor, Tensor]:
         r"""k draws of each datum, ``(k, n, d)``, the first few of them from the guide; and the
-        guide's density at all, ``(k, n)``."""
+        guide's density at all, ``(k, n)``, or where there is none both of the prior."""
         few = _few(k)
         side = self.pair.guide if self.guided else self.pair.model
         rows = repeated(x, few)
         first = self.joint.draw(side, rows, *weights).unflatten(0, (few, len(x)))
         q = torch.cat([first, normals.sample(k - few, width).to(first.dtype)])
-        if self.guided:
+        if self.guided and len(self.joint.shapes) == 1:  # the encoder runs once for all draws
             return q, self.joint.log_guide(x, q, *weights).double()
-        return q, self.joint.terms(x, q, *weights)[1].double()
+        return q, self._by_rows(self._defence, self.rows, x, q, weights)[0].double()
 
     def _anneal(self, x: Data, weights: list[Tensor], normals: Normals, width: float) -> LogWeights:
         r"""Chains from the normals to the posterior, in the frame of the heaviest mode."""
@@ -407,8 +407,9 @@ class _Laplace:
         into = frame.into(normals.sample(pilots + CHAINS, width))
 
         def joint(q: Tensor) -> tuple[Tensor, Tensor]:
-            value, slope = self._by_rows(x, q.to(self.dtype), weights, slopes=True)
-            return value, slope.double()
+            # A gradient holds about three times as much as a value.
+            found = self._by_rows(self._slopes, self.rows // 3, x, q.to(self.dtype), weights)
+            return _low(found[0]), found[1].double()
 
         at = partial(frame.at, joint)
         tuned = Tuner(pilots, into.new_tensor(STEP), ACCEPTANCE, LIMITS)
@@ -419,13 +420,18 @@ class _Laplace:
         log_weights.add(found[pilots:])
         return log_weights
 
-    def _by_rows(self, x: Data, q: Tensor, weights: list[Tensor], slopes: bool = False) -> Any:
-        r"""log p(x, q|w) at ``(k, n, d)``, ``(k, n)``, float64, and its gradient if asked for.
+    def _log_p(self, x: Data, q: Tensor, weights: list[Tensor]) -> Tensor:
+        r"""log p(x, q|w) at ``(k, n, d)``, ``(k, n)``, float64."""
+        return _low(self._by_rows(self._terms, self.rows, x, q, weights)[0])
 
-        Rows are evaluated in parts of one length, which the last row fills up.
+    def _by_rows(
+        self, function: Replay, most: int, x: Data, q: Tensor, weights: list[Tensor]
+    ) -> list[Tensor]:
+        r"""What a function of rows is at latents ``(k, n, d)``, ``(k, n, ...)`` each.
+
+        Rows are evaluated in parts of one length, at most so many, which the last row fills up.
         """
         k, n, d = q.shape
-        function, most = (self._slopes, self.rows // 3) if slopes else (self._terms, self.rows)
         # Of few lengths, as each has a graph of its own.
         few = max(1, min(most, 1 << 2 * math.ceil(math.log2(k * n) / 2)))
         index = torch.arange(-(-k * n // few) * few, device=q.device).clamp(max=k * n - 1)
@@ -433,16 +439,24 @@ class _Laplace:
         parts = [
             function(x[i.remainder(n)], flat[i].contiguous(), *weights) for i in index.split(few)
         ]
-        value, *slope = (torch.cat(part)[: k * n] for part in zip(*parts, strict=True))
-        value = value.double().nan_to_num(-math.inf, math.inf, -math.inf).view(k, n)
-        return (value, slope[0].view(k, n, d)) if slopes else value
+        return [torch.cat(part)[: k * n].unflatten(0, (k, n)) for part in zip(*parts, strict=True)]
 
     def _log_joint(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
         return [self.joint.terms(x, q, *weights).sum(0)]
 
+    def _log_defence(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
+        if self.guided:
+            return [self.joint.log_guide(x, q, *weights)]
+        return [self.joint.terms(x, q, *weights)[1]]
+
     def _gradient(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
         _, terms, slopes = evaluate(lambda q: self.joint.terms(x, q, *weights).sum(0)[None], q)
         return [terms[0], slopes[0]]
+
+
+def _low(value: Tensor) -> Tensor:
+    r"""A log-density in float64, zero where it is not a number."""
+    return value.double().nan_to_num(-math.inf, math.inf, -math.inf)
 
 
 def _mixed(log_normals: Tensor, log_guide: Tensor, k: int) -> Tensor:
