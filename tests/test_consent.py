@@ -245,7 +245,7 @@ def test_ones_own_run_needs_no_flag_and_another_ones_is_asked_for(
     assert f"names pair {tmp_path / 'own.py'}:MyVAE" in error and "--trust" in error
     moved = tmp_path / "moved.py"
     shutil.copy(tmp_path / "own.py", moved)
-    evaluate(out, f"--pair={moved}:MyVAE", "--num-samples=31")
+    evaluate(out, f"--pair={moved}:MyVAE", "--seed=31")
     assert log_likelihood(out) != value
     refused(evaluate, out, capsys=capsys)
     for trust in (["--trust"], []):

@@ -260,12 +260,15 @@ class Annealer:
         self.num_chains, self.leapfrog_steps, self.target = num_chains, leapfrog_steps, acceptance
         self.path = temperatures(num_temperatures, schedule)
         # Of the terms log p(x|z), log p(z), or log p(x, z), log q(z|x), log f_b takes c + b d.
-        self.c = torch.tensor([0.0, 1.0]).to(x.device, x.dtype)
-        self.d = torch.tensor([1.0, 0.0] if start == "prior" else [1.0, -1.0]).to(x.device, x.dtype)
         with self.pair.running():
             weights = self._weights(x, 0)
             self.joint = Joint(pair, x, weights, start == "guide")
-            few, q = x[:2], x.new_zeros(2, self.joint.dim)
+            few = x[:2]
+            with seeded(x.device, seed):
+                q = self.joint.draw(pair.model, few, *weights.values())
+            self.c = q.new_tensor([0.0, 1.0])
+            self.d = q.new_tensor([1.0, 0.0] if start == "prior" else [1.0, -1.0])
+            self._dtype = q.dtype
             self._rows = few_rows(memory, few, partial(self._terms, few, q, *weights.values()))
             if start == "laplace":
                 self._search = Search(self.joint, few, [*weights.values()], self._rows)
@@ -346,7 +349,7 @@ class Annealer:
         else:
             side = self.pair.guide if self.start == "guide" else self.pair.model
             start = torch.stack([self.joint.draw(side, x, *weights) for _ in range(count)])
-            tuned = Tuner(pilots, x.new_tensor(START), self.target)
+            tuned = Tuner(pilots, start.new_tensor(START), self.target)
         tuned.sizes = step_sizes
         return self._along(self.path, x, weights, start, tuned, pilots, progress, frame)
 
@@ -369,7 +372,7 @@ class Annealer:
         all but the first few; with where these are in the end."""
         at = self._at(x, weights, len(chains))
         if frame is not None:
-            at, chains = partial(frame.at, _one(at, x.dtype)), frame.into(chains)
+            at, chains = partial(frame.at, _one(at, self._dtype)), frame.into(chains)
         ends = self.c, self.c + self.d
         log_weights, acceptance, point = along(
             at, chains, path, ends, step_size, self.leapfrog_steps, pilots, progress

@@ -109,7 +109,8 @@ class Curvature:
             names = list(eta)
             leaves = [eta[name].detach().requires_grad_() for name in names]
             fn = family(**dict(zip(names, leaves, strict=True)), validate_args=False)
-            slopes = torch.autograd.grad(fn.log_prob(value).sum(), leaves)
+            # Kept, as a distribution may hold on to what it has computed of its parameters.
+            slopes = torch.autograd.grad(fn.log_prob(value).sum(), leaves, retain_graph=True)
             information = self.information(family, fn, value, names, leaves)
         jacobians = [tangents[name].reshape(q.shape[1], n, -1).transpose(0, 1) for name in names]
         gradient, precision = torch.zeros_like(q), q.new_zeros(n, q.shape[1], q.shape[1])
