@@ -88,7 +88,9 @@ def test_a_run_from_the_disk_is_the_one_from_memory(tmp_path):
         if metric["value"] is not None:
             assert metric["value"] == pytest.approx(other[name]["value"], rel=1e-5, abs=2e-5), name
     again = pyro_aevb.evaluate(runs[1], num_samples=20, show=False)
-    assert again["metrics"]["log_likelihood"]["value"] == other["log_likelihood"]["value"]
+    # Of another budget, so in chunks of other lengths.
+    expected = pytest.approx(other["log_likelihood"]["value"], rel=1e-6)
+    assert again["metrics"]["log_likelihood"]["value"] == expected
 
 
 @pytest.mark.parametrize("compile", ["off", "on"])
@@ -103,7 +105,7 @@ def test_a_file_larger_than_the_budget_takes_bounded_memory(compile, tmp_path):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split()[-1]))
     # The files have 47 and 187 MiB; in memory, shuffled in a copy, the second would add 280.
-    assert peaks[1] - peaks[0] < 130
+    assert peaks[1] - peaks[0] < 180
 
 
 def test_bits_that_are_drawn_once_are_in_memory(tmp_path):
