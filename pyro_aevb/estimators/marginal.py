@@ -38,7 +38,7 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
-from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.errors import UsageError, at_least_one, one_line
 from pyro_aevb.estimators.annealing import LIMITS, STEP, Tuner, along, temperatures
 from pyro_aevb.estimators.annealing import PILOTS as PILOT_CHAINS
 from pyro_aevb.estimators.hmc import evaluate
@@ -157,7 +157,8 @@ class MarginalLikelihood:
         self.pair, self.proposal, self.num_samples = pair, proposal, num_samples
         self.weight_samples = weight_samples if pair.description.global_sites else 1
         self.seed, self.memory, self.compile, self.say = seed, memory, compile, say
-        self.target, self.max_samples = target, max(max_samples, LEAST)
+        at_least_one("max_samples", max_samples)
+        self.target, self.max_samples = target, max_samples
 
     @torch.no_grad()
     def __call__(
