@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
         BayesianVAE,
         BetaVAE,
         DenoisingAutoencoder,
+        DenoisingLayer,
+        StackedDenoisingAutoencoder,
     )
     from pyro_aevb.pairs.contract import inspect
     from pyro_aevb.pairs.pair import Pair, load_pair
@@ -55,9 +57,11 @@ __all__ = [
     "BayesianVAE",
     "BetaVAE",
     "DenoisingAutoencoder",
+    "DenoisingLayer",
     "Estimator",
     "Pair",
     "Run",
+    "StackedDenoisingAutoencoder",
     "UsageError",
     "__version__",
     "check",

@@ -532,7 +532,7 @@ def test_the_best_epoch_comes_with_the_values_that_it_had(resumed, tmp_path):
         run.resume()
         run.run()
     assert run.pair.sources["pair"].step == 3 * best
-    assert run._validation()[0]["elbo"] == history[best - 1]["elbo"]
+    assert run._learners.validation()[0]["elbo"] == history[best - 1]["elbo"]
 
 
 class Staged(TraceELBO):

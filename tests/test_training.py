@@ -326,7 +326,7 @@ def test_patience_stops_and_returns_to_the_best_epoch():
     values = [row["reconstruction"] for row in history]
     best = int(np.argmax(values))
     assert len(history) == best + 1 + 4 < 50
-    assert t._validation()[0]["reconstruction"] == pytest.approx(values[best], abs=1e-6)
+    assert t._learners.validation()[0]["reconstruction"] == pytest.approx(values[best], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_validation_that_is_not_finite_names_its_datum_and_keeps_the_checkpoint(
         t = trainer(Within(), tmp_path / f"{far}.pt", epochs=2)
         pixels = t.valid.images.clone()
         pixels[7, 1] = 9.0 if far else 0.9
-        t._validation.data = Batches(Split(pixels, None, 1), "none")
+        t._learners.validation.data = Batches(Split(pixels, None, 1), "none")
         if far:
             said = r"elbo is not finite in epoch 1 for 1 of 37 .* position 7; .* model x -inf\."
             with pytest.raises(UsageError, match=said):

@@ -87,6 +87,9 @@ class Batches:
     def __len__(self) -> int:
         return len(self.images)
 
+    def keep(self) -> None:
+        r"""Hold batches that have to be computed in memory; here they are, or are read."""
+
     def first(self, n: int) -> Batches:
         r"""The first `n` data alone, presented as before."""
         few = copy.copy(self)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -32,10 +32,33 @@ Corruption = Callable[[Tensor], Tensor]
 class _SomeComponents:
     rate: float = 0.25
     exact: bool = False
+    corrupted_weight: float = field(default=1.0, kw_only=True)
+    intact_weight: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
             raise UsageError(f"a corruption with rate {self.rate}; it must lie in [0, 1]")
+        weights = self.corrupted_weight, self.intact_weight
+        if min(weights) < 0 or not 0 < max(weights) < math.inf:
+            raise UsageError(
+                f"a corruption with corrupted_weight {weights[0]} and intact_weight {weights[1]}; "
+                "they must be 0 or more, and not both 0"
+            )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.hit(x)[0]
+
+    def hit(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""A corrupted batch, and which of its components were chosen, boolean, of its shape."""
+        raise NotImplementedError
+
+    def emphasized(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        r"""A corrupted batch, and the weights of its components' terms; None where all are 1."""
+        seen, chosen = self.hit(x)
+        if self.corrupted_weight == self.intact_weight == 1:
+            return seen, None
+        weight = torch.where(chosen, self.corrupted_weight, self.intact_weight).to(x.dtype)
+        return seen, weight
 
     def chosen(self, x: Tensor) -> Tensor:
         r"""Which components of a batch are hit, a boolean tensor of its shape."""
@@ -57,16 +80,23 @@ class Masking(_SomeComponents):
     ``round(rate * D)`` of its D components, chosen at random for each datum. The latter is the
     masking noise of Vincent et al., who destroy a fixed fraction :math:`\nu` of the components.
 
+    With other weights than 1 the loss *emphasizes* some components: in training the term of each
+    component i that was chosen, :math:`\log p(x_i | z)`, counts `corrupted_weight` times, and every
+    other `intact_weight` times; 1 and 0 leave only what has to be guessed.
+
     Arguments:
         rate: The probability, or the fraction, from 0 to 1.
         exact: Whether it is the fraction.
+        corrupted_weight: :math:`\alpha` of Vincent et al. (2010), 0 or more.
+        intact_weight: :math:`\beta` of Vincent et al. (2010), 0 or more.
 
     Raises:
-        UsageError: A rate outside [0, 1].
+        UsageError: A rate outside [0, 1], or weights that are negative, or 0 both.
     """
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return x * ~self.chosen(x)
+    def hit(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = self.chosen(x)
+        return x * ~chosen, chosen
 
 
 @dataclass(frozen=True)
@@ -81,23 +111,27 @@ class SaltAndPepper(_SomeComponents):
         exact: Whether it is the fraction.
         low: The lowest value.
         high: The highest value.
+        corrupted_weight, intact_weight: Of the components' terms, see :class:`Masking`.
 
     Raises:
-        UsageError: A rate outside [0, 1].
+        UsageError: A rate outside [0, 1], or weights that are negative, or 0 both.
     """
 
     low: float = 0.0
     high: float = 1.0
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def hit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         salt = torch.rand_like(x) < 0.5
         noise = torch.where(salt, self.high, self.low).to(x.dtype)
-        return torch.where(self.chosen(x), noise, x)
+        chosen = self.chosen(x)
+        return torch.where(chosen, noise, x), chosen
 
 
 @dataclass(frozen=True)
 class GaussianNoise:
     r"""Add independent :math:`\mathcal{N}(0, \mathrm{std}^2)` to every component.
+
+    As it hits all components alike, there is nothing to emphasize.
 
     Arguments:
         std: The standard deviation.
@@ -144,7 +178,7 @@ def make_corruption(
     options = dict(options or {})
     if name in KINDS:
         make = KINDS[name]
-        taken = [field.name for field in fields(make)]  # type: ignore[arg-type]
+        taken = [one.name for one in fields(make)]  # type: ignore[arg-type]
         for option, value in options.items():
             if option not in taken:
                 raise UsageError(

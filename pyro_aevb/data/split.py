@@ -84,6 +84,12 @@ class DataSet:
         r"""The shape of one datum, (C, H, W) for images."""
         return tuple(self.train.images.shape[1:])
 
+    @property
+    def num_classes(self) -> int | None:
+        r"""One more than the greatest label of the training data; None where they have none."""
+        labels = self.train.labels
+        return None if labels is None else int(labels.max()) + 1
+
     def first(self, n: int) -> DataSet:
         r"""The data set with the first `n` training data alone; validation and test stay.
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pyro_aevb.models.bayesian_vae import BayesianVAE as BayesianVAE
     from pyro_aevb.models.beta_vae import BetaVAE as BetaVAE
     from pyro_aevb.models.denoising_autoencoder import DenoisingAutoencoder as DenoisingAutoencoder
+    from pyro_aevb.models.denoising_layer import DenoisingLayer as DenoisingLayer
+    from pyro_aevb.models.stacked_denoising_autoencoder import (
+        StackedDenoisingAutoencoder as StackedDenoisingAutoencoder,
+    )
     from pyro_aevb.models.vae import VAE as VAE
 
 MODULES = {
@@ -24,6 +28,8 @@ MODULES = {
     "BayesianVAE": "bayesian_vae",
     "BetaVAE": "beta_vae",
     "DenoisingAutoencoder": "denoising_autoencoder",
+    "DenoisingLayer": "denoising_layer",
+    "StackedDenoisingAutoencoder": "stacked_denoising_autoencoder",
 }
 r"""The module of each pair, by the pair's name."""
 

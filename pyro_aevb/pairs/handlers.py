@@ -5,14 +5,17 @@ messages.
 """
 
 from collections.abc import Container, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pyro.distributions import Categorical
+from pyro.distributions import Categorical, TorchDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import Independent
+
+from pyro_aevb.errors import UsageError
 
 
 class WholeBatch(Messenger):
@@ -114,6 +117,54 @@ class InTurn(Messenger):
         order = np.random.default_rng([self.seed, turn]).permutation(len(fn.logits))
         msg["value"] = torch.tensor(order[place], device=fn.logits.device)
         msg["done"] = True
+
+
+class Emphasis(Messenger):
+    r"""Let the components of an observed site count more or less than once each.
+
+    Its log-probability becomes :math:`\sum_i w_i \log p(x_i | z)`, in place of the sum of all.
+
+    Arguments:
+        name: The site, whose components are independent given the latents.
+        weights: w, ``(B, *event_shape)``; repeated where the batch is repeated for particles.
+
+    Raises:
+        UsageError: When its components are not independent.
+    """
+
+    def __init__(self, name: str, weights: Tensor) -> None:
+        super().__init__()
+        self.name, self.weights = name, weights
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == self.name and msg["is_observed"]:
+            times = len(msg["value"]) // len(self.weights)
+            msg["fn"] = _Weighted(
+                msg["fn"], self.weights.repeat(times, *[1] * (self.weights.dim() - 1))
+            )
+
+
+class _Weighted(TorchDistribution):
+    r"""Independent components, the log-probability of each times a weight."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, fn: Any, weights: Tensor) -> None:
+        apart = fn
+        while isinstance(apart, Independent):
+            apart = apart.base_dist
+        if apart.event_shape or apart.batch_shape[-weights.dim() + 1 :] != weights.shape[1:]:
+            raise UsageError(
+                "corrupted_weight and intact_weight need a likelihood of independent components of "
+                f"the shape of a datum, and this is a {type(apart).__name__} of shape "
+                f"{tuple(fn.event_shape)}; leave them out"
+            )
+        self.apart, self.weights = apart, weights
+        super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        terms: Tensor = self.apart.log_prob(value) * self.weights
+        return terms.flatten(-len(self.event_shape)).sum(-1) if self.event_shape else terms
 
 
 class ScaleSites(Messenger):

@@ -16,7 +16,7 @@ from pyro_aevb.errors import UsageError, hint, one_line
 if TYPE_CHECKING:
     from pyro_aevb.data.sets import DataSet
 
-FROM_DATA = ("event_shape", "num_data", "data_mean")
+FROM_DATA = ("event_shape", "num_data", "data_mean", "num_classes")
 r"""Constructor parameters of these names are filled in from the data set, if not given:
 the shape of one datum, the number of training data, and their mean (a float tensor)."""
 
@@ -257,11 +257,14 @@ def construct(found: Any, name: str, parameters: dict[str, Any], data: "DataSet 
         return found
     accepted = constructor_parameters(found)
     if data is not None:
-        known = zip(FROM_DATA, (data.event_shape, len(data.train), data.mean), strict=True)
-        parameters = {k: v for k, v in known if k in accepted} | parameters
+        values = (data.event_shape, len(data.train), data.mean, data.num_classes)
+        known = zip(FROM_DATA, values, strict=True)
+        parameters = {k: v for k, v in known if k in accepted and v is not None} | parameters
     for key, p in accepted.items():
         named = p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         if named and p.default is p.empty and key not in parameters:
+            if key == "num_classes" and data is not None:
+                raise UsageError(f"{name} needs data with labels, and {data.name} has none")
             raise UsageError(f"{name} needs a value for {key!r}: give --pair.{key}")
     try:
         return found(**parameters)

@@ -13,6 +13,7 @@ import torch
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE, found_by, shipped
+from pyro_aevb.estimators.classification import predict
 from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Scorer, Scores
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
@@ -104,6 +105,10 @@ def assess(
     if reason is None:
         health, reason = attempt(lambda: latent_health(pair, test, seed=seed))
     metrics |= summarize_latents(health, reason)
+    predictions = predict(pair, test, weight_samples, seed)
+    if predictions is not None:
+        metrics |= predictions.metrics()
+        metrics["log_likelihood"]["of"] = description.observed
     results: dict[str, Any] = {
         "pair": pair.name,
         "data": prepared.data.name,
@@ -138,7 +143,7 @@ def assess(
     else:
         results = run.with_others(results)
     run.write_results(results)
-    run.write_per_datum(scores, marginals)
+    run.write_per_datum(scores, marginals, predictions)
     undrawn = draw_figures(run, prepared, scores, marginals, health)
     compare_bounds(run, undrawn)
     return noted(run, undrawn)

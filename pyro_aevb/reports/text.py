@@ -27,6 +27,7 @@ r"""Numbers of draws and data, as they are printed beside a value."""
 UNINFORMATIVE = 0.1
 r"""Nats of information on its datum below which a code is taken to say nothing."""
 FEW = (
+    "classification_error",
     *("elbo", "iwae_bound", "log_likelihood", "reconstruction", "reconstruction_mixture", "kl"),
     "active_units",
 )
@@ -101,7 +102,10 @@ def lead(metrics: Mapping[str, Any]) -> str:
     metric = metrics.get("log_likelihood", {})
     if metric.get("value") is None:
         return f"log p(x): {REASON}" if metric.get("reason") == REASON else ""
-    text = f"log p(x) = {with_error(metric)} over data"
+    of = f"{metric['of']} | x" if "of" in metric else "x"
+    text = f"log p({of}) = {with_error(metric)} over data"
+    if error := metrics.get("classification_error"):
+        text = f"classification error {with_error(error)} %; {text}"
     if "reliable" not in metric:
         return f"{text} (exact given the weights)"
     if metric["monte_carlo_error"] is not None:

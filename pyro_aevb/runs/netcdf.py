@@ -5,8 +5,9 @@ Group ``log_likelihood`` holds ``x``, log p(x_n|w_s), a draw for each draw of th
 health of its weights, and how many draws, modes and temperatures it took; ``posterior`` the codes
 E_q[z|x]; ``predictive`` per datum ``log_likelihood`` and ``iwae_bound``, averaged over draws of the
 weights, and ``reconstruction_mean``, at the means of codes and weights; ``convergence``
-``iwae_bound`` from the first of its draws alone. Every other estimator has a group of its
-name, which may hold fewer data, the first ones.
+``iwae_bound`` from the first of its draws alone; ``classification``, of a pair that is a
+classifier, the predictive log-probabilities of the classes, ``(datum, class)``, and the labels.
+Every other estimator has a group of its name, which may hold fewer data, the first ones.
 """
 
 import os
@@ -18,13 +19,17 @@ import h5py
 import numpy as np
 import xarray
 
+from pyro_aevb.estimators.classification import Predictions
 from pyro_aevb.estimators.convergence import against_samples
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.marginal import Marginals
 from pyro_aevb.estimators.metrics import log_mean
 
 Groups = dict[str, dict[str, Any]]
-GROUPS = ("posterior", "sample_stats", "log_likelihood", "predictive", "convergence")
+GROUPS = (
+    *("posterior", "sample_stats", "log_likelihood", "predictive", "convergence"),
+    "classification",
+)
 r"""What importance sampling leaves."""
 HEALTH = (
     *("ess", "pareto_k", "relative_variance"),
@@ -33,7 +38,9 @@ HEALTH = (
 r"""What is kept of each estimate of log p(x_n|w_s)."""
 
 
-def groups_of(scores: Scores, marginals: Marginals | None) -> Groups:
+def groups_of(
+    scores: Scores, marginals: Marginals | None, predictions: Predictions | None = None
+) -> Groups:
     r"""The variables of each of :data:`GROUPS` that there is: their dimensions and values."""
     draws = ("chain", "draw", "datum")
     groups: Groups = {"posterior": {}, "sample_stats": {}}
@@ -53,6 +60,11 @@ def groups_of(scores: Scores, marginals: Marginals | None) -> Groups:
         whole["iwae_bound"] = log_mean(scores.log_weight)
     if known := {k: (("datum",), v) for k, v in whole.items() if v is not None}:
         groups["predictive"] = known
+    if predictions is not None:
+        groups["classification"] = {
+            "log_prob": (("datum", "class"), predictions.log_prob),
+            "label": (("datum",), predictions.label),
+        }
     curve = against_samples(scores)
     if curve is not None:
         groups["convergence"] = {

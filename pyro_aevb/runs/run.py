@@ -26,6 +26,7 @@ from pyro_aevb.runs.settings import read_settings
 if TYPE_CHECKING:
     import numpy as np
 
+    from pyro_aevb.estimators.classification import Predictions
     from pyro_aevb.estimators.importance import Scores
     from pyro_aevb.estimators.marginal import Marginals
 
@@ -279,11 +280,16 @@ class Run:
         writer.writerows(rows)
         self._write("history.csv", text.getvalue())
 
-    def write_per_datum(self, scores: "Scores", marginals: "Marginals | None") -> None:
+    def write_per_datum(
+        self,
+        scores: "Scores",
+        marginals: "Marginals | None",
+        predictions: "Predictions | None" = None,
+    ) -> None:
         r"""Write ``results.nc`` (:mod:`pyro_aevb.runs.netcdf`), but for other estimators' parts."""
         from pyro_aevb.runs.netcdf import groups_of, write_groups
 
-        groups = groups_of(scores, marginals)
+        groups = groups_of(scores, marginals, predictions)
         write_groups(self.arrays, groups, set(self.results.get("settings", {})))
 
     def per_datum(self, group: str, variable: str) -> "np.ndarray":

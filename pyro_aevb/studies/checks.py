@@ -48,9 +48,11 @@ def check_in(names: Iterable[str], what: str, *given: str | None) -> None:
 def check_settings(settings: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
     r"""Refuse settings that :func:`pyro_aevb.fit` and :func:`pyro_aevb.evaluate` do not have."""
     import pyro_aevb
+    from pyro_aevb.studies.work import called
 
+    make = called(settings)
     calls: list[tuple[Callable[..., Any], Mapping[str, Any]]] = [
-        (pyro_aevb.fit, settings),
+        (make, {name: value for name, value in settings.items() if name != "by"}),
         *((pyro_aevb.evaluate, scoring) for scoring in scores.values()),
     ]
     for function, given in calls:
@@ -63,11 +65,20 @@ def check_settings(settings: Mapping[str, Any], scores: Mapping[str, Any]) -> No
             ) from error
         known = [name for name in signature(function).parameters if name not in OF_STUDY]
         for name in given:
-            if name in OF_STUDY and (name != "seed" or function is pyro_aevb.fit):
+            if name in OF_STUDY and (name != "seed" or function is make):
                 raise UsageError(f"{name!r} is not a cell's: the study sets it")
             if name not in (*known, "seed"):
                 near = hint(name, known, "; did you mean {!r}?")
-                raise UsageError(f"pyro_aevb.{function.__name__} has no setting {name!r}{near}")
+                raise UsageError(f"{_title(function)} has no setting {name!r}{near}")
+
+
+def _title(function: Callable[..., Any]) -> str:
+    home = function.__module__
+    return (
+        function.__name__
+        if home.startswith("pyro_aevb.studies")
+        else f"pyro_aevb.{function.__name__}"
+    )
 
 
 def check_found(settings: Mapping[str, Any], before: set[Any]) -> None:
@@ -85,7 +96,7 @@ def check_found(settings: Mapping[str, Any], before: set[Any]) -> None:
     defaults = signature(pyro_aevb.fit).parameters
     pair, data = (settings.get(name, defaults[name].default) for name in ("pair", "data"))
     named = tuple(settings.get("pair_parameters") or ())
-    if (pair, named) not in before:
+    if "by" not in settings and (pair, named) not in before:
         check_parameters(pair, named)
     if data not in before:
         check_name(str(data))

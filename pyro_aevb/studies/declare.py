@@ -20,7 +20,9 @@ from pyro_aevb.studies.checks import (
 )
 
 Settings = Mapping[str, Any]
-r"""Settings of :func:`pyro_aevb.fit`, or of :func:`pyro_aevb.evaluate`, by name."""
+r"""Settings of :func:`pyro_aevb.fit`, or of :func:`pyro_aevb.evaluate`, by name. ``by`` names a
+function in place of ``fit``, ``"module:function"``, whose settings they then are; it is called as
+``fit`` is, and returns a run that has results."""
 
 Key = tuple[str, str]
 r"""A row and a column."""
@@ -193,7 +195,7 @@ class Grid:
                 settings = merged(self.settings, self.rows[row], self.columns[column], own)
                 if scale == "smoke":
                     settings = merged(settings, self.smoke)
-                epochs = settings.pop("epochs", 100)
+                epochs = settings.pop("epochs", 0 if "by" in settings else 100)
                 check_whole(f"cell {self.name} / {row} / {column}: epochs", epochs, 0)
                 looks = (*sorted(e for e in set(self.looks) if e < epochs), epochs)
                 asked = (settings, looks, scores, tuple(self.look_scores))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_aevb.errors import UsageError, at_least_one, hint
 from pyro_aevb.runs.locking import alone
@@ -17,7 +17,7 @@ from pyro_aevb.runs.locking import alone
 if TYPE_CHECKING:
     from pyro_aevb.studies.declare import Cell, Scale, Study
 
-SHIPPED = ("aevb", "bayesian_autoencoders")
+SHIPPED = ("aevb", "bayesian_autoencoders", "denoising")
 
 
 @dataclass(frozen=True)
@@ -177,25 +177,34 @@ def find(name: str | Sequence[str]) -> "tuple[str, Study]":
     Raises:
         UsageError: There is no such study.
     """
-    from pyro_aevb.pairs.locate import locate
     from pyro_aevb.studies.declare import Study
+
+    called, found = declarations(name, "STUDY")
+    if not isinstance(found, Study):
+        raise UsageError(f"STUDY in {called} is a {type(found).__name__}, not a Study")
+    return called, found
+
+
+def declarations(name: str | Sequence[str], what: str) -> tuple[str, Any]:
+    r"""What a study's file defines under a name, ``STUDY`` or ``SEARCH``; and what to call it.
+
+    Raises:
+        UsageError: There is no such study, or no such name in it.
+    """
+    from pyro_aevb.pairs.locate import locate
 
     if not isinstance(name, str):
         if len(name) != 1:
             raise UsageError(f"give one study, not {len(name)}")
         name = name[0]
     if name in SHIPPED:
-        found, _ = locate(f"pyro_aevb.studies.shipped.{name}:STUDY")
-        return name, found
+        return name, locate(f"pyro_aevb.studies.shipped.{name}:{what}")[0]
     if not name.endswith(".py"):
         raise UsageError(
             f"no study {name!r}{hint(name, SHIPPED)}: there are {', '.join(SHIPPED)}; your own is "
-            "a .py file with STUDY"
+            f"a .py file with {what}"
         )
-    found, _ = locate(f"{name}:STUDY")
-    if not isinstance(found, Study):
-        raise UsageError(f"STUDY in {name} is a {type(found).__name__}, not a Study")
-    return Path(name).name, found
+    return Path(name).name, locate(f"{name}:{what}")[0]
 
 
 def _check_data(cells: "list[Cell]", root: str | None) -> None:

@@ -4,16 +4,17 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs.settings import SCORING
 from pyro_aevb.studies.cell import SECTIONS, Record, failure, note_failure
-from pyro_aevb.studies.declare import FIT, Cell, merged
+from pyro_aevb.studies.declare import FIT, Cell, Settings, merged
 
 Backend = Literal["loky", "dask", "ray"]
 
@@ -93,8 +94,9 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
         began = time.perf_counter()
         run = Run(out / cell.path)
         if name == FIT:
-            run = pyro_aevb.fit(
-                **cell.settings,
+            given = {name: value for name, value in cell.settings.items() if name != "by"}
+            run = called(cell.settings)(
+                **given,
                 **where,
                 epochs=cell.looks[-1],
                 stop_after=epochs,
@@ -114,6 +116,26 @@ def _work(cell: Cell, out: Path, device: str, data_root: str | None) -> None:
         record.looks.setdefault(str(epochs), {})[name] = results
         record.seconds += time.perf_counter() - began
         record.write(cell, out)
+
+
+def called(settings: Settings) -> Callable[..., Any]:
+    r"""What makes a cell's run: the function that its setting ``by`` names, else ``fit``.
+
+    Raises:
+        UsageError: There is no such function.
+    """
+    import pyro_aevb
+
+    if "by" not in settings:
+        return pyro_aevb.fit
+    module, _, name = str(settings["by"]).partition(":")
+    try:
+        found: Callable[..., Any] = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"'by' is {settings['by']!r}, and is to be module:function: {error}"
+        ) from error
+    return found
 
 
 def _beside(run: Any, name: str, results: dict[str, Any]) -> Any:

@@ -27,6 +27,7 @@ ALGORITHMS = {
     "wake_sleep": "WakeSleep",
     "monte_carlo_em": "MonteCarloEM",
     "adversarial": "Adversarial",
+    "greedy": "Greedy",
 }
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
 
@@ -76,10 +77,17 @@ class Stage:
         phases: In the order in which each batch takes them. The first one's loss is, with the
             other sign, the run's ``objective``.
         epochs: How many; None is the rest of the run, which the last stage takes in any case.
+        of: The algorithm whose phases these are, where it is not the run's: one that trains a part
+            of the pair, such as a layer, that is a pair itself. In this stage its pair, its
+            ``before`` and its ``validate`` stand in for those of the run.
+        see: From training or validation data as the run has them to what this stage gets of them,
+            such as the codes of a layer below; None is all, as they are.
     """
 
     phases: Sequence[Phase]
     epochs: int | None = None
+    of: "Algorithm | None" = None
+    see: Callable[[Batches], Batches] | None = None
 
 
 class Algorithm:
@@ -94,6 +102,8 @@ class Algorithm:
 
     name: ClassVar[str]
     r"""As ``--algorithm`` knows it."""
+    pair: Pair
+    r"""What it trains; needed of one that is a stage of another."""
     phases: Sequence[Phase]
     r"""Those of an algorithm without stages."""
     stages: Sequence[Stage] = ()

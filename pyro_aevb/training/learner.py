@@ -13,10 +13,13 @@ from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.capture import NotCapturable
 from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
+from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.training.algorithm import Algorithm, Stage
 from pyro_aevb.training.optimizers import follow
+from pyro_aevb.training.order import Order
 from pyro_aevb.training.step import Step
+from pyro_aevb.training.validation import Validation
 
 
 @dataclass
@@ -51,12 +54,30 @@ class Learner:
 
 @dataclass
 class Learners:
-    r"""The phases of a stage that have parameters, while it is trained."""
+    r"""The phases of a stage that have parameters, while it is trained.
+
+    Arguments:
+        algorithm: The one of the stage.
+        pair: What it trains.
+        stage: What it does.
+        each: Its phases.
+        data: The training data as the stage sees them.
+        order: Which of them each batch holds.
+        validation: What is found after each epoch.
+    """
 
     algorithm: Algorithm
+    pair: Pair
     stage: Stage
     each: list[Learner]
     data: Batches
+    order: Order
+    validation: Validation
+
+    def keep(self) -> None:
+        r"""Hold what the stage sees, if it has to be computed, in memory from now on."""
+        self.data.keep()
+        self.validation.data.keep()
 
     @property
     def in_step(self) -> bool:
@@ -104,7 +125,7 @@ class Learners:
         Raises:
             NotCapturable: The steps have to run eagerly, and why.
         """
-        python = self.each[0].step.pair.python.beside(self.algorithm)
+        python = self.pair.python.beside(self.algorithm)
         with untouched(python, [index.device]):
             given = () if self.in_step else (self.data.take(index),)
         try:

@@ -1,7 +1,7 @@
 r"""Stochastic variational inference: gradient ascent on an objective."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from typing import Any
 
@@ -15,6 +15,7 @@ from pyro_aevb.data.batch import Data, data_of, repeated, with_data
 from pyro_aevb.data.corruption import Corruption
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models.weights.noise import Flipout, LocalReparameterization
+from pyro_aevb.pairs.handlers import Emphasis
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.training.algorithm import Algorithm, Phase
 from pyro_aevb.training.objectives.elbo import TraceELBO
@@ -119,18 +120,29 @@ class SVI(Algorithm):
         return objective.num_particles > 1 and not objective.vectorize_particles
 
     def _loss(self, x: Data, index: Tensor) -> Tensor:
-        guide = self._guide(x)
-        with WEIGHT_NOISE[self.weight_noise]():
+        guide, emphasis = self._guide(x)
+        with WEIGHT_NOISE[self.weight_noise](), emphasis:
             value: Tensor = self.objective.differentiable_loss(self.pair.model, guide, x)
         return value / (self.num_data or len(x))
 
-    def _guide(self, x: Data) -> Callable[[Any], Any]:
-        r"""The guide, which sees corrupted data in place of those of a batch."""
+    def _guide(self, x: Data) -> tuple[Callable[[Any], Any], AbstractContextManager[Any]]:
+        r"""The guide, which sees corrupted data in place of those of a batch, and what to run the
+        objective in, where the corruption emphasizes some components.
+        """
         if self.corruption is None:
-            return self.pair.guide
-        seen = with_data(x, self.corruption(data_of(x)))
+            return self.pair.guide, nullcontext()
+        corrupt, weights = self.corruption, None
+        if hasattr(corrupt, "emphasized"):
+            corrupted, weights = corrupt.emphasized(data_of(x))
+        else:
+            corrupted = corrupt(data_of(x))
+        seen = with_data(x, corrupted)
+        emphasis: AbstractContextManager[Any] = nullcontext()
+        if weights is not None:
+            assert self.pair.description is not None
+            emphasis = Emphasis(self.pair.description.observed, weights)
         # An objective may call it several times, and with the batch repeated for its particles.
-        return lambda rows: self.pair.guide(repeated(seen, len(rows) // len(x)))
+        return lambda rows: self.pair.guide(repeated(seen, len(rows) // len(x))), emphasis
 
     def _loss_with_gradients(self, x: Data, index: Tensor) -> Tensor:
         # Some of Pyro's objectives only back-propagate by themselves, and only if they see a
@@ -141,7 +153,9 @@ class SVI(Algorithm):
             return self.pair.model(batch)
 
         num_data = self.num_data or len(x)
-        value = self.objective.loss_and_grads(model, self._guide(x), x)
+        guide, emphasis = self._guide(x)
+        with emphasis:
+            value = self.objective.loss_and_grads(model, guide, x)
         for parameter in self.parameters.values():
             if parameter.grad is not None:
                 parameter.grad /= num_data

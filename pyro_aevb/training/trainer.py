@@ -71,24 +71,25 @@ class Trainer(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         pair, given, self._device = self.pair, self.algorithm, self.train.device
-        num_data, size = len(self.train), self.batch_size
-        self._order = Order(num_data, size, self.drop_last, self.seed, self.group.size)
         self._algorithm = SVI(pair, given) if isinstance(given, ELBO) else given
         self._snapshots = Snapshots(
             self.checkpoint, pair, self._algorithm, self._device, self.group, self.show
         )
         self.notes = self._snapshots.notes
-        python, steps = self._snapshots.python, self.epochs * (num_data // size)
+        python, steps = self._snapshots.python, self.epochs * (len(self.train) // self.batch_size)
         self.compiling = Compiling(self.compile, steps, pair.name, python)
         if self.epochs and not pair.trainable():
             raise UsageError(f"{pair.name} has nothing to train; use --epochs 0 to score it")
         self._beta = self.latent_weight(pair, self._algorithm)
         self.progress = Progress()
         self._stages = self._algorithm.stages or [Stage(self._algorithm.phases)]
+        before = sum(stage.epochs or 0 for stage in self._stages[:-1])
+        if 0 < self.epochs <= before:
+            raise UsageError(
+                f"--epochs is {self.epochs}, and the stages of {self._algorithm.title} before its "
+                f"last one take {before}: raise it, or shorten them (--algorithm-options)"
+            )
         self._learners = self._build(0, 0)
-        how: Compile = "off" if self.compile == "off" else "auto"
-        scorer = Scorer(pair, 1, 1, self.seed, details=False, calls=self.epochs, compile=how)
-        self._validation = Validation(pair, self._algorithm, self.valid, scorer, python)
 
     @property
     def history(self) -> list[Row]:
@@ -97,14 +98,22 @@ class Trainer(Settings):
     def _build(self, number: int, began: int) -> Learners:
         r"""New optimizers and schedules for a stage that begins at an epoch."""
         stage, epochs = self._stages[number], self._end(number, began) - began
+        algorithm, train, valid = stage.of or self._algorithm, self.train, self.valid
+        if stage.see is not None:
+            train, valid = stage.see(train), stage.see(valid)
+        pair = stage.of.pair if stage.of else self.pair
         each = [
             Learner(
-                Step(self.pair, phase, self.train, self.group),
-                *self.optimization(self.pair, phase, len(self.train), epochs),
+                Step(pair, phase, train, self.group),
+                *self.optimization(pair, phase, len(train), epochs),
             )
-            for phase in self.phases(stage, self._algorithm)
+            for phase in self.phases(stage, algorithm)
         ]
-        return Learners(self._algorithm, stage, each, self.train)
+        order = Order(len(train), self.batch_size, self.drop_last, self.seed, self.group.size)
+        how: Compile = "off" if self.compile == "off" else "auto"
+        scorer = Scorer(pair, 1, 1, self.seed, details=False, calls=self.epochs, compile=how)
+        validation = Validation(pair, algorithm, valid, scorer, self._snapshots.python)
+        return Learners(algorithm, pair, stage, each, train, order, validation)
 
     def _end(self, number: int, began: int) -> int:
         r"""The epoch at which a stage ends, unless its patience does before."""
@@ -121,7 +130,7 @@ class Trainer(Settings):
 
     def try_objective(self) -> None:
         r"""Evaluate every loss once on a few data, changing nothing, to fail before any work."""
-        try_losses(self.pair, self._planned(), self._order, self._snapshots.python)
+        try_losses(self.pair, self._planned(), self._snapshots.python)
 
     def resume(self) -> None:
         r"""Take up the checkpoint: tensors, optimizers, history, generators, position."""
@@ -146,7 +155,7 @@ class Trainer(Settings):
         """
         from tqdm import tqdm
 
-        at, steps = self.progress, self._order.steps
+        at, steps = self.progress, self._learners.order.steps
         self.pair.train()
         self.group.align([*self.pair.tensors().values(), *self._algorithm.state.values()])
         bar = tqdm(
@@ -161,7 +170,7 @@ class Trainer(Settings):
             self.save()
         last = self.epochs if self.stop_after is None else min(self.epochs, self.stop_after)
         fast = pyro.validation_enabled(False)
-        with self.pair.active(), WholeBatch(), fast, bar, sigint() as stop:
+        with WholeBatch(), fast, bar, sigint() as stop:
             self._run_stage(last, bar, stop)
             while at.epoch < last and at.stage + 1 < len(self._stages):
                 self._learners.forget()
@@ -176,36 +185,40 @@ class Trainer(Settings):
         at, learners = self.progress, self._learners
         end = min(last, self._end(at.stage, at.began))
         say: Callable[[str], None] = bar.write if self.show else lambda said: None
-        for learner in learners.each:
-            learner.step.rehearse()
-        if self.compiling.on and not learners.compiled and at.epoch < end:
-            bar.set_postfix_str("compiling the step")
-            self.compiling.begin(learners, self._order.batches(0, self._device)[0], say)
-        while at.epoch < end and not at.out_of(self.patience):
-            self.compiling.thaw(learners, say)
-            self._run_epoch(bar, stop)
+        if at.epoch < end:
+            learners.keep()
+        bar.total = bar.n - at.step + (self.epochs - at.epoch) * learners.order.steps
+        with learners.pair.active():
+            for learner in learners.each:
+                learner.step.rehearse()
+            if self.compiling.on and not learners.compiled and at.epoch < end:
+                bar.set_postfix_str("compiling the step")
+                self.compiling.begin(learners, learners.order.batches(0, self._device)[0], say)
+            while at.epoch < end and not at.out_of(self.patience):
+                self.compiling.thaw(learners, say)
+                self._run_epoch(bar, stop)
         if self.patience and "tensors" in at.best:
             self._snapshots.put(at.best, "the best epoch")
 
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
-        at, learners = self.progress, self._learners
+        at, learners, order = self.progress, self._learners, self._learners.order
         began, first = time.perf_counter(), at.step
         scale = self._beta * kl_scale(at.epoch, self.kl_warm_up)
         learners.weigh(scale)
-        batches = self._order.batches(at.epoch, self._device)
+        batches = order.batches(at.epoch, self._device)
         for chosen in batches[first:]:
             if self.group.stops(stop.is_set()):
                 self.group.agree(self.save)
                 where = self.checkpoint and self.checkpoint.parent
                 raise KeyboardInterrupt(f"--resume --out {where} continues from here")
             learners.leave(chosen is batches[-1])
-            at.losses.append(self._step(chosen) * (len(chosen) / self._order.seen))
+            at.losses.append(self._step(chosen) * (len(chosen) / order.seen))
             at.step += 1
             bar.update()
         losses = torch.stack(at.losses).sum(0).reshape(-1).tolist()
-        rate = (self._order.seen - first * self.batch_size) / (time.perf_counter() - began)
+        rate = (order.seen - first * self.batch_size) / (time.perf_counter() - began)
         others = zip(learners.each[1:], losses[1:], strict=True)
-        found, watched = self.group.agree(self._validation)
+        found, watched = self.group.agree(learners.validation)
         row: Row = {
             "epoch": at.epoch + 1,
             "learning_rate": learners.each[0].optimizer.param_groups[0]["lr"],
@@ -261,7 +274,9 @@ class Trainer(Settings):
             raise self._not_finite(index)
         if not math.isfinite(value):
             epoch = self.progress.epoch + 1
-            raise self._validation.not_finite(watched, epoch, self._kept(), self.batch_size)
+            raise self._learners.validation.not_finite(
+                watched, epoch, self._kept(), self.batch_size
+            )
 
     def _kept(self) -> str:
         return f"; {self.checkpoint} keeps epoch {self.progress.epoch}" if self.checkpoint else ""
@@ -269,7 +284,7 @@ class Trainer(Settings):
     def _not_finite(self, index: Tensor) -> UsageError:
         where = f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1}{self._kept()}"
         said = f"the objective is not finite in {where}"
-        return not_finite(self.pair, self.train.take(index), said)
+        return not_finite(self._learners.pair, self._learners.data.take(index), said)
 
 
 def seed_everything(seed: int) -> None:

@@ -9,20 +9,19 @@ from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import PythonState, untouched
 from pyro_aevb.training.learner import Learners
-from pyro_aevb.training.order import Order
 
 
-def try_losses(pair: Pair, stages: Iterable[Learners], order: Order, python: PythonState) -> None:
-    r"""Evaluate every loss once on a few data, changing nothing.
+def try_losses(whole: Pair, stages: Iterable[Learners], python: PythonState) -> None:
+    r"""Evaluate every loss once on a few data, changing nothing of the whole pair.
 
     Raises:
         UsageError: A loss fails.
     """
-    sizes = {min(order.num_data, order.batch_size, 5)}
-    sizes |= {order.last} if 0 < order.last < max(sizes) else set()
     for learners in stages:
-        device = learners.data.device
-        held = [*pair.tensors().values(), *learners.algorithm.state.values()]
+        pair, order, device = learners.pair, learners.order, learners.data.device
+        sizes = {min(order.num_data, order.batch_size, 5)}
+        sizes |= {order.last} if 0 < order.last < max(sizes) else set()
+        held = [*whole.tensors().values(), *learners.algorithm.state.values()]
         before = [value.detach().clone() for value in held]
         with pair.active(), pair.evaluating(), WholeBatch(), untouched(python, [device]):
             pair.train()
@@ -40,7 +39,7 @@ def try_losses(pair: Pair, stages: Iterable[Learners], order: Order, python: Pyt
                             "add --drop-last, or take another --batch-size"
                         )
                     raise UsageError(said) from error
-        for parameter in pair.trainable().values():
+        for parameter in whole.trainable().values():
             parameter.grad = None
         with torch.no_grad():
             for tensor, value in zip(held, before, strict=True):

@@ -1,0 +1,233 @@
+r"""Classifiers of scikit-learn as cells of a study: they are called as ``fit`` is, and leave a run.
+
+A cell whose settings have ``"by": "pyro_aevb.studies.baselines:FUNCTION"`` calls that function in
+place of :func:`pyro_aevb.fit`.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pyro_aevb.data.batch import data_of
+from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.corruption import Masking
+from pyro_aevb.data.sets import load
+from pyro_aevb.data.split import DataSet, Split
+from pyro_aevb.engine.streams import seeded
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.classification import error_metric
+from pyro_aevb.runs.run import Run
+
+BLOCK = 2000
+r"""Test data whose kernel values are in memory at once."""
+
+Features = Callable[[Split], np.ndarray]
+
+
+def support_vectors(
+    data: Any,
+    kernel: Literal["rbf", "poly", "linear"] = "rbf",
+    C: float = 1.0,
+    gamma: float = 0.01,
+    degree: int = 3,
+    coef0: float = 1.0,
+    noise: float = 0.0,
+    with_valid: bool = False,
+    codes: Mapping[str, Any] | None = None,
+    depth: int | None = None,
+    **call: Any,
+) -> Run:
+    r"""A support vector machine: scikit-learn's ``SVC``, one against one.
+
+    With x the pixels in [0, 1], or codes, the kernel is :math:`\exp(-\gamma |x - y|^2)` of ``rbf``,
+    :math:`(\gamma x^\top y + c_0)^{d}` of ``poly``, :math:`x^\top y` of ``linear``.
+
+    Arguments:
+        data: A data set with labels, or its name.
+        kernel, C, gamma, degree, coef0: As ``SVC`` has them.
+        noise: The share of the components of the training data that are set to 0, the same number
+            in each, once: the SVM on corrupted input of Vincent et al. (2008).
+        with_valid: Train on the validation data too, as Larochelle et al. (2007) did once the
+            settings were chosen.
+        codes: Settings of :func:`pyro_aevb.fit` for a pair whose codes of the data stand in for
+            them; it is trained first, in ``codes/`` of the run's directory.
+        depth: Of a net with layers, how many make the codes; None is all.
+        call: ``seed, out, data_root, device, show`` as ``fit`` has them; others change nothing.
+
+    Returns:
+        A run without a checkpoint: ``classification_error`` of the test data, in per cent, in
+        ``results.json``, and the classes that were predicted in ``results.nc``.
+
+    Raises:
+        UsageError: The data have no labels, or there is no such kernel.
+    """
+    from sklearn.svm import SVC
+
+    settings = {k: v for k, v in locals().items() if k not in ("call", "SVC")}
+    if kernel not in ("rbf", "poly", "linear"):
+        raise UsageError(f"kernel is {kernel!r}; it must be one of rbf, poly, linear")
+    at = _Place(data, settings, codes, depth, noise, with_valid, call)
+
+    def of_products(products: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if kernel == "linear":
+            return products
+        if kernel == "poly":
+            powers: np.ndarray = (gamma * products + coef0) ** degree
+            return powers
+        squares = (a**2).sum(1)[:, None] - 2 * products + (b**2).sum(1)
+        values: np.ndarray = np.exp(-gamma * squares)
+        return values
+
+    machine = SVC(C=C, kernel="precomputed", cache_size=1000)
+    machine.fit(of_products(at.gram(), at.x, at.x), at.y)
+    blocks = np.array_split(at.test_x, -(-len(at.test_x) // BLOCK))
+    predicted = [machine.predict(of_products(block @ at.x.T, block, at.x)) for block in blocks]
+    return at.write(np.concatenate(predicted), int(machine.n_support_.sum()))
+
+
+def logistic_regression(
+    data: Any,
+    C: float = 1.0,
+    noise: float = 0.0,
+    with_valid: bool = False,
+    codes: Mapping[str, Any] | None = None,
+    depth: int | None = None,
+    **call: Any,
+) -> Run:
+    r"""Multinomial logistic regression, to convergence; arguments as of :func:`support_vectors`."""
+    from sklearn.linear_model import LogisticRegression
+
+    settings = {k: v for k, v in locals().items() if k not in ("call", "LogisticRegression")}
+    at = _Place(data, settings, codes, depth, noise, with_valid, call)
+    machine = LogisticRegression(C=C, max_iter=5000).fit(at.x, at.y)
+    return at.write(machine.predict(at.test_x), machine.coef_.size + machine.intercept_.size)
+
+
+class _Place:
+    r"""The training and test data of a classifier, as matrices, and where its results go."""
+
+    def __init__(
+        self,
+        data: Any,
+        settings: dict[str, Any],
+        codes: Mapping[str, Any] | None,
+        depth: int | None,
+        noise: float,
+        with_valid: bool,
+        call: Mapping[str, Any],
+    ) -> None:
+        self.began = time.perf_counter()
+        self.data = data if isinstance(data, DataSet) else load(str(data), call.get("data_root"))
+        self.settings = {**settings, "data": self.data.name, "seed": call.get("seed", 0)}
+        if self.data.train.labels is None:
+            raise UsageError(f"{self.data.name} has no labels, and a classifier needs some")
+        self.run = Run(Path(call["out"]))
+        parts = [self.data.train, *([self.data.valid] if with_valid else [])]
+        features: Features = _pixels
+        if codes is not None:
+            features = _codes(self.data, codes, depth, self.run.path / "codes", call)
+        self.seed = int(self.settings["seed"])
+        self.x = np.concatenate([features(part) for part in parts])
+        if noise:
+            with seeded(torch.device("cpu"), self.seed):
+                self.x = Masking(noise, exact=True)(torch.from_numpy(self.x)).numpy()
+        self.y = np.concatenate([_labels(part) for part in parts])
+        self.test_x, self.test_y = features(self.data.test), _labels(self.data.test)
+
+    def gram(self) -> np.ndarray:
+        r"""Products of all training data, which settings of a kernel share."""
+        return _gram(_Matrix(self.x))
+
+    def write(self, predicted: np.ndarray, parameters: int) -> Run:
+        r"""What ``fit`` leaves, as far as there is something to say."""
+        from pyro_aevb.reports.assess import processor
+        from pyro_aevb.runs.netcdf import write_groups
+
+        wrong = predicted != self.test_y
+        environment = [f"scikit-learn {version('scikit-learn')}", f"numpy {version('numpy')}"]
+        results = {
+            "pair": self.settings.get("kernel", "logistic") + " classifier",
+            "data": self.data.name,
+            "data_description": self.data.description,
+            "split": "test",
+            "num_data": len(self.test_y),
+            "num_train": len(self.y),
+            "epochs": 0,
+            "seconds": round(time.perf_counter() - self.began, 3),
+            "parameters": parameters,
+            "environment": f"{processor()}, Python {platform.python_version()}, "
+            + ", ".join(environment),
+            "metrics": {"classification_error": error_metric(wrong)},
+        }
+        self.run.write_settings(self.settings)
+        arrays = {"predicted": (("datum",), predicted), "label": (("datum",), self.test_y)}
+        write_groups(self.run.arrays, {"classification": arrays})
+        self.run.write_results(results)
+        return self.run
+
+
+def _pixels(part: Split) -> np.ndarray:
+    x: np.ndarray = data_of(Batches(part, "none").take(torch.arange(len(part)))).flatten(1).numpy()
+    return x
+
+
+def _labels(part: Split) -> np.ndarray:
+    assert part.labels is not None
+    return part.labels.numpy()
+
+
+def _codes(
+    data: DataSet,
+    codes: Mapping[str, Any],
+    depth: int | None,
+    out: Path,
+    call: Mapping[str, Any],
+) -> Features:
+    r"""Codes of data by a pair that is trained first: of layers, or the guide's means."""
+    import pyro_aevb
+    from pyro_aevb.pairs.predict import encode
+
+    resume = (out / "settings.yaml").is_file()
+    how = {k: call[k] for k in ("seed", "device") if k in call}
+    run = pyro_aevb.fit(data=data, out=str(out), resume=resume, show=False, **how, **dict(codes))
+    assert run.pair is not None
+    pair = run.pair
+    layered = pair.attribute("codes")
+
+    def features(part: Split) -> np.ndarray:
+        batches, found = Batches(part, "none"), []
+        for index in torch.arange(len(part)).split(1000):
+            x = batches.take(index)
+            with torch.no_grad(), pair.evaluating():
+                values = [layered(x, depth)] if callable(layered) else encode(pair, x).values()
+            found.append(torch.cat([value.flatten(1) for value in values], 1))
+        whole: np.ndarray = torch.cat(found).numpy()
+        return whole
+
+    return features
+
+
+class _Matrix:
+    r"""A matrix that can be looked up: two are alike where their bytes are."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x, self.key = x, hash((x.shape, x.tobytes()))
+
+    def __hash__(self) -> int:
+        return self.key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Matrix) and np.array_equal(self.x, other.x)
+
+
+@lru_cache(maxsize=1)
+def _gram(matrix: _Matrix) -> np.ndarray:
+    products: np.ndarray = matrix.x @ matrix.x.T
+    return products
