@@ -28,7 +28,7 @@ from pyro_aevb.errors import UsageError, unknown
 Corruption = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _SomeComponents:
     rate: float = 0.25
     exact: bool = False
@@ -44,6 +44,11 @@ class _SomeComponents:
                 f"a corruption with corrupted_weight {weights[0]} and intact_weight {weights[1]}; "
                 "they must be 0 or more, and not both 0"
             )
+
+    def __repr__(self) -> str:
+        each = ((one.name, getattr(self, one.name)) for one in fields(self))
+        said = [f"{k}={v}" for k, v in each if not (k.endswith("_weight") and v == 1)]
+        return f"{type(self).__name__}({', '.join(said)})"
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.hit(x)[0]
@@ -71,7 +76,7 @@ class _SomeComponents:
         return torch.zeros_like(flat, dtype=torch.bool).scatter(1, lowest, True).view_as(x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Masking(_SomeComponents):
     r"""Set components to 0.
 
@@ -99,7 +104,7 @@ class Masking(_SomeComponents):
         return x * ~chosen, chosen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SaltAndPepper(_SomeComponents):
     r"""Set components to their lowest or highest value, by a fair coin for each.
 

@@ -106,6 +106,8 @@ class Algorithm:
     r"""What it trains; needed of one that is a stage of another."""
     phases: Sequence[Phase]
     r"""Those of an algorithm without stages."""
+    needs_last_stage: ClassVar[bool] = False
+    r"""Whether a run that would end before the last stage is a mistake."""
     stages: Sequence[Stage] = ()
     r"""One after the other; none is a single one with :attr:`phases`."""
     state: Mapping[str, Tensor] = {}

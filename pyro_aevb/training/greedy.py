@@ -59,6 +59,7 @@ class Greedy(Algorithm):
     """
 
     name = "greedy"
+    needs_last_stage = True
 
     def __init__(
         self,

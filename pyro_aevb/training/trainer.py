@@ -76,20 +76,20 @@ class Trainer(Settings):
             self.checkpoint, pair, self._algorithm, self._device, self.group, self.show
         )
         self.notes = self._snapshots.notes
-        python, steps = self._snapshots.python, self.epochs * (len(self.train) // self.batch_size)
-        self.compiling = Compiling(self.compile, steps, pair.name, python)
         if self.epochs and not pair.trainable():
             raise UsageError(f"{pair.name} has nothing to train; use --epochs 0 to score it")
         self._beta = self.latent_weight(pair, self._algorithm)
         self.progress = Progress()
         self._stages = self._algorithm.stages or [Stage(self._algorithm.phases)]
         before = sum(stage.epochs or 0 for stage in self._stages[:-1])
-        if 0 < self.epochs <= before:
+        if self._algorithm.needs_last_stage and 0 < self.epochs <= before:
             raise UsageError(
                 f"--epochs is {self.epochs}, and the stages of {self._algorithm.title} before its "
                 f"last one take {before}: raise it, or shorten them (--algorithm-options)"
             )
         self._learners = self._build(0, 0)
+        steps = self.epochs * (len(self.train) // self.batch_size)
+        self.compiling = Compiling(self.compile, steps, pair.name, self._snapshots.python)
 
     @property
     def history(self) -> list[Row]:
