@@ -4,8 +4,10 @@ A cell whose settings have ``"by": "pyro_aevb.studies.baselines:FUNCTION"`` call
 place of :func:`pyro_aevb.fit`.
 """
 
+import json
 import platform
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
@@ -57,7 +59,7 @@ def support_vectors(
         with_valid: Train on the validation data too, as Larochelle et al. (2007) did once the
             settings were chosen.
         codes: Settings of :func:`pyro_aevb.fit` for a pair whose codes of the data stand in for
-            them; it is trained first, in ``codes/`` of the run's directory.
+            them; it is trained first, beside the run's directory.
         depth: Of a net with layers, how many make the codes; None is all.
         call: ``seed, out, data_root, device, show`` as ``fit`` has them; others change nothing.
 
@@ -132,7 +134,7 @@ class _Place:
         parts = [self.data.train, *([self.data.valid] if with_valid else [])]
         features: Features = _pixels
         if codes is not None:
-            features = _codes(self.data, codes, depth, self.run.path / "codes", call)
+            features = _codes(self.data, codes, depth, self.run.path, call)
         self.seed = int(self.settings["seed"])
         self.x = np.concatenate([features(part) for part in parts])
         if noise:
@@ -190,10 +192,15 @@ def _codes(
     out: Path,
     call: Mapping[str, Any],
 ) -> Features:
-    r"""Codes of data by a pair that is trained first: of layers, or the guide's means."""
+    r"""Codes of data by a pair that is trained first: of layers, or the guide's means.
+
+    It is trained once for all classifiers beside one another that have the same codes.
+    """
     import pyro_aevb
     from pyro_aevb.pairs.predict import encode
 
+    named = json.dumps([codes, data.name, len(data.train), call.get("seed", 0)], sort_keys=True)
+    out = out.with_name(f"codes-{zlib.crc32(named.encode()):08x}")
     resume = (out / "settings.yaml").is_file()
     how = {k: call[k] for k in ("seed", "device") if k in call}
     run = pyro_aevb.fit(data=data, out=str(out), resume=resume, show=False, **how, **dict(codes))

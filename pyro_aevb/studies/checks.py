@@ -63,7 +63,10 @@ def check_settings(settings: Mapping[str, Any], scores: Mapping[str, Any]) -> No
                 f"settings are kept as JSON, and {error}; name a pair or a function by its file, "
                 "as in file.py:Name"
             ) from error
-        known = [name for name in signature(function).parameters if name not in OF_STUDY]
+        takes = dict(signature(function).parameters)
+        if any(p.kind is p.VAR_KEYWORD for p in takes.values()):  # called as fit is
+            takes = {**signature(pyro_aevb.fit).parameters, **takes}
+        known = [name for name in takes if name not in OF_STUDY]
         for name in given:
             if name in OF_STUDY and (name != "seed" or function is make):
                 raise UsageError(f"{name!r} is not a cell's: the study sets it")

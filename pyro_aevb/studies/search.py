@@ -31,13 +31,11 @@ from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import DataSet
 from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.runs.locking import in_turn, write_whole
-from pyro_aevb.studies.declare import merged
 
 KEEP = 3
 r"""One trial in so many goes on to the next rung, which has so many times the data."""
 
-Settings = Mapping[str, Any]
-Draw = Callable[[np.random.Generator], dict[str, Any]]
+Draw = Callable[[np.random.Generator, str], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -45,20 +43,19 @@ class Search:
     r"""What is searched.
 
     Arguments:
-        methods: By name, what draws the settings of one trial of a method.
+        methods: By name, what draws the settings of one trial of a method, from a generator and
+            the name of the set; None where something has to be searched before.
         data: By name of a data set, the numbers of training data of the rungs, rising.
         trials: How many trials each method has on each set.
         minutes: How long they may take in all, of one process. No trial begins on a rung whose
             share, of equal ones, is over, but for its first :data:`KEEP`; the file says how many
             there were.
-        settings: What all trials have.
     """
 
     methods: Mapping[str, Draw]
     data: Mapping[str, Sequence[int]]
     trials: int
     minutes: float
-    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,10 @@ def _halve(
     say: Callable[[str], None],
 ) -> None:
     # Of the same number for all methods: what two have in common, their trials share.
-    drawn = [draw(np.random.default_rng(number)) for number in range(search.trials)]
+    drawn = [draw(np.random.default_rng(number), data) for number in range(search.trials)]
+    if None in drawn:
+        say(f"{data}/{method} waits for the search that it builds upon")
+        return
     going = list(range(search.trials))
     whole = load(data, data_root)
     for num_train in rungs:
@@ -171,7 +171,7 @@ def _halve(
             if number in done or (spent > share and place >= KEEP):
                 continue
             where = out / data / method / f"{number}-{num_train}"
-            settings = json.loads(json.dumps(merged(search.settings, drawn[number])))
+            settings = json.loads(json.dumps(drawn[number]))
             trial = _try(whole, method, number, num_train, settings, where)
             with in_turn(path.with_name(path.name + ".lock")):
                 lines = path.read_text() if path.is_file() else ""
@@ -250,6 +250,13 @@ def search(
     path.parent.mkdir(parents=True, exist_ok=True)
     run_search(declared, path, folder, only, data_root, lambda said: print(said, flush=True))
     return read_trials(path)
+
+
+def not_searched(search: str, **call: Any) -> None:
+    r"""What makes a cell whose settings nobody has searched yet: it says so, and what to run."""
+    raise UsageError(
+        f"no settings were searched: python -m pyro_aevb.studies.search denoising --only '{search}'"
+    )
 
 
 if __name__ == "__main__":
