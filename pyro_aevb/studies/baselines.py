@@ -25,6 +25,7 @@ from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.classification import error_metric
+from pyro_aevb.estimators.metrics import undefined
 from pyro_aevb.runs.run import Run
 
 BLOCK = 2000
@@ -166,9 +167,12 @@ class _Place:
             "parameters": parameters,
             "environment": f"{processor()}, Python {platform.python_version()}, "
             + ", ".join(environment),
-            "metrics": {"classification_error": error_metric(wrong)},
+            "metrics": {
+                "classification_error": error_metric(wrong),
+                "reconstruction": undefined("a classifier of scikit-learn gives classes alone"),
+            },
         }
-        self.run.write_settings(self.settings)
+        self.run.write_settings({"pair": f"<{results['pair']}>", **self.settings, "epochs": 0})
         arrays = {"predicted": (("datum",), predicted), "label": (("datum",), self.test_y)}
         write_groups(self.run.arrays, {"classification": arrays})
         self.run.write_results(results)

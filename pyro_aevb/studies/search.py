@@ -168,7 +168,7 @@ def _halve(
         share = 60 * search.minutes / len(rungs)
         for place, number in enumerate(going):
             spent = sum(trial.seconds for trial in done.values())
-            if number in done or (spent > share and place >= KEEP):
+            if number in done or (spent >= share and place >= KEEP):
                 continue
             where = out / data / method / f"{number}-{num_train}"
             settings = json.loads(json.dumps(drawn[number]))

@@ -1,0 +1,194 @@
+"""Successive halving on validation data, and scikit-learn's classifiers as cells of a study."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
+
+from pyro_aevb.data import load
+from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.run import Run
+from pyro_aevb.studies import study
+from pyro_aevb.studies.baselines import logistic_regression, support_vectors
+from pyro_aevb.studies.search import Search, Trial, read_trials, run_search, winner
+
+CALLS = []
+LEVELS = [5, 3, 3, 8, 1, 4, 9, 2, 7]
+
+
+def judged(data, level, order, out, **call):
+    """A method whose error is known: of trial t on n data it is level + 100 / n."""
+    CALLS.append((order, len(data.train)))
+    assert data.test is data.valid
+    error = level + 100 / len(data.train)
+    run = SimpleNamespace(
+        results={"metrics": {"classification_error": {"value": error}}, "parameters": 9 - order}
+    )
+    return run
+
+
+def space(rng, data):
+    order = space.order = getattr(space, "order", -1) + 1
+    return {"by": "test_search:judged", "level": LEVELS[order], "order": order}
+
+
+def searched(path, tmp_path, **change):
+    space.order, said = -1, []
+    asked = {"methods": {"m": space}, "data": {"digits": (40, 120, 400)}, "trials": 9, "minutes": 9}
+    run_search(Search(**{**asked, **change}), path, tmp_path / "runs", say=said.append)
+    return read_trials(path), said
+
+
+def test_a_third_goes_on_to_three_times_the_data_and_the_best_wins(tmp_path):
+    CALLS.clear()
+    path = tmp_path / "trials.jsonl"
+    trials, _ = searched(path, tmp_path)
+    # Of levels 5, 3, 3, 8, 1, 4, 9, 2, 7 the trials 4, 7 and, being simpler than 1, 2 go on.
+    assert CALLS == [(i, 40) for i in range(9)] + [(4, 120), (7, 120), (2, 120), (4, 400)]
+    best = winner(trials, "digits", "m")
+    assert (best.number, best.num_train) == (4, 400)
+    assert best.validation_error == pytest.approx(1.25) and best.num_valid == 250
+    share = 0.0125
+    assert best.standard_error == pytest.approx(100 * np.sqrt(share * (1 - share) / 250))
+    # What is done is not done again, and what is missing is.
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-2]) + "\n")
+    CALLS.clear()
+    again, _ = searched(path, tmp_path)
+    assert CALLS == [(2, 120), (4, 400)]
+    assert [(t.number, t.num_train) for t in again] == [(t.number, t.num_train) for t in trials]
+
+
+def test_no_trial_begins_when_the_share_of_a_rung_is_over(tmp_path):
+    CALLS.clear()
+    searched(tmp_path / "trials.jsonl", tmp_path, minutes=0)
+    assert CALLS == [(0, 40), (1, 40), (2, 40), (2, 120), (2, 400)]
+
+
+def test_a_method_that_builds_upon_another_waits_for_it(tmp_path):
+    trials, said = searched(
+        tmp_path / "trials.jsonl", tmp_path, methods={"late": lambda rng, data: None}
+    )
+    assert trials == [] and "late waits" in said[0]
+
+
+def test_of_equal_errors_the_simplest_wins_on_the_last_rung_alone():
+    def trial(number, error, parameters, num_train=400):
+        return Trial("d", "m", number, num_train, {}, error, 200, parameters, 1.0, "")
+
+    trials = [trial(0, 2.0, 50), trial(1, 2.0, 30), trial(2, 2.5, 1), trial(3, 0.5, 1, 40)]
+    assert winner(trials, "d", "m").number == 1
+    assert winner(trials, "d", "other") is None
+
+
+def test_a_damaged_file_of_trials_is_named(tmp_path):
+    (tmp_path / "trials.jsonl").write_text("{}\n")
+    with pytest.raises(UsageError, match="damaged"):
+        read_trials(tmp_path / "trials.jsonl")
+
+
+def matrices():
+    data = load("digits")
+    parts = [data.train, data.valid, data.test]
+    return [(p.images.float().flatten(1).numpy() / 16, p.labels.numpy()) for p in parts]
+
+
+@pytest.mark.parametrize(
+    "kernel, own",
+    [
+        ("rbf", {"gamma": 0.05}),
+        ("poly", {"gamma": 0.02, "degree": 2, "coef0": 0.5}),
+        ("linear", {}),
+    ],
+)
+def test_support_vectors_are_scikit_learns(kernel, own, tmp_path):
+    run = support_vectors("digits:300", kernel, C=3.0, out=tmp_path / "run", **own)
+    (x, y), _, (test_x, test_y) = matrices()
+    expected = SVC(C=3.0, kernel=kernel, **{"gamma": "scale", **own}).fit(x[:300], y[:300])
+    np.testing.assert_array_equal(
+        run.per_datum("classification", "predicted"), expected.predict(test_x)
+    )
+    error = 100 * (expected.predict(test_x) != test_y).mean()
+    assert run.results["metrics"]["classification_error"]["value"] == pytest.approx(error)
+    assert run.results["parameters"] == expected.n_support_.sum()
+
+
+def test_corrupted_training_data_and_those_of_validation(tmp_path):
+    """All but nothing is left of the first machine's data; the second one has more of them."""
+    (x, y), (valid_x, valid_y), (test_x, _) = matrices()
+    gone = support_vectors("digits", noise=0.98, gamma=0.05, C=3.0, out=tmp_path / "gone")
+    whole = support_vectors("digits", with_valid=True, gamma=0.05, C=3.0, out=tmp_path / "whole")
+    both = np.concatenate([x, valid_x]), np.concatenate([y, valid_y])
+    expected = SVC(C=3.0, gamma=0.05).fit(*both).predict(test_x)
+    np.testing.assert_array_equal(whole.per_datum("classification", "predicted"), expected)
+    assert whole.results["num_train"] == len(x) + len(valid_x)
+    errors = [r.results["metrics"]["classification_error"]["value"] for r in (gone, whole)]
+    assert errors[0] > 60 and errors[1] < 5
+
+
+def test_a_classifier_on_the_codes_of_a_net_that_is_trained_once(tmp_path):
+    codes = {
+        "pair": "StackedDenoisingAutoencoder",
+        "pair_parameters": {"hidden": [12, 9]},
+        "binarize": "none",
+        "epochs": 3,
+        "algorithm_options": {"pretraining_epochs": 1},
+        "num_samples": 1,
+    }
+    run = support_vectors("digits", codes=codes, depth=1, gamma=0.1, C=10.0, out=tmp_path / "run")
+    (folder,) = tmp_path.glob("codes-*")
+    from pyro_aevb.runs.prepare import restore
+
+    pair = restore(Run(folder), "cpu", data=load("digits")).pair
+    (x, y), _, (test_x, _) = matrices()
+    with torch.no_grad():
+        z, test_z = (pair.attribute("codes")(torch.from_numpy(v), 1).numpy() for v in (x, test_x))
+    expected = SVC(C=10.0, gamma=0.1).fit(z, y).predict(test_z)
+    found = run.per_datum("classification", "predicted")
+    assert (found != expected).mean() < 0.01  # float32 kernels: a tie may fall otherwise
+    before = (folder / "checkpoint.pt").stat().st_mtime_ns
+    logistic = logistic_regression("digits", codes=codes, depth=1, out=tmp_path / "other")
+    assert (folder / "checkpoint.pt").stat().st_mtime_ns == before
+    predicted = LogisticRegression(max_iter=5000).fit(z, y).predict(test_z)
+    assert (logistic.per_datum("classification", "predicted") != predicted).mean() < 0.01
+
+
+STUDY = """
+from pyro_aevb.studies import Grid, Study, Table
+
+VECTORS = {"by": "pyro_aevb.studies.baselines:support_vectors", "gamma": 0.05, "C": 3.0}
+NET = {"pair": "StackedDenoisingAutoencoder", "pair_parameters": {"hidden": [9]}, "epochs": 2,
+       "binarize": "none", "algorithm_options": {"pretraining_epochs": 1}, "num_samples": 1}
+GONE = {"by": "pyro_aevb.studies.search:not_searched", "search": "digits/other"}
+grid = Grid("errors", {"digits": {}}, {"SVM": VECTORS, "net": NET, "other": GONE}, "nothing was.",
+            settings={}, smoke={"data": "digits:100"})
+STUDY = Study("Errors", "Two classifiers.", [grid],
+              [Table("Error", "errors", "test/classification_error", lower_is_better=True)])
+"""
+
+
+def test_cells_of_other_makers_stand_beside_those_of_fit(tmp_path):
+    (tmp_path / "errors.py").write_text(STUDY)
+    outcome = study(
+        str(tmp_path / "errors.py"), scale="smoke", out=str(tmp_path / "out"), show=False
+    )
+    assert len(outcome.failed) == 1 and "--only 'digits/other'" in outcome.failed[0]
+    run = Run(tmp_path / "out" / "cells" / "errors" / "digits" / "SVM" / "seed0")
+    error = run.results["metrics"]["classification_error"]["value"]
+    page = outcome.page.read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| digits"))
+    assert f"{error:.2f}" in row and len(row.split("|")) == 6
+    kept = (outcome.page.with_suffix("") / "cells.jsonl").read_text().splitlines()
+    columns = {Path(json.loads(line)["cell"]).parent.name for line in kept}
+    assert columns == {"SVM", "net"}
+
+
+def test_a_maker_that_is_not_there_is_refused_before_any_work(tmp_path):
+    (tmp_path / "errors.py").write_text(STUDY.replace("baselines:support", "baselines:supporting"))
+    with pytest.raises(UsageError, match="is to be module:function"):
+        study(str(tmp_path / "errors.py"), scale="smoke", out=str(tmp_path / "out"), show=False)
