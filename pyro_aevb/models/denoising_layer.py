@@ -54,7 +54,6 @@ class DenoisingLayer(nn.Module):
             autoencoder.
         corruption_options: Its arguments; masking hits a quarter of the components, the same
             number in each datum, unless they say otherwise.
-        name: The name under which Pyro's parameter store has the parameters.
 
     Raises:
         UsageError: When a value is not possible.
@@ -74,7 +73,6 @@ class DenoisingLayer(nn.Module):
         tied: bool = True,
         corruption: Any = "masking",
         corruption_options: Mapping[str, Any] | None = None,
-        name: str = "layer",
     ) -> None:
         super().__init__()
         at_least_one("hidden", hidden)
@@ -83,7 +81,7 @@ class DenoisingLayer(nn.Module):
         if corruption == "masking":
             corruption_options = {"exact": True, **(corruption_options or {})}
         self.corruption = make_corruption(corruption, corruption_options)
-        self.event_shape, self.hidden, self.loss, self.name = tuple(event_shape), hidden, loss, name
+        self.event_shape, self.hidden, self.loss = tuple(event_shape), hidden, loss
         self.encoder = nn.Linear(math.prod(event_shape), hidden)
         self.activation = ACTIVATIONS[activation]()
         self.bias = nn.Parameter(torch.zeros(self.event_shape))
@@ -111,7 +109,7 @@ class DenoisingLayer(nn.Module):
 
     def model(self, x: Tensor) -> None:
         r"""Codes without a prior, and `x`, ``(B, *event_shape)``, observed given them."""
-        pyro.module(self.name, self)
+        pyro.module("layer", self)
         with pyro.plate("data", len(x), dim=-1):
             prior = dist.Normal(x.new_zeros(self.hidden), 1.0, validate_args=False)
             y = pyro.sample("y", prior.expand([len(x), self.hidden]).to_event(1).mask(False))
@@ -119,6 +117,6 @@ class DenoisingLayer(nn.Module):
 
     def guide(self, x: Tensor) -> None:
         r"""The code of `x`, as a point."""
-        pyro.module(self.name, self)
+        pyro.module("layer", self)
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("y", dist.Delta(self.code(x), validate_args=False).to_event(1))

@@ -64,6 +64,6 @@ class StackedDenoisingAutoencoder(DeepClassifier):
         for number, units in enumerate(hidden, 1):
             how = (units, activation, loss if number == 1 else higher, tied)
             noise = (corruption, corruption_options)
-            layers.append(DenoisingLayer(shape, *how, *noise, name=f"layer{number}"))
+            layers.append(DenoisingLayer(shape, *how, *noise))
             shape = (units,)
         super().__init__(layers, math.prod(shape), num_classes)
