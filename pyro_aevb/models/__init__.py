@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyro_aevb.models.bayesian_vae import BayesianVAE as BayesianVAE
     from pyro_aevb.models.beta_vae import BetaVAE as BetaVAE
     from pyro_aevb.models.denoising_autoencoder import DenoisingAutoencoder as DenoisingAutoencoder
+    from pyro_aevb.models.rbm import RBM as RBM
     from pyro_aevb.models.vae import VAE as VAE
 
 MODULES = {
@@ -24,6 +25,7 @@ MODULES = {
     "BayesianVAE": "bayesian_vae",
     "BetaVAE": "beta_vae",
     "DenoisingAutoencoder": "denoising_autoencoder",
+    "RBM": "rbm",
 }
 r"""The module of each pair, by the pair's name."""
 
