@@ -27,6 +27,7 @@ ALGORITHMS = {
     "wake_sleep": "WakeSleep",
     "monte_carlo_em": "MonteCarloEM",
     "adversarial": "Adversarial",
+    "contrastive_divergence": "ContrastiveDivergence",
 }
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
 
