@@ -94,6 +94,7 @@ CASES = {
     "graph": (Noisy, {}, {"objective": "pyro.infer.TraceGraph_ELBO"}),
     "compiled": (BAYESIAN, SMALL, {"objective": "iwae", "particles": 3, "compile": "on"}),
     "adversarial": ("AdversarialAutoencoder", {"latent_dim": 4, "hidden": [30]}, {}),
+    "contrast": ("RBM", {"hidden": 30}, {}),
     "stages": (*VAE, {"algorithm": DecoderFirst, "patience": 1}),
     "columns": (
         CONDITIONAL,
