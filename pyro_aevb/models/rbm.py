@@ -268,11 +268,13 @@ class GibbsDraws(dist.TorchDistribution):
         super().__init__(*shape, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> GibbsDraws:
+        r"""Draws of another number of chains."""
         (batch,) = batch_shape
         return GibbsDraws(self.rbm, batch)
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
+        r"""Where chains are after ``sample_steps`` steps, ``(*sample_shape, B, hidden)``."""
         rbm, shape = self.rbm, torch.Size(sample_shape) + self.batch_shape
         base = rbm.base_bias.to(rbm.weight).expand(shape.numel(), -1)
         if rbm.visible == "bernoulli":
