@@ -19,12 +19,14 @@ from pyro_aevb.fit import fit
 if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from pyro_aevb.estimators.estimator import Estimator
     from pyro_aevb.models import (
+        RBM,
         VAE,
         AdversarialAutoencoder,
         Autoencoder,
         BayesianAutoencoder,
         BayesianVAE,
         BetaVAE,
+        DeepBeliefNet,
         DenoisingAutoencoder,
         DenoisingLayer,
         StackedDenoisingAutoencoder,
@@ -50,12 +52,14 @@ _HOME = {
 }
 r"""Where a name lives that is imported when it is first used; of all others, in models."""
 __all__ = [
+    "RBM",
     "VAE",
     "AdversarialAutoencoder",
     "Autoencoder",
     "BayesianAutoencoder",
     "BayesianVAE",
     "BetaVAE",
+    "DeepBeliefNet",
     "DenoisingAutoencoder",
     "DenoisingLayer",
     "Estimator",

@@ -15,6 +15,7 @@ ESTIMATORS = {
     "ais": "annealing",
     "bdmc": "annealing",
     "reciprocal": "reciprocal",
+    "partition": "partition",
 }
 r"""The others, and the file that holds the record of each, under its name in capitals."""
 

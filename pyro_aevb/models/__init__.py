@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from pyro_aevb.models.bayesian_autoencoder import BayesianAutoencoder as BayesianAutoencoder
     from pyro_aevb.models.bayesian_vae import BayesianVAE as BayesianVAE
     from pyro_aevb.models.beta_vae import BetaVAE as BetaVAE
+    from pyro_aevb.models.deep_belief_net import DeepBeliefNet as DeepBeliefNet
     from pyro_aevb.models.denoising_autoencoder import DenoisingAutoencoder as DenoisingAutoencoder
     from pyro_aevb.models.denoising_layer import DenoisingLayer as DenoisingLayer
+    from pyro_aevb.models.rbm import RBM as RBM
     from pyro_aevb.models.stacked_denoising_autoencoder import (
         StackedDenoisingAutoencoder as StackedDenoisingAutoencoder,
     )
@@ -28,8 +30,10 @@ MODULES = {
     "BayesianVAE": "bayesian_vae",
     "BetaVAE": "beta_vae",
     "DenoisingAutoencoder": "denoising_autoencoder",
+    "DeepBeliefNet": "deep_belief_net",
     "DenoisingLayer": "denoising_layer",
     "StackedDenoisingAutoencoder": "stacked_denoising_autoencoder",
+    "RBM": "rbm",
 }
 r"""The module of each pair, by the pair's name."""
 

@@ -8,6 +8,8 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from pyro_aevb.errors import UsageError
+
 
 class DeepClassifier(nn.Module):
     r"""The label given x: a softmax on the codes of the last of some layers.
@@ -25,12 +27,17 @@ class DeepClassifier(nn.Module):
         layers: The layers, the lowest first.
         width: The number of units of the last one.
         num_classes: C.
+
+    Raises:
+        UsageError: There are no layers.
     """
 
     algorithm = "greedy"
 
     def __init__(self, layers: Sequence[nn.Module], width: int, num_classes: int) -> None:
         super().__init__()
+        if not layers:
+            raise UsageError("hidden=[] leaves no layers; give the units of at least one")
         self.layers = nn.ModuleList(layers)
         self.output = nn.Linear(width, num_classes)
         nn.init.zeros_(self.output.bias)

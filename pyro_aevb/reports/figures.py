@@ -169,6 +169,8 @@ def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
     pair, test, path = prepared.pair, prepared.test, run.figures
     x = test.take(torch.arange(min(2000, len(test))))
     (site,) = prepared.description.local_sites
+    if site.posterior == "Bernoulli":
+        return  # bits lie on the corners of a cube, and there is nothing to walk along
     # Draws where their distribution is what was trained for, else means.
     codes = _array(encode(pair, x, sample=site.matched)[site.name])
     if codes.shape[1] == 2 or (site.matched and codes.shape[1] > 1):

@@ -28,6 +28,7 @@ ALGORITHMS = {
     "monte_carlo_em": "MonteCarloEM",
     "adversarial": "Adversarial",
     "greedy": "Greedy",
+    "contrastive_divergence": "ContrastiveDivergence",
 }
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
 

@@ -21,14 +21,17 @@ def history(
 ) -> Path:
     r"""Draws the training objective and the validation ELBO against the epoch.
 
-    Where no ELBO is defined, the validation reconstruction takes its place.
+    Where no ELBO is defined, the validation reconstruction takes its place. Where there is a
+    pseudo-likelihood it does, beside the reconstruction: the objective, a difference of free
+    energies, is then about 0 from the first epoch to the last.
 
     The lower limit of the vertical axis is robust: the first epochs, often far below the rest, may
     fall under the axis, and the figure then says how many points do.
 
     Arguments:
         rows: One mapping per epoch with `epoch`, `objective`, `elbo` and perhaps `reconstruction`
-            in nats per datum, and `kl_scale`; `None` where a quantity was not measured.
+            and `pseudo_likelihood` in nats per datum, and `kl_scale`; `None` where a quantity was
+            not measured.
         path: Where to write.
         objective: The name of the objective in the legend.
     """
@@ -43,7 +46,11 @@ def history(
     watched, label = "elbo", "validation ELBO"
     if not np.isfinite(column("elbo")).any():
         watched, label = "reconstruction", "validation reconstruction"
-    for name, text, color in (("objective", objective, "C1"), (watched, label, "C0")):
+    beside = "objective", objective
+    if np.isfinite(column("pseudo_likelihood")).any():
+        beside = watched, label
+        watched, label = "pseudo_likelihood", "validation pseudo-likelihood"
+    for name, text, color in ((*beside, "C1"), (watched, label, "C0")):
         values = column(name)
         known = np.isfinite(values)
         if known.any():
