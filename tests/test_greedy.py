@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear
 
 import pyro_aevb
-from pyro_aevb import DenoisingLayer, StackedDenoisingAutoencoder
+from pyro_aevb import RBM, DeepBeliefNet, DenoisingLayer, StackedDenoisingAutoencoder
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.data.coded import Coded
 from pyro_aevb.data.split import DataSet, Split
@@ -24,6 +24,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.classification import Predictions, predict
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.training.contrastive_divergence import cd_loss
 from pyro_aevb.training.greedy import Greedy
 from pyro_aevb.training.trainer import Trainer, seed_everything
 
@@ -161,6 +162,38 @@ def test_a_greedy_training_is_loops_of_plain_pytorch(kind, compile):
         logits = made.pair.sources["pair"].logits(valid.x)
     right = accuracy_score(valid.columns["label"], logits.argmax(1))
     assert rows[-1]["accuracy"] == pytest.approx(right, abs=1e-12)
+
+
+def test_the_layers_of_a_deep_belief_net_are_machines_trained_one_by_one():
+    """Each as it would be alone, on the codes of the trained one below, and left until the end."""
+    seed_everything(1)
+    data = batches()
+    net = DeepBeliefNet((D,), C, HIDDEN, data_mean=torch.full((D,), 0.3))
+    pair = load_pair(net)
+    inspect(pair, data.take(torch.arange(5)))
+    how = {"epochs": EPOCHS, "batch_size": B, "optimizer": "sgd", "lr": LR, "seed": 1}
+    learning = Greedy(pair, data, FIRST, RATE, layer_options={"k": 3})
+    made = Trainer(pair, data, batches(2), learning, stop_after=2 * FIRST, **how)
+    before = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    random = torch.get_rng_state()
+    rows = made.run()
+    assert all("pseudo_likelihood" in row for row in rows)
+    machines = [RBM(layer.event_shape, H) for layer, H in zip(net.layers, HIDDEN, strict=True)]
+    torch.set_rng_state(random)
+    x = data.images.float()
+    for number, (layer, alone) in enumerate(zip(net.layers, machines, strict=True)):
+        alone.load_state_dict(
+            {k: before[f"layers.{number}.{k}"] for k in alone.state_dict()}, strict=True
+        )
+        optimizer = torch.optim.SGD(alone.parameters(), RATE * LR)
+        for epoch in range(number * FIRST, (number + 1) * FIRST):
+            for index in order(N, 1, epoch).split(B):
+                optimizer.zero_grad()
+                cd_loss(alone, x[index], 3).backward()
+                optimizer.step()
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(layer.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+        x = alone.code(x).detach()
 
 
 @pytest.mark.parametrize("step", [3, 14, 26])  # in the first, second and last stage

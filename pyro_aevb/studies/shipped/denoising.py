@@ -128,6 +128,7 @@ def _dbn(rng: np.random.Generator, data: str) -> dict[str, Any]:
 METHODS = {
     SVM: _svm,
     SVM_NU: _svm_nu,
+    DBN: _dbn,
     SAA: _saa,
     SDA: _sda,
     PLAIN: _plain,
