@@ -64,7 +64,7 @@ def curves(
     dashed: dict[str, str] = {}
     points: list[dict[str, Any]] = []
     first = next(iter(quantities))
-    for row, column in _keys(collected, grid, **which):
+    for row, column in keys_of(collected, grid, **which):
         for name, quantity in quantities.items():
             lines = _lines(collected, collected.of(grid, row, column), quantity, x)
             if common := sorted(set.intersection(*map(set, lines)) if lines else ()):
@@ -73,7 +73,7 @@ def curves(
                 if name != first:
                     dashed[title] = f"{column}, {first}"
                 curve = (stack[:, :, 0].mean(0), stack[:, :, 1])
-                drawn.setdefault(_title(collected, grid, row), {})[title] = curve
+                drawn.setdefault(title_of(collected, grid, row), {})[title] = curve
                 points += [
                     {
                         "row": row,
@@ -99,7 +99,7 @@ def reconstructions(collected: Collected, path: Path, noise: float = 0.0, **whic
         noise: Standard deviation of Gaussian noise on the data, which are then clipped to [0, 1].
     """
     shown: dict[str, np.ndarray] = {}
-    for name, prepared in _trained(collected, **which):
+    for name, prepared in trained(collected, **which):
         x = _first(prepared, 10, noise)
         shown.setdefault("input", x.numpy())
         shown[name] = reconstruct(prepared.pair, x).numpy()
@@ -116,7 +116,7 @@ def codes(collected: Collected, path: Path, noise: float = 0.0, **which: Any) ->
     """
     shown: dict[str, np.ndarray] = {}
     labels = None
-    for name, prepared in _trained(collected, **which):
+    for name, prepared in trained(collected, **which):
         x = _first(prepared, 2000, noise)
         shown[name] = _plane(prepared, x, name)
         known = prepared.data.test.labels
@@ -128,7 +128,7 @@ def codes(collected: Collected, path: Path, noise: float = 0.0, **which: Any) ->
 def decoded_grids(collected: Collected, path: Path, **which: Any) -> None:
     r"""Decodings of a uniform grid over the central 95 % of the two-dimensional test codes."""
     shown: dict[str, np.ndarray] = {}
-    for name, prepared in _trained(collected, **which):
+    for name, prepared in trained(collected, **which):
         x = _first(prepared, 2000)
         low, high = np.quantile(_plane(prepared, x, name), [0.025, 0.975], axis=0)
         across, down = np.meshgrid(
@@ -145,7 +145,7 @@ def growing_noise(collected: Collected, path: Path, **which: Any) -> None:
     0.5, ...; at 1 it has in each dimension the standard deviation of the mean codes.
     """
     shown: dict[str, np.ndarray] = {}
-    for name, prepared in _trained(collected, **which):
+    for name, prepared in trained(collected, **which):
         x = _first(prepared, 1000)
         known = _codes(prepared, x)
         noise = np.random.default_rng(0).normal(size=known.shape[1])
@@ -160,7 +160,7 @@ def generated(collected: Collected, path: Path, **which: Any) -> None:
     independent in each dimension.
     """
     shown: dict[str, np.ndarray] = {}
-    for name, prepared in _trained(collected, **which):
+    for name, prepared in trained(collected, **which):
         x = _first(prepared, 1000)
         with torch.random.fork_rng([]):
             torch.manual_seed(0)
@@ -174,15 +174,17 @@ def generated(collected: Collected, path: Path, **which: Any) -> None:
         panels.image_rows(shown, path)
 
 
-def _keys(
+def keys_of(
     collected: Collected, grid: str, rows: Names = None, columns: Names = None
 ) -> Iterator[tuple[str, str]]:
+    r"""The rows and columns that are drawn."""
     for row, column in collected.keys(grid):
         if (rows is None or row in rows) and (columns is None or column in columns):
             yield row, column
 
 
-def _title(collected: Collected, grid: str, row: str) -> str:
+def title_of(collected: Collected, grid: str, row: str) -> str:
+    r"""What a row is called in pictures."""
     return f"{collected.study.grid(grid).row_title} {row}".strip()
 
 
@@ -224,14 +226,14 @@ def _curve(
     return {e: (clock[e] if x == "seconds" else e * images, value) for e, value in known.items()}
 
 
-def _trained(collected: Collected, *, grid: str, **which: Any) -> Iterator[tuple[str, "Prepared"]]:
+def trained(collected: Collected, *, grid: str, **which: Any) -> Iterator[tuple[str, "Prepared"]]:
     r"""The trained pairs, each of the first seed that is here, named by what tells them apart."""
-    keys = list(_keys(collected, grid, **which))
+    keys = list(keys_of(collected, grid, **which))
     several = len({row for row, _ in keys}) > 1
     for row, column in keys:
         cells = [cell for cell in collected.of(grid, row, column) if collected.reached(cell)]
         for cell in sorted(cells, key=lambda cell: cell.path in collected.elsewhere)[:1]:
-            name = f"{_title(collected, grid, row)}, {column}" if several else column
+            name = f"{title_of(collected, grid, row)}, {column}" if several else column
             yield name, collected.prepared(cell)
 
 

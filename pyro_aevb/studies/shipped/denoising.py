@@ -13,146 +13,39 @@ References:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from pyro_aevb.studies.declare import Grid, Published, Study, Table, merged
-from pyro_aevb.studies.search import Search, read_trials, winner
-
-TRIALS = Path(__file__).with_name("denoising_trials.jsonl")
-
-SETS = {
-    "mnist_basic": "basic",
-    "mnist_rot": "rot",
-    "mnist_bg_rand": "bg-rand",
-    "mnist_bg_img": "bg-img",
-    "mnist_rot_bg_img": "rot-bg-img",
-    "rectangles": "rect",
-    "rectangles_img": "rect-img",
-    "convex": "convex",
-}
-r"""The sets, and what the tables of the paper call them."""
-
-SVM, SVM_NU = "SVM", "SVM, corrupted"
-DBN, SAA, SDA = "DBN-3", "SAA-3", "SdA-3"
-EMPHASIS, ON_CODES, PLAIN = "SdA-3, emphasis", "SVM on SdA-3 codes", "no pretraining"
-LOGISTIC = "logistic regression"
-
-VECTORS = {"by": "pyro_aevb.studies.baselines:support_vectors"}
-EPOCHS = 150
-r"""Epochs of fine-tuning at most; it ends 15 epochs after the best validation error."""
-
-
-BASELINES = "pyro_aevb.studies.baselines"
-LEVELS = (0.1, 0.25, 0.4)
-r"""Shares of the pixels that are destroyed, those of the paper."""
-TUNING = 150
-r"""Epochs of fine-tuning at most; it ends 15 epochs after the best validation error."""
-ERROR = "test/classification_error"
-RANDOM = {"algorithm_options": {"pretraining_epochs": 0}}
-
-NET = {"batch_size": 20, "optimizer": "sgd", "patience": 15, "num_samples": 1}
-r"""What all nets are trained with."""
-
-
-def _choice(rng: np.random.Generator, *values: Any) -> Any:
-    return values[int(rng.integers(len(values)))]
-
-
-def _logarithmic(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.2g}")
-
-
-def _svm(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    C, gamma = _logarithmic(rng, 0.3, 300), _logarithmic(rng, 0.001, 0.2)
-    return {"by": f"{BASELINES}:support_vectors", "C": C, "gamma": gamma}
-
-
-def _svm_nu(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    return {**_svm(rng, data), "noise": _choice(rng, *LEVELS)}
-
-
-def _on_codes(rng: np.random.Generator, data: str) -> dict[str, Any] | None:
-    codes = chosen(data, SDA)
-    return codes and {**_svm(rng, data), "codes": codes}
-
-
-def _logistic(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    return {"by": f"{BASELINES}:logistic_regression", "C": _logarithmic(rng, 0.001, 10)}
-
-
-def _net(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    r"""What the spaces of all nets share: widths, rates, and the length of pretraining."""
-    lr, before = _logarithmic(rng, 0.01, 0.5), _logarithmic(rng, 0.01, 0.5)
-    epochs = _choice(rng, 10, 20, 40)
-    return {
-        **NET,
-        "pair": "StackedDenoisingAutoencoder",
-        "pair_parameters": {"hidden": [_choice(rng, 500, 1000)] * 3},
-        "lr": lr,
-        "epochs": 3 * epochs + TUNING,
-        "algorithm_options": {"pretraining_epochs": epochs, "pretraining_rate": before / lr},
-    }
-
-
-def _saa(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    return merged(_net(rng, data), {"pair_parameters": {"corruption": "none"}})
-
-
-def _sda(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    net = _net(rng, data)
-    noise = {"corruption_options": {"rate": _choice(rng, *LEVELS)}}
-    return merged(net, {"pair_parameters": noise})
-
-
-def _emphasis(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    net = _net(rng, data)
-    noise = {"rate": _choice(rng, *LEVELS), "exact": True, "intact_weight": _choice(rng, 0.0, 0.5)}
-    corruption = {"corruption": "salt_and_pepper", "corruption_options": noise}
-    return merged(net, {"pair_parameters": corruption})
-
-
-def _plain(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    net = _net(rng, data)
-    own = {"activation": _choice(rng, "sigmoid", "tanh", "relu")}
-    net = merged(net, {"epochs": TUNING, "pair_parameters": own})
-    return {**net, "algorithm_options": {"pretraining_epochs": 0}}
-
-
-def _dbn(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    return {**_net(rng, data), "pair": "DeepBeliefNet"}
-
-
-METHODS = {
-    SVM: _svm,
-    SVM_NU: _svm_nu,
-    DBN: _dbn,
-    SAA: _saa,
-    SDA: _sda,
-    PLAIN: _plain,
-    LOGISTIC: _logistic,
-    EMPHASIS: _emphasis,
-    ON_CODES: _on_codes,
-}
-
-SEARCH = Search(
-    methods=METHODS,
-    data={
-        "rectangles": (1000,),
-        "convex": (1000, 6500),
-        **{name: (1000, 3000, 10000) for name in SETS if name not in ("rectangles", "convex")},
-    },
-    trials=12,
-    minutes=20,
+from pyro_aevb.studies.classifiers import ERROR, errors_along, filters, paired_differences
+from pyro_aevb.studies.declare import Figure, Grid, Published, Study, Table, merged
+from pyro_aevb.studies.shipped.denoising_search import (
+    DBN,
+    EMPHASIS,
+    METHODS,
+    ON_CODES,
+    SAA,
+    SDA,
+    SEARCH,
+    SETS,
+    SVM,
+    SVM_NU,
+    TUNING,
+    chosen,
+    how_chosen,
 )
 
+__all__ = ["SEARCH", "STUDY"]
 
-def chosen(data: str, method: str) -> dict[str, Any] | None:
-    r"""The settings that won on validation data, without the data set; None before a search."""
-    best = winner(read_trials(TRIALS), data, method)
-    return None if best is None else best.settings
+STARTS = {"": {}, ", no pretraining": {"algorithm_options": {"pretraining_epochs": 0}}}
+SHARES = {f"{100 * rate:g} %": 100 * rate for rate in (0.0, 0.1, 0.25, 0.4, 0.6)}
+COUNTS = (100, 300, 1000)
+DEPTHS = {
+    title.removeprefix(", ") or SDA: {f"{n}{title}": float(n) for n in (1, 2, 3)}
+    for title in STARTS
+}
+LABELLED = {
+    title.removeprefix(", ") or SDA: {f"{n:,}{title}": float(n) for n in COUNTS} for title in STARTS
+}
 
 
 def _cells(
@@ -246,43 +139,6 @@ TEXT = (
 )
 
 
-def _how(path: Path) -> str:
-    r"""The winners of the search, in words."""
-    trials, said = read_trials(path), []
-    for name, short in SETS.items():
-        for method in METHODS:
-            best = winner(trials, name, method)
-            if best is None:
-                continue
-            count = len({t.number for t in trials if (t.data, t.method) == (name, method)})
-            minutes = sum(t.seconds for t in trials if (t.data, t.method) == (name, method)) / 60
-            said.append(
-                f"{short}, {method}: {best.validation_error:.2f} ± {best.standard_error:.2f} % of "
-                f"{best.num_valid:,} validation images, the best of {count} trials in "
-                f"{minutes:.0f} min ({_in_words(best.settings)})"
-            )
-    return "; ".join(said) or "there has been no search yet"
-
-
-def _in_words(settings: Mapping[str, Any]) -> str:
-    if "C" in settings:
-        names = ("C", "gamma", "noise")
-        return ", ".join(f"{name} {settings[name]:g}" for name in names if name in settings)
-    pair, learning = settings.get("pair_parameters", {}), settings.get("algorithm_options", {})
-    parts = [f"{pair['hidden'][0]} units", f"rate {settings['lr']:g}"]
-    if learning.get("pretraining_epochs"):
-        before = settings["lr"] * learning["pretraining_rate"]
-        parts.append(f"{learning['pretraining_epochs']} epochs a layer at {before:.2g}")
-    noise = pair.get("corruption_options", {})
-    if pair.get("corruption") != "none" and "rate" in noise:
-        parts.append(f"{noise['rate']:.0%} corrupted".replace("%", " %"))
-    if "intact_weight" in noise:
-        parts.append(f"intact pixels count {noise['intact_weight']:g}")
-    if "activation" in pair:
-        parts.append(pair["activation"])
-    return ", ".join(parts)
-
-
 errors = Grid(
     "errors",
     rows=ROWS,
@@ -291,7 +147,7 @@ errors = Grid(
     smoke=SMOKE,
     smoke_rows=("rect",),
     row_title="set",
-    chosen=_how(TRIALS),
+    chosen=how_chosen(),
 )
 
 
@@ -342,7 +198,7 @@ layers = _variation(
     {
         f"{depth}{title}": {"layers": depth, **how}
         for depth in (1, 2, 3)
-        for title, how in (("", {}), (", no pretraining", RANDOM))
+        for title, how in STARTS.items()
     },
     ("rectangles", "convex"),
 )
@@ -350,21 +206,79 @@ labels = _variation(
     "labels",
     {
         f"{n:,}{title}": merged(how, {"algorithm_options": {"num_labels": n}})
-        for n in (100, 300, 1000)
-        for title, how in (("", {}), (", no pretraining", RANDOM))
+        for n in COUNTS
+        for title, how in STARTS.items()
     },
     ("rectangles", "convex"),
+)
+
+pictures = Grid(
+    "filters",
+    rows={"mnist5k": {"data": "mnist5k"}},
+    columns={
+        f"{100 * rate:g} % destroyed": {"pair_parameters": {"corruption_options": {"rate": rate}}}
+        for rate in (0.0, 0.1, 0.25, 0.5)
+    },
+    settings={
+        "pair": "DenoisingLayer",
+        "pair_parameters": {"hidden": 500},
+        "binarize": "none",
+        "batch_size": 20,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "epochs": 200,
+        "num_samples": 1,
+    },
+    smoke={"data": "digits", "epochs": 1, "pair_parameters": {"hidden": 9}},
+    row_title="data",
+    chosen="nothing was chosen: the rate and the length of training are what made filters settle.",
 )
 
 STUDY = Study(
     title="Stacked denoising autoencoders",
     text=TEXT,
-    grids=[errors, corruptions, levels, layers, labels],
+    grids=[errors, corruptions, levels, layers, labels, pictures],
     tables=[
         Table("Test error", "errors", ERROR, PUBLISHED, lower_is_better=True),
         Table("Types of corruption", "corruptions", ERROR, lower_is_better=True),
         Table("Share that is masked", "levels", ERROR, lower_is_better=True),
         Table("Number of layers", "layers", ERROR, lower_is_better=True),
         Table("Number of labels", "labels", ERROR, lower_is_better=True),
+        Table("Reconstruction by one layer", "filters", "test/reconstruction"),
+    ],
+    figures=[
+        Figure(
+            "paired",
+            f"By how much a method errs more often than {SDA} on the same test images, with twice "
+            "the standard error of McNemar's test; the differences of the published values hollow.",
+            partial(paired_differences, reference=SDA, published=PUBLISHED),
+            "errors",
+        ),
+        Figure(
+            "filters",
+            "First-layer filters of a denoising autoencoder of 500 units on 4,000 digits, those "
+            "with the largest norm, at growing shares of destroyed pixels.",
+            filters,
+            "filters",
+        ),
+        Figure(
+            "levels",
+            "Test error against the share of pixels that is masked in pretraining.",
+            partial(errors_along, groups={SDA: SHARES}, xlabel="per cent masked"),
+            "levels",
+        ),
+        Figure(
+            "layers",
+            "Test error against the number of layers.",
+            partial(errors_along, groups=DEPTHS, xlabel="layers"),
+            "layers",
+        ),
+        Figure(
+            "labels",
+            "Test error against the number of training images with labels; the layers are trained "
+            "on all images.",
+            partial(errors_along, groups=LABELLED, xlabel="labels"),
+            "labels",
+        ),
     ],
 )

@@ -1,0 +1,184 @@
+r"""Pictures of a study's classifiers: first layers, and errors in pairs and along a grid.
+
+Each is called as those of :mod:`pyro_aevb.studies.figures` are, which say what the arguments are.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_aevb.errors import UsageError
+from pyro_aevb.reports.plots import canvas, panels
+from pyro_aevb.reports.tables import csv_table
+from pyro_aevb.studies.collect import Collected
+from pyro_aevb.studies.declare import Key, Published
+from pyro_aevb.studies.figures import NUMBERS, keys_of, title_of, trained
+
+ERROR = "test/classification_error"
+
+
+def filters(collected: Collected, path: Path, units: int = 49, **which: Any) -> None:
+    r"""The weights from the pixels to units of the first layer, each as a picture.
+
+    A picture shows one unit's weights, grey where they are 0 and scaled by the largest of them. The
+    units are those with the largest norms, the largest first.
+
+    Arguments:
+        collected, path, which: See :mod:`~.studies.figures`.
+        units: How many.
+    """
+    shown: dict[str, np.ndarray] = {}
+    for name, prepared in trained(collected, **which):
+        found = prepared.pair.attribute("layers")
+        layer = found[0] if found is not None else prepared.pair.attribute("encoder")
+        weight = getattr(getattr(layer, "encoder", layer), "weight", None)
+        if weight is None:
+            raise UsageError(f"{name} has no first layer whose weights could be shown")
+        rows = weight.detach().numpy()
+        rows = rows if rows.shape[1] == math.prod(prepared.data.event_shape) else rows.T
+        order = np.argsort(-np.linalg.norm(rows, axis=1))[:units]
+        few = rows[order].reshape(-1, *prepared.data.event_shape)
+        largest = np.abs(few).max(axis=tuple(range(1, few.ndim)), keepdims=True)
+        shown[name] = 0.5 + 0.5 * few / largest
+    if shown:
+        panels.mosaics(shown, path)
+
+
+def paired_differences(
+    collected: Collected,
+    path: Path,
+    reference: str,
+    published: Published | None = None,
+    *,
+    grid: str,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> None:
+    r"""By how much each classifier's test error is above that of a reference, on the same images.
+
+    With :math:`b` test data that only the one gets wrong and :math:`c` that only the reference
+    does, of N, the difference of the errors is :math:`(b - c) / N`, and its standard error under
+    no difference that of McNemar's test, :math:`\sqrt{b + c} / N`; two of them are drawn to each
+    side. Beside the picture, with :data:`~.figures.NUMBERS` for the suffix, stands a line for each
+    pair with b, c, and the exact p-value of the test (two-sided, binomial).
+
+    Arguments:
+        collected, path, grid, rows, columns: See :mod:`~.studies.figures`.
+        reference: The column that the others are compared with.
+        published: Values whose differences are drawn beside, hollow.
+    """
+    from scipy.stats import binomtest
+
+    drawn: dict[str, list[tuple[str, float, float, float | None]]] = {}
+    lines = []
+    for row, column in keys_of(collected, grid, rows, columns):
+        one, other = (_wrong(collected, grid, row, name) for name in (column, reference))
+        if column == reference or one is None or other is None:
+            continue
+        if len(one) != len(other):
+            raise UsageError(f"{row}: {column} and {reference} were tested on different data")
+        b, c = int((one & ~other).sum()), int((other & ~one).sum())
+        n = len(one)
+        difference, error = 100 * (b - c) / n, 100 * math.sqrt(b + c) / n
+        theirs = _difference(published.values if published else {}, row, column, reference)
+        lines.append(
+            {
+                "row": row,
+                "column": column,
+                "reference": reference,
+                "only_column_wrong": b,
+                "only_reference_wrong": c,
+                "num_data": n,
+                "difference": difference,
+                "standard_error": error,
+                "p_value": float(binomtest(b, b + c).pvalue) if b + c else 1.0,
+                "published": "" if theirs is None else theirs,
+            }
+        )
+        drawn.setdefault(row, []).append((column, difference, error, theirs))
+    if drawn:
+        path.with_suffix(NUMBERS).write_text(csv_table(lines))
+        titled = {title_of(collected, grid, row): values for row, values in drawn.items()}
+        _intervals(titled, path, f"test error above that of {reference}, in per cent of the images")
+
+
+def _difference(values: Mapping[Key, float], row: str, column: str, reference: str) -> float | None:
+    both = values.get((row, column)), values.get((row, reference))
+    return None if both[0] is None or both[1] is None else both[0] - both[1]
+
+
+def _wrong(collected: Collected, grid: str, row: str, column: str) -> np.ndarray | None:
+    r"""Which test data the first seed that is here gets wrong; None where there is none."""
+    for cell in collected.of(grid, row, column):
+        if cell.path in collected.elsewhere or not collected.reached(cell):
+            continue
+        run = collected.run(cell)
+        label = run.per_datum("classification", "label")
+        try:
+            predicted = run.per_datum("classification", "predicted")
+        except UsageError:
+            predicted = run.per_datum("classification", "log_prob").argmax(1)
+        wrong: np.ndarray = predicted != label
+        return wrong
+    return None
+
+
+def _intervals(
+    drawn: Mapping[str, Sequence[tuple[str, float, float, float | None]]], path: Path, label: str
+) -> None:
+    count = max(len(values) for values in drawn.values())
+    figure = canvas.blank(3.4 * min(3, len(drawn)) + 1, (0.35 * count + 0.7) * -(-len(drawn) // 3))
+    across = min(3, len(drawn))
+    all_axes = figure.subplots(-(-len(drawn) // across), across, squeeze=False).ravel()
+    for axes, (title, values) in zip(all_axes, drawn.items(), strict=False):
+        places = np.arange(len(values))[::-1]
+        axes.axvline(0, color="0.7", lw=1)
+        means, errors = (np.array([value[i] for value in values]) for i in (1, 2))
+        axes.errorbar(means, places, xerr=2 * errors, fmt="o", ms=5, capsize=3, color="C0")
+        known = [(v[3], p) for v, p in zip(values, places, strict=True) if v[3] is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), "D", mfc="none", color="C1", label="published")
+        axes.set_yticks(places, [canvas.plain(value[0]) for value in values])
+        axes.set_ylim(-0.6, len(values) - 0.4)
+        axes.set_title(canvas.plain(title), fontsize="medium")
+    for axes in all_axes[len(drawn) :]:
+        axes.set_axis_off()
+    if any(value[3] is not None for values in drawn.values() for value in values):
+        figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper right")
+    figure.supxlabel(label, fontsize="medium")
+    canvas.save(figure, path)
+
+
+def errors_along(
+    collected: Collected,
+    path: Path,
+    groups: Mapping[str, Mapping[str, float]],
+    xlabel: str,
+    *,
+    grid: str,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> None:
+    r"""Test errors along a quantity that the columns of a grid vary, a panel for each row.
+
+    Arguments:
+        collected, path, grid, rows, columns: See :mod:`~.studies.figures`.
+        groups: A line each, by name: the columns that it joins, with their abscissae.
+        xlabel: What these are.
+    """
+    drawn: dict[str, dict[str, panels.Curve]] = {}
+    for row in dict.fromkeys(row for row, _ in keys_of(collected, grid, rows, columns)):
+        for name, places in groups.items():
+            found = []
+            for column, x in places.items():
+                cells = [c for c in collected.of(grid, row, column) if collected.reached(c)]
+                values = [collected.number(cell, ERROR) for cell in cells[:1]]
+                found += [(x, value) for value in values if value is not None]
+            if found:
+                x, y = np.array(sorted(found)).T
+                drawn.setdefault(title_of(collected, grid, row), {})[name] = (x, y[None])
+    if drawn:
+        panels.curves(drawn, path, xlabel, "test error, in per cent")
