@@ -25,6 +25,7 @@ from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.pair import load_pair
 from pyro_aevb.pairs.predict import encode, reconstruct
 from pyro_aevb.runs.checkpoint import load_checkpoint
+from pyro_aevb.runs.prepare import restore
 from pyro_aevb.runs.run import Run
 from pyro_aevb.training.objectives.iwae import IWAE
 
@@ -41,7 +42,7 @@ UNDEFINED = {
     "hierarchical.py": POINT_WEIGHTS,
 }
 """The pairs, and which quantities are not defined for them."""
-SCRIPTS = {"compare_two_pairs.py"}
+SCRIPTS = {"compare_two_pairs.py", "denoising_views.py"}
 K, TEST = 30, 20
 pairs = pytest.mark.parametrize("example", UNDEFINED)
 
@@ -236,11 +237,38 @@ def test_hierarchical_is_trained_on_the_importance_weighted_bound(runs, x):
     assert np.mean(found) > elbo + 20 * error  # so the ELBO is not what this is
 
 
-def test_compare_two_pairs_runs_and_draws(few, tmp_path, monkeypatch, capsys):
-    path = EXAMPLES / "compare_two_pairs.py"
-    spec = importlib.util.spec_from_file_location("compare_two_pairs", path)
+def script_of(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_denoising_sends_corrupted_points_to_the_curve(tmp_path):
+    script = script_of("denoising_views")
+    script.manifold(40, tmp_path)
+    script.bent(3, tmp_path)
+    script.information(3, tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"manifold", "information", "bent"}
+    run = Run.open(tmp_path / "manifold")
+    points, _ = script.curve(3000, 0)
+    data = script.data_set("arc", points, np.zeros(3000, int))
+    pair = restore(run, "cpu", data=data).pair
+    clean = torch.from_numpy(script.curve(500, 1)[0]).float()
+    torch.manual_seed(0)
+    corrupted = clean + 0.3 * torch.randn_like(clean)
+    curve = torch.from_numpy(points).float()
+
+    def apart(x):
+        return float(torch.cdist(x, curve).min(1).values.mean())
+
+    # 0.3 E|N(0, 1)| = 0.24 from a line; half of that is left, or less
+    assert apart(corrupted) > 0.15
+    assert apart(reconstruct(pair, corrupted)) < 0.5 * apart(corrupted)
+
+
+def test_compare_two_pairs_runs_and_draws(few, tmp_path, monkeypatch, capsys):
+    script = script_of("compare_two_pairs")
     monkeypatch.setattr("pyro_aevb.runs.prepare.load", lambda *_: few)
     script.main(epochs=1, out=str(tmp_path))
     found = {name: Run.open(tmp_path / name) for name in script.PAIRS}
