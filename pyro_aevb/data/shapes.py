@@ -1,4 +1,4 @@
-r"""Rectangles and convex sets in black and white: two data sets of Larochelle et al., drawn anew."""
+r"""Rectangles and convex sets in black and white: two sets of Larochelle et al., drawn anew."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from scipy import fft
 
 SIDE = 28
 r"""Height and width of every image, in pixels."""
+OUTER = 1.5 * SIDE
+r"""Side of the square about the image that lines of convex sets pass through, in pixels."""
 _GRID = np.arange(SIDE) - (SIDE - 1) / 2
 _PIXELS = np.stack(np.meshgrid(_GRID, _GRID, indexing="ij"), -1).reshape(-1, 2)
 _BLOCK = 4096
@@ -96,14 +98,15 @@ def intersections(rng: np.random.RandomState, counts: np.ndarray, least: int) ->
     r"""Intersections of the image with half-planes, one after another.
 
     A line has a direction uniform in :math:`[0, 2\pi)` and passes through a point uniform in the
-    square of side :math:`28 \sqrt 2` about the centre; one that does not divide what is left is
+    square of side 42 (:data:`OUTER`) about the centre; one that does not divide what is left is
     drawn again. Of two parts of :math:`m_1` and :math:`m_2` pixels the first stays with probability
     :math:`m_1^2 / (m_1^2 + m_2^2)`. A half-plane that would leave less than `least` pixels is not
     taken, and is the last.
 
-    That the odds are squares, the size of the outer square, and that the set ends there, were found
-    by comparison with the published images: with equal odds one set in five would be a half-plane
-    of any size, and of those there few are small.
+    That the odds are squares, the size of the outer square, and that the set ends there, are found
+    by comparison with the published images. These agree with no independent half-planes whose
+    location and direction are uniform: one set in five would then be a single half-plane, small as
+    often as large, and of the single half-planes there few are small.
 
     Arguments:
         rng: The source of random numbers.
@@ -125,7 +128,7 @@ def _intersections(rng: np.random.RandomState, counts: np.ndarray, least: int) -
     while len(open_ := np.flatnonzero(left)):
         angle = 2 * np.pi * rng.random_sample(len(open_))
         normal = np.stack([np.cos(angle), np.sin(angle)], 1)
-        point = SIDE * 2**0.5 * (rng.random_sample((len(open_), 2)) - 0.5)
+        point = OUTER * (rng.random_sample((len(open_), 2)) - 0.5)
         offset, chance = (normal * point).sum(1), rng.random_sample(len(open_))
         near = np.abs((normal * centre[open_]).sum(1) - offset) <= radius[open_]
         rows, normal, offset, chance = (v[near] for v in (open_, normal, offset, chance))
@@ -148,7 +151,7 @@ def _discs(sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # centre and radius of the circle through the corners of each set's bounding box
     ends = []
     for axis in (2, 1):
-        some = sets.any(axis)
+        some = sets.max(axis)
         ends.append((_GRID[some.argmax(1)], _GRID[::-1][some[:, ::-1].argmax(1)]))
     low, high = np.stack([e[0] for e in ends], 1), np.stack([e[1] for e in ends], 1)
     return (low + high) / 2, np.linalg.norm(high - low, axis=1) / 2 + 1e-9
