@@ -111,7 +111,7 @@ def test_rectangles_are_those_published():
 
 
 def cannot_be_told_apart(one, other, n):
-    """A random forest that learned on half of n images of each guesses like a coin at the others."""
+    """A random forest that learned on half of n images of each guesses the others like a coin."""
     one, other = one[np.random.RandomState(0).permutation(len(one))[:n]], other[:n]
     x = np.concatenate([one, other]).reshape(len(one) + len(other), -1)
     y = np.arange(len(x)) >= len(one)

@@ -75,9 +75,9 @@ def load(name: str, mnist: Callable[[Path], DataSet], root: Path) -> DataSet:
         root: The data root.
 
     Returns:
-        uint8 images with scale 255, or 1 for `rectangles` and `convex`, (N, 1, 28, 28), and int64
-        labels: the digit; 1 for tall and 0 for wide; 1 for convex and 0 for not. Published grey
-        levels are float32 in [0, 1].
+        The set, with images (N, 1, 28, 28), uint8 of scale 255, or 1 for `rectangles` and `convex`;
+        published grey levels are float32 in [0, 1]. Labels are the digit, or 1 for tall and 0 for
+        wide, or 1 for convex and 0 for not, int64.
 
     Raises:
         UsageError: The published files are damaged; or MNIST, or a package with photographs, is
@@ -173,7 +173,7 @@ def framed(rng: np.random.RandomState, bank: list[np.ndarray], n: int) -> Digits
     whose product is 25 to 75 % of the image; the place is uniform.
 
     Returns:
-        uint8 images, (n, 28, 28), and int64 labels, (n,): 1 if taller than wide, else 0.
+        Images, uint8, (n, 28, 28), and labels, int64, (n,), 1 where taller than wide.
     """
     height, width = shapes.sizes(rng, n, 10, 5, (0.25, 0.75))
     inside = shapes.boxes(rng, height, width)

@@ -21,7 +21,7 @@ def rectangles(rng: np.random.RandomState, n: int) -> tuple[np.ndarray, np.ndarr
     those where the rectangle lies within the image.
 
     Returns:
-        uint8 images of 0 and 1, (n, 28, 28), and int64 labels, (n,): 1 if taller than wide, else 0.
+        Images of 0 and 1, uint8, (n, 28, 28), and labels, int64, (n,), 1 where taller than wide.
     """
     height, width = sizes(rng, n, 4, 3, (0.0, 1.0))
     outer, tall = boxes(rng, height, width), height > width
@@ -56,7 +56,7 @@ def sizes(
 
 
 def boxes(rng: np.random.RandomState, height: np.ndarray, width: np.ndarray) -> np.ndarray:
-    r"""Filled rectangles of some heights and widths at uniform places: bool, (n, 28, 28)."""
+    r"""Filled rectangles of some heights and widths at uniform places, bool, (n, 28, 28)."""
     spans = []
     for length in (height, width):
         start = (rng.random_sample(len(length)) * (SIDE + 1 - length)).astype(int)[:, None]
@@ -75,7 +75,7 @@ def convex(rng: np.random.RandomState, n: int) -> tuple[np.ndarray, np.ndarray]:
     is not said in full, and is here as in :func:`intersections`; the test is :func:`is_convex`.
 
     Returns:
-        uint8 images of 0 and 1, (n, 28, 28), and int64 labels, (n,): 1 if convex, else 0.
+        Images of 0 and 1, uint8, (n, 28, 28), and labels, int64, (n,), 1 where convex.
     """
     labels = rng.randint(2, size=n)
     images = np.empty((n, SIDE, SIDE), bool)
