@@ -216,6 +216,11 @@ def test_convex_and_other_sets_are_those_published(label, convex):
     same_law(one.sum((1, 2)), other.sum((1, 2)))
     for measure, its in zip(extent(one), extent(other), strict=True):
         same_law(measure, its)
+    if label == 1:
+        # those of the least size: many, as a set ends there, but not all that reach it
+        least = one.sum((1, 2)) == 20
+        count = int((other.sum((1, 2)) == 20).sum())
+        assert scipy.stats.binomtest(count, len(other), least.mean()).pvalue > LEVEL
     # all pixels, each as often white; four standard errors, 784 pixels
     error = np.sqrt(0.25 / len(other))
     assert np.abs(one.mean(0) - other.mean(0)).max() < 4 * error
@@ -533,5 +538,7 @@ def test_damaged_texts_are_refused(change, said, tmp_path, amat):
     fails("mnist_basic", "is damaged", said, root=tmp_path)
     (folder / "mnist_test.amat").write_text("1 2 three\n")
     fails("mnist_basic", "is damaged", "not a table of numbers", root=tmp_path)
+    (folder / "mnist_train.amat").unlink()
+    fails("mnist_basic", "mnist_test.amat", "needs mnist_train.amat too", root=tmp_path)
     (folder / "mnist.zip").write_bytes(b"PK nothing")
     fails("mnist_basic", "mnist.zip is damaged", "no archive", root=tmp_path)

@@ -23,7 +23,7 @@ from pyro_aevb.data.split import REGENERATED, SEED, DataSet, Split, assemble, pa
 from pyro_aevb.errors import UsageError
 
 VERSION = 1
-r"""Of the rules below: what an earlier version has left on the disk is not read."""
+r"""The version of the rules; what an earlier one has left on the disk is not read."""
 
 SIZES = {
     **dict.fromkeys(
@@ -37,6 +37,7 @@ SIZES = {
 r"""By set, the numbers of training, validation and test data."""
 
 NAMES = tuple(SIZES)
+r"""What the eight sets are called."""
 
 _BANK = "20 images of 16 photographs in scikit-image and scikit-learn"
 _FLAT = f"patches of standard deviation {photographs.LEAST_DEVIATION:.0f} of 255 or more"
@@ -67,7 +68,7 @@ def load(name: str, mnist: Callable[[Path], DataSet], root: Path) -> DataSet:
     (:func:`pyro_aevb.data.originals.find`). Where there are none the set is drawn anew by the
     published rules and a fixed seed, and kept in the folder ``generated`` if that can be written
     to; what is damaged there is drawn again. The description says which, and
-    :attr:`pyro_aevb.data.DataSet.regenerated` tells.
+    :attr:`pyro_aevb.data.split.DataSet.regenerated` tells.
 
     Arguments:
         name: One of :data:`NAMES`.
@@ -90,6 +91,8 @@ def load(name: str, mnist: Callable[[Path], DataSet], root: Path) -> DataSet:
         (first, second), known = found
         learned, held = partition(_split(*first), train, valid)
         how = f"{name}, {known}; validation the last {valid:,} of the training file"
+        if name == "convex":
+            how += ", test sorted by label"
         return assemble(name, how, "none", learned, held, _split(*second))
     path = root / "generated" / f"{name}-{VERSION}.npz"
     drawn = _read(path, train + valid + test)
@@ -113,7 +116,10 @@ def generate(name: str, n: int, digits: Callable[[], Digits]) -> Digits:
         digits: Gives all digits there are, at least n; only the sets of digits call it.
 
     Returns:
-        uint8 images, (n, 28, 28), and int64 labels, (n,).
+        Images, uint8, (n, 28, 28), and labels, int64, (n,).
+
+    Raises:
+        UsageError: There are fewer digits than n, or no photographs.
     """
     # NumPy guarantees the streams of RandomState for good
     rng = np.random.RandomState([SEED, VERSION, NAMES.index(name)])

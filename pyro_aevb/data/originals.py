@@ -64,7 +64,7 @@ That of `rectangles` is of the archive above; that of `convex` of a copy, as no 
 """
 
 TRANSPOSED = ("mnist_bg_rand", "mnist_bg_img")
-r"""Sets whose images were written column by column, according to skdata."""
+r"""Sets whose images were written column by column, as skdata says; no such file was at hand."""
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -90,7 +90,8 @@ def find(
         else float32 in [0, 1]. None if there is nothing.
 
     Raises:
-        UsageError: A file is damaged, or holds other shapes, values, labels or numbers of data.
+        UsageError: A file is damaged or missing beside another, or holds other shapes, values,
+            labels or numbers of data.
     """
     archive, *texts = FILES[name]
     npz, packed = folder / f"{name}.npz", folder / archive
@@ -101,8 +102,11 @@ def find(
     elif packed.exists():
         parts, path = _read_zip(packed, texts), packed
         known = hashlib.sha1(packed.read_bytes()).hexdigest() == ARCHIVES[archive]
-    elif all(unpacked):
-        parts, path = [_read_text(file.read_bytes(), file) for file in unpacked if file], folder
+    elif there := [file for file in unpacked if file]:
+        if len(there) < 2:
+            lacking = texts[unpacked.index(None)]
+            raise damaged(there[0], f"{name} needs {lacking}.amat too, which is not in {folder}")
+        parts, path = [_read_text(file.read_bytes(), file) for file in there], folder
     else:
         return None
     parts = [_checked(x, y, path, classes, name in TRANSPOSED) for x, y in parts]
