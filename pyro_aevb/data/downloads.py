@@ -36,7 +36,8 @@ def package(module: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except Exception as error:  # torchvision beside another build of torch: RuntimeError and others
-        library = module.partition(".")[0].replace("sklearn", "scikit-learn")
+        library = module.partition(".")[0]
+        library = {"sklearn": "scikit-learn", "skimage": "scikit-image"}.get(library, library)
         remedy = f"pip install {library}"
         if library == "torchvision":
             remedy = "install torch and torchvision from the same package index"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pyro_aevb.data import own
+from pyro_aevb.data import larochelle, own
 from pyro_aevb.data.downloads import absent, package, torchvision_set
 from pyro_aevb.data.files import (
     channels_first,
@@ -244,10 +244,11 @@ def _frey_face(root: Path) -> DataSet:
     return assemble("frey_face", how, "none", *partition(shuffled(whole), 1565, 200, 200))
 
 
+_mnist = partial(_idx_set, "mnist", "MNIST")
 _SETS: dict[str, Callable[[Path], DataSet]] = {
     "mnist5k": _mnist5k,
     "digits": _digits,
-    "mnist": partial(_idx_set, "mnist", "MNIST"),
+    "mnist": _mnist,
     "fashion_mnist": partial(_idx_set, "fashion_mnist", "FashionMNIST"),
     "kmnist": partial(_idx_set, "kmnist", "KMNIST"),
     "binarized_mnist": _binarized_mnist,
@@ -255,4 +256,5 @@ _SETS: dict[str, Callable[[Path], DataSet]] = {
     "frey_face": _frey_face,
     "cifar10": _cifar10,
     "svhn": _svhn,
+    **{name: partial(larochelle.load, name, _mnist) for name in larochelle.NAMES},
 }

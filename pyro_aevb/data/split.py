@@ -17,6 +17,9 @@ from pyro_aevb.errors import UsageError
 SEED = 0
 r"""Seed of every shuffled split, named in the description of the data set."""
 
+REGENERATED = "regenerated"
+r"""How the description of data begins that were drawn anew by published rules."""
+
 Binarize = Literal["none", "dynamic", "fixed"]
 r"""Data are presented as they are, drawn afresh at each look, or drawn once."""
 
@@ -103,6 +106,15 @@ class DataSet:
         what = f"{self.description}; OF THESE TRAINING DATA THE FIRST {n:,} ALONE"
         few = self.train.subset(slice(n))
         return replace(self, name=f"{self.name}:{n}", train=few, description=what)
+
+    @property
+    def regenerated(self) -> bool:
+        r"""Whether the data were drawn anew by published rules, and are not the published data.
+
+        Their description then begins with the word, and numbers on them are comparable with
+        published ones in rank and size only.
+        """
+        return self.description.startswith(REGENERATED)
 
     @cached_property
     def mean(self) -> Tensor:
