@@ -11,7 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from pyro_aevb.data import load
+from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
+from pyro_aevb.pairs.predict import encode
+from pyro_aevb.runs.prepare import restore
 from pyro_aevb.runs.run import Run
 from pyro_aevb.studies import study
 from pyro_aevb.studies.baselines import logistic_regression, support_vectors
@@ -142,8 +145,6 @@ def test_a_classifier_on_the_codes_of_a_net_that_is_trained_once(tmp_path):
     }
     run = support_vectors("digits", codes=codes, depth=1, gamma=0.1, C=10.0, out=tmp_path / "run")
     (folder,) = tmp_path.glob("codes-*")
-    from pyro_aevb.runs.prepare import restore
-
     pair = restore(Run(folder), "cpu", data=load("digits")).pair
     (x, y), _, (test_x, _) = matrices()
     with torch.no_grad():
@@ -156,6 +157,27 @@ def test_a_classifier_on_the_codes_of_a_net_that_is_trained_once(tmp_path):
     assert (folder / "checkpoint.pt").stat().st_mtime_ns == before
     predicted = LogisticRegression(max_iter=5000).fit(z, y).predict(test_z)
     assert (logistic.per_datum("classification", "predicted") != predicted).mean() < 0.01
+
+
+def test_decisions_are_averaged_over_draws_of_weights_and_codes(tmp_path):
+    codes = {"pair": "BayesianAutoencoder", "epochs": 2, "binarize": "none", "num_samples": 1}
+    codes["pair_parameters"] = {"hidden": [8], "latent_dim": 4}
+    codes["weight_samples"] = 1
+    settings = {"codes": codes, "gamma": 0.1, "C": 10.0}
+    run = support_vectors("digits", draws=3, out=tmp_path / "run", **settings)
+    (folder,) = tmp_path.glob("codes-*")
+    pair = restore(Run(folder), "cpu", data=load("digits")).pair
+    (x, y), _, (test_x, _) = matrices()
+    x, test_x = (torch.from_numpy(v).view(-1, 1, 8, 8) for v in (x, test_x))
+    machine = SVC(C=10.0, gamma=0.1).fit(encode(pair, x)["z"].numpy(), y)
+    total = 0
+    for draw in range(3):
+        with seeded(x.device, 0, draw):
+            drawn = encode(pair, test_x, sample=True)["z"]
+        total = total + machine.decision_function(drawn.numpy())
+    found = run.per_datum("classification", "predicted")
+    assert (found != total.argmax(1)).mean() < 0.01
+    assert (found != machine.decision_function(drawn.numpy()).argmax(1)).mean() > 0.05
 
 
 STUDY = """

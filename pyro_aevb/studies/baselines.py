@@ -31,7 +31,8 @@ from pyro_aevb.runs.run import Run
 BLOCK = 2000
 r"""Test data whose kernel values are in memory at once."""
 
-Features = Callable[[Split], np.ndarray]
+Features = Callable[[Split, int | None], np.ndarray]
+r"""From a split, and the number of a draw or None, to a matrix ``(N, D)``."""
 
 
 def support_vectors(
@@ -45,6 +46,7 @@ def support_vectors(
     with_valid: bool = False,
     codes: Mapping[str, Any] | None = None,
     depth: int | None = None,
+    draws: int = 0,
     **call: Any,
 ) -> Run:
     r"""A support vector machine: scikit-learn's ``SVC``, one against one.
@@ -62,6 +64,9 @@ def support_vectors(
         codes: Settings of :func:`pyro_aevb.fit` for a pair whose codes of the data stand in for
             them; it is trained first, beside the run's directory.
         depth: Of a net with layers, how many make the codes; None is all.
+        draws: How many draws of the guide, of weights and codes, make the codes of the test data;
+            the machine's decisions (its votes, or its probabilities) are averaged over them. It is
+            trained on the guide's means, and with 0 these are the codes of the test data too.
         call: ``seed, out, data_root, device, show`` as ``fit`` has them; others change nothing.
 
     Returns:
@@ -76,7 +81,7 @@ def support_vectors(
     settings = {k: v for k, v in locals().items() if k not in ("call", "SVC")}
     if kernel not in ("rbf", "poly", "linear"):
         raise UsageError(f"kernel is {kernel!r}; it must be one of rbf, poly, linear")
-    at = _Place(data, settings, codes, depth, noise, with_valid, call)
+    at = _Place(data, settings, codes, depth, draws, noise, with_valid, call)
 
     def of_products(products: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         if kernel == "linear":
@@ -90,9 +95,16 @@ def support_vectors(
 
     machine = SVC(C=C, kernel="precomputed", cache_size=1000)
     machine.fit(of_products(at.gram(), at.x, at.x), at.y)
-    blocks = np.array_split(at.test_x, -(-len(at.test_x) // BLOCK))
-    predicted = [machine.predict(of_products(block @ at.x.T, block, at.x)) for block in blocks]
-    return at.write(np.concatenate(predicted), int(machine.n_support_.sum()))
+
+    def applied(method: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        def to(x: np.ndarray) -> np.ndarray:
+            blocks = np.array_split(x, -(-len(x) // BLOCK))
+            return np.concatenate([method(of_products(b @ at.x.T, b, at.x)) for b in blocks])
+
+        return to
+
+    predicted = at.predicted(applied(machine.predict), applied(machine.decision_function))
+    return at.write(predicted, int(machine.n_support_.sum()))
 
 
 def logistic_regression(
@@ -102,15 +114,17 @@ def logistic_regression(
     with_valid: bool = False,
     codes: Mapping[str, Any] | None = None,
     depth: int | None = None,
+    draws: int = 0,
     **call: Any,
 ) -> Run:
     r"""Multinomial logistic regression, to convergence; arguments as of :func:`support_vectors`."""
     from sklearn.linear_model import LogisticRegression
 
     settings = {k: v for k, v in locals().items() if k not in ("call", "LogisticRegression")}
-    at = _Place(data, settings, codes, depth, noise, with_valid, call)
+    at = _Place(data, settings, codes, depth, draws, noise, with_valid, call)
     machine = LogisticRegression(C=C, max_iter=5000).fit(at.x, at.y)
-    return at.write(machine.predict(at.test_x), machine.coef_.size + machine.intercept_.size)
+    predicted = at.predicted(machine.predict, machine.predict_proba)
+    return at.write(predicted, machine.coef_.size + machine.intercept_.size)
 
 
 class _Place:
@@ -122,6 +136,7 @@ class _Place:
         settings: dict[str, Any],
         codes: Mapping[str, Any] | None,
         depth: int | None,
+        draws: int,
         noise: float,
         with_valid: bool,
         call: Mapping[str, Any],
@@ -137,16 +152,32 @@ class _Place:
         if codes is not None:
             features = _codes(self.data, codes, depth, self.run.path, call)
         self.seed = int(self.settings["seed"])
-        self.x = np.concatenate([features(part) for part in parts])
+        self.x = np.concatenate([features(part, None) for part in parts])
         if noise:
             with seeded(torch.device("cpu"), self.seed):
                 self.x = Masking(noise, exact=True)(torch.from_numpy(self.x)).numpy()
         self.y = np.concatenate([_labels(part) for part in parts])
-        self.test_x, self.test_y = features(self.data.test), _labels(self.data.test)
+        self.test_y = _labels(self.data.test)
+        self.draws, self._features = draws, features
 
     def gram(self) -> np.ndarray:
         r"""Products of all training data, which settings of a kernel share."""
         return _gram(_Matrix(self.x))
+
+    def predicted(
+        self,
+        predict: Callable[[np.ndarray], np.ndarray],
+        decide: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        r"""The classes of the test data, or of draws of their codes those of the mean decision."""
+        if not self.draws:
+            return predict(self._features(self.data.test, None))
+        each = (decide(self._features(self.data.test, draw)) for draw in range(self.draws))
+        total: np.ndarray = sum(each)  # type: ignore[assignment]
+        # Of two classes there is one number, whose sign tells.
+        place = (total > 0).astype(int) if total.ndim == 1 else total.argmax(1)
+        classes: np.ndarray = np.unique(self.y)[place]
+        return classes
 
     def write(self, predicted: np.ndarray, parameters: int) -> Run:
         r"""What ``fit`` leaves, as far as there is something to say."""
@@ -179,7 +210,7 @@ class _Place:
         return self.run
 
 
-def _pixels(part: Split) -> np.ndarray:
+def _pixels(part: Split, draw: int | None) -> np.ndarray:
     x: np.ndarray = data_of(Batches(part, "none").take(torch.arange(len(part)))).flatten(1).numpy()
     return x
 
@@ -212,12 +243,16 @@ def _codes(
     pair = run.pair
     layered = pair.attribute("codes")
 
-    def features(part: Split) -> np.ndarray:
+    def features(part: Split, draw: int | None) -> np.ndarray:
         batches, found = Batches(part, "none"), []
         for index in torch.arange(len(part)).split(1000):
             x = batches.take(index)
-            with torch.no_grad(), pair.evaluating():
-                values = [layered(x, depth)] if callable(layered) else encode(pair, x).values()
+            # Of one number all blocks have the same draw of the weights, which come first.
+            with torch.no_grad(), pair.evaluating(), seeded(x.device, 0, draw or 0):
+                if callable(layered):
+                    values: Any = [layered(x, depth)]
+                else:
+                    values = encode(pair, x, sample=draw is not None).values()
             found.append(torch.cat([value.flatten(1) for value in values], 1))
         whole: np.ndarray = torch.cat(found).numpy()
         return whole

@@ -30,6 +30,7 @@ r"""The sets, and what the tables of the paper call them."""
 SVM, SVM_NU = "SVM", "SVM, corrupted"
 DBN, SAA, SDA = "DBN-3", "SAA-3", "SdA-3"
 EMPHASIS, ON_CODES, PLAIN = "SdA-3, emphasis", "SVM on SdA-3 codes", "no pretraining"
+ON_VAE, ON_BAYESIAN = "SVM on VAE codes", "SVM on Bayesian autoencoder codes"
 LOGISTIC = "logistic regression"
 
 BASELINES = "pyro_aevb.studies.baselines"
@@ -62,6 +63,20 @@ def _svm_nu(rng: np.random.Generator, data: str) -> dict[str, Any]:
 def _on_codes(rng: np.random.Generator, data: str) -> dict[str, Any] | None:
     codes = chosen(data, SDA)
     return codes and {**_svm(rng, data), "codes": codes}
+
+
+def _vae_codes(rng: np.random.Generator, data: str) -> dict[str, Any]:
+    return {**_svm(rng, data), "codes": _coder(rng, "VAE")}
+
+
+def _bayesian_codes(rng: np.random.Generator, data: str) -> dict[str, Any]:
+    return {**_svm(rng, data), "codes": _coder(rng, "BayesianAutoencoder"), "draws": 10}
+
+
+def _coder(rng: np.random.Generator, pair: str) -> dict[str, Any]:
+    sizes = {"latent_dim": _choice(rng, 20, 50, 100), "hidden": [500]}
+    scored = {"num_samples": 1, "weight_samples": 1, "proposal": "guide"}
+    return {"pair": pair, "pair_parameters": sizes, "binarize": "none", "epochs": 50, **scored}
 
 
 def _logistic(rng: np.random.Generator, data: str) -> dict[str, Any]:
@@ -120,6 +135,8 @@ METHODS = {
     LOGISTIC: _logistic,
     EMPHASIS: _emphasis,
     ON_CODES: _on_codes,
+    ON_VAE: _vae_codes,
+    ON_BAYESIAN: _bayesian_codes,
 }
 
 SEARCH = Search(
