@@ -1,9 +1,12 @@
 """Successive halving on validation data, and scikit-learn's classifiers as cells of a study."""
 
+import csv
 import json
+from math import comb
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.image as plt
 import numpy as np
 import pytest
 import torch
@@ -18,6 +21,8 @@ from pyro_aevb.runs.prepare import restore
 from pyro_aevb.runs.run import Run
 from pyro_aevb.studies import study
 from pyro_aevb.studies.baselines import logistic_regression, support_vectors
+from pyro_aevb.studies.classifiers import paired_differences
+from pyro_aevb.studies.declare import Published
 from pyro_aevb.studies.search import Search, Trial, read_trials, run_search, winner
 
 CALLS = []
@@ -214,3 +219,61 @@ def test_a_maker_that_is_not_there_is_refused_before_any_work(tmp_path):
     (tmp_path / "errors.py").write_text(STUDY.replace("baselines:support", "baselines:supporting"))
     with pytest.raises(UsageError, match="is to be module:function"):
         study(str(tmp_path / "errors.py"), scale="smoke", out=str(tmp_path / "out"), show=False)
+
+
+class Cells:
+    """What pictures ask of the finished cells of a study: here runs by row and column."""
+
+    def __init__(self, runs):
+        self.runs, self.elsewhere = runs, set()
+        self.study = SimpleNamespace(grid=lambda name: SimpleNamespace(row_title="set"))
+
+    def keys(self, grid):
+        return list(self.runs)
+
+    def of(self, grid, row, column):
+        found = self.runs.get((row, column))
+        return [] if found is None else [SimpleNamespace(path=(row, column), key=(row, column))]
+
+    def reached(self, cell):
+        return True
+
+    def run(self, cell):
+        return SimpleNamespace(per_datum=lambda group, name: self.runs[cell.key][name])
+
+
+def test_classifiers_are_compared_on_the_same_images(tmp_path):
+    """30 images that only the one gets wrong and 12 that only the other does, of 400."""
+    label = np.zeros(400, int)
+    one, other = label.copy(), np.tile([0.9, 0.1], (400, 1))
+    one[:30] = 1
+    other[20:32] = [0.2, 0.8]  # log-probabilities or not, the larger one counts
+    other[30:50] = [0.3, 0.7]
+    runs = {
+        ("a", "net"): {"predicted": one, "label": label},
+        ("a", "reference"): {"log_prob": other, "label": label},
+        ("b", "reference"): {"log_prob": other, "label": label},
+    }
+
+    class Missing(dict):
+        def __missing__(self, key):
+            raise UsageError(key)
+
+    cells = Cells({key: Missing(value) for key, value in runs.items()})
+    published = Published("p", {("a", "net"): 5.0, ("a", "reference"): 3.5})
+    path = tmp_path / "paired.png"
+    paired_differences(cells, path, "reference", published, grid="errors")
+    (line,) = csv.DictReader(path.with_suffix(".curves.csv").read_text().splitlines())
+    # the net alone: 0-19; the reference alone: 30-49
+    assert (line["only_column_wrong"], line["only_reference_wrong"]) == ("20", "20")
+    other[30:42] = [0.9, 0.1]
+    paired_differences(cells, path, "reference", published, grid="errors")
+    (line,) = csv.DictReader(path.with_suffix(".curves.csv").read_text().splitlines())
+    assert (line["only_column_wrong"], line["only_reference_wrong"]) == ("20", "8")
+    assert float(line["difference"]) == pytest.approx(3.0)
+    assert float(line["standard_error"]) == pytest.approx(100 * np.sqrt(28) / 400)
+    # The exact test: twice the probability of 20 heads or more of 28.
+    tail = sum(comb(28, k) for k in range(20, 29)) / 2**28
+    assert float(line["p_value"]) == pytest.approx(2 * tail)
+    assert float(line["published"]) == pytest.approx(1.5)
+    assert plt.imread(path).std() > 0.05

@@ -130,9 +130,10 @@ def _intervals(
     drawn: Mapping[str, Sequence[tuple[str, float, float, float | None]]], path: Path, label: str
 ) -> None:
     count = max(len(values) for values in drawn.values())
-    figure = canvas.blank(3.4 * min(3, len(drawn)) + 1, (0.35 * count + 0.7) * -(-len(drawn) // 3))
     across = min(3, len(drawn))
-    all_axes = figure.subplots(-(-len(drawn) // across), across, squeeze=False).ravel()
+    down = -(-len(drawn) // across)
+    figure = canvas.blank(3.4 * across + 1.5, (0.3 * count + 0.8) * down + 0.8)
+    all_axes = figure.subplots(down, across, squeeze=False).ravel()
     for axes, (title, values) in zip(all_axes, drawn.items(), strict=False):
         places = np.arange(len(values))[::-1]
         axes.axvline(0, color="0.7", lw=1)
