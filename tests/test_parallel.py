@@ -95,6 +95,10 @@ CASES = {
     "compiled": (BAYESIAN, SMALL, {"objective": "iwae", "particles": 3, "compile": "on"}),
     "adversarial": ("AdversarialAutoencoder", {"latent_dim": 4, "hidden": [30]}, {}),
     "contrast": ("RBM", {"hidden": 30}, {}),
+    "greedy": (
+        *("StackedDenoisingAutoencoder", {"hidden": [20, 15]}),
+        {"binarize": "none", "learning": {"pretraining_epochs": 1}, "epochs": 3},
+    ),
     "stages": (*VAE, {"algorithm": DecoderFirst, "patience": 1}),
     "columns": (
         CONDITIONAL,
@@ -108,16 +112,17 @@ CASES = {
 def trainer(case, group, path=None):
     pair, parameters, settings = CASES[case]
     seed_everything(3)
-    prepared = prepare(pair, "digits", parameters, None, "dynamic", group.device)
+    way = settings.get("binarize", "dynamic")
+    prepared = prepare(pair, "digits", parameters, None, way, group.device)
     objective = settings.get("objective", "elbo")
     objective = make_objective(objective, settings.get("particles", 1))
     noise, corruption = settings.get("weight_noise", "shared"), settings.get("corruption")
     if prepared.pair.algorithm is None:
         algorithm = settings.get("algorithm", SVI)(prepared.pair, objective, noise, corruption)
     else:
-        algorithm = make_algorithm(None, prepared.pair, prepared.train)
-    of_svi = ("algorithm", "objective", "particles", "weight_noise", "corruption")
-    options = {k: v for k, v in settings.items() if k not in of_svi}
+        algorithm = make_algorithm(None, prepared.pair, prepared.train, settings.get("learning"))
+    of_algorithm = ("algorithm", "objective", "particles", "weight_noise", "corruption", "learning")
+    options = {k: v for k, v in settings.items() if k not in (*of_algorithm, "binarize")}
     options = {"compile": "off", "batch_size": 101, "epochs": 2, "seed": 3, **options}
     return Trainer(
         prepared.pair, prepared.train, prepared.valid, algorithm, path, group=group, **options
