@@ -146,7 +146,7 @@ SEARCH = Search(
         "convex": (1000, 6500),
         **{name: (1000, 3000, 10000) for name in SETS if name not in ("rectangles", "convex")},
     },
-    trials=12,
+    trials=40,
     minutes=20,
 )
 
