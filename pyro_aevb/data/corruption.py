@@ -4,7 +4,8 @@ A corruption is any callable that maps a batch :math:`x` of shape ``(B, *event_s
 :math:`\tilde x \sim c(\tilde x \mid x)` of the same shape, on the same device. The guide then sees
 :math:`\tilde x`, and the model still observes :math:`x`. Those here draw from torch's generators,
 anew at each call, and read nothing back from a tensor, so that a training step that uses them can
-be captured.
+be captured. One that emphasizes some components has a method ``emphasized(x)`` too, which returns
+:math:`\tilde x` and a weight for the term of each component of x, or None.
 
 References:
     | Extracting and Composing Robust Features with Denoising Autoencoders (Vincent et al., 2008)

@@ -94,7 +94,7 @@ class Greedy(Algorithm):
         self.pair, self.stages, notes = pair, [], []
         state: dict[str, Tensor] = {}
         for number, layer in enumerate(layers if pretraining_epochs else [], 1):
-            see = partial(Coded, code=partial(_below, layers, number - 1))
+            see = partial(Coded, code=partial(_below, pair, layers, number - 1))
             coded = see(data)
             own = load_pair(layer).move(data.device)
             own.name = f"layer {number} of {pair.name}"
@@ -126,10 +126,11 @@ class FineTuning(SVI):
         return {**row, "accuracy": 1 - float(predictions.wrong().mean())}, "accuracy"
 
 
-def _below(layers: Any, depth: int, x: Tensor) -> Tensor:
+def _below(pair: Pair, layers: Any, depth: int, x: Tensor) -> Tensor:
     r"""Codes of data, ``(B, hidden)``, by the first layers; of none, the data themselves."""
-    for layer in layers[:depth]:
-        x = layer.code(x)
+    with pair.evaluating():
+        for layer in layers[:depth]:
+            x = layer.code(x)
     return x
 
 
