@@ -56,7 +56,7 @@ PILOTS, CLOSER = 200, 800
 r"""Draws for each datum that settle how it is scored; and for one of which they leave doubts."""
 WIDTHS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
 r"""The widths of which one is chosen; pilots have :data:`~.proposals.WIDTH`."""
-LEAST = 400
+LEAST = 360
 r"""Draws of a datum, at least; fewer tell nothing of their tail."""
 DOUBTFUL, HARD = 0.6, 0.6
 r"""The k-hat of the first pilots from which on there are doubts; of the others, from which on a
