@@ -14,13 +14,13 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators import marginal
+from pyro_aevb.estimators import curvature, marginal
 from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.curvature import Curvature
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.marginal import MarginalLikelihood
-from pyro_aevb.estimators.proposals import fit
+from pyro_aevb.estimators.proposals import fit, refined
 from pyro_aevb.estimators.reliability import contradicts
 from pyro_aevb.estimators.spot_check import spot_check
 from tests.linear_gaussian import PPCA, batches, ready
@@ -347,7 +347,7 @@ def test_pairs_it_is_not_for_are_drawn_from_the_guide(case, monkeypatch):
         source = folded(Rounded.apply)
         reason = "cannot be differentiated"
     else:
-        monkeypatch.setattr(marginal, "LARGEST", 1)
+        monkeypatch.setattr(curvature, "LARGEST", 1)
         source, reason = folded(torch.abs), "2 latent dimensions are more than 1"
     pair, said = ready(source, x), []
     found = MarginalLikelihood(pair, num_samples=50, say=said.append)(batches(x))

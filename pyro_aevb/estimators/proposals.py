@@ -199,8 +199,7 @@ class Search:
         return torch.cat([part.gradients[0] for part in parts], 1)
 
     def _expand(self, weights: list[Tensor], x: Data, q: Tensor) -> list[Tensor]:
-        # A product with each axis beside the point itself.
-        few = max(1, 2 * self.rows // (self.joint.dim + 1))
+        few = max(1, 2 * self.rows // (self.curvature.products + 1))
         index = torch.arange(len(q), device=q.device)
         with untouched(self.pair.python):  # what its code keeps would be of the differentiation
             parts = [self.curvature(x[i], q[i], *weights) for i in index.split(few)]
