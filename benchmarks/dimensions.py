@@ -60,12 +60,12 @@ def measure(name: str, args: Namespace) -> dict[str, Any]:
     return {"num_data": len(test), "forms": forms, **circumstances}
 
 
-INTRODUCTION = r"""VAEs with the default nets and codes of rising length, {epochs} epochs on `mnist5k`: log p(x) of
-{data} test images in nats per datum, ± the standard error that its draws leave, by normals whose
-precision is found in all directions, by those that seek it in few ({rank} or more, those in which
-the data say more than the prior), and by {guide:,} draws of the guide. *Reliable* is the share of
-data with k-hat at most 0.7; seconds are those of the processor, one thread, with all that is
-captured on the way.
+INTRODUCTION = r"""VAEs with the default nets and codes of rising length, {epochs} epochs on
+`mnist5k`: log p(x) of {data} test images in nats per datum, ± the standard error that its draws
+leave, by normals whose precision is found in all directions, by those that seek it in few ({rank}
+or more, those in which the data say more than the prior), and by {guide:,} draws of the guide.
+*Reliable* is the share of data with k-hat at most 0.7; seconds are those of the processor, one
+thread, with all that is captured on the way.
 
 {table}
 {line}

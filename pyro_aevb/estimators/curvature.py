@@ -168,10 +168,11 @@ class Curvature:
 
         if not self.rank:
             jacobians = along(_axes(q))
-            gradient = sum(
-                (_rows(one, len(q)) @ slope.reshape(len(q), -1, 1)).squeeze(-1)
+            parts = [
+                _rows(one, len(q)) @ slope.reshape(len(q), -1, 1)
                 for one, slope in zip(jacobians, slopes, strict=True)
-            )
+            ]
+            gradient = torch.stack(parts).sum(0).squeeze(-1)
             return gradient, _between(jacobians, information, len(q))
         back = vjp(parameters, q)[1]
 
@@ -182,7 +183,9 @@ class Curvature:
 
         scale = _scale(prior)
         through = along(_noise(q, self.rank) * scale)
-        weighted = [sum(f * one for f, one in zip(row, through, strict=True)) for row in information]
+        weighted = [
+            sum(f * one for f, one in zip(row, through, strict=True)) for row in information
+        ]
         found = vmap(lambda *parts: against(parts))(*weighted) * scale
         basis = torch.linalg.qr(found.permute(1, 2, 0)).Q  # (n, d, r)
         core = _between(along(basis.permute(2, 0, 1) * scale), information, len(q))

@@ -37,7 +37,15 @@ from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay, Way
-from pyro_aevb.engine.streams import DATA_BLOCK, blocks_of, check_seed, even, few_rows, numbered, seeded
+from pyro_aevb.engine.streams import (
+    DATA_BLOCK,
+    blocks_of,
+    check_seed,
+    even,
+    few_rows,
+    numbered,
+    seeded,
+)
 from pyro_aevb.errors import UsageError, at_least_one, one_line
 from pyro_aevb.estimators.annealing import LIMITS, STEP, Tuner, along, temperatures
 from pyro_aevb.estimators.annealing import PILOTS as PILOT_CHAINS

@@ -191,12 +191,15 @@ class Search:
 
     def _slope(self, x: Data, weights: list[Tensor], q: Tensor) -> Tensor:
         r"""The gradient of log p(x, q|w) at ``(k, n, d)``, which holds three times its values."""
-        q, few = q.to(self.dtype), max(1, self.rows // (3 * len(q)))
-        parts = [
-            evaluate(lambda q, i=i: self.joint.terms(x[i], q, *weights).sum(0)[None], q[:, i])
-            for i in torch.arange(len(x), device=q.device).split(few)
-        ]
+        few = max(1, self.rows // (3 * len(q)))
+        parts = []
+        for i in torch.arange(len(x), device=q.device).split(few):
+            terms = partial(self._log_joint, x[i], weights)
+            parts.append(evaluate(terms, q[:, i].to(self.dtype)))
         return torch.cat([part.gradients[0] for part in parts], 1)
+
+    def _log_joint(self, x: Data, weights: list[Tensor], q: Tensor) -> Tensor:
+        return self.joint.terms(x, q, *weights).sum(0, keepdim=True)
 
     def _expand(self, weights: list[Tensor], x: Data, q: Tensor) -> list[Tensor]:
         few = max(1, 2 * self.rows // (self.curvature.products + 1))
