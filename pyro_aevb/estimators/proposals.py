@@ -13,6 +13,11 @@ that the data say nothing of. In 50 dimensions of which 18 are used, widening al
 fiftieth of the effective samples. The modes are weighted by Laplace's approximation of their parts
 of p(x|w), :math:`p(x, m|w) \sqrt{(2 \pi)^d / |H|}`.
 
+The mode is not the middle of a skew posterior, nor the curvature there its width: on images draws
+around modes were worth half as much as after two steps (:func:`refined`) towards the normal that
+is best for the posterior as a whole. They are for data with one mode, as draws of a normal near
+another mode would see that too.
+
 Modes are found by damped Gauss-Newton steps from several draws of the guide and of the prior; a
 start that comes within a standard deviation or so of one that is higher is given up.
 
