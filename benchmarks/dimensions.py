@@ -21,7 +21,7 @@ from pyro_aevb.fit import fit
 from pyro_aevb.runs.prepare import Prepared, restore
 from pyro_aevb.runs.run import only_run
 
-CODES = ("20", "50", "100", "200", "400", "800")
+CODES = ("20", "50", "100", "200", "400")
 FORMS = {"all directions": curvature.LARGEST, "few directions": 0, "guide": 0}
 r"""And the dimensions up to which each of them finds all directions."""
 

@@ -47,7 +47,7 @@ from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.pairs.density import base, log_prob, run
 
 Parameters = dict[str, Tensor]
-FULL, LARGEST = 200, 1000
+FULL, LARGEST = 200, 400
 r"""Dimensions up to which a precision is found in all directions; and up to which it is made."""
 RANK, LEFT = 64, 0.1
 r"""Directions, at first, in which the likelihood's part is sought in more dimensions; and what it
@@ -72,6 +72,11 @@ class Curvature:
         self.joint = joint
         self.information = self._choose(x, q, weights)
         self._whole_prior = self._priors_depend(x, q, weights)
+        self._apart = False
+        r"""Whether the prior is one of each number by itself, so that its precision is diagonal."""
+        if not self._whole_prior:
+            prior = self._prior_alone(x, q, weights)[1]
+            self._apart = torch.equal(prior, torch.diag_embed(prior.diagonal(dim1=1, dim2=2)))
         if joint.dim > LARGEST:
             raise UsageError(f"its {joint.dim} latent dimensions are more than {LARGEST}")
         self.rank = 0
@@ -218,7 +223,7 @@ class Curvature:
             terms = (log_prob({**sites[k], "value": v}, 1.0) for k, v in values.items())
             return sum((t.reshape(-1, len(q)).sum(0) for t in terms), self.joint.log_det(q))
 
-        return _second(log_prior, q)
+        return _second(log_prior, q, self._apart)
 
     def _observed(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> Any:
         assert self.joint.pair.description is not None
@@ -229,9 +234,15 @@ class Curvature:
         return run(self.joint.pair.model, x, named)
 
 
-def _second(function: Callable[[Tensor], Tensor], q: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The gradient of a function ``(n, d) -> (n,)``, each on its own, and minus its Hessian."""
+def _second(
+    function: Callable[[Tensor], Tensor], q: Tensor, diagonal: bool = False
+) -> tuple[Tensor, Tensor]:
+    r"""The gradient of a function ``(n, d) -> (n,)``, each on its own, and minus its Hessian; of
+    one that is diagonal by the product with the sum of all axes alone."""
     slope = grad(lambda q: function(q).sum())
+    if diagonal:
+        at, along = jvp(slope, (q,), (torch.ones_like(q),))
+        return at, torch.diag_embed(-along)
     columns = vmap(lambda axis: jvp(slope, (q,), (axis,))[1])(_axes(q))
     return slope(q), -columns.movedim(0, -1)
 
