@@ -241,7 +241,7 @@ def _second(
     one that is diagonal by the product with the sum of all axes alone."""
     slope = grad(lambda q: function(q).sum())
     if diagonal:
-        at, along = jvp(slope, (q,), (torch.ones_like(q),))
+        at, along = jvp(slope, (q,), (torch.ones_like(q),))[:2]
         return at, torch.diag_embed(-along)
     columns = vmap(lambda axis: jvp(slope, (q,), (axis,))[1])(_axes(q))
     return slope(q), -columns.movedim(0, -1)
