@@ -14,13 +14,13 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators import marginal
+from pyro_aevb.estimators import curvature, marginal
 from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.curvature import Curvature
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.marginal import MarginalLikelihood
-from pyro_aevb.estimators.proposals import fit
+from pyro_aevb.estimators.proposals import Normals, fit, refined
 from pyro_aevb.estimators.reliability import contradicts
 from pyro_aevb.estimators.spot_check import spot_check
 from tests.linear_gaussian import PPCA, batches, ready
@@ -99,6 +99,73 @@ def test_a_linear_gaussian_posterior_is_the_proposal(latent):
     found = MarginalLikelihood(pair)(batches(x))
     assert (found.ess[0] / found.num_samples[0] > 0.9).all() and not found.num_temperatures.any()
     np.testing.assert_allclose(found.log_likelihood[0], exact, rtol=0, atol=0.05)
+
+
+def normals_at(loc, scales):
+    """One normal for each datum with its axes along the coordinates, as Laplace's would be."""
+    n, d = loc.shape
+    back = torch.diag_embed(scales)
+    ones = torch.full((n, 1, d), 0.5, dtype=loc.dtype)
+    parts = (value.unsqueeze(1) for value in (loc, back.inverse(), back))
+    return Normals(torch.zeros(n, 1, dtype=loc.dtype), *parts, ones)
+
+
+def test_steps_towards_the_best_normal_end_at_the_posterior_where_that_is_one():
+    torch.manual_seed(0)
+    mean, deviations = torch.randn(3, 4).double(), 0.5 + torch.rand(3, 4).double()
+
+    def slope(q):
+        return (mean - q) / deviations**2
+
+    there = refined(normals_at(mean, deviations), slope)
+    for found, exact in zip(
+        vars(there).values(), vars(normals_at(mean, deviations)).values(), strict=True
+    ):
+        torch.testing.assert_close(found, exact, rtol=0, atol=1e-12)
+    found = normals_at(torch.zeros(3, 4).double(), torch.ones(3, 4).double())
+    for _ in range(60):
+        found = refined(found, slope)
+    torch.testing.assert_close(found.loc[:, 0], mean, rtol=0, atol=1e-6)
+    scales = found.back[:, 0].diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(scales, deviations, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.into @ found.back, torch.eye(4).double().expand(3, 1, 4, 4))
+
+
+@pytest.mark.parametrize("case", ["few", "faint", "many"])
+def test_few_directions_of_many_hold_what_the_data_say(case):
+    """300 codes: 40 of the data's directions say much; or 80 more a little; or 120 much."""
+    torch.manual_seed(0)
+    features = 40 if case == "few" else 120
+    source = PPCA(features=features, latent=300)
+    if case == "faint":  # squared singular values of 40 are a sixteenth of the noise's
+        with torch.no_grad():
+            source.W[40:] *= 0.25 * 0.6 / math.sqrt(300)
+    x = torch.randn(6, features, dtype=torch.float64)
+    pair, exact = ready(source, x), closed_form(source.W, source.mu.detach(), 0.6).logpdf(x)
+    with torch.no_grad(), pair.running():
+        joint = Joint(pair, x)
+        expand = Curvature(joint, x[:2], x.new_zeros(2, 300))
+        normals = fit(lambda x, q: expand(x, q), x, torch.randn(1, 6, 300).double())
+        q = normals.sample(200, 1.0)
+        log_weights = joint.terms(x, q).sum(0) - normals.log_prob(q, 1.0)
+    assert expand.rank == (0 if case == "many" else 64)
+    if case == "faint":  # some of it is left out, and no more than a little of the draws' worth
+        found = MarginalLikelihood(pair)(batches(x))
+        assert (found.ess / found.num_samples > 0.7).all() and not found.num_temperatures.any()
+        errors = np.sqrt(found.relative_variance[0])
+        assert errors.max() < 0.03
+        assert (abs(found.log_likelihood[0] - exact) < 4 * errors).all()
+        assert log_weights.std(0).min() > 1e-3
+    else:
+        np.testing.assert_allclose(log_weights, np.broadcast_to(exact, (200, 6)), rtol=0, atol=1e-8)
+
+
+def test_in_many_dimensions_priors_that_depend_on_one_another_leave_the_guide(monkeypatch):
+    monkeypatch.setattr(curvature, "FULL", 1)
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    said = []
+    found = MarginalLikelihood(ready(Chain(), x), num_samples=50, say=said.append)(batches(x))
+    assert found.proposal == "guide" and "more than 1, and its priors depend" in said[0]
 
 
 def test_probabilistic_pca_equals_that_of_scikit_learn():
@@ -347,7 +414,7 @@ def test_pairs_it_is_not_for_are_drawn_from_the_guide(case, monkeypatch):
         source = folded(Rounded.apply)
         reason = "cannot be differentiated"
     else:
-        monkeypatch.setattr(marginal, "LARGEST", 1)
+        monkeypatch.setattr(curvature, "LARGEST", 1)
         source, reason = folded(torch.abs), "2 latent dimensions are more than 1"
     pair, said = ready(source, x), []
     found = MarginalLikelihood(pair, num_samples=50, say=said.append)(batches(x))

@@ -13,24 +13,45 @@ p(x|\eta) / \partial \eta^2`, where that is positive, and zero elsewhere. J is f
 product with each of the d axes. Of any other likelihood, and of the prior, it is the exact
 :math:`-\partial^2 / \partial q^2`.
 
+In more than :data:`FULL` dimensions d products are too many, and few directions are of use: those
+in which the data say more than the prior. In coordinates in which the prior's precision has a unit
+diagonal, :math:`G = J^\top F J` is then sought in a subspace,
+
+.. math:: Y = G \Omega, \qquad Q = \mathrm{qr}(Y), \qquad
+    G \approx Q (J Q)^\top F (J Q) Q^\top,
+
+with r random columns of :math:`\Omega`; it is exact where G is of that rank, and else too small, in
+directions in which the data say little, so that a normal is too wide there. On the data that the
+pair is looked at with, r is doubled until the least of the r eigenvalues is below :data:`LEFT`; if
+as many products would not be fewer than d, all directions are found.
+
 References:
     | Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent (Schraudolph, 2002)
     | https://doi.org/10.1162/08997660260028683
+    | Finding Structure with Randomness: Probabilistic Algorithms for Constructing Approximate
+      Matrix Decompositions (Halko, Martinsson and Tropp, 2011)
+    | https://arxiv.org/abs/0909.4061
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
-from torch.func import grad, jvp, vmap
+from torch.func import grad, jvp, vjp, vmap
 
 from pyro_aevb.data.batch import Data
+from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.pairs.density import base, log_prob, run
 
 Parameters = dict[str, Tensor]
+FULL, LARGEST = 200, 400
+r"""Dimensions up to which a precision is found in all directions; and up to which it is made."""
+RANK, LEFT = 64, 0.1
+r"""Directions, at first, in which the likelihood's part is sought in more dimensions; and what it
+may be, in units of the prior's, in those that are left out."""
 
 
 class Curvature:
@@ -41,12 +62,34 @@ class Curvature:
         x: Some data, to look at the likelihood with.
         q: Their latents, ``(n, d)``.
         weights: Values of the global sites.
+
+    Raises:
+        UsageError: There are more than :data:`LARGEST` dimensions, or more than :data:`FULL` and a
+            likelihood or a prior for which all directions are needed.
     """
 
     def __init__(self, joint: Joint, x: Data, q: Tensor, *weights: Tensor) -> None:
         self.joint = joint
         self.information = self._choose(x, q, weights)
         self._whole_prior = self._priors_depend(x, q, weights)
+        self._apart = False
+        r"""Whether the prior is one of each number by itself, so that its precision is diagonal."""
+        if not self._whole_prior:
+            prior = self._prior_alone(x, q, weights)[1]
+            self._apart = torch.equal(prior, torch.diag_embed(prior.diagonal(dim1=1, dim2=2)))
+        if joint.dim > LARGEST:
+            raise UsageError(f"its {joint.dim} latent dimensions are more than {LARGEST}")
+        self.rank = 0
+        r"""r; 0 where all directions are found."""
+        if joint.dim > FULL:
+            if self._whole_prior or self.information is None:
+                why = "priors depend on latents" if self._whole_prior else "pixels are not apart"
+                raise UsageError(
+                    f"its {joint.dim} latent dimensions are more than {FULL}, and its {why}"
+                )
+            self.rank = self._enough(x, q, weights)
+        self.products = 3 * self.rank or joint.dim
+        r"""About how many rows of the decoder one point is worth, beside itself."""
 
     def __call__(self, x: Data, q: Tensor, *weights: Tensor) -> list[Tensor]:
         r"""The expansion of n data at one point each.
@@ -67,7 +110,7 @@ class Curvature:
         if self.information is None:
             gradient, likelihood = _second(lambda q: self.joint.terms(x, q, *weights)[0], q)
         else:
-            gradient, likelihood = self._gauss_newton(x, q, weights)
+            gradient, likelihood = self._gauss_newton(x, q, weights, prior)
         return [terms.sum(0), gradient + prior_gradient, likelihood + prior, prior]
 
     def _choose(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> Any:
@@ -94,17 +137,27 @@ class Curvature:
             return _observed_information
         return _fisher_information
 
-    def _gauss_newton(
-        self, x: Data, q: Tensor, weights: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor]:
-        n = len(q)
+    def _enough(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> int:
+        r"""The rank beyond which the data say little; 0 where all directions are no more work."""
+        prior = self._prior_alone(x, q, weights)[1]
+        scale = _scale(prior)
+        self.rank = RANK
+        while 3 * self.rank < q.shape[1]:
+            found = self._gauss_newton(x, q, weights, prior)[1]
+            values = torch.linalg.eigvalsh(found * scale.unsqueeze(1) * scale.unsqueeze(2))
+            if bool((values[:, -self.rank] < LEFT).all()):
+                return self.rank
+            self.rank *= 2
+        return 0
 
+    def _gauss_newton(
+        self, x: Data, q: Tensor, weights: tuple[Tensor, ...], prior: Tensor
+    ) -> tuple[Tensor, Tensor]:
         def parameters(q: Tensor) -> Parameters:
             return _parameters(base(self._observed(x, q, weights)["fn"]))
 
         site = self._observed(x, q, weights)
         family, value, eta = type(base(site["fn"])), site["value"], parameters(q)
-        tangents = vmap(lambda axis: jvp(parameters, (q,), (axis,))[1])(_axes(q))
         with torch.enable_grad():
             names = list(eta)
             leaves = [eta[name].detach().requires_grad_() for name in names]
@@ -112,14 +165,37 @@ class Curvature:
             # Kept, as a distribution may hold on to what it has computed of its parameters.
             slopes = torch.autograd.grad(fn.log_prob(value).sum(), leaves, retain_graph=True)
             information = self.information(family, fn, value, names, leaves)
-        jacobians = [tangents[name].reshape(q.shape[1], n, -1).transpose(0, 1) for name in names]
-        gradient, precision = torch.zeros_like(q), q.new_zeros(n, q.shape[1], q.shape[1])
-        for i, one in enumerate(jacobians):
-            gradient = gradient + (one @ slopes[i].reshape(n, -1, 1)).squeeze(-1)
-            for j, other in enumerate(jacobians):
-                weighted = other * information[i][j].reshape(n, 1, -1)
-                precision = precision + one @ weighted.transpose(1, 2)
-        return gradient, precision
+
+        def along(directions: Tensor) -> list[Tensor]:
+            r"""J times directions ``(r, n, d)``, ``(r, *eta.shape)`` for each parameter."""
+            tangents = vmap(lambda axis: jvp(parameters, (q,), (axis,))[1])(directions)
+            return [tangents[name] for name in names]
+
+        if not self.rank:
+            jacobians = along(_axes(q))
+            parts = [
+                _rows(one, len(q)) @ slope.reshape(len(q), -1, 1)
+                for one, slope in zip(jacobians, slopes, strict=True)
+            ]
+            gradient = torch.stack(parts).sum(0).squeeze(-1)
+            return gradient, _between(jacobians, information, len(q))
+        back = vjp(parameters, q)[1]
+
+        def against(cotangents: Sequence[Tensor]) -> Tensor:
+            r"""Their products with J, of the shape of q."""
+            (found,) = back(dict(zip(names, cotangents, strict=True)))
+            return found
+
+        scale = _scale(prior)
+        through = along(_noise(q, self.rank) * scale)
+        weighted = [
+            sum(f * one for f, one in zip(row, through, strict=True)) for row in information
+        ]
+        found = vmap(lambda *parts: against(parts))(*weighted) * scale
+        basis = torch.linalg.qr(found.permute(1, 2, 0)).Q  # (n, d, r)
+        core = _between(along(basis.permute(2, 0, 1) * scale), information, len(q))
+        basis = basis / scale.unsqueeze(-1)
+        return against(slopes), basis @ core @ basis.mT
 
     def _priors_depend(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> bool:
         r"""Whether the prior of some latent follows from others."""
@@ -147,7 +223,7 @@ class Curvature:
             terms = (log_prob({**sites[k], "value": v}, 1.0) for k, v in values.items())
             return sum((t.reshape(-1, len(q)).sum(0) for t in terms), self.joint.log_det(q))
 
-        return _second(log_prior, q)
+        return _second(log_prior, q, self._apart)
 
     def _observed(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> Any:
         assert self.joint.pair.description is not None
@@ -158,11 +234,45 @@ class Curvature:
         return run(self.joint.pair.model, x, named)
 
 
-def _second(function: Callable[[Tensor], Tensor], q: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The gradient of a function ``(n, d) -> (n,)``, each on its own, and minus its Hessian."""
+def _second(
+    function: Callable[[Tensor], Tensor], q: Tensor, diagonal: bool = False
+) -> tuple[Tensor, Tensor]:
+    r"""The gradient of a function ``(n, d) -> (n,)``, each on its own, and minus its Hessian; of
+    one that is diagonal by the product with the sum of all axes alone."""
     slope = grad(lambda q: function(q).sum())
+    if diagonal:
+        at, along = jvp(slope, (q,), (torch.ones_like(q),))[:2]
+        return at, torch.diag_embed(-along)
     columns = vmap(lambda axis: jvp(slope, (q,), (axis,))[1])(_axes(q))
     return slope(q), -columns.movedim(0, -1)
+
+
+def _rows(one: Tensor, n: int) -> Tensor:
+    r"""Products ``(r, n, ...)`` as matrices ``(n, r, pixels)``."""
+    return one.reshape(len(one), n, -1).transpose(0, 1)
+
+
+def _between(products: list[Tensor], information: list[list[Tensor]], n: int) -> Tensor:
+    r"""The information between r directions, of J times each, ``(n, r, r)``."""
+    rows = [_rows(one, n) for one in products]
+    parts = [
+        one @ (other * information[i][j].reshape(n, 1, -1)).mT
+        for i, one in enumerate(rows)
+        for j, other in enumerate(rows)
+    ]
+    return torch.stack(parts).sum(0)
+
+
+def _scale(prior: Tensor) -> Tensor:
+    r"""Standard deviations of a prior of which these are the precisions, ``(n, d)``."""
+    return prior.diagonal(dim1=1, dim2=2).abs().clamp_min(1e-12).rsqrt()
+
+
+def _noise(q: Tensor, rank: int) -> Tensor:
+    r"""The same random directions at every call, for all data, ``(r, 1, d)``."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(rank, 1, q.shape[1], generator=generator, dtype=q.dtype)
+    return noise.to(q.device).expand(rank, *q.shape)
 
 
 def _axes(q: Tensor) -> Tensor:

@@ -37,7 +37,15 @@ from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay, Way
-from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
+from pyro_aevb.engine.streams import (
+    DATA_BLOCK,
+    blocks_of,
+    check_seed,
+    even,
+    few_rows,
+    numbered,
+    seeded,
+)
 from pyro_aevb.errors import UsageError, at_least_one, one_line
 from pyro_aevb.estimators.annealing import LIMITS, STEP, Tuner, along, temperatures
 from pyro_aevb.estimators.annealing import PILOTS as PILOT_CHAINS
@@ -56,7 +64,7 @@ PILOTS, CLOSER = 200, 800
 r"""Draws for each datum that settle how it is scored; and for one of which they leave doubts."""
 WIDTHS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
 r"""The widths of which one is chosen; pilots have :data:`~.proposals.WIDTH`."""
-LEAST = 400
+LEAST = 360
 r"""Draws of a datum, at least; fewer tell nothing of their tail."""
 DOUBTFUL, HARD = 0.6, 0.6
 r"""The k-hat of the first pilots from which on there are doubts; of the others, from which on a
@@ -68,8 +76,8 @@ CHAINS, TEMPERATURES, LEAPFROG = 64, 40, 3
 ACCEPTANCE = 0.8
 USUAL = 1000
 r"""About how many draws a datum takes, with its pilots."""
-LARGEST = 200
-r"""Dimensions in which a full covariance is made."""
+DENSE = 1 << 25
+r"""Numbers that the covariances of the data that are scored together may have."""
 
 
 @dataclass
@@ -121,7 +129,7 @@ class MarginalLikelihood:
     Arguments:
         pair: An inspected pair whose local latents have densities.
         proposal: See the module. ``laplace`` is for local latents that are real-valued after
-            Pyro's transforms, :data:`LARGEST` numbers or fewer, and a model that can be
+            Pyro's transforms, as many as :mod:`~.curvature` takes, and a model that can be
             differentiated forwards; for others the guide takes its place, and `say` is told why.
         num_samples: K of ``guide`` and ``prior``.
         weight_samples: S, draws of the global latents. 1 if there are none.
@@ -218,11 +226,11 @@ class MarginalLikelihood:
             joint = Joint(self.pair, x, weights)
         except UsageError as error:
             return None, one_line(error)
-        if joint.dim > LARGEST:
-            return None, f"its {joint.dim} latent dimensions are more than {LARGEST}"
         policy = Policy(self.compile, self.pair.name, "scored", self.say)
         try:
             return _Laplace(self, joint, x, weights, policy), None
+        except UsageError as error:
+            return None, one_line(error)
         except Exception as error:  # of a pair's code under automatic differentiation
             return None, f"it cannot be differentiated: {type(error).__name__}: {one_line(error)}"
 
@@ -239,7 +247,7 @@ class MarginalLikelihood:
         parts = []
         for block, x in blocks_of(batches, blocks):
             with seeded(x.device, self.seed, s, 1 + block, 1):
-                parts.append(way(x, weights))
+                parts += [way(x[i], weights) for i in torch.arange(len(x)).split(way.together)]
             if progress is not None:
                 progress(len(x))
         return {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
@@ -261,6 +269,8 @@ def _found(log_weights: LogWeights, modes: Tensor, temperatures: int) -> dict[st
 
 class _Prior:
     r"""Plain Monte Carlo: the mean of p(x|z, w) over draws of the prior."""
+
+    together = DATA_BLOCK
 
     def __init__(self, pair: Pair, names: list[str], num_samples: int) -> None:
         self.pair, self.names, self.num_samples = pair, names, num_samples
@@ -298,6 +308,7 @@ class _Laplace:
         self.dtype = q.dtype
         self.rows = few_rows(settings.memory, x, partial(joint.terms, x, q, *values))
         self.search = Search(joint, x, values, self.rows)
+        self.together = max(1, DENSE // joint.dim**2)
         self.guided = self.search.guided
         self.policy = policy
 
