@@ -289,8 +289,11 @@ def trainer(rbm, data, path=None, options=None, seed=1, **settings):
 
 
 def test_persistent_chains_in_equilibrium_give_the_gradient_of_the_likelihood():
-    """Chains that are draws from the machine stay draws from it, and the loss takes them all."""
-    rbm, v, everything = small(), some_bits(), states(5)
+    """Chains that are draws from the machine stay draws from it, and the loss takes them all.
+
+    In two steps this machine does not forget where it started.
+    """
+    rbm, v, everything = small(scale=2.0, seed=6), some_bits(), states(5)
     t = trainer(rbm, batches(v), options={"persistent": True, "chains": 50, "k": 2})
     algorithm, index = t._algorithm, torch.arange(10)
     (phase,) = algorithm.phases
@@ -311,6 +314,21 @@ def test_persistent_chains_in_equilibrium_give_the_gradient_of_the_likelihood():
     negative = algorithm.chains
     expected = rbm.free_energy(v).mean() - rbm.free_energy(negative).mean()
     assert torch.equal(free_energy_difference(rbm, v, negative), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"k": 3}, {"persistent": True, "k": 3}])
+def test_the_algorithm_takes_as_many_steps_as_it_is_told(options):
+    """From the batch, or from the chains, by the same random numbers."""
+    rbm, x, index = small(), some_bits(20), torch.arange(10)
+    algorithm = trainer(rbm, batches(x), options=options)._algorithm
+    start = algorithm.chains.clone() if "persistent" in options else x[index]
+    torch.manual_seed(4)
+    negative = rbm.gibbs(start, options.get("k", 1))
+    torch.manual_seed(4)
+    algorithm.before(x[index], index)
+    found = gradient(rbm, algorithm.phases[0].loss(x[index], index))
+    expected = gradient(rbm, free_energy_difference(rbm, x[index], negative))
+    torch.testing.assert_close(found, expected)
 
 
 def test_chains_start_in_the_data_and_go_on():

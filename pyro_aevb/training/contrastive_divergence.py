@@ -37,7 +37,7 @@ def cd_loss(rbm: Energy, v: Tensor, k: int = 1) -> Tensor:
 
     with :math:`\tilde v_n` held fixed where k steps of Gibbs sampling from :math:`v_n` have led.
     In them hidden and visible units are drawn; the hidden statistics at both ends are
-    probabilities, as the gradient of F has them. The value itself says little: it is about 0
+    probabilities, as the gradient of F has them. The value itself says little: it is 0
     for any machine whose chains stay where the data are.
 
     Arguments:

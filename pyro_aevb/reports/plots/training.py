@@ -23,7 +23,7 @@ def history(
 
     Where no ELBO is defined, the validation reconstruction takes its place. Where there is a
     pseudo-likelihood it does, beside the reconstruction: the objective, a difference of free
-    energies, is then about 0 from the first epoch to the last.
+    energies, then measures no progress.
 
     The lower limit of the vertical axis is robust: the first epochs, often far below the rest, may
     fall under the axis, and the figure then says how many points do.
