@@ -50,6 +50,7 @@ def fit(
     algorithm_options: dict[str, Any] | None = None,
     objective: Any = "elbo",
     num_particles: int = 1,
+    objective_options: dict[str, Any] | None = None,
     weight_noise: Literal["shared", "local", "flipout"] | None = None,
     beta: float | None = None,
     kl_warm_up: int = 0,
@@ -96,8 +97,10 @@ def fit(
         algorithm: How the pair learns: default the one that it names, else svi, which ascends an
             objective.
         algorithm_options: The algorithm's own, such as its phases' learning rates.
-        objective: elbo, sampled_elbo, iwae, dreg, or the import path of a pyro.infer.ELBO subclass.
+        objective: elbo, sampled_elbo, iwae, dreg, beta_tcvae, dip_vae, capacity, or the import path
+            of a pyro.infer.ELBO subclass.
         num_particles: Draws per datum in training.
+        objective_options: Its further arguments, such as {beta: 6.0} of beta_tcvae.
         weight_noise: How draws of weight sites reach the data: shared, one for the batch, or local
             (reparameterization) or flipout, with less variance in the gradients; default the
             pair's attribute weight_noise, else shared.
@@ -182,6 +185,7 @@ def fit(
             algorithm_options,
             objective=objective,
             num_particles=num_particles,
+            objective_options=objective_options,
             weight_noise=weight_noise,
             corruption=corruption,
             corruption_options=corruption_options,

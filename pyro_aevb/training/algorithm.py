@@ -201,6 +201,7 @@ def make_algorithm(
     options: Mapping[str, Any] | None = None,
     objective: Any = "elbo",
     num_particles: int = 1,
+    objective_options: Mapping[str, Any] | None = None,
     weight_noise: str | None = None,
     corruption: Any = None,
     corruption_options: Mapping[str, Any] | None = None,
@@ -213,8 +214,8 @@ def make_algorithm(
         pair: An inspected pair.
         data: The training data.
         options: The algorithm's own options, by name.
-        objective, num_particles, weight_noise: What ``svi`` takes, see :class:`~.svi.SVI`; others
-            have losses of their own.
+        objective, num_particles, objective_options, weight_noise: What ``svi`` takes, see
+            :class:`~.svi.SVI`; others have losses of their own.
         corruption, corruption_options: For ``svi`` too, see
             :func:`~pyro_aevb.data.corruption.make_corruption`; default the pair's attribute
             ``corruption``.
@@ -242,11 +243,13 @@ def make_algorithm(
     corrupt = make_corruption(corruption, corruption_options, pair.attribute("corruption"))
     made: Algorithm
     if name == "svi":
-        made = make(pair, make_objective(objective, num_particles), weight_noise, corrupt)
+        ascended = make_objective(objective, num_particles, objective_options, len(data))
+        made = make(pair, ascended, weight_noise, corrupt)
         return made
     for flag, given, default in (
         ("objective", objective, "elbo"),
         ("num-particles", num_particles, 1),
+        ("objective-options", objective_options or None, None),
         ("weight-noise", weight_noise, None),
         ("corruption", corrupt, None),
     ):
