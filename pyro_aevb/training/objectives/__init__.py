@@ -29,7 +29,7 @@ def make_objective(
     r"""An objective from its name, or any stock or custom ``pyro.infer.ELBO``.
 
     Arguments:
-        name: A key of :data:`OBJECTIVES`, such as ``"elbo"`` (analytic KL where Pyro knows it),
+        name: A key of ``OBJECTIVES``, such as ``"elbo"`` (analytic KL where Pyro knows it),
             an import path such as ``"pyro.infer.TraceGraph_ELBO"``, or an ``ELBO`` instance.
         num_particles: Draws per datum in a training step.
         options: Further arguments of the objective.
