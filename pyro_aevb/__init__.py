@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
         DeepBeliefNet,
         DenoisingAutoencoder,
         DenoisingLayer,
+        FactorVAE,
         StackedDenoisingAutoencoder,
     )
     from pyro_aevb.pairs.contract import inspect
@@ -63,6 +64,7 @@ __all__ = [
     "DenoisingAutoencoder",
     "DenoisingLayer",
     "Estimator",
+    "FactorVAE",
     "Pair",
     "Run",
     "StackedDenoisingAutoencoder",

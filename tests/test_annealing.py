@@ -21,8 +21,9 @@ from sklearn.decomposition import PCA, FactorAnalysis
 import pyro_aevb
 from pyro_aevb.data.sets import load
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.annealing import Annealer, temperatures
+from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.importance import score
+from pyro_aevb.estimators.path import temperatures
 from pyro_aevb.estimators.reciprocal import Reciprocal
 from pyro_aevb.models import VAE
 from pyro_aevb.pairs.handlers import WholeBatch

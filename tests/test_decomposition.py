@@ -1,5 +1,6 @@
 """Objectives that weigh parts of the KL, against enumeration over all data and by hand."""
 
+import copy
 from itertools import combinations
 
 import numpy as np
@@ -13,12 +14,17 @@ from scipy.special import logsumexp
 from torch import nn
 
 import pyro_aevb
+from pyro_aevb import FactorVAE
+from pyro_aevb.data.batches import Batches, order
+from pyro_aevb.data.split import Split
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
 from pyro_aevb.pairs.pair import load_pair
+from pyro_aevb.training.algorithm import make_algorithm
 from pyro_aevb.training.objectives import make_objective
 from pyro_aevb.training.objectives.decomposition import draw
+from pyro_aevb.training.trainer import Trainer, seed_everything
 
 N, D, L = 7, 4, 3
 
@@ -209,3 +215,73 @@ def test_a_run_is_the_same_compiled_and_resumed(name, tmp_path):
     values = {k: [row["objective"] for row in run.history] for k, run in runs.items()}
     assert values["resumed"] == values["off"]
     np.testing.assert_allclose(values.get("on", values["off"]), values["off"], rtol=1e-4)
+
+
+def test_factor_vae_is_two_losses_of_plain_pytorch():
+    """A pair's step, then the discriminator's, at other draws, of the same numbers."""
+    x = (torch.rand(40, D, generator=torch.Generator().manual_seed(2)) < 0.5).to(torch.uint8)
+    data = Batches(Split(x, None, 1), "none")
+    seed_everything(0)
+    net = FactorVAE((D,), [5, 4], latent_dim=L, hidden=[6])
+    pair = load_pair(net)
+    inspect(pair, data.take(torch.arange(5)))
+    learning = make_algorithm(None, pair, data, {"gamma": 7.0, "discriminator_rate": 0.5})
+    how = {"epochs": 3, "batch_size": 20, "optimizer": "sgd", "lr": 0.1, "compile": "off"}
+    made = Trainer(pair, data, data, learning, **how)
+    made.try_objective()
+    twin = copy.deepcopy(net)
+    state = torch.get_rng_state()
+    rows = made.run()
+    torch.set_rng_state(state)
+    judge = list(twin.discriminator.parameters())
+    own = [p for p in twin.parameters() if all(p is not q for q in judge)]
+    losses = []
+    for epoch in range(3):
+        for index in order(40, 0, epoch).split(20):
+            batch = x[index].float()
+
+            def codes(batch=batch):
+                loc, log_variance = twin.encoder(batch)
+                scale = (0.5 * log_variance).exp()
+                return loc, scale, loc + scale * torch.normal(torch.zeros(20, L), 1.0)
+
+            loc, scale, z = codes()
+            logits = twin.likelihood(twin.decoder(z)).base_dist.logits
+            cross = nn.functional.binary_cross_entropy_with_logits(logits, batch, reduction="none")
+            q, p = dist.Normal(loc, scale), dist.Normal(0.0, 1.0)
+            kl = (q.log_prob(z) - p.log_prob(z)).sum(-1)
+            loss = (cross.sum(-1) + kl + 7 * twin.discriminator(z)[:, 0]).mean()
+            step(own, loss, 0.1)
+            with torch.no_grad():
+                _, _, z = codes()
+                places = torch.rand(20, L).argsort(0)
+                shuffled = torch.stack([z[places[:, d], d] for d in range(L)], 1)
+            real, other = twin.discriminator(z)[:, 0], twin.discriminator(shuffled)[:, 0]
+            second = -0.5 * (real.sigmoid().log() + (1 - other.sigmoid()).log()).mean()
+            step(judge, second, 0.05)
+            losses.append((float(loss.detach()), float(second.detach())))
+    for value, expected in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+    last = np.mean(losses[-2:], axis=0)
+    assert [-rows[-1]["objective"], rows[-1]["discriminator_loss"]] == pytest.approx(last, rel=1e-4)
+
+
+def step(parameters, loss, rate):
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.data -= rate * gradient
+
+
+@pytest.mark.parametrize(
+    "pair, options, words",
+    [("VAE", {}, "no module `discriminator`"), ("FactorVAE", {"gamma": -1.0}, "0 or more")],
+)
+def test_what_factor_vae_is_not_for(pair, options, words, tmp_path):
+    with pytest.raises(UsageError, match=words):
+        pyro_aevb.fit(
+            pair,
+            "digits",
+            algorithm="factor_vae",
+            algorithm_options=options,
+            out=str(tmp_path),
+            show=False,
+        )

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators import curvature, marginal
+from pyro_aevb.estimators import curvature, laplace
 from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.curvature import Curvature
 from pyro_aevb.estimators.importance import score
@@ -215,7 +215,7 @@ def test_every_mode_of_a_posterior_is_found(fold, modes):
         normals = fit(lambda x, q: curvature(x, q), x, torch.ones(1, 12, 2))
         q = normals.sample(4000, 1.2)
         log_weights = joint.terms(x, q.float()).sum(0) - normals.log_prob(q, 1.2)
-    weights = marginal.LogWeights(4000, tail=True)
+    weights = laplace.LogWeights(4000, tail=True)
     weights.add(log_weights)
     missing = expected - weights.log_mean().numpy()
     np.testing.assert_allclose(missing, math.log(modes), rtol=0, atol=0.15)
@@ -330,11 +330,11 @@ def test_a_hard_datum_is_annealed_from_the_proposal_to_the_same_value(monkeypatc
     likelihood, prior, draw = CASES["student_t"]
     source, x = Linear(likelihood, prior, prior, 5, 2), draw(torch.Generator().manual_seed(3))
     pair = ready(source, x)
-    monkeypatch.setattr(marginal, "HARD", -1.0)
-    monkeypatch.setattr(marginal, "HARD_IF_BENT", -1.0)
-    monkeypatch.setattr(marginal, "CHAINS", 2000)
+    monkeypatch.setattr(laplace, "HARD", -1.0)
+    monkeypatch.setattr(laplace, "HARD_IF_BENT", -1.0)
+    monkeypatch.setattr(laplace, "CHAINS", 2000)
     found = MarginalLikelihood(pair)(batches(x))
-    assert (found.num_temperatures == marginal.TEMPERATURES).all()
+    assert (found.num_temperatures == laplace.TEMPERATURES).all()
     assert (found.num_samples == 2000).all()
     errors = np.sqrt(found.relative_variance[0])
     assert errors.max() < 0.02

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyro_aevb.models.deep_belief_net import DeepBeliefNet as DeepBeliefNet
     from pyro_aevb.models.denoising_autoencoder import DenoisingAutoencoder as DenoisingAutoencoder
     from pyro_aevb.models.denoising_layer import DenoisingLayer as DenoisingLayer
+    from pyro_aevb.models.factor_vae import FactorVAE as FactorVAE
     from pyro_aevb.models.rbm import RBM as RBM
     from pyro_aevb.models.stacked_denoising_autoencoder import (
         StackedDenoisingAutoencoder as StackedDenoisingAutoencoder,
@@ -32,6 +33,7 @@ MODULES = {
     "DenoisingAutoencoder": "denoising_autoencoder",
     "DeepBeliefNet": "deep_belief_net",
     "DenoisingLayer": "denoising_layer",
+    "FactorVAE": "factor_vae",
     "StackedDenoisingAutoencoder": "stacked_denoising_autoencoder",
     "RBM": "rbm",
 }

@@ -28,6 +28,7 @@ ALGORITHMS = {
     "monte_carlo_em": "MonteCarloEM",
     "adversarial": "Adversarial",
     "greedy": "Greedy",
+    "factor_vae": "FactorVAE",
     "contrastive_divergence": "ContrastiveDivergence",
 }
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
