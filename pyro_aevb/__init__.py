@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
         DenoisingAutoencoder,
         DenoisingLayer,
         FactorVAE,
+        InfoGAN,
         StackedDenoisingAutoencoder,
     )
     from pyro_aevb.pairs.contract import inspect
@@ -65,6 +66,7 @@ __all__ = [
     "DenoisingLayer",
     "Estimator",
     "FactorVAE",
+    "InfoGAN",
     "Pair",
     "Run",
     "StackedDenoisingAutoencoder",

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from torch import nn
 
 import pyro_aevb
-from pyro_aevb import FactorVAE
+from pyro_aevb import FactorVAE, InfoGAN
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.data.split import Split
 from pyro_aevb.errors import UsageError
@@ -266,21 +266,75 @@ def test_factor_vae_is_two_losses_of_plain_pytorch():
     assert [-rows[-1]["objective"], rows[-1]["discriminator_loss"]] == pytest.approx(last, rel=1e-4)
 
 
+def test_infogan_is_two_losses_of_plain_pytorch():
+    """The generator with the recognition net, then the discriminator, at other draws."""
+    x = (torch.rand(40, D, generator=torch.Generator().manual_seed(2)) < 0.5).to(torch.uint8)
+    data = Batches(Split(x, None, 1), "none")
+    seed_everything(0)
+    net = InfoGAN((D,), latent_dim=L, noise_dim=2, hidden=[6])
+    pair = load_pair(net)
+    inspect(pair, data.take(torch.arange(5)))
+    options = {"information": 3.0, "discriminator_rate": 0.5}
+    learning = make_algorithm(None, pair, data, options)
+    how = {"epochs": 3, "batch_size": 20, "optimizer": "sgd", "lr": 0.1, "compile": "off"}
+    made = Trainer(pair, data, data, learning, **how)
+    made.try_objective()
+    twin = copy.deepcopy(net)
+    state = torch.get_rng_state()
+    rows = made.run()
+    torch.set_rng_state(state)
+    judge = list(twin.discriminator.parameters())
+    own = [p for p in twin.parameters() if all(p is not q for q in judge)]
+    losses = []
+
+    def generate(x):
+        c = 2 * torch.rand(20, L) - 1
+        noise = torch.normal(torch.zeros(20, 2), 1.0)
+        return c, twin.likelihood(twin.decoder(torch.cat([c, noise], 1))).base_dist.logits.sigmoid()
+
+    for epoch in range(3):
+        for index in order(40, 0, epoch).split(20):
+            batch = x[index].float()
+            c, fake = generate(batch)
+            loc, log_variance = twin.encoder(fake)
+            found = dist.Normal(loc, (0.5 * log_variance).exp()).log_prob(c).sum(-1)
+            torch.normal(torch.zeros(20, 2), 1.0)  # the guide's noise
+            loss = -twin.discriminator(fake).sigmoid().log().mean() - 3 * found.mean()
+            step(own, loss, 0.1)
+            with torch.no_grad():
+                _, fake = generate(batch)
+            real, other = twin.discriminator(batch).sigmoid(), twin.discriminator(fake).sigmoid()
+            second = -(real.log() + (1 - other).log()).mean()
+            step(judge, second, 0.05)
+            losses.append((float(loss.detach()), float(second.detach())))
+    for value, expected in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+    last = np.mean(losses[-2:], axis=0)
+    assert [-rows[-1]["objective"], rows[-1]["discriminator_loss"]] == pytest.approx(last, rel=1e-4)
+    # The bound: H(c) = L log 2, and codes that are not to be found are worth less than none.
+    assert rows[-1]["information_bound"] < L * np.log(2)
+
+
 def step(parameters, loss, rate):
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.data -= rate * gradient
 
 
 @pytest.mark.parametrize(
-    "pair, options, words",
-    [("VAE", {}, "no module `discriminator`"), ("FactorVAE", {"gamma": -1.0}, "0 or more")],
+    "pair, algorithm, options, words",
+    [
+        ("VAE", "factor_vae", {}, "no module `discriminator`"),
+        ("FactorVAE", "factor_vae", {"gamma": -1.0}, "0 or more"),
+        ("VAE", "infogan", {}, "one code that the guide marks as matched"),
+        ("InfoGAN", "infogan", {"momentum": 1.0}, "from 0 to below 1"),
+    ],
 )
-def test_what_factor_vae_is_not_for(pair, options, words, tmp_path):
+def test_what_adversaries_are_not_for(pair, algorithm, options, words, tmp_path):
     with pytest.raises(UsageError, match=words):
         pyro_aevb.fit(
             pair,
             "digits",
-            algorithm="factor_vae",
+            algorithm=algorithm,
             algorithm_options=options,
             out=str(tmp_path),
             show=False,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyro_aevb.models.denoising_autoencoder import DenoisingAutoencoder as DenoisingAutoencoder
     from pyro_aevb.models.denoising_layer import DenoisingLayer as DenoisingLayer
     from pyro_aevb.models.factor_vae import FactorVAE as FactorVAE
+    from pyro_aevb.models.infogan import InfoGAN as InfoGAN
     from pyro_aevb.models.rbm import RBM as RBM
     from pyro_aevb.models.stacked_denoising_autoencoder import (
         StackedDenoisingAutoencoder as StackedDenoisingAutoencoder,
@@ -34,6 +35,7 @@ MODULES = {
     "DeepBeliefNet": "deep_belief_net",
     "DenoisingLayer": "denoising_layer",
     "FactorVAE": "factor_vae",
+    "InfoGAN": "infogan",
     "StackedDenoisingAutoencoder": "stacked_denoising_autoencoder",
     "RBM": "rbm",
 }

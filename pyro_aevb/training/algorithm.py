@@ -29,6 +29,7 @@ ALGORITHMS = {
     "adversarial": "Adversarial",
     "greedy": "Greedy",
     "factor_vae": "FactorVAE",
+    "infogan": "InfoGAN",
     "contrastive_divergence": "ContrastiveDivergence",
 }
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
