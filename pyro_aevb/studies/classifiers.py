@@ -18,6 +18,8 @@ from pyro_aevb.studies.declare import Key, Published
 from pyro_aevb.studies.figures import NUMBERS, keys_of, title_of, trained
 
 ERROR = "test/classification_error"
+FAR = 5
+r"""Differences of more than so many medians are written beside the others."""
 
 
 def filters(collected: Collected, path: Path, units: int = 49, **which: Any) -> None:
@@ -138,7 +140,23 @@ def _intervals(
         places = np.arange(len(values))[::-1]
         axes.axvline(0, color="0.7", lw=1)
         means, errors = (np.array([value[i] for value in values]) for i in (1, 2))
-        axes.errorbar(means, places, xerr=2 * errors, fmt="o", ms=5, capsize=3, color="C0")
+        near = np.abs(means) <= FAR * max(np.median(np.abs(means)), 1e-9)
+        shown = {"xerr": 2 * errors[near], "fmt": "o", "ms": 5, "capsize": 3, "color": "C0"}
+        axes.errorbar(means[near], places[near], **shown)
+        for mean, place in zip(means[~near], places[~near], strict=True):
+            side = 1 if mean > 0 else 0  # what is far is told, not drawn to scale
+            text = f"{mean:.1f} \N{RIGHTWARDS ARROW}" if side else f"\N{LEFTWARDS ARROW} {mean:.1f}"
+            at = axes.get_yaxis_transform()
+            axes.text(
+                0.98 if side else 0.02,
+                place,
+                text,
+                transform=at,
+                ha="right" if side else "left",
+                va="center",
+                fontsize="small",
+                color="C0",
+            )
         known = [(v[3], p) for v, p in zip(values, places, strict=True) if v[3] is not None]
         if known:
             axes.plot(*zip(*known, strict=True), "D", mfc="none", color="C1", label="published")
