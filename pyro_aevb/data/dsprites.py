@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pyro_aevb.data.factors import combined
 from pyro_aevb.data.files import damaged
 from pyro_aevb.data.split import DataSet
 from pyro_aevb.data.sprites import Sprites
+from pyro_aevb.errors import UsageError
 
 FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 r"""What the file is called."""
@@ -52,14 +54,18 @@ def load(root: Path) -> DataSet:
     try:
         with path.open("rb") as file:
             return _read(path, zipfile.ZipFile(file))
+    except UsageError:
+        raise
     except (EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise damaged(path, "it is not a complete .npz file with the arrays of dSprites") from error
 
 
 def _read(path: Path, archive: zipfile.ZipFile) -> DataSet:
-    classes, values = (
-        np.concatenate([*_blocks(archive, f"latents_{name}.npy")]) for name in ("classes", "values")
-    )
+    latents = []
+    for name in ("latents_classes.npy", "latents_values.npy"):
+        with archive.open(name) as file:
+            latents.append(np.lib.format.read_array(file, allow_pickle=False))
+    classes, values = latents
     n = len(classes)
     if classes.shape != (n, len(FACTORS)) or classes.dtype.kind not in "iu":
         raise damaged(path, f"its classes are {classes.dtype} of shape {classes.shape}")
@@ -67,7 +73,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> DataSet:
         raise damaged(path, f"its values are {values.dtype} of shape {values.shape}")
     classes = classes.astype(np.int64)
     sizes = tuple(int(size) for size in classes.max(0) + 1)
-    if classes.min() < 0 or sizes[0] != 1 or np.prod(sizes) != n:
+    if classes.min() < 0 or sizes[0] != 1 or math.prod(sizes) != n:
         raise damaged(path, f"its {n} data are not all combinations of classes {sizes}")
     numbers = np.ravel_multi_index(tuple(classes.T), sizes)
     if (np.bincount(numbers, minlength=n) != 1).any():
@@ -96,7 +102,7 @@ def _blocks(archive: zipfile.ZipFile, name: str) -> Iterator[np.ndarray]:
         shape, columns_first, dtype = read(file)
         if dtype.hasobject or columns_first or not shape:
             raise ValueError(f"{name} is no array of numbers, row by row")
-        size = dtype.itemsize * int(np.prod(shape[1:]))
+        size = dtype.itemsize * math.prod(shape[1:])
         for start in range(0, shape[0], BLOCK):
             rows = min(BLOCK, shape[0] - start)
             raw = file.read(rows * size)
