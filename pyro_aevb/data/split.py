@@ -179,18 +179,18 @@ class DataSet:
         r"""Where among the training data the datum of some combinations of all factors is.
 
         Arguments:
-            factors: Their classes, in the order of :attr:`factors`, int64, ``(B, K)``.
+            factors: Their classes, in the order of `factors`, int64, ``(B, K)``.
 
         Returns:
             The positions, int64, ``(B,)``, in memory of the CPU.
 
         Raises:
             UsageError: There is no such class, or the training data do not have every combination
-                once.
+                once, or no factors.
         """
         sizes = tuple(self.factors.values())
         given = factors.cpu().numpy()
-        if given.ndim != 2 or given.shape[1] != len(sizes):
+        if not sizes or given.ndim != 2 or given.shape[1] != len(sizes):
             raise UsageError(
                 f"{self.name} has {len(sizes)} factors ({', '.join(self.factors) or 'none'}), and "
                 f"what is asked for has shape {tuple(given.shape)}; it must be (B, {len(sizes)})"
@@ -210,7 +210,7 @@ class DataSet:
         sizes, n = tuple(self.factors.values()), len(self.train)
         count = math.prod(sizes)
         columns = tuple(self.train.columns[name].numpy() for name in self.factors)
-        numbers = np.ravel_multi_index(columns, sizes) if sizes else np.zeros(n, np.int64)
+        numbers = np.ravel_multi_index(columns, sizes)
         if n != count or (np.bincount(numbers, minlength=count) != 1).any():
             raise UsageError(
                 f"{self.name} has {n:,} training data, and not each of the {count:,} combinations "
