@@ -106,7 +106,8 @@ class Batches:
         """
         index = index.to(self.device)
         x = self.images.index_select(0, index).to(self.device)
-        x = x.float() if self.scale == 1 else x / self.scale  # dividing by 1 takes twice the time
+        counts = self.scale == 1 and not x.is_floating_point()
+        x = x.float() if counts else x / self.scale  # dividing by 1 takes twice the time
         if self.binarize == "dynamic":
             x = (_uniform16(x) < x * 65536).float()
         if not self.columns:
