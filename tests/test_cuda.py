@@ -155,3 +155,24 @@ def test_monte_carlo_em_on_cuda(tmp_path, compile):
     assert 0.7 < run.history[-1]["acceptance"] < 1
     again = pyro_aevb.fit(epochs=6, out=str(tmp_path / "r"), resume=True, **settings)
     assert len(again.history) == 6
+
+
+def test_sprites_are_put_in_their_places_on_the_gpu():
+    data = load("shapes2d").first(640)
+    index = torch.randperm(640)[:100]
+    there, here = (Batches(data.train, "none", d, ["x"]) for d in ("cuda", "cpu"))
+    found, expected = there.take(index), here.take(index)
+    assert found.x.is_cuda and torch.equal(found.x.cpu(), expected.x)
+    assert torch.equal(found.columns["x"].cpu(), expected.columns["x"])
+    tensors = []
+    for compile in ("off", "on"):
+        torch.manual_seed(0)
+        made = prepare("VAE", data, {"hidden": [8]}, device="cuda")
+        algorithm = make_algorithm(None, made.pair, made.train)
+        valid = made.valid.first(10)
+        Trainer(
+            made.pair, made.train, valid, algorithm, epochs=1, batch_size=64, compile=compile
+        ).run()
+        tensors.append(made.pair.tensors())
+    for name, value in tensors[0].items():
+        torch.testing.assert_close(tensors[1][name], value, rtol=1e-3, atol=1e-4)

@@ -3,6 +3,8 @@ r"""The data set made of a user's own arrays or images."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ ALIASES = {
 r"""What the splits are called, in any case, as folders and in the names of arrays."""
 DATA, LABELS = {"images", "image", "x", "data"}, {"labels", "label", "y", "targets", "target"}
 r"""What an array may be called besides its split, as in ``train_labels`` and ``y_train``."""
+FACTORS = "factors"
+r"""The array of names that says which columns are factors."""
 ON_DISK = 1 << 30
 r"""Bytes from which on an ``.npy`` file stays on the disk, unless the memory budget says."""
 EXACT = 1 << 24
@@ -40,7 +44,8 @@ def read(name: str, memory: int | None = None) -> DataSet:
     An ``.npz`` file has the arrays ``train``, ``test`` and perhaps ``valid``, or one array
     (``images``, ``x``, or the only one), and perhaps labels (``labels``; ``train_labels`` and so
     on), integers or names. Further arrays of numbers with a row for each datum (``age``;
-    ``train_age`` and so on) are columns. Of a folder ``read_folder`` reads the images, or those of
+    ``train_age`` and so on) are columns, and an array ``factors`` of names says which of them are
+    factors that the data were made of. Of a folder ``read_folder`` reads the images, or those of
     its folders ``train``, ``test`` and ``valid``; the subfolders they lie in are their labels.
     Splits have other usual names too (:data:`ALIASES`), and arrays (``x_train``, ``y_train``). What
     is not split is split 80/10/10 by a fixed shuffle; a missing ``valid`` or ``test`` is a tenth
@@ -65,10 +70,14 @@ def read(name: str, memory: int | None = None) -> DataSet:
         whole, notes = _on_disk(path)
         return _split(name, path, {WHOLE: whole}, notes)
     columns: dict[str, Arrays] = {}
+    factors: list[str] = []
     if path.is_dir():
         data, labels, notes = _read_folders(path)
     elif path.suffix.lower() in (".npy", ".npz"):
-        data, labels, columns, notes = _named(path, read_arrays(path))
+        arrays = read_arrays(path)
+        if FACTORS in arrays and arrays[FACTORS].dtype.kind == "U":
+            factors = [str(factor) for factor in arrays.pop(FACTORS).ravel()]
+        data, labels, columns, notes = _named(path, arrays)
     else:
         raise UsageError(f"{path} is neither an .npy or .npz file nor a folder of images")
     if TRAIN not in data and WHOLE not in data:
@@ -91,7 +100,9 @@ def read(name: str, memory: int | None = None) -> DataSet:
         further = {column: _column(values) for column, values in columns.get(key, {}).items()}
         images = torch.from_numpy(array.astype(kept, copy=False))
         splits[key] = Split(images, classes.get(key), scale, further)
-    return _split(name, path, splits, list(dict.fromkeys([*notes, *named, levels])))
+    notes += [f"factors {', '.join(factors)}"] if factors else []
+    data_set = _split(name, path, splits, list(dict.fromkeys([*notes, *named, levels])))
+    return replace(data_set, factors={f: _size(f, splits.values()) for f in factors})
 
 
 def _on_disk(path: Path) -> tuple[Split, list[str]]:
@@ -215,6 +226,12 @@ def _named(path: Path, arrays: Arrays) -> tuple[Arrays, Arrays, dict[str, Arrays
 def _column(values: np.ndarray) -> Tensor:
     r"""A column as a pair sees it: int64 where it has whole numbers, else float32."""
     return torch.from_numpy(values.astype(np.int64 if values.dtype.kind in "bui" else np.float32))
+
+
+def _size(factor: str, splits: Iterable[Split]) -> int:
+    r"""One more than the greatest class of a factor; the data set refuses what is none."""
+    columns = [split.columns[factor] for split in splits if factor in split.columns]
+    return 1 + max((int(c.max()) for c in columns if c.dtype == torch.int64), default=0)
 
 
 def _words(key: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pyro_aevb.data import larochelle, own
+from pyro_aevb.data import dsprites, larochelle, own, shapes2d
 from pyro_aevb.data.downloads import absent, package, torchvision_set
 from pyro_aevb.data.files import (
     channels_first,
@@ -257,4 +257,6 @@ _SETS: dict[str, Callable[[Path], DataSet]] = {
     "cifar10": _cifar10,
     "svhn": _svhn,
     **{name: partial(larochelle.load, name, _mnist) for name in larochelle.NAMES},
+    "shapes2d": shapes2d.load,
+    "dsprites": dsprites.load,
 }

@@ -2,7 +2,8 @@ r"""What a data set is: three splits, and the one way in which they are cut."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.disk import OnDisk
+from pyro_aevb.data.sprites import Sprites
 from pyro_aevb.errors import UsageError
 
 SEED = 0
@@ -23,6 +25,9 @@ r"""How the description of data begins that were drawn anew by published rules."
 Binarize = Literal["none", "dynamic", "fixed"]
 r"""Data are presented as they are, drawn afresh at each look, or drawn once."""
 
+Images = Tensor | OnDisk | Sprites
+r"""Data in memory, on the disk, or made when they are looked at."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -30,7 +35,7 @@ class Split:
 
     Arguments:
         images: The data, shape :math:`(N, *event\_shape)`: uint8 in 0, ..., `scale`, or
-            float32 with `scale` 1; in memory, or on the disk.
+            float32 with `scale` 1; in memory, on the disk, or sprites in places.
         labels: The int64 class of each datum, shape :math:`(N,)`, or None.
         scale: The integer that stands for 1; images / `scale` is what a pair sees.
         columns: By name, further values of each datum, :math:`(N, *shape)`, int64 or float32. A
@@ -38,7 +43,7 @@ class Split:
             labels.
     """
 
-    images: Tensor | OnDisk
+    images: Images
     labels: Tensor | None
     scale: int
     columns: Mapping[str, Tensor] = field(default_factory=dict)
@@ -58,8 +63,25 @@ class Split:
 
     def range(self) -> tuple[float, float]:
         r"""The least and the largest value, as a pair sees them."""
-        ends = [(float(b.min()), float(b.max())) for b in self.images.split(4096)]
+        ends = [(float(b.min()), float(b.max())) for _, b in looked_through(self.images)]
         return min(e[0] for e in ends) / self.scale, max(e[1] for e in ends) / self.scale
+
+
+def looked_through(images: Images) -> Iterator[tuple[Tensor, Tensor]]:
+    r"""Blocks of data among which are all values, and all sums of a datum's values, that occur.
+
+    Returns:
+        Their positions, int64, ``(B,)``, in rising order, and the data, ``(B, *event_shape)``. Of
+        sprites they are one image each, as it is the same in all places; else all data.
+    """
+    if isinstance(images, Sprites):
+        for some in images.different().split(4096):
+            yield some, images.index_select(0, some.to(images.device))
+        return
+    start = 0
+    for block in images.split(4096):
+        yield torch.arange(start, start + len(block)), block
+        start += len(block)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +95,12 @@ class DataSet:
         test: The data to report on.
         description: How the splits were made, with their sizes.
         binarize: How the set is presented unless the user says otherwise.
+        factors: The columns that are what the data were made of, and how many classes each has:
+            their values are 0, 1, ... below that.
+        factor_values: By factor, where they are known, what its classes stand for, ``(size,)``.
+
+    Raises:
+        UsageError: A factor is no column of all three splits, or has other values.
     """
 
     name: str
@@ -81,6 +109,24 @@ class DataSet:
     test: Split
     description: str
     binarize: Binarize
+    factors: Mapping[str, int] = field(default_factory=dict)
+    factor_values: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, size in self.factors.items():
+            for split in (self.train, self.valid, self.test):
+                column = split.columns.get(name)
+                if column is None or column.dtype != torch.int64 or column.ndim != 1:
+                    there = ", ".join(split.columns) or "none"
+                    raise UsageError(
+                        f"{self.name}: the factor {name!r} is no column of whole numbers, one for "
+                        f"each datum, in all splits; columns there: {there}"
+                    )
+                if len(column) and not 0 <= int(column.min()) <= int(column.max()) < size:
+                    raise UsageError(
+                        f"{self.name}: the factor {name!r} has values from {int(column.min())} to "
+                        f"{int(column.max())}; number its {size} classes 0 to {size - 1}"
+                    )
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -119,11 +165,60 @@ class DataSet:
     @cached_property
     def mean(self) -> Tensor:
         r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32."""
-        # in blocks: one sum over the whole set would hold a float64 copy of it
-        total = torch.zeros(self.event_shape, dtype=torch.float64)
-        for block in self.train.images.split(4096):
-            total += block.sum(0, dtype=torch.float64)
+        images = self.train.images
+        if isinstance(images, Sprites):
+            total = images.total()
+        else:
+            # in blocks: one sum over the whole set would hold a float64 copy of it
+            total = torch.zeros(self.event_shape, dtype=torch.float64)
+            for block in images.split(4096):
+                total += block.sum(0, dtype=torch.float64)
         return (total / (len(self.train) * self.train.scale)).float()
+
+    def index_of(self, factors: Tensor) -> Tensor:
+        r"""Where among the training data the datum of some combinations of all factors is.
+
+        Arguments:
+            factors: Their classes, in the order of `factors`, int64, ``(B, K)``.
+
+        Returns:
+            The positions, int64, ``(B,)``, in memory of the CPU.
+
+        Raises:
+            UsageError: There is no such class, or the training data do not have every combination
+                once, or no factors.
+        """
+        sizes = tuple(self.factors.values())
+        given = factors.cpu().numpy()
+        if not sizes or given.ndim != 2 or given.shape[1] != len(sizes):
+            raise UsageError(
+                f"{self.name} has {len(sizes)} factors ({', '.join(self.factors) or 'none'}), and "
+                f"what is asked for has shape {tuple(given.shape)}; it must be (B, {len(sizes)})"
+            )
+        wrong = (given < 0) | (given >= np.array(sizes))
+        if wrong.any():
+            row, which = np.argwhere(wrong)[0]
+            raise UsageError(
+                f"{self.name}: {list(self.factors)[which]} is {given[row, which]}; its classes are "
+                f"0 to {sizes[which] - 1}"
+            )
+        return self._places[torch.from_numpy(np.ravel_multi_index(tuple(given.T), sizes))]
+
+    @cached_property
+    def _places(self) -> Tensor:
+        # by the number of a combination, of which the last factor is the last digit
+        sizes, n = tuple(self.factors.values()), len(self.train)
+        count = math.prod(sizes)
+        columns = tuple(self.train.columns[name].numpy() for name in self.factors)
+        numbers = np.ravel_multi_index(columns, sizes)
+        if n != count or (np.bincount(numbers, minlength=count) != 1).any():
+            raise UsageError(
+                f"{self.name} has {n:,} training data, and not each of the {count:,} combinations "
+                "of its factors once"
+            )
+        places = torch.empty(count, dtype=torch.int64)
+        places[torch.from_numpy(numbers)] = torch.arange(n)
+        return places
 
 
 def partition(whole: Split, *sizes: int) -> tuple[Split, ...]:

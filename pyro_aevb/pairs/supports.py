@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.split import looked_through
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.pairs.density import at_least_two, family, run_both
 from pyro_aevb.pairs.handlers import WholeBatch
@@ -39,8 +40,7 @@ def telling(batches: Batches) -> Tensor:
     Those with the largest and the least value and sum, and the value farthest from a whole number.
     """
     best: dict[int, tuple[float, int]] = {}
-    start = 0
-    for block in batches.images.split(4096):
+    for places, block in looked_through(batches.images):
         flat = block.flatten(1)
         sums = flat.sum(1, dtype=torch.float64)
         known = [flat.amax(1).double(), -flat.amin(1).double(), sums, -sums]
@@ -49,8 +49,7 @@ def telling(batches: Batches) -> Tensor:
         for number, values in enumerate(known):
             value, place = (found.item() for found in values.max(0))
             if number not in best or value > best[number][0]:
-                best[number] = value, start + int(place)
-        start += len(block)
+                best[number] = value, int(places[int(place)])
     return torch.tensor([place for _, place in best.values()]).unique()
 
 

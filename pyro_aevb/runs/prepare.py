@@ -10,7 +10,7 @@ import torch
 
 from pyro_aevb.data.batches import Batches, evaluation_binarization
 from pyro_aevb.data.sets import load
-from pyro_aevb.data.split import Binarize, DataSet, Split
+from pyro_aevb.data.split import Binarize, DataSet, Split, looked_through
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs import consent
 from pyro_aevb.pairs.contract import inspect
@@ -163,12 +163,10 @@ def restore(
 def _telling(train: Batches) -> torch.Tensor:
     r"""The positions of the data that a pair is checked on: five, the largest and the least value
     that it will meet among them, so that one outside a likelihood's support is found."""
-    largest, least = torch.empty(len(train)), torch.empty(len(train))
-    start = 0
-    for block in train.images.split(4096):
-        flat, rows = block.flatten(1), slice(start, start + len(block))
-        largest[rows], least[rows], start = flat.amax(1), flat.amin(1), rows.stop
-    extremes = {int(largest.argmax()), int(least.argmin())}
+    looked = ((at, block.flatten(1).cpu()) for at, block in looked_through(train.images))
+    blocks = [(at, block.amax(1), block.amin(1)) for at, block in looked]
+    places, largest, least = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    extremes = {int(places[largest.argmax()]), int(places[least.argmin()])}
     others = [n for n in range(min(5, len(train))) if n not in extremes][: 5 - len(extremes)]
     return torch.tensor(sorted(extremes | set(others)))
 
@@ -216,5 +214,5 @@ def is_grey_bernoulli(prepared: Prepared) -> bool:
     r"""Whether pixels between 0 and 1 meet a Bernoulli: a cross-entropy, not a log-density."""
     if prepared.description.likelihood != "Bernoulli":
         return False
-    blocks, one = prepared.test.images.split(4096), prepared.test.scale
-    return any(bool(((block > 0) & (block < one)).any()) for block in blocks)
+    blocks, one = looked_through(prepared.test.images), prepared.test.scale
+    return any(bool(((block > 0) & (block < one)).any()) for _, block in blocks)
