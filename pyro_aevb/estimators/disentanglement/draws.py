@@ -89,9 +89,8 @@ class Rows:
     def _for_tests(self, one: np.ndarray, other: np.ndarray, seed: int) -> np.ndarray:
         # SplitMix64 of the number of the pair
         low, high = np.minimum(one, other), np.maximum(one, other)
-        x = (low * self.n + high).astype(np.uint64) + np.uint64(seed % 2**32 + 1) * np.uint64(
-            0x9E3779B97F4A7C15
-        )
+        stream = np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+        x = (low * self.n + high).astype(np.uint64) + stream
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         chosen: np.ndarray = (x ^ (x >> np.uint64(31))) < np.uint64(int(TEST * 2**64))

@@ -21,6 +21,10 @@ from scipy.stats import rankdata
 
 from pyro_aevb.estimators.disentanglement.score import Score, average, checked, halves
 
+PENALTY = 1000.0
+r"""scikit-learn's C, its inverse: a small one, without which classes that can be told apart by
+a line would have no best one."""
+
 
 def auc(probability: np.ndarray, positive: np.ndarray) -> float:
     r"""The probability that a positive has the higher one, ties half; both kinds must be there.
@@ -56,7 +60,7 @@ def explicitness(codes: np.ndarray, factors: np.ndarray, repeats: int = 3, seed:
         for y in factors.T:
             if len(np.unique(y[fitted])) < 2:
                 continue
-            model = LogisticRegression(max_iter=5000).fit(codes[fitted], y[fitted])
+            model = LogisticRegression(C=PENALTY, max_iter=5000).fit(codes[fitted], y[fitted])
             probability = model.predict_proba(codes[judged])
             there = [y[judged] == value for value in model.classes_]
             means.append(

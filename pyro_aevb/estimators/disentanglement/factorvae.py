@@ -9,11 +9,12 @@ that over all data, is least,
     \qquad \hat y(i) = \arg\max_y \#\{\text{training votes } (i, y)\},
 
 and the score the share in per cent of separately drawn votes for which :math:`\hat y(i^*) = y`.
-A code with a dimension for each factor has 100, chance is 100 / K. Nothing is optimized, and no
-scale enters. A dimension whose standard deviation over all data is below 0.05 of the largest has
-collapsed, and is left out: the noise of a constant would win every vote. (The paper leaves out the
-dimensions that equal the prior; this is the same where the largest is about 1, and is free of
-units.) If no dimension varies, every vote is for the first.
+A code with a dimension for each factor has 100, chance is 100 / K; from few data it is more, as the
+data that share a value are the same in training and in test votes. Nothing is optimized, and no
+scale enters. A constant dimension is left out, as rounding would win every vote. The paper leaves
+out those that equal the prior, which libraries take to be those with a standard deviation below
+0.05 of their means over data: that is ``collapsed=0.05``, which only makes sense where the prior
+has variance 1. If no dimension is left, every vote is for the first.
 
 References:
     | Disentangling by Factorising (Kim and Mnih, 2018), section 4
@@ -26,8 +27,8 @@ from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators.disentanglement.draws import Rows
 from pyro_aevb.estimators.disentanglement.score import Score, average, checked
 
-COLLAPSED = 0.05
-r"""A dimension has collapsed if its standard deviation is below this share of the largest."""
+CONSTANT = 1e-6
+r"""A dimension is constant if its standard deviation is below this share of its greatest size."""
 CHUNK = 1000
 r"""Votes that are drawn at once."""
 
@@ -36,6 +37,7 @@ def factorvae(
     codes: np.ndarray,
     factors: np.ndarray,
     batch: int = 64,
+    collapsed: float = 0.0,
     train_points: int = 10_000,
     test_points: int = 5_000,
     repeats: int = 3,
@@ -49,6 +51,7 @@ def factorvae(
         codes: ``(N, d)``.
         factors: ``(N, K)``; :mod:`.draws` says what is drawn where they are no complete grid.
         batch: L, at least 2.
+        collapsed: The standard deviation below which a dimension is left out.
         train_points: Votes that make the classifier.
         test_points: Votes that it is judged on.
         repeats: How often.
@@ -64,7 +67,7 @@ def factorvae(
     codes, factors = checked(codes, factors)
     rows, found = Rows(factors), []
     spread = codes.std(0)
-    alive = np.flatnonzero((spread >= COLLAPSED * spread.max()) & (spread > 0))
+    alive = np.flatnonzero((spread > CONSTANT * np.abs(codes).max(0)) & (spread >= collapsed))
     relative = codes[:, alive] / spread[alive]
     for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.errors import at_least_one, one_of
+from pyro_aevb.errors import UsageError, one_of
 from pyro_aevb.estimators.disentanglement import dci as dci_file
 from pyro_aevb.estimators.disentanglement import higgins as higgins_file
 from pyro_aevb.estimators.disentanglement import sap as sap_file
@@ -63,7 +63,7 @@ def scores(
         steps=o["steps"], **points,
     )  # fmt: skip
     step(1)
-    found["factorvae_score"] = factorvae(codes, factors, o["batch"], **points)
+    found["factorvae_score"] = factorvae(codes, factors, o["batch"], o["collapsed"], **points)
     step(1)
     if len(codes) > o["num_codes"]:
         few = np.random.default_rng(seed).choice(len(codes), o["num_codes"], replace=False)
@@ -100,6 +100,7 @@ def _disentanglement(
     steps: int = 10_000,
     repeats: int = 3,
     batch: int = 64,
+    collapsed: float = 0.0,
     num_codes: int = 10_000,
     bins: int = 20,
     resamples: int = 100,
@@ -113,7 +114,8 @@ def _disentanglement(
     one_of(where + "features", features, higgins_file.FEATURES)
     one_of(where + "dci", dci, dci_file.MODELS)
     one_of(where + "sap", sap, sap_file.PREDICTORS)
-    at_least_one(where + "batch", batch - 1)
+    if batch < 2:
+        raise UsageError(f"{where}batch is {batch}; a variance takes at least 2 data")
     names = choose_factors(prepared, factors)
     batches, values, split = coded_split(prepared, test, names, split)
     draws = weight_samples if prepared.description.global_sites else 1
@@ -141,14 +143,21 @@ def _disentanglement(
         if name in tables[0]:
             table = np.mean([of[name] for of in tables], axis=0)
             metric["by_factor"] = dict(zip(names, table.tolist(), strict=True))
-        places = 1 if unit else 3
-        metric["note"] = f"chance {chances[name].value:.{places}f}{unit and ' ' + unit}"
+        metric["note"] = _note(metric)
         metrics[name] = metric
     metrics["higgins_score"] |= {"num_pairs": pairs, "factors": names}
     return metrics, {}
 
 
 _GIVEN = ("prepared", "test", "work")
+
+
+def _note(metric: Metric) -> str:
+    unit, places = (" %", 1) if metric["unit"] else ("", 3)
+    said = f"chance {metric['chance']:.{places}f}{unit}"
+    if "spread" in metric:
+        said += f"; ± {metric['spread']:.{places}f}{unit} over draws of the weights"
+    return said + ("; of the training data" if metric["split"] == "train" else "")
 
 
 def over_draws(found: list[Score]) -> Metric:

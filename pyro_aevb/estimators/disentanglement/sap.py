@@ -8,8 +8,8 @@ with a score :math:`S_{ji}` between 0 and 1 of how well dimension i alone predic
 
 ``thresholds``
     the mean over values v of the share of held-out data with v that are found by thresholds on
-    the dimension, fitted greedily for the balanced error (a decision tree with as many leaves as
-    the factor has values, classes weighted alike): the paper's for discrete factors. A code with a
+    the dimension (a decision tree with as many leaves as the factor has values, values weighted
+    alike, split by split): the paper's for discrete factors. A code with a
     dimension for each factor has :math:`1 - \frac{1}{K} \sum_j 1 / V_j`, as the second best is at
     chance.
 ``svm``

@@ -3,9 +3,9 @@ r"""What a metric of disentanglement gives, and how its error is found.
 Codes are ``(N, d)``, real, one row per datum, and factors ``(N, K)``, whole numbers: what datum n
 was made of. Two kinds of standard errors are used, each named where it is:
 
-*over halves*, where something is fitted: of R random halves of the rows each is fitted to, and
-judged on the other half. The value is the mean; as half of the rows are left out, the standard
-deviation over halves is the delete-half jackknife's standard error of one of them.
+*over halves*, where something is fitted: it is fitted to a random half of the rows and judged on
+the other, R times. The value is the mean over halves, the error their standard deviation, which as
+half of the rows are left out each time is the delete-half jackknife's error of a metric of all.
 
 *bootstrap*, of sums over rows: the standard deviation of the metric over resampled rows.
 
