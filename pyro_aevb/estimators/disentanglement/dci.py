@@ -18,10 +18,9 @@ of a factor's most frequent value, averaged.
 
 The predictor is a random forest, one of the paper's two. The other, the lasso, is linear, takes
 values of a factor for distances, and finds little of a factor such as a rotation. Boosted trees
-(``boosting``), what a widely used library takes, fit a tree to every value in every round: for
-factors of 32 to 40 values that takes a hundred times as long. Every split looks at all dimensions
-and leaves 5 data at least: where a split has to choose among few, dimensions of no use become
-important for want of others.
+(``boosting``), what a widely used library takes, fit a tree to every value in every round, which is
+slow for factors of 32 to 40 values. Every split looks at all dimensions and leaves 5 data at least:
+where a split has to choose among few, dimensions of no use become important for want of others.
 
 References:
     | A Framework for the Quantitative Evaluation of Disentangled Representations (Eastwood and
