@@ -22,8 +22,8 @@ from scipy.stats import rankdata
 from pyro_aevb.estimators.disentanglement.score import Score, average, checked, halves
 
 PENALTY = 1000.0
-r"""scikit-learn's C, its inverse: a small one, without which classes that can be told apart by
-a line would have no best one."""
+r"""The inverse of the penalty, scikit-learn's C. It is small, and not none, as classes that a plane
+divides would have no best one."""
 
 
 def auc(probability: np.ndarray, positive: np.ndarray) -> float:
