@@ -70,8 +70,8 @@ def support_vectors(
         call: ``seed, out, data_root, device, show`` as ``fit`` has them; others change nothing.
 
     Returns:
-        A run without a checkpoint: ``classification_error`` of the test data, in per cent, in
-        ``results.json``, and the classes that were predicted in ``results.nc``.
+        A run without a checkpoint, which has ``classification_error`` of the test data, in per
+        cent, in ``results.json``, and the classes that were predicted in ``results.nc``.
 
     Raises:
         UsageError: The data have no labels, or there is no such kernel.
