@@ -16,6 +16,7 @@ ESTIMATORS = {
     "bdmc": "annealing",
     "reciprocal": "reciprocal",
     "partition": "partition",
+    "disentanglement": "disentanglement",
 }
 r"""The others, and the file that holds the record of each, under its name in capitals."""
 

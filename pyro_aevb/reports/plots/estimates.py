@@ -99,6 +99,30 @@ def latent_kl(kl: Mapping[str, np.ndarray], collapsed: float, path: str | Path) 
     return canvas.save(figure, path)
 
 
+def factors_in_codes(tables: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> Path:
+    r"""Draws which dimensions of a code say how much of which factor, one heat map for each table.
+
+    Arguments:
+        tables: By what their numbers are, of each factor its value for each dimension, from 0 to 1.
+        path: Where to write.
+    """
+    first = next(iter(tables.values()))
+    k, d = len(first), len(next(iter(first.values())))
+    wide = float(np.clip(1.8 + 0.3 * d, 3.5, 14))
+    figure = canvas.blank(wide, len(tables) * (1.2 + 0.3 * min(k, 20)))
+    for axes, (title, table) in zip(
+        figure.subplots(len(tables), 1, squeeze=False).flat, tables.items(), strict=True
+    ):
+        image = axes.imshow(np.array(list(table.values())), vmin=0, vmax=1, aspect="auto")
+        axes.set_yticks(np.arange(k), [canvas.plain(name) for name in table])
+        if d <= 64:
+            axes.set_xticks(np.arange(d), [str(i) for i in range(d)], fontsize="x-small")
+        axes.set_title(canvas.plain(title), loc="left", fontsize="medium")
+        axes.set_xlabel("latent dimension")
+        figure.colorbar(image, ax=axes)
+    return canvas.save(figure, path)
+
+
 def convergence(
     curves: Mapping[tuple[str, str], Curve],
     path: str | Path,
