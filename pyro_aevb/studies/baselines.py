@@ -237,8 +237,9 @@ def _codes(
     named = json.dumps([codes, data.name, len(data.train), call.get("seed", 0)], sort_keys=True)
     out = out.with_name(f"codes-{zlib.crc32(named.encode()):08x}")
     resume = (out / "settings.yaml").is_file()
+    asked = {"binarize": "none", **codes}  # as the classifier sees the data
     how = {k: call[k] for k in ("seed", "device") if k in call}
-    run = pyro_aevb.fit(data=data, out=str(out), resume=resume, show=False, **how, **dict(codes))
+    run = pyro_aevb.fit(data=data, out=str(out), resume=resume, show=False, **how, **asked)
     assert run.pair is not None
     pair = run.pair
     layered = pair.attribute("codes")
