@@ -3,6 +3,8 @@
 import difflib
 import math
 from collections.abc import Collection, Iterable
+from types import UnionType
+from typing import get_args, get_origin
 
 
 class UsageError(ValueError):
@@ -54,6 +56,37 @@ def at_least_one(option: str, value: int | None) -> None:
     r"""Raise a :class:`UsageError` where a number is given and is below 1."""
     if value is not None and value < 1:
         raise UsageError(f"{option} is {value}; it must be at least 1")
+
+
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    dict: "names with their values, as {rate: 0.1}",
+}
+
+
+def of_kind(option: str, value: object, kind: object) -> None:
+    r"""Raise a :class:`UsageError` unless a value is of the kind that a signature states.
+
+    Arguments:
+        option: What to call it.
+        value: The value.
+        kind: A type such as ``int``, ``float | None`` or ``dict[str, Any]``; of others anything
+            goes.
+    """
+    accepted = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if not all(isinstance(get_origin(one) or one, type) for one in accepted):
+        return
+    types = [get_origin(one) or one for one in accepted]
+    if isinstance(value, bool):
+        fits = bool in types
+    else:
+        fits = isinstance(value, tuple(types)) or (float in types and isinstance(value, int))
+    if not fits:
+        wanted = [KINDS.get(one, one.__name__) for one in types if one is not type(None)]
+        raise UsageError(f"{option} is {value!r}; it takes {' or '.join(wanted)}")
 
 
 def above_zero(option: str, value: float) -> None:

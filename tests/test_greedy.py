@@ -376,6 +376,11 @@ def test_the_command_reports_error_likelihood_and_calibration(tmp_path, capsys):
         ({"algorithm_options": {"num_labels": 0}}, "it must lie between 2 and 1297"),
         ({"algorithm_options": {"pretraining_epochs": -1}}, "must be 0 or more"),
         ({"algorithm_options": {"layer_options": {"k": 2}}}, "svi has no option 'k'"),
+        ({"algorithm_options": {"pretraining_epochs": 1.5}}, "it takes a whole number"),
+        ({"algorithm_options": {"num_labels": "all"}}, "is 'all'; it takes a whole number"),
+        ({"algorithm_options": {"layer_options": 3}}, "it takes names with their values"),
+        ({"pair_parameters": {"corruption_options": {"exact": 3}}}, "it takes true or false"),
+        ({"pair_parameters": {"num_classes": 3}}, "fails on 5 data"),
         ({"pair_parameters": {"corruption_options": {"corrupted_weight": -1}}}, "0 or more"),
     ],
 )
@@ -392,6 +397,16 @@ def test_mistakes_are_one_line(arguments, words, tmp_path):
     with pytest.raises(UsageError, match=words):
         pyro_aevb.fit(data="digits", out=str(tmp_path / "run"), show=False, **given)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_labels_of_no_class_are_refused(tmp_path):
+    labels = split().labels.clone()
+    labels[-1] = -1
+    parts = [split(), split(), Split(split().images, labels, 1)]
+    data = DataSet("bits", *parts, "bits", "none")
+    said = "has 3 classes, 0 to 2, and 'label' of the test split of bits lies between -1 and 2"
+    with pytest.raises(UsageError, match=said):
+        pyro_aevb.fit("StackedDenoisingAutoencoder", data, out=str(tmp_path), show=False)
 
 
 def test_a_set_without_labels_is_refused_by_name(tmp_path):

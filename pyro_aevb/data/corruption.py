@@ -19,12 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
 
-from pyro_aevb.errors import UsageError, unknown
+from pyro_aevb.errors import UsageError, of_kind, unknown
 
 Corruption = Callable[[Tensor], Tensor]
 
@@ -181,6 +181,7 @@ def make_corruption(
     Raises:
         UsageError: No such corruption, or options that it does not take.
     """
+    of_kind("--corruption-options", options, dict[str, Any] | None)
     options = dict(options or {})
     if name in KINDS:
         make = KINDS[name]
@@ -191,8 +192,7 @@ def make_corruption(
                     f"--corruption-options: {name} has no option {option!r}; it takes "
                     f"{', '.join(taken)}"
                 )
-            if not isinstance(value, (int, float)):
-                raise UsageError(f"--corruption-options: {option} is {value!r}, not a number")
+            of_kind(f"--corruption-options: {option}", value, get_type_hints(make)[option])
         return make(**options)
     if options:
         raise UsageError(

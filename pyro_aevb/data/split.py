@@ -135,9 +135,11 @@ class DataSet:
 
     @property
     def num_classes(self) -> int | None:
-        r"""One more than the greatest label of the training data; None where they have none."""
-        labels = self.train.labels
-        return None if labels is None else int(labels.max()) + 1
+        r"""One more than the greatest label of all splits; None where training data have none."""
+        known = [part.labels for part in (self.train, self.valid, self.test)]
+        if known[0] is None:
+            return None
+        return max(int(labels.max()) for labels in known if labels is not None) + 1
 
     def first(self, n: int) -> DataSet:
         r"""The data set with the first `n` training data alone; validation and test stay.

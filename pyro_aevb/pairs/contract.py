@@ -55,19 +55,29 @@ def inspect(pair: Pair, x: Data) -> Description:
         raise UsageError(f"a pair is checked on at least 2 data, not {len(x)}")
     x = x[:5]
     with pair.active(), pair.evaluating(), torch.random.fork_rng([x.device] if x.is_cuda else []):
-        _Run(pair, x)  # creates lazy parameters, and moves no running averages
-        with untouched(pair.python):
-            before = {name: value.detach().clone() for name, value in pair.tensors().items()}
-            pair.train()
-            description = _described(pair, x, set(before))
-            pair.eval()
-            pair.load_tensors(before, pair.name)
-            try:
-                description = _probed(pair, x, description)
-            finally:
-                pair.load_tensors(before, pair.name)
-    pair.description = description
+        try:
+            pair.description = description = _inspected(pair, x)
+        except UsageError:
+            raise
+        except Exception as error:  # of a distribution at values that it does not have
+            raise UsageError(
+                f"{pair.name} fails on {len(x)} data: {type(error).__name__}: {one_line(error)}"
+            ) from error
     return description
+
+
+def _inspected(pair: Pair, x: Data) -> Description:
+    _Run(pair, x)  # creates lazy parameters, and moves no running averages
+    with untouched(pair.python):
+        before = {name: value.detach().clone() for name, value in pair.tensors().items()}
+        pair.train()
+        description = _described(pair, x, set(before))
+        pair.eval()
+        pair.load_tensors(before, pair.name)
+        try:
+            return _probed(pair, x, description)
+        finally:
+            pair.load_tensors(before, pair.name)
 
 
 def _described(pair: Pair, x: Data, known: set[str]) -> Description:

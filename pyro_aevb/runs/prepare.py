@@ -12,6 +12,7 @@ from pyro_aevb.data.batches import Batches, evaluation_binarization
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import Binarize, DataSet, Split, looked_through
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.classification import classifies, predict
 from pyro_aevb.pairs import consent
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.description import Description
@@ -97,6 +98,7 @@ def prepare(
         valid=batches("valid", scored),
         test=batches("test", scored),
     )
+    _check_labels(prepared)
     for split in ("train", "valid", "test"):
         check_support(loaded, getattr(prepared, split), split)
     consent.remember("pair", pair)
@@ -208,6 +210,24 @@ def _check_fit(pair: Pair, description: Description, data: DataSet, way: Binariz
                     f"{data.name} lies in [{low:.4g}, {high:.4g}]; rescale it, or take a "
                     "likelihood for such values"
                 )
+
+
+def _check_labels(prepared: Prepared) -> None:
+    r"""A UsageError where a classifier meets labels of classes that it does not have."""
+    pair, observed = prepared.pair, prepared.description.observed
+    if not classifies(prepared.description):
+        return
+    few = predict(pair, prepared.train.first(2))
+    assert few is not None
+    classes = few.log_prob.shape[1]
+    for name in ("train", "valid", "test"):
+        values = getattr(prepared, name).columns[observed]
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= classes:
+            raise UsageError(
+                f"{pair.name} has {classes} classes, 0 to {classes - 1}, and {observed!r} of the "
+                f"{name} split of {prepared.data.name} lies between {low} and {high}"
+            )
 
 
 def is_grey_bernoulli(prepared: Prepared) -> bool:

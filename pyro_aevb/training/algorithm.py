@@ -5,7 +5,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.corruption import make_corruption
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, of_kind
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import untouched
@@ -232,6 +232,7 @@ def make_algorithm(
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UsageError(f"no algorithm {name!r}: {hint}there are {', '.join(ALGORITHMS)}")
     make = getattr(importlib.import_module(f"pyro_aevb.training.{name}"), ALGORITHMS[name])
+    of_kind("--algorithm-options", options, dict[str, Any] | None)
     options = dict(options or {})
     takes = [] if name == "svi" else list(inspect.signature(make).parameters)[2:]
     for option in options:
@@ -242,6 +243,9 @@ def make_algorithm(
                 f"--algorithm-options: {name} has no option {option!r}{hint}; it takes "
                 f"{', '.join(takes) or 'none'}"
             )
+        of_kind(
+            f"--algorithm-options: {option}", options[option], get_type_hints(make.__init__)[option]
+        )
     corrupt = make_corruption(corruption, corruption_options, pair.attribute("corruption"))
     made: Algorithm
     if name == "svi":

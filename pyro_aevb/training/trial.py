@@ -29,8 +29,8 @@ def try_losses(whole: Pair, stages: Iterable[Learners], python: PythonState) -> 
                 last = size == order.last
                 try:
                     _try(learners, torch.arange(size, device=device), last)
-                except UsageError:
-                    raise
+                except UsageError as error:  # Pyro appends the shapes of the sites so far
+                    raise UsageError(one_line(error)) from error
                 except Exception as error:  # of a pair's code
                     said = f"{learners.algorithm.title} cannot train {pair.name}: {one_line(error)}"
                     if last:
