@@ -9,10 +9,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 from scipy.special import logsumexp
-from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from torch import nn
 
+from pyro_aevb.data.sets import load
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import curvature, laplace
 from pyro_aevb.estimators.annealing import Annealer
@@ -168,16 +168,18 @@ def test_in_many_dimensions_priors_that_depend_on_one_another_leave_the_guide(mo
     assert found.proposal == "guide" and "more than 1, and its priors depend" in said[0]
 
 
-def test_probabilistic_pca_equals_that_of_scikit_learn():
-    digits = load_digits().data / 16
-    pca = PCA(10).fit(digits)
-    x = torch.from_numpy(digits[:40])
-    source = PPCA(features=64, latent=10, noise=math.sqrt(pca.noise_variance_))
+@pytest.mark.parametrize("data, latent", [("digits", 10), ("mnist5k", 20)])
+def test_probabilistic_pca_equals_that_of_scikit_learn(data, latent):
+    train = load(data).train
+    values = (train.images.double() / train.scale).flatten(1).numpy()
+    pca = PCA(latent).fit(values)
+    x = torch.from_numpy(values[:40])
+    source = PPCA(features=x.shape[1], latent=latent, noise=math.sqrt(pca.noise_variance_))
     with torch.no_grad():
         variances = pca.explained_variance_ - pca.noise_variance_
         source.W.copy_(torch.from_numpy(pca.components_.T * np.sqrt(variances)))
         source.mu.copy_(torch.from_numpy(pca.mean_))
-    assert_right(ready(source, x), x, pca.score_samples(digits[:40]))
+    assert_right(ready(source, x), x, pca.score_samples(values[:40]))
 
 
 def folded(likelihood_of, latent=2):
