@@ -137,7 +137,9 @@ def _disentanglement(
     for name in each[0]:
         unit = "%" if name in PER_CENT else ""
         metric = over_draws([found[name] for found in each]) | {"unit": unit}
-        metric |= {"num_data": len(codes), "split": split, "chance": chances[name].value}
+        all_of_them = name in ("higgins_score", "factorvae_score")
+        count = len(codes) if all_of_them else min(len(codes), num_codes)
+        metric |= {"num_data": count, "split": split, "chance": chances[name].value}
         if draws > 1:
             metric["weight_samples"] = draws
         if name in tables[0]:
