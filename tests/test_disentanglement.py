@@ -634,7 +634,8 @@ def test_options_choose_factors_data_and_predictors(run):
     few = {"factors": "size, x_place", "split": "train", "num_codes": 200, "sap": "correlation"}
     metrics = evaluate(run, **few, repeats=2)
     assert list(metrics["mig"]["by_factor"]) == ["size", "x_place"]
-    assert metrics["mig"]["num_data"] == 1200 and "training data" in metrics["mig"]["note"]
+    assert [metrics[name]["num_data"] for name in ("higgins_score", "mig")] == [1200, 200]
+    assert "training data" in metrics["mig"]["note"]
     prepared = restore(run, "cpu")
     data, factors, split = coded_split(prepared, prepared.test, ["size", "x_place"], "train")
     codes = mean_codes(prepared.pair, data)
