@@ -4,14 +4,14 @@ Eight sets, and for each method the space that its trials draw from: the publish
 are known, made continuous; for the published ones see :mod:`~.shipped.denoising`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pyro_aevb.studies.declare import merged
-from pyro_aevb.studies.search import Search, read_trials, winner
+from pyro_aevb.studies.search import Search, Trial, read_trials, winner
 
 TRIALS = Path(__file__).with_name("denoising_trials.jsonl")
 
@@ -159,9 +159,14 @@ SEARCH = Search(
 
 
 def chosen(data: str, method: str) -> dict[str, Any] | None:
-    r"""The settings that won on validation data, without the data set; None before a search."""
-    best = winner(read_trials(TRIALS), data, method)
+    r"""The settings that won on validation data; None before the search has come to all data."""
+    best = _best(read_trials(TRIALS), data, method)
     return None if best is None else best.settings
+
+
+def _best(trials: Sequence[Trial], data: str, method: str) -> Trial | None:
+    best = winner(trials, data, method)
+    return None if best is None or best.num_train < SEARCH.data[data][-1] else best
 
 
 def how_chosen() -> str:
@@ -169,7 +174,7 @@ def how_chosen() -> str:
     trials, said = read_trials(TRIALS), []
     for name, short in SETS.items():
         for method in METHODS:
-            best = winner(trials, name, method)
+            best = _best(trials, name, method)
             if best is None:
                 continue
             count = len({t.number for t in trials if (t.data, t.method) == (name, method)})
