@@ -409,6 +409,27 @@ def test_labels_of_no_class_are_refused(tmp_path):
         pyro_aevb.fit("StackedDenoisingAutoencoder", data, out=str(tmp_path), show=False)
 
 
+@pytest.mark.parametrize("pair", ["StackedDenoisingAutoencoder", "DeepBeliefNet"])
+def test_data_outside_0_and_1_are_no_probabilities(pair, tmp_path):
+    values = 100 * torch.rand(60, D, generator=torch.Generator().manual_seed(0))
+    parts = [Split(values, split(60).labels, 1)] * 3
+    data = DataSet("wide", *parts, "numbers", "none")
+    how = {"epochs": 4, "algorithm_options": {"pretraining_epochs": 1}, "show": False}
+    with pytest.raises(
+        UsageError, match=r"layer 1 of \w+ takes data in \[0, 1\], and these lie in"
+    ):
+        pyro_aevb.fit(pair, data, {"hidden": [4]}, out=str(tmp_path), **how)
+
+
+def test_a_corruption_that_reaches_the_guide_alone_says_nothing_of_a_classifier(tmp_path):
+    data = DataSet("bits", *[split(60, seed) for seed in range(3)], "bits", "none")
+    how = {"epochs": 2, "algorithm_options": {"pretraining_epochs": 1}, "show": False}
+    pair = StackedDenoisingAutoencoder((D,), C, [4])
+    run = pyro_aevb.fit(pair, data, out=str(tmp_path / "run"), **how)
+    with pytest.raises(UsageError, match="reads x in its model"):
+        pyro_aevb.evaluate(run, pair=pair, data=data, corruption="gaussian", show=False)
+
+
 def test_a_set_without_labels_is_refused_by_name(tmp_path):
     parts = [Split(split().images, None, 1)] * 3
     data = DataSet("bare", *parts, "bits", "none")

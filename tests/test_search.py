@@ -85,6 +85,12 @@ def test_a_method_that_builds_upon_another_waits_for_it(tmp_path):
     assert trials == [] and "late waits" in said[0]
 
 
+def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
+    search = Search({"m": space}, {"digits": (40,)}, 1, 1)
+    with pytest.raises(UsageError, match="--only digit/m matches no search .did you mean"):
+        run_search(search, tmp_path / "trials.jsonl", tmp_path, "digit/m")
+
+
 def test_of_equal_errors_the_simplest_wins_on_the_last_rung_alone():
     def trial(number, error, parameters, num_train=400):
         return Trial("d", "m", number, num_train, {}, error, 200, parameters, 1.0, "")

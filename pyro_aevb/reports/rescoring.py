@@ -68,6 +68,11 @@ def score_corrupted(
         What ``results.json`` holds now; nothing in other processes than the first.
     """
     run.current_results()
+    if not prepared.description.observes_x:
+        raise UsageError(
+            f"--corruption reaches the guide alone, and {prepared.pair.name} reads x in its model: "
+            "corrupt the data themselves, as a file of your own, to score it on them"
+        )
     scorer = make(corruption=corruption, calls=1 + num_noise)
     clean = work.score("scoring clean data", scorer, test)
     draws = [

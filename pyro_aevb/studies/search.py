@@ -29,7 +29,7 @@ import numpy as np
 
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import DataSet
-from pyro_aevb.errors import UsageError, at_least_one
+from pyro_aevb.errors import UsageError, at_least_one, hint
 from pyro_aevb.runs.locking import in_turn, write_whole
 
 KEEP = 3
@@ -134,6 +134,9 @@ def run_search(
         data_root: Where data sets lie.
         say: Told what is done.
     """
+    names = [f"{data}/{method}" for data in search.data for method in search.methods]
+    if not any(fnmatchcase(name, only) for name in names):
+        raise UsageError(f"--only {only} matches no search{hint(only, names)}")
     for data, rungs in search.data.items():
         for method, draw in search.methods.items():
             if not fnmatchcase(f"{data}/{method}", only):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_aevb.data.batch import data_of
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.coded import Coded
 from pyro_aevb.errors import UsageError
@@ -100,6 +101,8 @@ class Greedy(Algorithm):
             own.name = f"layer {number} of {pair.name}"
             with pair.evaluating():
                 inspect(own, coded.take(torch.arange(min(5, len(data)), device=data.device)))
+            if number == 1:
+                _check_range(own, data)
             taken = make_algorithm(None, own, coded, layer_options)
             phases = [replace(p, rate=p.rate * pretraining_rate) for p in taken.phases]
             self.stages.append(Stage(phases, pretraining_epochs, taken, see))
@@ -124,6 +127,20 @@ class FineTuning(SVI):
         if predictions is None:
             return row, watched
         return {**row, "accuracy": 1 - float(predictions.wrong().mean())}, "accuracy"
+
+
+def _check_range(layer: Pair, data: Batches) -> None:
+    r"""A UsageError where a first layer's cross-entropy, or its bits, meet other data."""
+    assert layer.description is not None
+    if "Bernoulli" not in layer.description.likelihood:
+        return
+    few = data_of(data.take(torch.arange(min(len(data), 1000), device=data.device)))
+    low, high = float(few.min()), float(few.max())
+    if low < 0 or high > 1:
+        raise UsageError(
+            f"{layer.name} takes data in [0, 1], and these lie in [{low:.4g}, {high:.4g}]; rescale "
+            "them, or use --pair.loss squared_error (of a machine, --pair.visible gaussian)"
+        )
 
 
 def _below(pair: Pair, layers: Any, depth: int, x: Tensor) -> Tensor:
