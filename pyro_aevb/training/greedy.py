@@ -26,7 +26,8 @@ class Greedy(Algorithm):
     Layer k is a pair. Its data are the codes :math:`f_{k-1}(\dots f_1(x))` that the layers below
     have of the training data, clean, computed once when the stage begins; the layers below stay as
     they are. A layer that names no algorithm (attribute ``algorithm``) learns by SVI, with its
-    attribute ``corruption``. Each stage takes `pretraining_epochs` epochs, and the last, which is
+    attribute ``corruption``. ``--epochs`` counts those of all stages together: each of the first L
+    takes `pretraining_epochs` of them, and the last, which is
     gradient ascent on the pair's own ELBO (the mean of :math:`\log p(label|x)` of a classifier),
     the rest of ``--epochs``; parameters that this objective does not depend on, such as those of
     the decoders, are left alone.
