@@ -18,6 +18,7 @@ from pyro_aevb import FactorVAE, InfoGAN
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.data.split import Split
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
 from pyro_aevb.pairs.pair import load_pair
@@ -311,8 +312,19 @@ def test_infogan_is_two_losses_of_plain_pytorch():
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
     last = np.mean(losses[-2:], axis=0)
     assert [-rows[-1]["objective"], rows[-1]["discriminator_loss"]] == pytest.approx(last, rel=1e-4)
-    # The bound: H(c) = L log 2, and codes that are not to be found are worth less than none.
-    assert rows[-1]["information_bound"] < L * np.log(2)
+    # H(c) = L log 2, and the mean log-density of codes under what is found of them.
+    torch.manual_seed(9)
+    with torch.no_grad():
+        row, watched = learning.validate(data, Scorer(pair, 1, 1, 0, details=False))
+    torch.manual_seed(9)
+    with torch.no_grad():
+        c = 2 * torch.rand(40, L) - 1
+        both = torch.cat([c, torch.normal(torch.zeros(40, 2), 1.0)], 1)
+        fake = twin.likelihood(twin.decoder(both)).base_dist.logits.sigmoid()
+        loc, log_variance = twin.encoder(fake)
+        found = dist.Normal(loc, (0.5 * log_variance).exp()).log_prob(c).sum(-1).mean()
+    assert watched == "information_bound"
+    assert row[watched] == pytest.approx(float(found) + L * np.log(2), rel=1e-4)
 
 
 def step(parameters, loss, rate):

@@ -27,10 +27,9 @@ class Greedy(Algorithm):
     have of the training data, clean, computed once when the stage begins; the layers below stay as
     they are. A layer that names no algorithm (attribute ``algorithm``) learns by SVI, with its
     attribute ``corruption``. ``--epochs`` counts those of all stages together: each of the first L
-    takes `pretraining_epochs` of them, and the last, which is
-    gradient ascent on the pair's own ELBO (the mean of :math:`\log p(label|x)` of a classifier),
-    the rest of ``--epochs``; parameters that this objective does not depend on, such as those of
-    the decoders, are left alone.
+    takes `pretraining_epochs` of them, and the last, which is gradient ascent on the pair's own
+    ELBO (the mean of :math:`\log p(label|x)` of a classifier), takes the rest; parameters that this
+    objective does not depend on, such as those of the decoders, are left alone.
 
     In stages 1 to L the validation value is the layer's, such as its ``reconstruction`` of clean
     codes; in the last one it is the ``accuracy``, the share of validation data whose most probable
