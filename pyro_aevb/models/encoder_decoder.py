@@ -37,6 +37,9 @@ class EncoderDecoder(nn.Module):
             :func:`pyro_aevb.models.likelihoods.set_output_bias`).
         data_mean: The mean of the training data, of shape `event_shape`.
         min_scale: The smallest standard deviation of a pixel under a Gaussian likelihood.
+        decoder_hidden: The widths of the decoder's hidden layers, from the data to the code as
+            those of `hidden` are; default these.
+        decoder_activation: The decoder's non-linearity; default that of both.
 
     Raises:
         UsageError: When a value is not possible.
@@ -59,13 +62,18 @@ class EncoderDecoder(nn.Module):
         output_bias: likelihoods.OutputBias = "data_mean",
         data_mean: Tensor | None = None,
         min_scale: float = 1e-3,
+        decoder_hidden: Sequence[int] | None = None,
+        decoder_activation: str | None = None,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         self.encoder = networks.Encoder(
             event_shape, latent_dim, self.heads, network, hidden, activation
         )
-        self.decoder = networks.Decoder(event_shape, latent_dim, network, hidden, activation)
+        down = hidden if decoder_hidden is None else decoder_hidden
+        self.decoder = networks.Decoder(
+            event_shape, latent_dim, network, down, decoder_activation or activation, "decoder_"
+        )
         self.likelihood = likelihoods.build(likelihood, self.decoder, min_scale)
         networks.initialize(self, init)
         likelihoods.set_output_bias(self.likelihood, output_bias, data_mean)

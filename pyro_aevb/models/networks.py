@@ -168,7 +168,8 @@ class Decoder(nn.Module):
     Shapes: `z` is :math:`(*, latent\_dim)`; the result is :math:`(*, features)` for an MLP and
     :math:`(*, channels, h, w)` for a convolutional net.
 
-    The arguments are those of :class:`Encoder`; `hidden` too is given from the data to the code.
+    The arguments are those of :class:`Encoder`; `hidden` too is given from the data to the code,
+    and `prefix` is what its name begins with in error messages.
     """
 
     def __init__(
@@ -178,9 +179,10 @@ class Decoder(nn.Module):
         network: Network = "mlp",
         hidden: Sequence[int] | None = None,
         activation: str = "tanh",
+        prefix: str = "",
     ) -> None:
         super().__init__()
-        widths = _check_sizes(event_shape, latent_dim, network, hidden, activation)[::-1]
+        widths = _check_sizes(event_shape, latent_dim, network, hidden, activation, prefix)[::-1]
         self.event_shape = tuple(event_shape)
         self.network = network
         self.features = [latent_dim, *widths][-1]
@@ -223,12 +225,14 @@ def _check_sizes(
     network: str,
     hidden: Sequence[int] | None,
     activation: str,
+    prefix: str = "",
 ) -> list[int]:
     r"""The widths of the hidden layers, once what both nets are built from is checked."""
     one_of("network", network, get_args(Network))
-    one_of("activation", activation, ACTIVATIONS)
+    one_of(f"{prefix}activation", activation, ACTIVATIONS)
     widths = list(hidden) if hidden is not None else {"mlp": [500], "conv": [32, 64]}[network]
-    sizes = {"event_shape": event_shape, "latent_dim": (latent_dim,), "hidden": widths}
+    named = f"{prefix}hidden"
+    sizes = {"event_shape": event_shape, "latent_dim": (latent_dim,), named: widths}
     for option, numbers in sizes.items():
         if not all(isinstance(n, int) and n >= 1 for n in numbers):
             raise UsageError(f"{option} must be whole numbers of at least 1, not {list(numbers)}")
@@ -239,7 +243,7 @@ def _check_sizes(
             f'network="conv" needs images (C, H, W), not {event_shape}; use network="mlp"'
         )
     if network == "conv" and not widths:
-        raise UsageError('hidden=[] leaves no convolution; for a linear code use network="mlp"')
+        raise UsageError(f'{named}=[] leaves no convolution; for a linear code use network="mlp"')
     return widths
 
 

@@ -108,6 +108,8 @@ class Grid:
         row_title: The head of the column of rows in tables, such as "architecture".
         most_seeds: The most seeds that are run, whatever the command asks for: candidates from
             which a setting is chosen may need one. None is no limit.
+        first_seed: The seed of the first of them. Candidates from which a setting is chosen may
+            need others than the cells that are reported.
     """
 
     name: str
@@ -124,9 +126,11 @@ class Grid:
     smoke_rows: Sequence[str] | None = None
     row_title: str = ""
     most_seeds: int | None = None
+    first_seed: int = 0
 
     def __post_init__(self) -> None:
         check_kinds(self, str, "name", "chosen", "row_title")
+        check_whole(f"grid {self.name!r}: first_seed", self.first_seed, 0)
         if self.most_seeds is not None:
             check_whole(f"grid {self.name!r}: most_seeds", self.most_seeds, 1)
         mappings = "rows columns settings special scores smoke smoke_scores"
@@ -189,7 +193,7 @@ class Grid:
         cells = []
         short = self.smoke_scores if scale == "smoke" else {}
         scores = {name: merged(given, short.get(name, {})) for name, given in self.scores.items()}
-        for seed in range(self.seeds(seeds)):
+        for seed in range(self.first_seed, self.first_seed + self.seeds(seeds)):
             for row, column in self.keys(scale):
                 own = self.special.get((row, column)) or {}
                 settings = merged(self.settings, self.rows[row], self.columns[column], own)

@@ -41,6 +41,7 @@ def curves(
     path: Path,
     quantities: Mapping[str, str],
     x: Literal["epochs", "images", "seconds"] = "epochs",
+    ylabel: str = NATS,
     *,
     grid: str,
     **which: Any,
@@ -58,6 +59,7 @@ def curves(
             with dashes: ``history/COLUMN``, known after every epoch, or what a
             :class:`~.declare.Table` takes, known at every look.
         x: The quantity on the horizontal axis, which is logarithmic except for epochs.
+        ylabel: What the quantities are called, with their unit.
     """
     one_of("x", x, XLABEL)
     drawn: dict[str, dict[str, panels.Curve]] = {}
@@ -88,7 +90,7 @@ def curves(
                 ]
     if drawn:
         path.with_suffix(NUMBERS).write_text(csv_table(points))
-        panels.curves(drawn, path, XLABEL[x], NATS, log=x != "epochs", dashed=dashed)
+        panels.curves(drawn, path, XLABEL[x], ylabel, log=x != "epochs", dashed=dashed)
 
 
 def reconstructions(collected: Collected, path: Path, noise: float = 0.0, **which: Any) -> None:

@@ -17,7 +17,7 @@ from pyro_aevb.runs.locking import alone
 if TYPE_CHECKING:
     from pyro_aevb.studies.declare import Cell, Scale, Study
 
-SHIPPED = ("aevb", "bayesian_autoencoders", "denoising")
+SHIPPED = ("aevb", "bayesian_autoencoders", "denoising", "disentanglement")
 
 
 @dataclass(frozen=True)

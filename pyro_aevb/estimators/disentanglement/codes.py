@@ -2,13 +2,14 @@ r"""The codes of a run's data, and the factors that they are held against."""
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.engine.streams import blocks_of, numbered
+from pyro_aevb.engine.streams import blocks_of, numbered, seeded
 from pyro_aevb.errors import UsageError, hint, one_of
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.pairs.density import run
@@ -31,6 +32,7 @@ def mean_codes(
     seed: int = 0,
     draw: int = 0,
     progress: Callable[[int], object] | None = None,
+    sample: bool = False,
 ) -> np.ndarray:
     r"""The guide's means :math:`\mathrm{E}_q[z|x, w_s]` of all local sites side by side.
 
@@ -42,6 +44,7 @@ def mean_codes(
         seed: Fixes the draws of the global latents.
         draw: s, the number of the draw; without global latents it changes nothing.
         progress: Called with the number of data that have been coded.
+        sample: A draw from the guide in place of its mean.
 
     Returns:
         ``(N, d)``, float32.
@@ -54,8 +57,10 @@ def mean_codes(
     found: list[np.ndarray] = []
     with pair.running():
         weights = weight_draw(pair, batches.take(torch.arange(min(2, len(batches)))), seed, draw)[0]
-        for _, x in blocks_of(batches, numbered(len(batches))):
-            sites = run(AtMean()(pair.guide), x, weights)
+        guide = pair.guide if sample else AtMean()(pair.guide)
+        for number, x in blocks_of(batches, numbered(len(batches))):
+            with seeded(batches.device, seed, number) if sample else nullcontext():
+                sites = run(guide, x, weights)
             local = [sites[site.name] for site in description.local_sites if site.name in sites]
             real = [site["value"] for site in local if typical(site["fn"])[1] == "mean"]
             if not real:

@@ -30,8 +30,10 @@ from torch.nn.functional import cross_entropy
 
 from pyro_aevb.errors import at_least_one, one_of
 from pyro_aevb.estimators.disentanglement.draws import Rows
-from pyro_aevb.estimators.disentanglement.score import Score, average, checked
+from pyro_aevb.estimators.disentanglement.score import Codes, Score, average, checked, numbered
 
+AT_ONCE = 1 << 24
+r"""Numbers of codes that are in memory at once."""
 CLASSIFIERS = ("converged", "sgd")
 FEATURES = ("standardized", "raw")
 LR, BATCH = 1e-2, 64
@@ -39,7 +41,7 @@ r"""Of ``sgd``: Adagrad's step, and how many points, drawn at random, each step 
 
 
 def higgins(
-    codes: np.ndarray,
+    codes: np.ndarray | Codes,
     factors: np.ndarray,
     pairs: int = 10,
     train_points: int = 10_000,
@@ -57,7 +59,7 @@ def higgins(
     is of the draws and not of the codes.
 
     Arguments:
-        codes: ``(N, d)``.
+        codes: ``(N, d)``, an array, or anything that makes them when they are looked at.
         factors: ``(N, K)``; :mod:`.draws` says what is drawn where they are no complete grid.
         pairs: L.
         train_points: B.
@@ -75,7 +77,10 @@ def higgins(
     for name, number in (("pairs", pairs), ("train_points", train_points), ("steps", steps)):
         at_least_one(name, number)
     at_least_one("test_points", test_points)
-    codes, factors = checked(codes, factors)
+    if isinstance(codes, np.ndarray):
+        codes, factors = checked(codes, factors)
+    else:
+        factors = numbered(codes, factors)
     rows, found = Rows(factors), []
     for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat])
@@ -92,7 +97,7 @@ def higgins(
 
 
 def points(
-    codes: np.ndarray,
+    codes: np.ndarray | Codes,
     rows: Rows,
     rng: np.random.Generator,
     pairs: int,
@@ -106,8 +111,11 @@ def points(
     for factor in range(rows.k):
         of = np.flatnonzero(y == factor)
         one, other = rows.pairs_of(rng, factor, len(of) * pairs, test, seed)
-        apart = np.abs(codes[one] - codes[other])
-        x[of] = apart.reshape(len(of), pairs, -1).mean(1)
+        some = max(1, AT_ONCE // (pairs * x.shape[1]))
+        for start in range(0, len(of), some):
+            at = slice(pairs * start, pairs * (start + some))
+            apart = np.abs(codes[one[at]] - codes[other[at]])
+            x[of[start : start + some]] = apart.reshape(-1, pairs, x.shape[1]).mean(1)
     return x, y
 
 

@@ -5,7 +5,7 @@ value for the same codes with their rows permuted against the factors. With unce
 value is the mean over draws of the weights, of which ``spread`` is the standard deviation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError, one_of
 from pyro_aevb.estimators.disentanglement import dci as dci_file
 from pyro_aevb.estimators.disentanglement import higgins as higgins_file
+from pyro_aevb.estimators.disentanglement import protocols
 from pyro_aevb.estimators.disentanglement import sap as sap_file
 from pyro_aevb.estimators.disentanglement.codes import choose_factors, coded_split, mean_codes
 from pyro_aevb.estimators.disentanglement.dci import dci
@@ -24,7 +25,7 @@ from pyro_aevb.estimators.disentanglement.higgins import higgins
 from pyro_aevb.estimators.disentanglement.mig import mig
 from pyro_aevb.estimators.disentanglement.modularity import modularity
 from pyro_aevb.estimators.disentanglement.sap import sap
-from pyro_aevb.estimators.disentanglement.score import Score
+from pyro_aevb.estimators.disentanglement.score import Codes, Score, whole
 from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.metrics import Metric
 from pyro_aevb.estimators.work import Work
@@ -33,20 +34,24 @@ if TYPE_CHECKING:
     from pyro_aevb.runs.prepare import Prepared
 
 PER_CENT = ("higgins_score", "factorvae_score", "dci_informativeness")
-STEPS = 8
-r"""Functions of codes and factors that :func:`scores` calls."""
+MEASURES = ("higgins", "factorvae", "mig", "modularity", "dci", "sap", "explicitness")
+r"""The functions of codes and factors that :func:`scores` calls."""
 
 Scores = dict[str, Score]
 Tables = dict[str, np.ndarray]
 
 
 def scores(
-    codes: np.ndarray, factors: np.ndarray, options: Mapping[str, Any], step: Any, chance: bool
+    codes: np.ndarray | Codes,
+    factors: np.ndarray,
+    options: Mapping[str, Any],
+    step: Any,
+    chance: bool,
 ) -> tuple[Scores, Tables]:
-    r"""All metrics of some codes.
+    r"""Metrics of some codes.
 
     Arguments:
-        codes: ``(N, d)``.
+        codes: ``(N, d)``; for ``higgins`` they may be made when they are looked at.
         factors: ``(N, K)``.
         options: Those of the estimator.
         step: Called with 1 after each function.
@@ -58,30 +63,45 @@ def scores(
     points = {**drawn, "train_points": o["train_points"], "test_points": o["test_points"]}
     binned = {"bins": o["bins"], "resamples": resamples, "seed": seed}
     found: Scores = {}
-    found["higgins_score"] = higgins(
-        codes, factors, o["pairs"], classifier=o["classifier"], features=o["features"],
-        steps=o["steps"], **points,
-    )  # fmt: skip
-    step(1)
-    found["factorvae_score"] = factorvae(codes, factors, o["batch"], o["collapsed"], **points)
-    step(1)
-    if len(codes) > o["num_codes"]:
-        few = np.random.default_rng(seed).choice(len(codes), o["num_codes"], replace=False)
-        codes, factors = codes[few], factors[few]
-    gap = mig(codes, factors, **binned)
-    step(1)
-    found["mig"], found["modularity"] = gap.score, modularity(codes, factors, **binned)
-    step(1)
-    predicted = dci(codes, factors, o["trees"], o["dci"], **drawn)
-    step(2)
-    for name in ("disentanglement", "completeness", "informativeness"):
-        found[f"dci_{name}"] = getattr(predicted, name)
-    separated = sap(codes, factors, o["sap"], **drawn)
-    step(1)
-    found["sap"], found["explicitness"] = separated.score, explicitness(codes, factors, **drawn)
-    step(1)
-    tables = {"mig": gap.share, "dci_disentanglement": predicted.importance.T}
-    return found, {**tables, "sap": separated.table}
+    tables: Tables = {}
+    measures = chosen_measures(o["measures"])
+    if set(measures) - {"higgins", "factorvae"}:
+        rows = np.arange(len(factors))
+        if len(rows) > o["num_codes"]:
+            rows = np.random.default_rng(seed).choice(len(rows), o["num_codes"], replace=False)
+        few, few_factors = codes[rows], factors[rows]
+    for measure in measures:
+        if measure == "higgins":
+            how = {name: o[name] for name in ("classifier", "features", "steps")}
+            found["higgins_score"] = higgins(codes, factors, o["pairs"], **how, **points)
+        elif measure == "factorvae":
+            score = factorvae(whole(codes), factors, o["batch"], o["collapsed"], **points)
+            found["factorvae_score"] = score
+        elif measure == "mig":
+            gap = mig(few, few_factors, **binned)
+            found["mig"], tables["mig"] = gap.score, gap.share
+        elif measure == "modularity":
+            found["modularity"] = modularity(few, few_factors, **binned)
+        elif measure == "dci":
+            predicted = dci(few, few_factors, o["trees"], o["dci"], **drawn)
+            for name in ("disentanglement", "completeness", "informativeness"):
+                found[f"dci_{name}"] = getattr(predicted, name)
+            tables["dci_disentanglement"] = predicted.importance.T
+        elif measure == "sap":
+            separated = sap(few, few_factors, o["sap"], **drawn)
+            found["sap"], tables["sap"] = separated.score, separated.table
+        else:
+            found["explicitness"] = explicitness(few, few_factors, **drawn)
+        step(1)
+    return found, tables
+
+
+def chosen_measures(names: str) -> list[str]:
+    r"""Those of :data:`MEASURES` that are asked for, divided by commas; all of no name."""
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    for name in asked:
+        one_of("--estimator disentanglement: measures", name, MEASURES)
+    return [name for name in MEASURES if name in asked or not asked]
 
 
 def _disentanglement(
@@ -107,6 +127,11 @@ def _disentanglement(
     trees: int = 30,
     dci: str = "forest",
     sap: str = "thresholds",
+    measures: str = "",
+    curve: str = "",
+    choices: bool = False,
+    labels: str = "",
+    label: str = "",
 ) -> Found:
     options = {name: value for name, value in locals().items() if name not in _GIVEN}
     where = "--estimator disentanglement: "
@@ -116,39 +141,83 @@ def _disentanglement(
     one_of(where + "sap", sap, sap_file.PREDICTORS)
     if batch < 2:
         raise UsageError(f"{where}batch is {batch}; a variance takes at least 2 data")
-    names = choose_factors(prepared, factors)
-    batches, values, split = coded_split(prepared, test, names, split)
+    chosen_measures(measures)
+    protocols.check(options)
+    of_data = choose_factors(prepared)
+    names = choose_factors(prepared, factors) if factors else of_data
+    columns = list(dict.fromkeys([*names, *of_data, *([label] if label else [])]))
+    batches, every, split = coded_split(prepared, test, columns, split)
+    known = dict(zip(columns, every.T, strict=True))
     draws = weight_samples if prepared.description.global_sites else 1
+
+    def codes(draw: int, sample: bool = False) -> np.ndarray:
+        with work.progress("codes", len(batches), "datum") as step:
+            return mean_codes(prepared.pair, batches, seed, draw, step, sample)
+
+    each = (codes(draw) for draw in range(draws))
+    options["sampled"] = lambda: codes(0, sample=True)
+    return measured(each, known, of_data, names, split, options, work), {}
+
+
+def measured(
+    codes: Iterable[np.ndarray | Codes],
+    columns: Mapping[str, np.ndarray],
+    of_data: Sequence[str],
+    names: Sequence[str],
+    split: str,
+    options: Mapping[str, Any],
+    work: Work,
+) -> dict[str, Metric]:
+    r"""All that an evaluation finds of some codes.
+
+    Arguments:
+        codes: ``(N, d)`` for each draw of the weights.
+        columns: The factors of the data by name, ``(N,)`` each, whole numbers.
+        of_data: Those that the data set declares.
+        names: Those that are asked for.
+        split: Which data these are.
+        options: Those of the estimator, and perhaps ``sampled``, see
+            :func:`~.protocols.otherwise`.
+        work: Who shows the progress.
+    """
+    o = options
+    values = np.stack([columns[name] for name in names], 1)
+    steps = len(chosen_measures(o["measures"]))
     each: list[Scores] = []
     tables: list[Tables] = []
     chances: Scores = {}
-    for s in range(draws):
-        with work.progress("codes", len(batches), "datum") as step:
-            codes = mean_codes(prepared.pair, batches, seed, s, step)
-        passes = 2 if s == 0 else 1
-        with work.progress("disentanglement", passes * STEPS, "step") as step:
-            found, table = scores(codes, values, options, step, chance=False)
-            each.append(found)
-            tables.append(table)
-            if s == 0:
-                order = np.random.default_rng([seed, 2]).permutation(len(codes))
-                chances, _ = scores(codes[order], values, options, step, chance=True)
+    for draw, made in enumerate(codes):
+        with work.progress("disentanglement", (1 if draw else 2) * steps, "step") as step:
+            found, table = scores(made, values, o, step, chance=False)
+            if draw == 0:
+                order = np.random.default_rng([o["seed"], 2]).permutation(len(values))
+                # Codes may be made when they are looked at: their factors are permuted.
+                chances, _ = scores(made, values[order], o, step, chance=True)
+        if draw == 0:
+            every = np.stack([columns[name] for name in of_data], 1)
+            said = columns[o["label"] or of_data[0]]
+            found |= protocols.all_of(made, values, every, said, o, work)
+        each.append(found)
+        tables.append(table)
     metrics: dict[str, Metric] = {}
     for name in each[0]:
-        unit = "%" if name in PER_CENT else ""
-        metric = over_draws([found[name] for found in each]) | {"unit": unit}
-        all_of_them = name in ("higgins_score", "factorvae_score")
-        count = len(codes) if all_of_them else min(len(codes), num_codes)
-        metric |= {"num_data": count, "split": split, "chance": chances[name].value}
-        if draws > 1:
-            metric["weight_samples"] = draws
+        several = [found[name] for found in each if name in found]
+        all_of_them = name == "factorvae_score" or name not in chances or name in PER_CENT[:2]
+        count = len(values) if all_of_them else min(len(values), o["num_codes"])
+        unit = "%" if name in PER_CENT or name not in chances else ""
+        metric = over_draws(several) | {"unit": unit, "num_data": count, "split": split}
+        if name in chances:
+            metric["chance"] = chances[name].value
+        if len(several) > 1:
+            metric["weight_samples"] = len(several)
         if name in tables[0]:
             table = np.mean([of[name] for of in tables], axis=0)
             metric["by_factor"] = dict(zip(names, table.tolist(), strict=True))
         metric["note"] = _note(metric)
         metrics[name] = metric
-    metrics["higgins_score"] |= {"num_pairs": pairs, "factors": names}
-    return metrics, {}
+    if "higgins_score" in metrics:
+        metrics["higgins_score"] |= {"num_pairs": o["pairs"], "factors": list(names)}
+    return metrics
 
 
 _GIVEN = ("prepared", "test", "work")
@@ -156,7 +225,7 @@ _GIVEN = ("prepared", "test", "work")
 
 def _note(metric: Metric) -> str:
     unit, places = (" %", 1) if metric["unit"] else ("", 3)
-    said = f"chance {metric['chance']:.{places}f}{unit}"
+    said = f"chance {metric['chance']:.{places}f}{unit}" if "chance" in metric else ""
     if "spread" in metric:
         said += f"; ± {metric['spread']:.{places}f}{unit} over draws of the weights"
     return said + ("; of the training data" if metric["split"] == "train" else "")

@@ -16,7 +16,7 @@ References:
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,6 +31,22 @@ class Score(NamedTuple):
     r"""None of a single draw."""
 
 
+class Codes(Protocol):
+    r"""Codes that are made when they are looked at, such as the pixels of many images."""
+
+    shape: tuple[int, int]
+    r"""N and d."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        r"""The codes of some rows ``(M,)``, real, ``(M, d)``."""
+        ...
+
+
+def whole(codes: Codes | np.ndarray) -> np.ndarray:
+    r"""All codes, ``(N, d)``."""
+    return codes if isinstance(codes, np.ndarray) else codes[np.arange(codes.shape[0])]
+
+
 def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     r"""Codes in float64, and factors whose values are numbered 0, 1, ... in their order.
 
@@ -42,8 +58,17 @@ def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndar
         UsageError: Shapes that do not belong together, fewer than two dimensions or factors, a
             factor with one value, or codes that are not finite.
     """
-    codes, factors = np.asarray(codes, np.float64), np.asarray(factors)
-    if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
+    codes = np.asarray(codes, np.float64)
+    factors = numbered(codes, factors)
+    if not np.isfinite(codes).all():
+        raise UsageError("some codes are NaN or infinite")
+    return codes, factors
+
+
+def numbered(codes: Codes | np.ndarray, factors: np.ndarray) -> np.ndarray:
+    r"""The factors of some codes as :func:`checked` has them, which looks at no code."""
+    factors = np.asarray(factors)
+    if len(codes.shape) != 2 or factors.ndim != 2 or codes.shape[0] != len(factors):
         raise UsageError(
             f"codes are (N, d) and factors (N, K); they have shapes {codes.shape}, {factors.shape}"
         )
@@ -52,12 +77,10 @@ def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndar
             f"disentanglement compares dimensions and factors with one another, and there are "
             f"{codes.shape[1]} and {factors.shape[1]}; it takes two of each"
         )
-    if not np.isfinite(codes).all():
-        raise UsageError("some codes are NaN or infinite")
-    numbered = np.stack([np.unique(column, return_inverse=True)[1] for column in factors.T], 1)
-    if (constant := np.flatnonzero(numbered.max(0) == 0)).size:
+    found = np.stack([np.unique(column, return_inverse=True)[1] for column in factors.T], 1)
+    if (constant := np.flatnonzero(found.max(0) == 0)).size:
         raise UsageError(f"factor {constant[0]} has one value for all data; leave it out")
-    return codes, numbered
+    return found
 
 
 def average(values: list[float], halves: bool = False) -> Score:
