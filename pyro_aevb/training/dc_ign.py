@@ -1,5 +1,6 @@
 r"""DC-IGN: groups of data in which one factor varies give each factor a dimension of the code."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,11 +20,11 @@ from pyro_aevb.training.algorithm import Algorithm, Phase, reached
 class DCIGN(Algorithm):
     r"""A VAE that sees groups of data, in each of which one known factor varies.
 
-    Of K named factors the one number k has dimension k of the code, counted from 0, and what is
-    left of the code is for *the rest*, all that data differ in beside them. A batch of B data is
-    groups of `group`. Each takes its first datum's place in the training data, draws what varies in
-    it, one of the factors or the rest, and then consists of uniform draws, with replacement, from
-    the data that share all else with that datum: all other factors of the data set, or all K. With
+    Of K named factors the one number k, counted from 0, has dimension k of the code, and what is
+    left of the code is for *the rest*, all that data differ in beside them. A batch of B data falls
+    into groups of `group`. For each is drawn what varies in it, one of the factors or the rest; the
+    group then is uniform draws, with replacement, from the training data that share all else with
+    the first of its data: all other factors of the data set, or all K named ones. With
     :math:`z_n \sim q(z|x_n) = \mathrm{N}(\mu_n, \sigma_n^2)`, A the dimensions of what varies, and
     bars over means of a group, the loss, in nats per datum, is
 
@@ -46,9 +47,9 @@ class DCIGN(Algorithm):
     of the means alone, not of the logarithms of the deviations too; what is clamped is the group's
     mean, as in the paper, where the program has the first datum.
 
-    A group in which a factor varies has two values of it. A datum that no other one differs from in
-    that alone, as where the data are not all combinations of their factors, lets another stand for
-    it. Factors that are in no column vary in all groups. Several processes make groups of their own
+    Where no other datum differs from that first one in what is to vary alone, as happens if the
+    data are not all combinations of their factors, one that has such partners stands in for it.
+    What no factor says of the data varies in all groups. Several processes make groups of their own
     rows, those of a single one where `group` divides these.
 
     Valid for pairs with one code, normal and of independent dimensions in guide and prior, on data
@@ -62,7 +63,8 @@ class DCIGN(Algorithm):
             but the one with the fewest values, which is the rest.
         group: How many data a group has, 2 or more. A batch's last group may be smaller.
         invariance: :math:`\lambda`, 0 or more.
-        rest: How often the rest varies, as a multiple of how often each factor does; 0 is never.
+        rest: How often the rest varies, as a multiple of how often each factor does. 0 is never,
+            and leaves the dimensions without a factor idle.
 
     Raises:
         UsageError: The pair or the data are not of this kind; a number is not possible; no two data
@@ -87,16 +89,18 @@ class DCIGN(Algorithm):
         description = pair.description
         assert description is not None, "inspect the pair first"
         sites = [*description.local_sites, *description.global_sites]
-        normal = len(sites) == 1 and sites[0].prior == sites[0].posterior == "Normal"
-        if not normal or description.auxiliary or len(sites[0].event_shape) != 1:
+        kinds = {
+            (site.prior, site.posterior, len(site.event_shape), site.density) for site in sites
+        }
+        if kinds != {("Normal", "Normal", 1, True)} or len(sites) > 1 or description.auxiliary:
             raise UsageError(
                 f"dc_ign cannot train {pair.name}: it needs one code, a vector with a normal prior "
                 "and a normal guide, and no other latent site; VAE shows how"
             )
-        if not (group >= 2 and invariance >= 0 and 0 <= rest < float("inf")):
+        if group < 2 or not (0 <= invariance < math.inf and 0 <= rest < math.inf):
             raise UsageError(
                 f"--algorithm-options: group is {group}, invariance {invariance} and rest {rest}; "
-                "they must be 2 or more, 0 or more, and 0 or more"
+                "the first must be 2 or more, the others finite and 0 or more"
             )
         known = {name: values.numpy() for name, values in data.factors.items()}
         named = _named(factors, known)
@@ -221,5 +225,4 @@ def _groups(
     alone = np.flatnonzero(~good[group])
     instead = np.flatnonzero(good[group])
     group[alone] = group[instead[np.arange(len(alone)) % len(instead)]]
-    found = (order, start[group], size[group])
-    return tuple(each.astype(np.int32) for each in found)  # type: ignore[return-value]
+    return order.astype(np.int32), start[group].astype(np.int32), size[group].astype(np.int32)
