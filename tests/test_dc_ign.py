@@ -65,7 +65,7 @@ def test_it_is_plain_pytorch_with_gradients_replaced_by_hooks(compile):
     data = batches(rows)
     seed_everything(0)
     net, learning = ready(data)
-    how = {"epochs": 4, "batch_size": 15, "optimizer": "sgd", "lr": 0.1, "compile": compile}
+    how = {"epochs": 2, "batch_size": 15, "optimizer": "sgd", "lr": 0.1, "compile": compile}
     made = Trainer(learning.pair, data, data, learning, **how)
     made.try_objective()
     twin = copy.deepcopy(net)
@@ -73,7 +73,7 @@ def test_it_is_plain_pytorch_with_gradients_replaced_by_hooks(compile):
     history = made.run()
     torch.set_rng_state(state)
     free = torch.tensor([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 1, 1]]).bool()
-    for epoch in range(4):
+    for epoch in range(2):
         values = []
         for index in order(40, 0, epoch).split(15):
             n = len(index)
@@ -194,14 +194,14 @@ def test_named_dimensions_come_to_hold_their_factors():
         pair = load_pair(DCIGN((1, 8, 8), latent_dim=4, hidden=[50], activation="relu"))
         inspect(pair, valid.take(few[:5]))
         learning = make_algorithm(name, pair, train, options)
-        how = {"epochs": 40, "batch_size": 72, "lr": 5e-3, "compile": "off"}
+        how = {"epochs": 25, "batch_size": 72, "lr": 5e-3, "compile": "off"}
         Trainer(pair, train, valid, learning, **how).run()
         z = encode(pair, data.train.images.float())["z"].numpy()
         means = [[z[rows[:, k] == value].mean(0) for value in rows[:, k]] for k in range(3)]
         shares = np.var(means, 1) / z.var(0)  # (factor, dimension)
         own[name] = shares[1, 0], shares[2, 1]
-    assert min(own["dc_ign"]) > 0.95
-    assert max(own["svi"]) < 0.7
+    assert min(own["dc_ign"]) > 0.9
+    assert max(own["svi"]) < 0.5
 
 
 def test_factors_are_taken_in_the_order_asked_for_and_the_rest_may_be_left_out():
