@@ -19,6 +19,7 @@ from pyro_aevb.fit import fit
 if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from pyro_aevb.estimators.estimator import Estimator
     from pyro_aevb.models import (
+        DCIGN,
         RBM,
         VAE,
         AdversarialAutoencoder,
@@ -54,6 +55,7 @@ _HOME = {
 }
 r"""Where a name lives that is imported when it is first used; of all others, in models."""
 __all__ = [
+    "DCIGN",
     "RBM",
     "VAE",
     "AdversarialAutoencoder",

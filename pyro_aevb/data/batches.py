@@ -3,7 +3,7 @@ r"""Batches cut from a split, binarized as asked, with the columns that are aske
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ class Batches:
         binarize: How they are presented.
         device: Where batches are made, and data that are in memory are kept.
         columns: The names of the columns that come with the data.
+        factors: Those that say what the data were made of, which come with no batch.
 
     Raises:
         UsageError: If `binarize` is not one of the three, asks for pixels outside [0, 1], or for
@@ -50,6 +51,7 @@ class Batches:
         binarize: Binarize,
         device: str | torch.device = "cpu",
         columns: Sequence[str] = (),
+        factors: Iterable[str] = (),
     ) -> None:
         if binarize not in ("none", "dynamic", "fixed"):
             raise UsageError(f"binarize is {binarize!r}; it must be none, dynamic or fixed")
@@ -77,13 +79,15 @@ class Batches:
             )
         self.images = images
         self.event_shape = tuple(images.shape[1:])
-        for name in columns:
+        factors = list(factors)
+        for name in (*columns, *factors):
             if name not in split.columns:
                 raise UsageError(
                     f"the data have no column {name!r}; they have "
                     f"{', '.join(split.columns) or 'none'}"
                 )
         self.columns = {name: split.columns[name].to(self.device) for name in columns}
+        self.factors = {name: split.columns[name] for name in factors}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -96,6 +100,7 @@ class Batches:
         few = copy.copy(self)
         few.images = self.images[:n]
         few.columns = {name: values[:n] for name, values in self.columns.items()}
+        few.factors = {name: values[:n] for name, values in self.factors.items()}
         return few
 
     def take(self, index: Tensor) -> Data:

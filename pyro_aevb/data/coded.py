@@ -30,7 +30,8 @@ class Coded(Batches):
 
     def __init__(self, source: Batches, code: Callable[[Tensor], Tensor]) -> None:
         self.source, self.code = source, code
-        self.binarize, self.scale, self.columns = "none", 1, {}
+        self.binarize, self.scale = "none", 1
+        self.columns, self.factors = {}, {}
         self.device, self.resident = source.device, False
         few = self._coded(torch.arange(min(2, len(source)), device=self.device))
         self.event_shape = tuple(few.shape[1:])

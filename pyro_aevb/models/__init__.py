@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyro_aevb.models.bayesian_autoencoder import BayesianAutoencoder as BayesianAutoencoder
     from pyro_aevb.models.bayesian_vae import BayesianVAE as BayesianVAE
     from pyro_aevb.models.beta_vae import BetaVAE as BetaVAE
+    from pyro_aevb.models.dc_ign import DCIGN as DCIGN
     from pyro_aevb.models.deep_belief_net import DeepBeliefNet as DeepBeliefNet
     from pyro_aevb.models.denoising_autoencoder import DenoisingAutoencoder as DenoisingAutoencoder
     from pyro_aevb.models.denoising_layer import DenoisingLayer as DenoisingLayer
@@ -36,6 +37,7 @@ MODULES = {
     "DenoisingLayer": "denoising_layer",
     "FactorVAE": "factor_vae",
     "InfoGAN": "infogan",
+    "DCIGN": "dc_ign",
     "StackedDenoisingAutoencoder": "stacked_denoising_autoencoder",
     "RBM": "rbm",
 }

@@ -83,7 +83,8 @@ def prepare(
 
     def batches(part: str, way: Binarize) -> Batches:
         split: Split = getattr(dataset, part)
-        return Batches(split, way, chosen, loaded.columns_in(split, f"the {part} split has"))
+        columns = loaded.columns_in(split, f"the {part} split has")
+        return Batches(split, way, chosen, columns, dataset.factors)
 
     train = batches("train", way)
     description = inspect(loaded, train.take(_telling(train)))

@@ -30,6 +30,7 @@ ALGORITHMS = {
     "greedy": "Greedy",
     "factor_vae": "FactorVAE",
     "infogan": "InfoGAN",
+    "dc_ign": "DCIGN",
     "contrastive_divergence": "ContrastiveDivergence",
 }
 r"""The class of each algorithm; its file is ``training/NAME.py``."""
