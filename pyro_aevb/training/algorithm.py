@@ -257,7 +257,7 @@ def make_algorithm(
         ("num-particles", num_particles, 1),
         ("objective-options", objective_options or None, None),
         ("weight-noise", weight_noise, None),
-        ("corruption", corrupt, None),
+        ("corruption", make_corruption(corruption, corruption_options), None),
     ):
         if given != default:
             raise UsageError(
@@ -265,4 +265,9 @@ def make_algorithm(
                 "the flag out"
             )
     made = make(pair, data, **options)
+    if corrupt is not None:
+        raise UsageError(
+            f"{pair.name} corrupts its input in training ({corrupt}), which {name} does not: "
+            f"leave --algorithm {name} out, or add --corruption none"
+        )
     return made
