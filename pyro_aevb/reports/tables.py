@@ -30,8 +30,8 @@ def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
             rows.append([f"{metric} difference", "reference", *after])
         p_values = [row["paired"].get(metric, {}).get("p_value") for row in table.values()]
         if any(p is not None for p in p_values):
-            cells = ("" if p is None else f"{p:.2g}" for p in p_values)
-            rows.append([f"{metric} p-value", *cells])
+            written = ["" if p is None else f"{p:.2g}" for p in p_values]
+            rows.append([f"{metric} p-value", *written])
     if any("weight" in row for row in table.values()):
         weights = [f"{row['weight']:.2f}" if "weight" in row else "" for row in table.values()]
         rows.append(["weight", *weights])
