@@ -68,7 +68,7 @@ KINDS: dict[Any, tuple[Any, str, str]] = {
     Mapping: (Mapping, "names with their values, as {rate: 0.1}", "names with their values"),
     NoneType: (NoneType, "nothing", "nothing"),
 }
-r"""By what a signature states: what values are accepted, and what one and several are called."""
+r"""What values a type in a signature accepts, and what one of them and several are called."""
 
 
 def of_kind(option: str, value: object, kind: object) -> None:
@@ -80,8 +80,12 @@ def of_kind(option: str, value: object, kind: object) -> None:
         kind: A type such as ``int``, ``float | None``, ``dict[str, Any]``, ``Sequence[int]`` or
             ``Literal["a", "b"]``; of others anything goes.
     """
-    if not _fits(value, kind):
-        raise UsageError(f"{option} is {value!r}; it takes {_called(kind)}")
+    if _fits(value, kind):
+        return
+    literals = [part for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
+    if literals and isinstance(value, str):
+        one_of(option, value, [word for part in literals for word in get_args(part)])
+    raise UsageError(f"{option} is {value!r}; it takes {_called(kind)}")
 
 
 def _fits(value: Any, kind: Any) -> bool:

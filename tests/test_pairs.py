@@ -263,7 +263,7 @@ def trained(style, seed, steps=5):
         (tuple[int, ...], [(2, 3), [2]], [(2, "a")], "a list of whole numbers"),
         (tuple[int, str], [(2, "a")], ["2a"], "a list"),
         (Mapping[str, Any] | None, [{"a": 1}, None], [3, [1]], "names with their values"),
-        (Literal["one", "two"], ["one"], ["three", 1], "'one' or 'two'"),
+        (Literal["one", "two"] | None, ["one", None], [1], "'one' or 'two'"),
         (Any, [2, "a", None], [], ""),
         (nn.Module, [2], [], ""),
         ([int], [2], [], ""),
@@ -275,6 +275,11 @@ def test_values_are_of_the_kind_that_a_signature_states(kind, fit, unfit, words)
     for value in unfit:
         with pytest.raises(UsageError, match=f"--x is .*; it takes {words}"):
             of_kind("--x", value, kind)
+
+
+def test_a_word_that_is_none_of_those_stated_is_named_with_them():
+    with pytest.raises(UsageError, match="--x='three' is unknown; choose one of one, two"):
+        of_kind("--x", "three", Literal["one", "two"] | None)
 
 
 def test_parameters_of_a_constructor_are_of_the_kinds_that_it_states():
