@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     )
     from pyro_aevb.pairs.contract import inspect
     from pyro_aevb.pairs.pair import Pair, load_pair
-    from pyro_aevb.pairs.predict import decode, encode, generate, reconstruct
+    from pyro_aevb.pairs.predict import decode, encode, generate, predict, reconstruct
     from pyro_aevb.runs.run import Run
 
 __version__ = "0.1.0"
@@ -49,7 +49,7 @@ _HOME = {
     "Pair": "pairs.pair",
     "load_pair": "pairs.pair",
     "inspect": "pairs.contract",
-    **dict.fromkeys(("encode", "decode", "reconstruct", "generate"), "pairs.predict"),
+    **dict.fromkeys(("encode", "decode", "reconstruct", "generate", "predict"), "pairs.predict"),
     "Run": "runs.run",
     "Estimator": "estimators.estimator",
 }
@@ -83,6 +83,7 @@ __all__ = [
     "generate",
     "inspect",
     "load_pair",
+    "predict",
     "reconstruct",
 ]
 

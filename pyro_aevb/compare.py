@@ -30,7 +30,8 @@ def compare(
 
     Returns:
         For each run, the best first, its ``metrics``; ``paired`` differences to the best run by
-        metric, in nats per datum with standard errors; where log-likelihoods or bounds are defined,
+        metric, in nats per datum (of ``classification_error`` in per cent, with the ``p_value`` of
+        McNemar's test) with standard errors; where log-likelihoods or bounds are defined,
         by ArviZ, ``difference`` to the best, its ``standard_error`` and the stacking ``weight``;
         see :func:`~pyro_aevb.reports.comparison.side_by_side`.
     """
@@ -136,6 +137,11 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
         "nats per datum ± standard error over data; best run first; a difference is to that one, "
         "with the error of the paired difference; weight is ArviZ's stacking weight"
     )
+    if any("classification_error" in metrics for metrics in scores.values()):
+        notes.append(
+            "errors of classification and calibration are per cent of the data; the p-value is "
+            "that of McNemar's test on the data that only one of the two classifiers gets wrong"
+        )
     notes += dict.fromkeys(note for result in results.values() for note in result.get("notes", []))
     return notes
 

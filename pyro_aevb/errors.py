@@ -2,9 +2,10 @@
 
 import difflib
 import math
-from collections.abc import Collection, Iterable
-from types import UnionType
-from typing import get_args, get_origin
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 
 class UsageError(ValueError):
@@ -58,13 +59,16 @@ def at_least_one(option: str, value: int | None) -> None:
         raise UsageError(f"{option} is {value}; it must be at least 1")
 
 
-KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a word",
-    dict: "names with their values, as {rate: 0.1}",
+KINDS: dict[Any, tuple[Any, str, str]] = {
+    int: (Integral, "a whole number", "whole numbers"),
+    float: (Real, "a number", "numbers"),
+    bool: (bool, "true or false", "true or false"),
+    str: (str, "a word", "words"),
+    dict: (Mapping, "names with their values, as {rate: 0.1}", "names with their values"),
+    Mapping: (Mapping, "names with their values, as {rate: 0.1}", "names with their values"),
+    NoneType: (NoneType, "nothing", "nothing"),
 }
+r"""What values a type in a signature accepts, and what one of them and several are called."""
 
 
 def of_kind(option: str, value: object, kind: object) -> None:
@@ -73,20 +77,44 @@ def of_kind(option: str, value: object, kind: object) -> None:
     Arguments:
         option: What to call it.
         value: The value.
-        kind: A type such as ``int``, ``float | None`` or ``dict[str, Any]``; of others anything
-            goes.
+        kind: A type such as ``int``, ``float | None``, ``dict[str, Any]``, ``Sequence[int]`` or
+            ``Literal["a", "b"]``; of others anything goes.
     """
-    accepted = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if not all(isinstance(get_origin(one) or one, type) for one in accepted):
+    if _fits(value, kind):
         return
-    types = [get_origin(one) or one for one in accepted]
-    if isinstance(value, bool):
-        fits = bool in types
-    else:
-        fits = isinstance(value, tuple(types)) or (float in types and isinstance(value, int))
-    if not fits:
-        wanted = [KINDS.get(one, one.__name__) for one in types if one is not type(None)]
-        raise UsageError(f"{option} is {value!r}; it takes {' or '.join(wanted)}")
+    literals = [part for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
+    if literals and isinstance(value, str):
+        one_of(option, value, [word for part in literals for word in get_args(part)])
+    raise UsageError(f"{option} is {value!r}; it takes {_called(kind)}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, parts = get_origin(kind) or kind, get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin in (list, tuple, Sequence):
+        # Arrays and sizes are lists here, too; words are none of letters.
+        listed = isinstance(value, Collection) and not isinstance(value, (str, Mapping))
+        alike = parts and (origin is not tuple or parts[-1] is ...)
+        return listed and (not alike or all(_fits(one, parts[0]) for one in value))
+    if not isinstance(origin, type) or origin not in KINDS:
+        return True
+    if isinstance(value, bool):  # which Python counts among the whole numbers
+        return origin is bool
+    return isinstance(value, KINDS[origin][0])
+
+
+def _called(kind: Any) -> str:
+    origin, parts = get_origin(kind) or kind, get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join(_called(part) for part in parts if part is not NoneType)
+    if origin is Literal:
+        return " or ".join(map(repr, parts))
+    if origin in (list, tuple, Sequence):
+        return f"a list of {KINDS[parts[0]][2]}" if parts and parts[0] in KINDS else "a list"
+    return KINDS[origin][1] if origin in KINDS else getattr(origin, "__name__", str(origin))
 
 
 def above_zero(option: str, value: float) -> None:

@@ -219,7 +219,8 @@ def fit(
             _announce(prepared, run)
         before = len(run.history) if resume else -1
         trainer.run()
-        prepared = replace(prepared, notes=(*prepared.notes, *trainer.notes))
+        notes = (*prepared.notes, *trainer.notes)
+        prepared = replace(prepared, notes=notes, best_epoch=trainer.progress.best_epoch)
         try:
             work = Work(group, show, memory and memory << 20, compile)
             results = assess(run, prepared, test, scored, work, len(run.history) > before)

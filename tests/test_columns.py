@@ -317,7 +317,7 @@ class Classifier(nn.Module):
     def model(self, x, label):
         with pyro.plate("data", len(x)):
             logits = self.net(x.flatten(1))
-            pyro.sample("label", dist.Categorical(logits=logits), obs=label)
+            pyro.sample("y", dist.Categorical(logits=logits), obs=label)
 
     def guide(self, x):
         pass
@@ -351,8 +351,16 @@ def test_a_classifier_is_a_pair_and_equals_scikit_learns():
     np.testing.assert_array_equal(predicted, fitted.predict(seen))
     description = prepared.description
     assert not description.observes_x and description.reads_data == ()
-    with pytest.raises(UsageError, match="what it observes, 'label', is not x"):
+    assert description.column == "label"
+    with pytest.raises(UsageError, match="what it observes, 'y', is not x"):
         generate(prepared.pair, test[0])
+    probabilities = pyro_aevb.predict(prepared.pair, test[0].x)
+    np.testing.assert_allclose(probabilities, fitted.predict_proba(seen), atol=2e-3)
+    torch.testing.assert_close(pyro_aevb.predict(prepared.pair, test[0].x[:1]), probabilities[:1])
+    with pytest.raises(UsageError, match="Classifier has no codes.* predict gives what"):
+        encode(prepared.pair, test[0])
+    with pytest.raises(UsageError, match="Shifted is no classifier"):
+        pyro_aevb.predict(*inspected(Shifted()))
 
 
 # From a user's own file, and from the disk

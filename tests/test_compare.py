@@ -1,6 +1,7 @@
 """Runs side by side: paired differences against SciPy's, exported files read back."""
 
 import csv
+import math
 import re
 import shutil
 from functools import partial
@@ -21,6 +22,7 @@ from pyro_aevb.reports.comparison import over_seeds, paired
 from pyro_aevb.reports.tables import csv_table, latex_table, markdown_table, rows_of
 from pyro_aevb.reports.text import show_comparison, show_results
 from pyro_aevb.runs.prepare import restore
+from pyro_aevb.studies.baselines import logistic_regression
 
 SMALL = {"num_samples": 40, "num_data": 25, "show": False}
 
@@ -103,6 +105,37 @@ def test_parameters_and_seconds_of_training_are_shown(folder, tmp_path):
         assert float(lines[name]["seconds_per_epoch"]) == pytest.approx(seconds)
     labels = {row[0]: row[1:] for row in rows_of(table)}
     assert labels["parameters"] == [f"{row['parameters']:,}" for row in table.values()]
+
+
+def test_classifiers_are_compared_on_the_data_that_one_alone_gets_wrong(tmp_path):
+    """The paired error of SciPy's t-test, and McNemar's exact p-value."""
+    net = {"pair_parameters": {"hidden": [12]}, "epochs": 4, "show": False}
+    net |= {"algorithm_options": {"pretraining_epochs": 0}, "binarize": "none", "lr": 0.01}
+    runs = [
+        pyro_aevb.fit("StackedDenoisingAutoencoder", "digits", out=str(tmp_path / "net"), **net),
+        logistic_regression("digits", C=1e-3, out=tmp_path / "weak"),
+        logistic_regression("digits", out=tmp_path / "strong"),
+    ]
+    wrong = {}
+    for run in runs:
+        variable = "log_prob" if run is runs[0] else "predicted"
+        given = run.per_datum("classification", variable)
+        predicted = given.argmax(1) if given.ndim == 2 else given
+        wrong[run.name] = 1.0 * (predicted != run.per_datum("classification", "label"))
+    table = pyro_aevb.compare(runs, out=str(tmp_path / "c"), export=str(tmp_path / "t.csv"))
+    first, *others = table
+    assert (first, others) == ("strong", ["weak", "net"])  # by the error, as one alone has more
+    for name in others:
+        entry = table[name]["paired"]["classification_error"]
+        test = scipy.stats.ttest_rel(wrong[name], wrong[first])
+        assert entry["value"] == pytest.approx(100 * (wrong[name] - wrong[first]).mean())
+        assert entry["value"] / entry["standard_error"] == pytest.approx(test.statistic)
+        b, c = ((wrong[name] - wrong[first] == sign).sum() for sign in (1, -1))
+        tail = sum(math.comb(b + c, k) for k in range(max(b, c), b + c + 1)) / 2 ** (b + c)
+        assert entry["p_value"] == pytest.approx(min(1, 2 * tail))
+    lines = {line[0]: line[1:] for line in rows_of(table)}
+    assert lines["calibration_error"][:2] == ["", ""]  # which classes alone do not have
+    assert lines["classification_error difference"][0] == "reference"
 
 
 def test_fewer_data_are_compared_with_the_same_ones():

@@ -332,6 +332,10 @@ def test_predictions_average_the_probabilities_over_draws_of_the_weights():
     # 400 draws of probabilities, whose standard deviation is below one half
     assert np.abs(np.exp(found.log_prob) - exact.numpy()).max() < 4 * 0.5 / math.sqrt(400)
     assert np.exp(found.log_prob).sum(1) == pytest.approx(1, abs=1e-6)
+    x = data.images.float()
+    torch.manual_seed(3)
+    public = pyro_aevb.predict(pair, x, 400)  # without labels
+    assert public.shape == (N, C) and (public - exact).abs().max() < 4 * 0.5 / math.sqrt(400)
     other = predict(pair, data, 1, seed=3)
     assert np.abs(np.exp(other.log_prob) - exact.numpy()).max() > 0.3
 
@@ -367,10 +371,54 @@ def test_the_command_reports_error_likelihood_and_calibration(tmp_path, capsys):
     assert "fine-tuned on 40 of 60" in said
 
 
+def test_with_patience_the_results_name_the_epoch_that_is_scored(tmp_path, capsys):
+    data = DataSet("bits", *[split(60, seed) for seed in range(3)], "bits", "none")
+    run = pyro_aevb.fit(
+        "StackedDenoisingAutoencoder",
+        data,
+        {"hidden": [4, 3]},
+        epochs=90,
+        patience=4,
+        lr=0.05,
+        algorithm_options={"pretraining_epochs": 2},
+        out=str(tmp_path / "run"),
+    )
+    said, rows = capsys.readouterr().out, run.history
+    assert [row["stage"] for row in rows] == [1, 1, 2, 2] + [3] * (len(rows) - 4)
+    accuracy = [-1 if row["accuracy"] is None else row["accuracy"] for row in rows]
+    best, results = 1 + int(np.argmax(accuracy)), run.results
+    assert (results["best_epoch"], results["epochs"]) == (best, len(rows)) == (best, best + 4)
+    assert f"after {best} of {len(rows)} epochs" in " ".join(said.split())
+    again = pyro_aevb.evaluate(run, data=data, show=False)
+    assert again["best_epoch"] == best and again["metrics"] == results["metrics"]
+    # A classifier has no codes, and nobody expects pictures of it.
+    assert results["codes"] == "none" and results["notes"] == []
+    x = data.test.images.float()
+    probability = pyro_aevb.predict(run.pair, x)
+    net = run.pair.sources["pair"]
+    with torch.no_grad():
+        torch.testing.assert_close(probability, net.logits(x).softmax(1))
+        (units,) = pyro_aevb.encode(run.pair, x).values()
+        assert torch.equal(units, net.codes(x)) and units.shape == (60, 3)
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
         ({"pair": "VAE", "algorithm": "greedy"}, "it has no `layers`"),
+        (
+            {"pair": "DenoisingLayer", "algorithm": "greedy"},
+            "DenoisingLayer: it has no `layers`, .* or leave --algorithm greedy out",
+        ),
+        ({"pair_parameters": {"hidden": [1.5]}}, "--pair.hidden is .* a list of whole numbers"),
+        (
+            {"pair_parameters": {"corruption_options": {"rat": 1}}},
+            "^--pair.corruption_options: masking has no option 'rat'",
+        ),
+        (
+            {"pair_parameters": {"corruption": "none", "corruption_options": {"rate": 1}}},
+            "add --pair.corruption masking or",
+        ),
         ({"binarize": "dynamic"}, "add --binarize none"),
         ({"epochs": 6}, "before its last one take 6"),
         ({"algorithm_options": {"num_labels": 0}}, "it must lie between 2 and 1297"),
@@ -392,7 +440,7 @@ def test_mistakes_are_one_line(arguments, words, tmp_path):
         **arguments,
         "algorithm_options": {"pretraining_epochs": 2, **arguments.get("algorithm_options", {})},
     }
-    if given["pair"] == "VAE":
+    if given["pair"] != "StackedDenoisingAutoencoder":
         given["algorithm_options"] = {}
     with pytest.raises(UsageError, match=words):
         pyro_aevb.fit(data="digits", out=str(tmp_path / "run"), show=False, **given)
@@ -407,6 +455,20 @@ def test_labels_of_no_class_are_refused(tmp_path):
     said = "has 3 classes, 0 to 2, and 'label' of the test split of bits lies between -1 and 2"
     with pytest.raises(UsageError, match=said):
         pyro_aevb.fit("StackedDenoisingAutoencoder", data, out=str(tmp_path), show=False)
+
+
+def test_classes_without_labels_are_named_in_a_note_that_stays(tmp_path):
+    """Labels of 5, 7 and 9 only make ten classes, of which seven are never seen."""
+    one = split(60)
+    parts = [Split(one.images, 2 * one.labels + 5, 1)] * 3
+    data = DataSet("bits", *parts, "bits", "none")
+    how = {"epochs": 1, "algorithm_options": {"pretraining_epochs": 0}, "show": False}
+    run = pyro_aevb.fit(
+        "StackedDenoisingAutoencoder", data, {"hidden": [4]}, out=str(tmp_path / "run"), **how
+    )
+    (note,) = run.results["notes"]
+    assert "7 of 10 classes do not occur in the training labels: 0, 1, 2, 3, 4, 6, 8;" in note
+    assert pyro_aevb.evaluate(run, data=data, show=False)["notes"] == [note]
 
 
 @pytest.mark.parametrize("pair", ["StackedDenoisingAutoencoder", "DeepBeliefNet"])

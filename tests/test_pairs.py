@@ -2,7 +2,10 @@
 
 import sys
 import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -15,7 +18,7 @@ from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import nn
 
 from pyro_aevb.data import DataSet, Split
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, of_kind
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.models import VAE
 from pyro_aevb.pairs.contract import inspect
@@ -243,6 +246,54 @@ def trained(style, seed, steps=5):
         optimizer.step()
         optimizer.zero_grad()
     return pair
+
+
+@pytest.mark.parametrize(
+    "kind, fit, unfit, words",
+    [
+        (int, [2, np.int64(2)], [2.0, True, "2", None, [2]], "a whole number"),
+        (float | None, [2, 2.5, np.float32(2), None], [False, "2"], "a number"),
+        (bool, [True], [1, "no"], "true or false"),
+        (
+            Sequence[int],
+            [[2], (2,), [], np.array([2])],
+            [[2.5], "ab", 2, {2: 2}],
+            "a list of whole",
+        ),
+        (tuple[int, ...], [(2, 3), [2]], [(2, "a")], "a list of whole numbers"),
+        (tuple[int, str], [(2, "a")], ["2a"], "a list"),
+        (Mapping[str, Any] | None, [{"a": 1}, None], [3, [1]], "names with their values"),
+        (Literal["one", "two"] | None, ["one", None], [1], "'one' or 'two'"),
+        (Any, [2, "a", None], [], ""),
+        (nn.Module, [2], [], ""),
+        ([int], [2], [], ""),
+    ],
+)
+def test_values_are_of_the_kind_that_a_signature_states(kind, fit, unfit, words):
+    for value in fit:
+        of_kind("--x", value, kind)
+    for value in unfit:
+        with pytest.raises(UsageError, match=f"--x is .*; it takes {words}"):
+            of_kind("--x", value, kind)
+
+
+def test_a_word_that_is_none_of_those_stated_is_named_with_them():
+    with pytest.raises(UsageError, match="--x='three' is unknown; choose one of one, two"):
+        of_kind("--x", "three", Literal["one", "two"] | None)
+
+
+def test_parameters_of_a_constructor_are_of_the_kinds_that_it_states():
+    class Base(Params):
+        def __init__(self, width: int = 3, scale: float = None):
+            super().__init__()
+
+    class Own(Base):
+        def __init__(self, note: "Unknown" = "", **options):  # noqa: F821
+            super().__init__(**options)
+
+    load_pair(Own, {"width": 4, "scale": None, "note": 3})
+    with pytest.raises(UsageError, match=r"--pair.width is \[4\]; it takes a whole number"):
+        load_pair(Own, {"width": [4]})
 
 
 def values(pair):

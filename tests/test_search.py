@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from math import comb
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from pyro_aevb.studies import study
 from pyro_aevb.studies.baselines import logistic_regression, support_vectors
 from pyro_aevb.studies.classifiers import paired_differences
 from pyro_aevb.studies.declare import Published
-from pyro_aevb.studies.search import Search, Trial, read_trials, run_search, winner
+from pyro_aevb.studies.search import Search, Trial, read_trials, run_search, search, winner
 
 CALLS = []
 LEVELS = [5, 3, 3, 8, 1, 4, 9, 2, 7]
@@ -70,6 +71,11 @@ def test_a_third_goes_on_to_three_times_the_data_and_the_best_wins(tmp_path):
     again, _ = searched(path, tmp_path)
     assert CALLS == [(2, 120), (4, 400)]
     assert [(t.number, t.num_train) for t in again] == [(t.number, t.num_train) for t in trials]
+    _, said = searched(path, tmp_path)  # nothing is left to do, and what won is said
+    assert len(CALLS) == 2 and said == [
+        "digits/m: validation error 1.25 ± 0.70 % of trial 4 on 400, the best of 9 trials in "
+        "0.0 minutes"
+    ]
 
 
 def test_no_trial_begins_when_the_share_of_a_rung_is_over(tmp_path):
@@ -189,6 +195,39 @@ def test_decisions_are_averaged_over_draws_of_weights_and_codes(tmp_path):
     found = run.per_datum("classification", "predicted")
     assert (found != total.argmax(1)).mean() < 0.01
     assert (found != machine.decision_function(drawn.numpy()).argmax(1)).mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"draws": 3}, "draws and depth are of codes, and there are none"),
+        ({"depth": 1}, "draws and depth are of codes, and there are none"),
+        ({"codes": "Autoencoder", "depth": 1}, "Autoencoder has no layers: leave it out"),
+        ({"codes": "StackedDenoisingAutoencoder", "draws": 2}, "draws no codes: leave it out"),
+    ],
+)
+def test_draws_and_layers_of_codes_without_them_are_refused(settings, words, tmp_path):
+    if "codes" in settings:
+        net = {"pair": settings["codes"], "pair_parameters": {"hidden": [4]}, "epochs": 0}
+        settings = {**settings, "codes": {**net, "num_samples": 1, "num_data": 2}}
+    with pytest.raises(UsageError, match=words):
+        support_vectors("digits", out=tmp_path / "run", **settings)
+
+
+def test_the_search_of_the_documentation_runs_and_its_study_has_what_won(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
+    (source,) = re.findall(r"```python\n(# depths.py\n.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("depths.py").write_text(source.replace("(400, 1200)", "(60,)"))
+    search("depths.py", "digits/SVM", trials=2)
+    outcome = study("depths.py", scale="smoke", out="out", show=False)
+    (failed,) = outcome.failed
+    assert "python -m pyro_aevb.studies.search depths.py --only 'digits/SdA'" in failed
+    best = winner(search("depths.py", trials=1), "digits", "SVM")
+    outcome = study("depths.py", scale="smoke", out="out", show=False)
+    assert not outcome.failed
+    run = Run(Path("out/cells/errors/digits/SVM/seed0"))
+    assert run.settings["gamma"] == best.settings["gamma"]
 
 
 STUDY = """

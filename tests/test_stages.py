@@ -160,6 +160,20 @@ def _flat(value):
     return (value.dtype, value.tolist()) if isinstance(value, torch.Tensor) else value
 
 
+def test_a_run_from_before_epochs_had_a_stage_goes_on(tmp_path):
+    path = tmp_path / "c.pt"
+    trainer(path, stop_after=1).run()
+    state = torch.load(path)
+    for row in state["history"]:
+        del row["stage"]
+    torch.save(state, path)
+    resumed = trainer(path)
+    resumed.resume()
+    run = Run(tmp_path)
+    run.write_history(resumed.run())
+    assert [row["stage"] for row in run.history] == [None, 1, 2, 2, 2]
+
+
 def test_each_stage_has_a_schedule_that_ends_with_it():
     t = trainer(schedule="cosine", schedule_options={"final": 0.0}, lr=0.1)
     lengths = [(e, FIRST) for e in range(2)] + [(e, EPOCHS - FIRST) for e in range(3)]

@@ -1138,7 +1138,7 @@ def test_a_backend_that_is_not_installed_says_what_to_install(tmp_path, monkeypa
 
 
 def test_the_study_of_the_documentation_runs(tmp_path):
-    source = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    source = re.search(r"```python\n(# sizes.py\n.*?)```", DOCS.read_text(), re.DOTALL)
     (tmp_path / "sizes.py").write_text(source[1])
     outcome = study(str(tmp_path / "sizes.py"), "smoke", out=str(tmp_path / "o"), show=False)
     page = outcome.page.read_text()

@@ -166,9 +166,15 @@ KINDS: dict[str, Callable[..., Corruption]] = {
     "gaussian": GaussianNoise,
 }
 
+OF_PAIR = ("--pair.corruption", "--pair.corruption_options")
+r"""What messages call the parameters of a pair's constructor."""
+
 
 def make_corruption(
-    name: Any, options: Mapping[str, Any] | None = None, default: Any = None
+    name: Any,
+    options: Mapping[str, Any] | None = None,
+    default: Any = None,
+    flags: tuple[str, str] = ("--corruption", "--corruption-options"),
 ) -> Corruption | None:
     r"""A corruption from its name; None for none.
 
@@ -177,11 +183,14 @@ def make_corruption(
             batch to batch, or None for the default.
         options: Arguments of the named class, such as ``{"rate": 0.25}``.
         default: What a pair brings with it; none if it is not callable.
+        flags: What messages call the name and the options; of a pair's constructor it is
+            :data:`OF_PAIR`.
 
     Raises:
         UsageError: No such corruption, or options that it does not take.
     """
-    of_kind("--corruption-options", options, dict[str, Any] | None)
+    flag, options_flag = flags
+    of_kind(options_flag, options, dict[str, Any] | None)
     options = dict(options or {})
     if name in KINDS:
         make = KINDS[name]
@@ -189,14 +198,13 @@ def make_corruption(
         for option, value in options.items():
             if option not in taken:
                 raise UsageError(
-                    f"--corruption-options: {name} has no option {option!r}; it takes "
-                    f"{', '.join(taken)}"
+                    f"{options_flag}: {name} has no option {option!r}; it takes {', '.join(taken)}"
                 )
-            of_kind(f"--corruption-options: {option}", value, get_type_hints(make)[option])
+            of_kind(f"{options_flag}: {option}", value, get_type_hints(make)[option])
         return make(**options)
     if options:
         raise UsageError(
-            "--corruption-options are those of a corruption that is named: add --corruption "
+            f"{options_flag} are those of a corruption that is named: add {flag} "
             f"{' or '.join(KINDS)}"
         )
     if name is None:

@@ -23,15 +23,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import blocks_of, numbered
 from pyro_aevb.estimators.metrics import Metric
 from pyro_aevb.estimators.terms import weight_draw
-from pyro_aevb.pairs.density import base, run
-from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.predict import class_log_prob
 
 BINS = 15
 r"""Of the calibration error."""
@@ -77,16 +75,6 @@ def error_metric(wrong: np.ndarray) -> Metric:
     return {"value": 100 * error, "standard_error": 100 * spread, "unit": "%"}
 
 
-def classifies(description: Description) -> bool:
-    r"""Whether a pair observes one class of each datum, given x and no local latents."""
-    return (
-        description.likelihood == "Categorical"
-        and not description.observes_x
-        and not description.local_sites
-        and not description.event_shape
-    )
-
-
 @torch.no_grad()
 def predict(
     pair: Pair, batches: Batches, weight_samples: int = 1, seed: int = 0
@@ -101,7 +89,7 @@ def predict(
     """
     description = pair.description
     assert description is not None, "inspect the pair first"
-    if not classifies(description):
+    if not description.classifies():
         return None
     draws = range(weight_samples if description.global_sites else 1)
     found, labels = [], []
@@ -109,14 +97,7 @@ def predict(
         few = batches.take(torch.arange(min(2, len(batches))))
         weights = [weight_draw(pair, few, seed, s)[0] for s in draws]
         for _, x in blocks_of(batches, numbered(len(batches))):
-            sites = [run(pair.model, x, drawn)[description.observed] for drawn in weights]
-            each = np.stack([_log_probabilities(site["fn"], len(x)) for site in sites])
-            found.append(logsumexp(each, axis=0) - math.log(len(each)))
-            labels.append(sites[0]["value"].reshape(-1).cpu().numpy())
+            log_prob, label = class_log_prob(pair, x, weights)
+            found.append(log_prob.cpu().numpy())
+            labels.append(label.cpu().numpy())
     return Predictions(np.concatenate(found), np.concatenate(labels))
-
-
-def _log_probabilities(fn: object, n: int) -> np.ndarray:
-    logits = base(fn).logits.double()
-    values: np.ndarray = logits.log_softmax(-1).expand(n, -1).cpu().numpy()
-    return values

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pyro_aevb.data.corruption import make_corruption
+from pyro_aevb.data.corruption import OF_PAIR, make_corruption
 from pyro_aevb.errors import at_least_one, one_of
 from pyro_aevb.models.networks import ACTIVATIONS
 
@@ -80,7 +80,7 @@ class DenoisingLayer(nn.Module):
         one_of("loss", loss, get_args(Loss))
         if corruption == "masking":
             corruption_options = {"exact": True, **(corruption_options or {})}
-        self.corruption = make_corruption(corruption, corruption_options)
+        self.corruption = make_corruption(corruption, corruption_options, flags=OF_PAIR)
         self.event_shape, self.hidden, self.loss = tuple(event_shape), hidden, loss
         self.encoder = nn.Linear(math.prod(event_shape), hidden)
         self.activation = ACTIVATIONS[activation]()

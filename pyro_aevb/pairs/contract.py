@@ -21,7 +21,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from pyro_aevb.data.batch import Data
+from pyro_aevb.data.batch import Batch, Data
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.pairs.density import family, in_plate, is_delta, is_masked, run
 from pyro_aevb.pairs.description import Description, Site
@@ -142,6 +142,7 @@ class _Run:
 
     def __init__(self, pair: Pair, x: Data) -> None:
         self.pair, self.batch, self.mark = pair, len(x), _Mark()
+        self.columns = x.columns if isinstance(x, Batch) else {}
         self.guide, guide_plates = self._run("guide", self.mark(pair.guide), x, {})
         drawn = {name: site["value"] for name, site in self.guide.items()}
         self.model, self.plates = self._run("model", pair.model, x, drawn)
@@ -175,6 +176,12 @@ class _Run:
                 f"{type(error).__name__}: {said}; {hint}"
             ) from error
 
+    def _column(self, value: Tensor) -> str | None:
+        r"""The column of the batch that a value is."""
+        values, own = value.flatten().tolist(), self.observed[0]
+        alike = [k for k, v in self.columns.items() if v.flatten().tolist() == values]
+        return own if own in alike else next(iter(alike), None)
+
     def wrong(self, message: str) -> UsageError:
         return UsageError(f"{self.pair.name}: {message}")
 
@@ -190,7 +197,7 @@ class _Run:
                 f"{outside[0]!r} is a global latent site, so the data plate must know the number N "
                 'of training data: pyro.plate("data", size=N, subsample_size=len(x))'
             )
-        seen = self.model[self.observed[0]]["fn"]
+        seen, value = (self.model[self.observed[0]][key] for key in ("fn", "value"))
         return Description(
             observed=self.observed[0],
             event_shape=tuple(seen.event_shape),
@@ -202,6 +209,7 @@ class _Run:
             auxiliary=self.auxiliary,
             local_auxiliary=tuple(a for a in self.auxiliary if in_plate(self.guide[a], plate)),
             enumerated=self.enumerated,
+            column=self._column(value),
             parameters={name: tuple(v.shape) for name, v in self.pair.trainable().items()},
         )
 

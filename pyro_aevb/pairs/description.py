@@ -41,6 +41,8 @@ class Description:
     local_auxiliary: tuple[str, ...] = ()
     r"""Those of them that lie in the data plate."""
     enumerated: tuple[str, ...] = ()
+    column: str | None = None
+    r"""The name of the column of the data that is observed, where it is one."""
     observes_x: bool = True
     r"""Whether what is observed is x, or a part of it; a classifier's is a column of the data."""
     reads_data: tuple[str, ...] = ()
@@ -70,6 +72,11 @@ class Description:
         points = [site.name for site in self.local_sites if not site.density]
         return f"latent site {points[0]!r} carries {NO_DENSITY}" if points else None
 
+    def classifies(self) -> bool:
+        r"""Whether it is one class of each datum that is observed, given x and no local latents."""
+        of_x = self.observes_x or self.local_sites or self.event_shape
+        return self.likelihood == "Categorical" and not of_x
+
     def no_simulation(self) -> str | None:
         r"""Why data do not follow from the latents by one call of the model; None if they do."""
         if not self.observes_x:
@@ -90,10 +97,12 @@ class Description:
         free = [site.name for site in self.local_sites if site.masked and not site.matched]
         return f"latent site {free[0]!r} has no prior (it is masked out)" if free else None
 
-    def codes_are_points(self) -> bool:
-        r"""Whether there are codes, and the guide gives each as a point, so that no draw costs."""
-        posteriors = [site.posterior for site in self.local_sites]
-        return bool(posteriors) and all(family == "Delta" for family in posteriors)
+    def kind_of_codes(self) -> str:
+        r"""``points`` where the guide gives every code as one, so that no draw costs; ``draws``;
+        ``none`` of a pair without codes."""
+        if not self.local_sites:
+            return "none"
+        return "points" if {site.posterior for site in self.local_sites} == {"Delta"} else "draws"
 
     def weights_undefined(self) -> str | None:
         r"""Why quantities that need a density of the weights are not defined; None if they are."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pyro_aevb.errors import UsageError, hint, one_line
+from pyro_aevb.errors import UsageError, hint, of_kind, one_line
 
 if TYPE_CHECKING:
     from pyro_aevb.data.sets import DataSet
@@ -199,15 +199,23 @@ def _is_constructor(found: Any) -> bool:
 
 def constructor_parameters(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     r"""A constructor's parameters by name; ``**options`` are those of the class that it extends."""
-    found = dict(inspect.signature(make).parameters)
+    found = dict(_signature(make).parameters)
     classes = make.__mro__ if isinstance(make, type) else ()
     for base in [c for c in classes if "__init__" in vars(c)][1:]:
         rest = [name for name, p in found.items() if p.kind is p.VAR_KEYWORD]
         if not rest or base.__module__.startswith(("torch.", "pyro.", "builtins")):
             break
         del found[rest[0]]
-        found = {**inspect.signature(base).parameters, **found}
+        found = {**_signature(base).parameters, **found}
     return found
+
+
+def _signature(make: Callable[..., Any]) -> inspect.Signature:
+    r"""A signature with its types, where what they are called can be looked up."""
+    try:
+        return inspect.signature(make, eval_str=True)
+    except Exception:  # of names that a user's file imports for type checkers alone
+        return inspect.signature(make)
 
 
 def settable(make: Callable[..., Any]) -> list[str]:
@@ -256,6 +264,9 @@ def construct(found: Any, name: str, parameters: dict[str, Any], data: "DataSet 
     if not _is_constructor(found):
         return found
     accepted = constructor_parameters(found)
+    for key, value in parameters.items():
+        if key in accepted and value is not accepted[key].default:
+            of_kind(f"--pair.{key}", value, accepted[key].annotation)
     if data is not None:
         values = (data.event_shape, len(data.train), data.mean, data.num_classes)
         known = zip(FROM_DATA, values, strict=True)

@@ -1,20 +1,21 @@
-r"""Use a trained pair: encode, decode, reconstruct, generate, walk through the latent space.
+r"""Use a trained pair: encode, decode, reconstruct, generate, predict, walk through the codes.
 
 Latents are tensors by site name, ``(batch, *shape of the site)``; images and vectors are ``(batch,
 *event_shape)``. Global latents (weights) take the mean of the guide, except where a draw is asked
 for. A pair is used in evaluation mode, whatever mode it is in.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_aevb.data.batch import Data, repeated
-from pyro_aevb.errors import UsageError, hint
-from pyro_aevb.pairs.density import at_least_two, run
+from pyro_aevb.data.batch import Data, data_of, repeated
+from pyro_aevb.errors import UsageError, at_least_one, hint
+from pyro_aevb.pairs.density import at_least_two, base, run
 from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.handlers import AtMean, WholeBatch, typical
 from pyro_aevb.pairs.pair import Pair
@@ -49,6 +50,9 @@ def latents(
 def encode(pair: Pair, x: Data, sample: bool = False, **columns: Any) -> dict[str, Tensor]:
     r"""The codes of data: :math:`\mathrm{E}_q[z|x]` of every local site, or a draw.
 
+    A net with layers that has no local sites, but a method ``codes(x)``, gives the units of the
+    last layer as ``codes``.
+
     Arguments:
         pair: An inspected pair.
         x: The data, ``(batch, *event_shape)``.
@@ -57,9 +61,28 @@ def encode(pair: Pair, x: Data, sample: bool = False, **columns: Any) -> dict[st
 
     Returns:
         A tensor ``(batch, *shape)`` for each local latent site.
+
+    Raises:
+        UsageError: The pair has no codes.
     """
-    values = latents(pair, pair.batch(x, columns), sample)
-    return {site.name: values[site.name] for site in _described(pair).local_sites}
+    description, x = _described(pair), pair.batch(x, columns)
+    if not description.local_sites:
+        return {"codes": _units(pair, x)}
+    values = latents(pair, x, sample)
+    return {site.name: values[site.name] for site in description.local_sites}
+
+
+@torch.no_grad()
+def _units(pair: Pair, x: Data) -> Tensor:
+    layered = pair.attribute("codes")
+    if not callable(layered):
+        raise UsageError(
+            f"{pair.name} has no codes: it has neither latent sites of a datum nor a method "
+            "codes(x), as nets with layers have; predict gives what a classifier says"
+        )
+    with pair.evaluating():
+        units: Tensor = layered(data_of(x))
+    return units
 
 
 @torch.no_grad()
@@ -152,6 +175,59 @@ def reconstruct(pair: Pair, x: Data, sample: bool = False, **columns: Any) -> Te
     """
     x = pair.batch(x, columns)
     return decode(pair, latents(pair, x, sample), x)
+
+
+@torch.no_grad()
+def predict(pair: Pair, x: Data, weight_samples: int = 10, **columns: Any) -> Tensor:
+    r"""What a classifier says of data: :math:`p(c|x) = \mathrm{E}_{q(w)}[p(c|x, w)]`.
+
+    Arguments:
+        pair: An inspected pair that observes one class of each datum, given x.
+        x: The data, ``(batch, *event_shape)``; their classes need not be known, and are not read.
+        weight_samples: Draws of the global latents that are averaged over, if there are some.
+        columns: Columns that the pair takes beside x and the class, ``(batch, *shape)``.
+
+    Returns:
+        Probabilities of the classes, ``(batch, C)``.
+
+    Raises:
+        UsageError: The pair is no classifier, or the number of draws is below 1.
+    """
+    description = _described(pair)
+    if not description.classifies():
+        raise UsageError(
+            f"{pair.name} is no classifier: it does not observe one class of each datum, given x; "
+            "encode, decode and reconstruct are for other pairs"
+        )
+    at_least_one("weight_samples", weight_samples)
+    if description.column is not None:  # the model takes it, and the classes' probabilities do not
+        columns = {description.column: torch.zeros(len(x), dtype=torch.int64), **columns}
+    x = pair.batch(x, columns)
+    draws = weight_samples if description.global_sites else 1
+    with pair.running():
+        drawn = [latents(pair, at_least_two(x)[:2], sample=True) for _ in range(draws)]
+        return class_log_prob(pair, x, drawn)[0].exp().to(x.dtype)
+
+
+def class_log_prob(
+    pair: Pair, x: Data, weights: Sequence[Mapping[str, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    r"""Log-probabilities of the classes, of the mean over draws of the weights; and the classes.
+
+    Arguments:
+        pair: An inspected classifier, which is running.
+        x: A batch, with the columns that the pair takes.
+        weights: Draws of the global latents by name; a single empty one where there are none.
+
+    Returns:
+        :math:`\log \frac{1}{S} \sum_s p(c|x, w_s)`, float64, ``(batch, C)``, and the observed
+        classes, ``(batch,)``.
+    """
+    sites = [run(pair.model, x, drawn)[_described(pair).observed] for drawn in weights]
+    logits = [base(site["fn"]).logits.double().log_softmax(-1) for site in sites]
+    each = torch.stack([one.expand(len(x), -1) for one in logits])
+    mean = each.logsumexp(0) - math.log(len(each))
+    return mean, sites[0]["value"].reshape(-1)
 
 
 def generate(pair: Pair, x: Data, sample: bool = False, **columns: Any) -> Tensor:

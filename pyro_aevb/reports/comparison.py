@@ -33,7 +33,8 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     r"""What is known of each run, the best one first.
 
     The best is the one of the highest ``log_likelihood``; where fewer than two runs have one, of
-    the highest ``iwae_bound``, and where fewer than two have that, ``reconstruction``. That of
+    the highest ``iwae_bound``, and where fewer than two have that, ``reconstruction``; of
+    classifiers without probabilities, of the lowest ``classification_error``. The reconstruction of
     codes that are points is at the best code, and that of codes that are drawn is not; where runs
     of both kinds stand side by side ``reconstruction_mean``, at the mean of the codes, is compared
     in its place.
@@ -43,7 +44,8 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
 
     Returns:
         For each run its ``metrics``; ``points``, whether its codes are points; ``paired``, by
-        metric the mean difference to the best run in nats per datum and its paired standard error;
+        metric the mean difference to the best run in nats per datum and its paired standard error,
+        and of ``classification_error``, in per cent, the ``p_value`` of :func:`mcnemar` too;
         ``corrupted``, its scores under corruptions;
         ``parameters``, how many are trained, and ``seconds_per_epoch``, of training, the median;
         where it is a likelihood or a bound that orders them, by ArviZ, of the runs that have it,
@@ -59,7 +61,8 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     mixed = len({codes_are_points(result) for result in results.values()}) > 1
     by = criterion(values.values(), mixed)
     likely = {n: v[by] for n, v in values.items() if by in v and by in LIKELIHOODS}
-    worth = {n: float(v[by].mean()) if by in v else -np.inf for n, v in values.items()}
+    sign = -1 if by == "classification_error" else 1
+    worth = {n: sign * float(v[by].mean()) if by in v else -np.inf for n, v in values.items()}
     order = sorted(runs, key=lambda name: -worth[name])
     table: dict[str, dict[str, Any]] = {}
     for name in order:
@@ -76,6 +79,9 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
             "parameters": results[name]["parameters"],
             "seconds_per_epoch": seconds_per_epoch(runs[name].clock()),
         }
+        if "classification_error" in (found := table[name]["paired"]):
+            missed = (values[one]["classification_error"] > 0 for one in (name, order[0]))
+            found["classification_error"] |= {"unit": "%", "p_value": mcnemar(*missed)[2]}
     if len(likely) > 1:
         for name, row in compare_pointwise(likely).items():
             table[name] |= row
@@ -86,15 +92,17 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
 
 
 def criterion(known: Iterable[Collection[str]], mixed: bool = False) -> str:
-    r"""The metric that orders runs, the first of :data:`LIKELIHOODS` that two of them have.
+    r"""The metric that orders runs: the first that two of them have, of :data:`LIKELIHOODS`, the
+    reconstruction and, the lower the better, the classification error.
 
     Arguments:
         known: For each run the names of its metrics.
         mixed: Whether codes are points in some of the runs and drawn in others.
     """
     counts = Counter(name for names in known for name in names)
-    of_two = (name for name in LIKELIHOODS if counts[name] > 1)
-    return next(of_two, "reconstruction" + "_mean" * mixed)
+    reconstruction = "reconstruction" + "_mean" * mixed
+    named = (*LIKELIHOODS, reconstruction, "classification_error")
+    return next((name for name in named if counts[name] > 1), reconstruction)
 
 
 def codes_are_points(results: Mapping[str, Any]) -> bool:
@@ -118,6 +126,45 @@ def paired(reference: np.ndarray, values: np.ndarray) -> Metric:
     """
     n = min(len(reference), len(values))
     return measured(values[:n] - reference[:n], num_data=n)
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> tuple[int, int, float]:
+    r"""McNemar's test of two classifiers that have seen the same data.
+
+    Of the :math:`b + c` data that only one of them gets wrong, b would be binomial with probability
+    1/2 if their errors were the same.
+
+    Arguments:
+        one, other: Which data each gets wrong, boolean, ``(N,)``.
+
+    Returns:
+        b, those that only the one gets wrong; c, that only the other does; and the exact two-sided
+        p-value, 1 where there are none.
+
+    References:
+        | Note on the Sampling Error of the Difference between Correlated Proportions or Percentages
+        | (McNemar, 1947)
+        | https://doi.org/10.1007/BF02295996
+    """
+    from scipy.stats import binomtest
+
+    b, c = int((one & ~other).sum()), int((other & ~one).sum())
+    return b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.0
+
+
+def wrong(run: Run) -> np.ndarray:
+    r"""Which test data a classifier's run gets wrong, boolean, ``(N,)``.
+
+    Raises:
+        UsageError: It keeps no predictions.
+    """
+    label = run.per_datum("classification", "label")
+    try:
+        predicted = run.per_datum("classification", "predicted")
+    except UsageError:  # of probabilities
+        predicted = run.per_datum("classification", "log_prob").argmax(1)
+    missed: np.ndarray = predicted != label
+    return missed
 
 
 def repetitions(runs: Mapping[str, Run]) -> list[list[str]]:
@@ -160,6 +207,9 @@ def _per_datum(run: Run, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
     values, metrics = {}, results["metrics"]
     # Each model simulates data of its own for such estimators, of which there are no pairs.
     simulated = {estimator.name for estimator in found_by(metrics) if estimator.margin}
+    if "classification_error" in metrics:
+        with suppress(UsageError):
+            values["classification_error"] = 100.0 * wrong(run)
     for name, metric in metrics.items():
         place = PAIRED.get(name, (metric.get("estimator"), name))
         if metric["value"] is None or place[0] in (None, *simulated):

@@ -81,12 +81,12 @@ def draw_figures(
         with drawn("history.png", undrawn, run):
             plots.history(run.history, path / "history.png", _objective(run, prepared))
     x = prepared.test.take(_spread(len(prepared.test), prepared.data.test.labels))
-    if description.no_simulation() is not None:
-        undrawn.append(f"note: no data are decoded in pictures: {description.no_simulation()}")
-    else:
+    if (reason := description.no_simulation()) is None:
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             torch.manual_seed(0)
             _decoded_figures(run, prepared, x, undrawn)
+    elif description.observes_x:  # of a classifier nobody expects them
+        undrawn.append(f"note: no data are decoded in pictures: {reason}")
     if scores is not None and scores.elbo is not None and marginals is not None:
         with drawn("elbo_log_likelihood.png", undrawn, run):
             _bounds_figure(scores, marginals, path / "elbo_log_likelihood.png")

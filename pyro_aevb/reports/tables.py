@@ -12,6 +12,8 @@ SHOWN = (
     *("elbo", "iwae_bound", "log_likelihood", "gap", "reconstruction", "reconstruction_mean", "kl"),
     "active_units",
 )
+CLASSIFIED = ("classification_error", "calibration_error")
+r"""What is shown of classifiers, in per cent."""
 
 
 def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
@@ -20,11 +22,16 @@ def rows_of(table: Mapping[str, Any]) -> list[list[str]]:
         name for row in table.values() for name, m in row["metrics"].items() if "estimator" in m
     )
     rows = []
-    for metric in (*SHOWN, *others):
+    classified = [m for m in CLASSIFIED if any(m in row["metrics"] for row in table.values())]
+    for metric in (*classified, *SHOWN, *others):
         rows.append([metric, *(_cell(metric, row["metrics"]) for row in table.values())])
         if any(metric in row["paired"] for row in table.values()):
             _, *after = (with_error(row["paired"].get(metric, {})) for row in table.values())
             rows.append([f"{metric} difference", "reference", *after])
+        p_values = [row["paired"].get(metric, {}).get("p_value") for row in table.values()]
+        if any(p is not None for p in p_values):
+            written = ["" if p is None else f"{p:.2g}" for p in p_values]
+            rows.append([f"{metric} p-value", *written])
     if any("weight" in row for row in table.values()):
         weights = [f"{row['weight']:.2f}" if "weight" in row else "" for row in table.values()]
         rows.append(["weight", *weights])
@@ -79,6 +86,8 @@ def numbers_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
         for metric, entry in row["paired"].items():
             numbers[f"{metric} difference"] = entry["value"]
             numbers[f"{metric} difference standard_error"] = entry["standard_error"]
+            if "p_value" in entry:
+                numbers[f"{metric} difference p_value"] = entry["p_value"]
         numbers |= {name: row[name] for name in ("parameters", "seconds_per_epoch")}
         if "weight" in row:
             numbers["weight"] = row["weight"]

@@ -137,10 +137,13 @@ def _percent(share: float) -> str:
 
 
 def _title(results: Mapping[str, Any]) -> str:
+    epochs = after = results["epochs"]
+    if (best := results.get("best_epoch", epochs)) != epochs:
+        after = f"{best} of {epochs}"  # with --patience, training goes on beyond the best one
     return (
         f"{results['pair']} on {results['data']}, {results['split']} split, "
         f"{results['num_data']:,} data, binarization {results['binarization']}, "
-        f"after {results['epochs']} epochs"
+        f"after {after} epochs"
     )
 
 

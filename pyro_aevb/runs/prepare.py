@@ -12,7 +12,7 @@ from pyro_aevb.data.batches import Batches, evaluation_binarization
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import Binarize, DataSet, Split, looked_through
 from pyro_aevb.errors import UsageError
-from pyro_aevb.estimators.classification import classifies, predict
+from pyro_aevb.estimators.classification import predict
 from pyro_aevb.pairs import consent
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.description import Description
@@ -20,6 +20,9 @@ from pyro_aevb.pairs.pair import Pair, load_pair
 from pyro_aevb.pairs.supports import check_support
 from pyro_aevb.runs.checkpoint import load_checkpoint
 from pyro_aevb.runs.run import SETTINGS, Run
+
+MENTIONED = 10
+r"""Classes that a note names, of those that do not occur."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Prepared:
     r"""The test split as it is scored."""
     notes: tuple[str, ...] = ()
     r"""What a reader of the results should know."""
+    best_epoch: int | None = None
+    r"""The epoch whose weights the pair has, where training returned to its best one."""
 
 
 def prepare(
@@ -99,7 +104,7 @@ def prepare(
         valid=batches("valid", scored),
         test=batches("test", scored),
     )
-    _check_labels(prepared)
+    prepared = replace(prepared, notes=_check_labels(prepared))
     for split in ("train", "valid", "test"):
         check_support(loaded, getattr(prepared, split), split)
     consent.remember("pair", pair)
@@ -152,7 +157,8 @@ def restore(
         device,
         memory or settings.get("memory"),
     )
-    best = state["best"] if settings.get("patience") and "tensors" in state["best"] else state
+    returned = bool(settings.get("patience")) and "tensors" in state["best"]
+    best = state["best"] if returned else state
     prepared.pair.load_tensors(best["tensors"], str(run.checkpoint))
     prepared.pair.python.load(best.get("python", {}), prepared.train.device)
     prepared.pair.eval()
@@ -160,7 +166,8 @@ def restore(
     if state.get("source") != prepared.pair.source:
         changed = "warning: the pair's source has changed since it was trained; this scores the new"
         notes = [f"{changed} one", *notes]
-    return replace(prepared, notes=tuple(notes))
+    notes = (*prepared.notes, *notes)
+    return replace(prepared, notes=notes, best_epoch=best["epoch"] if returned else None)
 
 
 def _telling(train: Batches) -> torch.Tensor:
@@ -213,11 +220,12 @@ def _check_fit(pair: Pair, description: Description, data: DataSet, way: Binariz
                 )
 
 
-def _check_labels(prepared: Prepared) -> None:
-    r"""A UsageError where a classifier meets labels of classes that it does not have."""
-    pair, observed = prepared.pair, prepared.description.observed
-    if not classifies(prepared.description):
-        return
+def _check_labels(prepared: Prepared) -> tuple[str, ...]:
+    r"""A UsageError where a classifier meets labels of classes that it does not have; a note where
+    it is never shown some that it has."""
+    pair, observed = prepared.pair, prepared.description.column
+    if not prepared.description.classifies() or observed is None:
+        return ()
     few = predict(pair, prepared.train.first(2))
     assert few is not None
     classes = few.log_prob.shape[1]
@@ -229,6 +237,15 @@ def _check_labels(prepared: Prepared) -> None:
                 f"{pair.name} has {classes} classes, 0 to {classes - 1}, and {observed!r} of the "
                 f"{name} split of {prepared.data.name} lies between {low} and {high}"
             )
+    seen = set(prepared.train.columns[observed].tolist())
+    unseen = [str(number) for number in range(classes) if number not in seen]
+    if not unseen:
+        return ()
+    named = ", ".join(unseen[:MENTIONED] + ["…"] * (len(unseen) > MENTIONED))
+    return (
+        f"note: {len(unseen)} of {classes} classes do not occur in the training labels: {named}; "
+        "classes are numbered from 0",
+    )
 
 
 def is_grey_bernoulli(prepared: Prepared) -> bool:

@@ -74,7 +74,8 @@ def support_vectors(
         in ``results.json``, and the classes that were predicted are in ``results.nc``.
 
     Raises:
-        UsageError: The data have no labels, or there is no such kernel.
+        UsageError: The data have no labels, there is no such kernel, or `depth` or `draws` of codes
+            that have none.
     """
     from sklearn.svm import SVC
 
@@ -149,8 +150,10 @@ class _Place:
         self.run = Run(Path(call["out"]))
         parts = [self.data.train, *([self.data.valid] if with_valid else [])]
         features: Features = _pixels
+        if codes is None and (draws or depth is not None):
+            raise UsageError("draws and depth are of codes, and there are none: give codes too")
         if codes is not None:
-            features = _codes(self.data, codes, depth, self.run.path, call)
+            features = _codes(self.data, codes, depth, draws, self.run.path, call)
         self.seed = int(self.settings["seed"])
         self.x = np.concatenate([features(part, None) for part in parts])
         if noise:
@@ -191,16 +194,21 @@ class _Place:
             "data": self.data.name,
             "data_description": self.data.description,
             "split": "test",
+            "binarization": "none",
             "num_data": len(self.test_y),
             "num_train": len(self.y),
             "epochs": 0,
             "seconds": round(time.perf_counter() - self.began, 3),
             "parameters": parameters,
+            "codes": "none",
             "environment": f"{processor()}, Python {platform.python_version()}, "
             + ", ".join(environment),
             "metrics": {
                 "classification_error": error_metric(wrong),
-                "reconstruction": undefined("a classifier of scikit-learn gives classes alone"),
+                **dict.fromkeys(
+                    ("elbo", "iwae_bound", "log_likelihood", "reconstruction", "kl"),
+                    undefined("a classifier of scikit-learn gives classes alone"),
+                ),
             },
         }
         self.run.write_settings({"pair": f"<{results['pair']}>", **self.settings, "epochs": 0})
@@ -224,6 +232,7 @@ def _codes(
     data: DataSet,
     codes: Mapping[str, Any],
     depth: int | None,
+    draws: int,
     out: Path,
     call: Mapping[str, Any],
 ) -> Features:
@@ -242,7 +251,12 @@ def _codes(
     run = pyro_aevb.fit(data=data, out=str(out), resume=resume, show=False, **how, **asked)
     assert run.pair is not None
     pair = run.pair
+    assert pair.description is not None
     layered = pair.attribute("codes")
+    if depth is not None and not callable(layered):
+        raise UsageError(f"depth is {depth}, and {pair.name} has no layers: leave it out")
+    if draws and not pair.description.local_sites:
+        raise UsageError(f"draws is {draws}, and {pair.name} draws no codes: leave it out")
 
     def features(part: Split, draw: int | None) -> np.ndarray:
         batches, found = Batches(part, "none"), []
@@ -250,7 +264,7 @@ def _codes(
             x = batches.take(index)
             # Of one number all blocks have the same draw of the weights, which come first.
             with torch.no_grad(), pair.evaluating(), seeded(x.device, 0, draw or 0):
-                if callable(layered):
+                if depth is not None:
                     values: Any = [layered(x, depth)]
                 else:
                     values = encode(pair, x, sample=draw is not None).values()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.reports.comparison import mcnemar, wrong
 from pyro_aevb.reports.plots import canvas, panels
 from pyro_aevb.reports.tables import csv_table
 from pyro_aevb.studies.collect import Collected
@@ -72,8 +73,6 @@ def paired_differences(
         reference: The column that the others are compared with.
         published: Values whose differences are drawn beside, hollow.
     """
-    from scipy.stats import binomtest
-
     drawn: dict[str, list[tuple[str, float, float, float | None]]] = {}
     lines = []
     for row, column in keys_of(collected, grid, rows, columns):
@@ -82,7 +81,7 @@ def paired_differences(
             continue
         if len(one) != len(other):
             raise UsageError(f"{row}: {column} and {reference} were tested on different data")
-        b, c = int((one & ~other).sum()), int((other & ~one).sum())
+        b, c, p_value = mcnemar(one, other)
         n = len(one)
         difference, error = 100 * (b - c) / n, 100 * math.sqrt(b + c) / n
         theirs = _difference(published.values if published else {}, row, column, reference)
@@ -96,7 +95,7 @@ def paired_differences(
                 "num_data": n,
                 "difference": difference,
                 "standard_error": error,
-                "p_value": float(binomtest(b, b + c).pvalue) if b + c else 1.0,
+                "p_value": p_value,
                 "published": "" if theirs is None else theirs,
             }
         )
@@ -117,14 +116,7 @@ def _wrong(collected: Collected, grid: str, row: str, column: str) -> np.ndarray
     for cell in collected.of(grid, row, column):
         if cell.path in collected.elsewhere or not collected.reached(cell):
             continue
-        run = collected.run(cell)
-        label = run.per_datum("classification", "label")
-        try:
-            predicted = run.per_datum("classification", "predicted")
-        except UsageError:
-            predicted = run.per_datum("classification", "log_prob").argmax(1)
-        wrong: np.ndarray = predicted != label
-        return wrong
+        return wrong(collected.run(cell))
     return None
 
 

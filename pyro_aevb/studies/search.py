@@ -132,7 +132,7 @@ def run_search(
         out: The folder for the runs of trials that were interrupted; others are removed.
         only: A pattern of SET/METHOD.
         data_root: Where data sets lie.
-        say: Told what is done.
+        say: Told what is done, and what has won.
     """
     names = [f"{data}/{method}" for data in search.data for method in search.methods]
     if not any(fnmatchcase(name, only) for name in names):
@@ -142,6 +142,19 @@ def run_search(
             if not fnmatchcase(f"{data}/{method}", only):
                 continue
             _halve(search, data, method, draw, rungs, path, out, data_root, say)
+            if (best := winner(trials := read_trials(path), data, method)) is not None:
+                own = [t for t in trials if (t.data, t.method) == (data, method)]
+                say(_won(best, own))
+
+
+def _won(best: Trial, trials: Sequence[Trial]) -> str:
+    r"""The best of the trials of a method on a set, in a line."""
+    minutes = sum(trial.seconds for trial in trials) / 60
+    return (
+        f"{best.data}/{best.method}: validation error {best.validation_error:.2f} ± "
+        f"{best.standard_error:.2f} % of trial {best.number} on {best.num_train:,}, the best of "
+        f"{len({trial.number for trial in trials})} trials in {minutes:.1f} minutes"
+    )
 
 
 def _halve(
@@ -255,10 +268,10 @@ def search(
     return read_trials(path)
 
 
-def not_searched(search: str, **call: Any) -> None:
+def not_searched(search: str, name: str = "denoising", **call: Any) -> None:
     r"""What makes a cell whose settings nobody has searched yet: it says so, and what to run."""
     raise UsageError(
-        f"no settings were searched: python -m pyro_aevb.studies.search denoising --only '{search}'"
+        f"no settings were searched: python -m pyro_aevb.studies.search {name} --only '{search}'"
     )
 
 

@@ -13,7 +13,7 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.density import log_prob, run, run_both
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.training.algorithm import Algorithm, Phase, reached
+from pyro_aevb.training.algorithm import Algorithm, Phase, adam, parted, reached
 
 
 class Adversarial(Algorithm):
@@ -56,7 +56,7 @@ class Adversarial(Algorithm):
         momentum: :math:`\beta_1` of ``adam``, unless the run's optimizer options have ``betas``.
 
     Raises:
-        UsageError: The pair is not of this kind.
+        UsageError: The pair is not of this kind, or a number is not possible.
 
     References:
         | Adversarial Autoencoders (Makhzani, Shlens, Jaitly, Goodfellow and Frey, 2016)
@@ -99,8 +99,7 @@ class Adversarial(Algorithm):
                 f"adversarial cannot train {pair.name}: {reason}; AdversarialAutoencoder shows how"
             )
         self.site, self.discriminator = local[0].name, discriminator
-        own = {id(parameter) for parameter in discriminator.parameters()}
-        judge = {k: v for k, v in pair.trainable().items() if id(v) in own}
+        judge, _ = parted(pair, discriminator)
         encoder = reached(pair, data, lambda x, index: self.encode(x).sum())
         both = reached(pair, data, self._reconstruction)
         if not encoder:
@@ -114,7 +113,7 @@ class Adversarial(Algorithm):
                     f"adversarial cannot train {pair.name}: {name!r} belongs to its discriminator, "
                     "and the code or the data depend on it; give the discriminator its own"
                 )
-        low = {"adam": {"betas": (momentum, 0.999)}}
+        low = adam(momentum)
         self.phases = [
             Phase("reconstruction", self._reconstruction, both, optimizer_options=low),
             Phase("discriminator", self._discriminator, judge, 1, discriminator_rate, low),

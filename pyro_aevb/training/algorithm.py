@@ -3,12 +3,13 @@ r"""What a learning algorithm is: stages of a run, and in each the phases of its
 import difflib
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
@@ -51,7 +52,7 @@ class Phase:
         parameters: The tensors that this phase trains, by name. Others that the loss depends on
             get no gradient from it.
         repeat: How often each batch takes this phase in a row.
-        rate: The learning rate, as a multiple of the run's.
+        rate: The learning rate, as a multiple of the run's; options call it ``NAME_rate``.
         optimizer_options: By the name of an optimizer, what it takes in place of torch's defaults
             where the run leaves them: ``{"adam": {"betas": (0.5, 0.999)}}``.
         eager: Why the loss cannot be captured; None where it may be tried.
@@ -68,6 +69,12 @@ class Phase:
     optimizer_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     eager: str | None = None
     particles: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < math.inf:
+            raise UsageError(
+                f"--algorithm-options: {self.name}_rate is {self.rate}; it must be above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,27 @@ def reached(pair: Pair, data: Batches, loss: Callable[[Any, Tensor], Tensor]) ->
     return {name: parameter for (name, parameter), gradient in found if gradient is not None}
 
 
+def parted(pair: Pair, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    r"""The trainable tensors of a pair by name: those of one of its modules, and the others."""
+    inside = {id(parameter) for parameter in module.parameters()}
+    named = pair.trainable()
+    own = {name: value for name, value in named.items() if id(value) in inside}
+    return own, {name: value for name, value in named.items() if name not in own}
+
+
+def adam(momentum: float) -> dict[str, dict[str, Any]]:
+    r"""Options of a phase's optimizer: Adam with another first decay rate.
+
+    Raises:
+        UsageError: It does not lie from 0 to below 1.
+    """
+    if not 0 <= momentum < 1:
+        raise UsageError(
+            f"--algorithm-options: momentum is {momentum}; it must lie from 0 to below 1"
+        )
+    return {"adam": {"betas": (momentum, 0.999)}}
+
+
 def make_algorithm(
     name: str | None,
     pair: Pair,
@@ -258,7 +286,7 @@ def make_algorithm(
         ("num-particles", num_particles, 1),
         ("objective-options", objective_options or None, None),
         ("weight-noise", weight_noise, None),
-        ("corruption", corrupt, None),
+        ("corruption", make_corruption(corruption, corruption_options), None),
     ):
         if given != default:
             raise UsageError(
@@ -266,4 +294,9 @@ def make_algorithm(
                 "the flag out"
             )
     made = make(pair, data, **options)
+    if corrupt is not None:
+        raise UsageError(
+            f"{pair.name} corrupts its input in training ({corrupt}), which {name} does not: "
+            f"leave --algorithm {name} out, or add --corruption none"
+        )
     return made

@@ -9,7 +9,7 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.density import run
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.training.algorithm import Algorithm, Phase
+from pyro_aevb.training.algorithm import Algorithm, Phase, parted
 from pyro_aevb.training.objectives.decomposition import draw
 
 
@@ -66,16 +66,10 @@ class FactorVAE(Algorithm):
                 f"factor_vae cannot train {pair.name}: it has no module `discriminator`, from "
                 "codes (B, d) to logits (B, 1); FactorVAE shows how"
             )
-        if not (gamma >= 0 and discriminator_rate > 0):
-            raise UsageError(
-                f"--algorithm-options: gamma is {gamma} and discriminator_rate "
-                f"{discriminator_rate}; the one must be 0 or more, the other above 0"
-            )
+        if not gamma >= 0:
+            raise UsageError(f"--algorithm-options: gamma is {gamma}; it must be 0 or more")
         self.pair, self.gamma, self.discriminator = pair, gamma, discriminator
-        judging = {id(parameter) for parameter in discriminator.parameters()}
-        named = pair.trainable()
-        own = {name: p for name, p in named.items() if id(p) not in judging}
-        judge = {name: p for name, p in named.items() if id(p) in judging}
+        judge, own = parted(pair, discriminator)
         adam = {"adam": {"betas": (0.5, 0.9)}}
         self.phases = [
             Phase("pair", self._pair, own),

@@ -75,7 +75,8 @@ class Greedy(Algorithm):
         if not isinstance(layers, (nn.ModuleList, list, tuple)) or not len(layers):
             raise UsageError(
                 f"greedy cannot train {pair.name}: it has no `layers`, modules that are pairs and "
-                "have a method code(x); StackedDenoisingAutoencoder shows how"
+                "have a method code(x), as StackedDenoisingAutoencoder has; take such a pair, or "
+                "leave --algorithm greedy out"
             )
         if data.binarize == "dynamic":
             raise UsageError(

@@ -10,7 +10,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.pairs.density import base, log_prob, run
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.training.algorithm import Algorithm, Phase, Row
+from pyro_aevb.training.algorithm import Algorithm, Phase, Row, adam, parted
 
 DRAWS = 500
 r"""Data that the generator makes for each validation."""
@@ -71,22 +71,17 @@ class InfoGAN(Algorithm):
                 f"infogan cannot train {pair.name}: it needs a module `discriminator`, from data "
                 "to logits (B, 1), and one code that the guide marks as matched; InfoGAN shows how"
             )
-        if not (information >= 0 and discriminator_rate > 0 and 0 <= momentum < 1):
+        if not information >= 0:
             raise UsageError(
-                f"--algorithm-options: information is {information}, discriminator_rate "
-                f"{discriminator_rate} and momentum {momentum}; they must be 0 or more, above 0, "
-                "and from 0 to below 1"
+                f"--algorithm-options: information is {information}; it must be 0 or more"
             )
         self.pair, self.discriminator, self.information = pair, discriminator, information
         self.code, self.observed = matched[0], description.observed
-        judging = {id(parameter) for parameter in discriminator.parameters()}
-        named = pair.trainable()
-        own = {name: p for name, p in named.items() if id(p) not in judging}
-        judge = {name: p for name, p in named.items() if id(p) in judging}
-        adam = {"adam": {"betas": (momentum, 0.999)}}
+        judge, own = parted(pair, discriminator)
+        low = adam(momentum)
         self.phases = [
-            Phase("generator", self._generator, own, optimizer_options=adam),
-            Phase("discriminator", self._judge, judge, 1, discriminator_rate, adam),
+            Phase("generator", self._generator, own, optimizer_options=low),
+            Phase("discriminator", self._judge, judge, 1, discriminator_rate, low),
         ]
 
     def make(self, x: Data) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,10 +44,15 @@ class Progress:
         self.history.append(row)
         self.epoch, self.step, self.losses = self.epoch + 1, 0, []
 
+    @property
+    def best_epoch(self) -> int | None:
+        r"""The number of the stage's best epoch; None where none is kept."""
+        return int(self.best["epoch"]) if "tensors" in self.best else None
+
     def is_best(self, value: float) -> bool:
         return value > float(self.best.get("value", -math.inf))
 
     def out_of(self, patience: int) -> bool:
         r"""Whether the best epoch lies so many epochs back; never if the number is 0."""
-        found = bool(patience) and "tensors" in self.best
-        return found and self.epoch - int(self.best["epoch"]) >= patience
+        best = self.best_epoch
+        return bool(patience) and best is not None and self.epoch - best >= patience

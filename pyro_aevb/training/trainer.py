@@ -197,7 +197,7 @@ class Trainer(Settings):
             while at.epoch < end and not at.out_of(self.patience):
                 self.compiling.thaw(learners, say)
                 self._run_epoch(bar, stop)
-        if self.patience and "tensors" in at.best:
+        if self.patience and at.best_epoch is not None:
             self._snapshots.put(at.best, "the best epoch")
 
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
@@ -221,6 +221,7 @@ class Trainer(Settings):
         found, watched = self.group.agree(learners.validation)
         row: Row = {
             "epoch": at.epoch + 1,
+            **({"stage": at.stage + 1} if len(self._stages) > 1 else {}),
             "learning_rate": learners.each[0].optimizer.param_groups[0]["lr"],
             "kl_scale": scale,
             "objective": -losses[0],
