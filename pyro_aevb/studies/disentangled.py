@@ -12,7 +12,7 @@ import torch
 
 from pyro_aevb.data.batch import data_of
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.predict import encode, traverse
+from pyro_aevb.pairs.predict import decode, encode
 from pyro_aevb.reports.plots import canvas
 from pyro_aevb.reports.tables import csv_table
 from pyro_aevb.studies.collect import Collected
@@ -208,9 +208,8 @@ def scattered(
 def traversals(collected: Collected, path: Path, **which: Any) -> None:
     r"""What each dimension does to one test datum, a panel for each trained pair.
 
-    A row is a dimension of the code, the one with most information first (its mean KL from a
-    standard normal, or where the guide has none the variance of its means); along the row it goes
-    from -2 to 2, the others stay at the datum's mean code.
+    A row is a dimension of the code, the one whose means vary most over the data first; along the
+    row it goes from -2 to 2, the others stay at the datum's mean code.
 
     Arguments:
         collected, path, which: See :mod:`~.studies.figures`.
@@ -219,8 +218,13 @@ def traversals(collected: Collected, path: Path, **which: Any) -> None:
     for name, prepared in trained(collected, **which):
         x = data_of(prepared.test.take(torch.arange(min(500, len(prepared.test)))))
         order = np.argsort(-_codes(prepared, x).std(0))[:10]
-        images = traverse(prepared.pair, x[:1], order.tolist(), ACROSS)
-        shown[name] = np.asarray(images).reshape(len(order), len(ACROSS), *x.shape[1:])
+        many = x[:1].expand(len(order) * len(ACROSS), *x.shape[1:])
+        values = encode(prepared.pair, many)
+        walk = values[site_of(prepared)].reshape(len(order), len(ACROSS), -1)
+        for row, dimension in enumerate(order):
+            walk[row, :, dimension] = torch.from_numpy(ACROSS)
+        images = decode(prepared.pair, values, many).numpy()
+        shown[name] = images.reshape(len(order), len(ACROSS), *x.shape[1:])
     if not shown:
         return
     across = min(4, len(shown))
@@ -297,5 +301,9 @@ _TITLES = ("place", "orientation", "scale")
 
 
 def _codes(prepared: "Prepared", x: torch.Tensor) -> np.ndarray:
-    site = prepared.description.local_sites[0].name
-    return encode(prepared.pair, x)[site].flatten(1).numpy()
+    return encode(prepared.pair, x)[site_of(prepared)].flatten(1).numpy()
+
+
+def site_of(prepared: "Prepared") -> str:
+    r"""The name of the first local site, which is the code where there is noise beside it."""
+    return prepared.description.local_sites[0].name

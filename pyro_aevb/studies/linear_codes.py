@@ -6,6 +6,7 @@ function in place of :func:`pyro_aevb.fit`.
 
 import platform
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -75,7 +76,7 @@ def linear_codes(
     Returns:
         The run, without a checkpoint; the metrics are in ``results.json``, and
         ``explained_variance``, in per cent, is the share of the variance of the pixels that ``pca``
-        keeps.
+        keeps; ``iterations`` are those of ``ica``, which has not converged at ``max_iter`` (1,000).
 
     Raises:
         UsageError: The data have no factors, or there is no such method or option.
@@ -133,6 +134,7 @@ def _made(
     if method == "pixels":
         return pixels, {}
     from sklearn.decomposition import PCA, FastICA
+    from sklearn.exceptions import ConvergenceWarning
 
     count = len(pixels.batches)
     few = np.random.default_rng(seed).permutation(count)[:num_fit]
@@ -145,6 +147,11 @@ def _made(
         apply = fitted.transform
     else:
         told = {"whiten": "unit-variance", "max_iter": 1000, **ica_options}
-        apply = FastICA(components, random_state=seed, **told).fit(pixels[few]).transform
+        ica = FastICA(components, random_state=seed, **told)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the metric says it
+            ica.fit(pixels[few].astype(np.float64))
+        found = {"iterations": {"value": float(ica.n_iter_), "standard_error": None, "unit": ""}}
+        apply = ica.transform
     blocks = np.array_split(np.arange(count), -(-count // BLOCK))
     return np.concatenate([apply(pixels[block]) for block in blocks]), found
