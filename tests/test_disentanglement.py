@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from linear_gaussian import batches, ready
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, mutual_info_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -19,23 +20,28 @@ from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 import pyro_aevb
+from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.disentanglement import DISENTANGLEMENT
 from pyro_aevb.estimators.disentanglement import dci as dci_file
+from pyro_aevb.estimators.disentanglement import higgins as higgins_file
 from pyro_aevb.estimators.disentanglement.codes import choose_factors, coded_split, mean_codes
 from pyro_aevb.estimators.disentanglement.dci import completeness_of, dci, disentanglement_of
 from pyro_aevb.estimators.disentanglement.draws import Rows, complete
 from pyro_aevb.estimators.disentanglement.explicitness import auc, explicitness
 from pyro_aevb.estimators.disentanglement.factorvae import factorvae
+from pyro_aevb.estimators.disentanglement.few_labels import few_labels
 from pyro_aevb.estimators.disentanglement.higgins import higgins
 from pyro_aevb.estimators.disentanglement.information import Histograms
 from pyro_aevb.estimators.disentanglement.mig import mig
 from pyro_aevb.estimators.disentanglement.modularity import modularity, modularity_of
+from pyro_aevb.estimators.disentanglement.record import scores
 from pyro_aevb.estimators.disentanglement.sap import sap, score_table
 from pyro_aevb.estimators.disentanglement.score import average, gaps, halves
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.plots import canvas
 from pyro_aevb.runs.prepare import restore
+from pyro_aevb.studies.linear_codes import linear_codes
 
 LOG2, LOG3 = math.log(2), math.log(3)
 SIZES = (3, 4, 6, 10)
@@ -485,6 +491,84 @@ def test_higgins_metric_is_that_of_loops_over_the_same_pairs(features, monkeypat
     assert found == pytest.approx(expected, abs=1e-6) and 60 < found < 99.9
 
 
+class Lazy:
+    """Codes that are made when they are looked at."""
+
+    def __init__(self, codes):
+        self.codes, self.shape, self.most = codes, codes.shape, 0
+
+    def __getitem__(self, rows):
+        self.most = max(self.most, len(rows))
+        return self.codes[rows]
+
+
+def test_codes_may_be_made_when_they_are_looked_at_and_in_parts(monkeypatch):
+    codes, factors = mixed(300)
+    how = {"train_points": 400, "test_points": 300, "repeats": 1}
+    expected = higgins(codes, factors, 5, **how)
+    monkeypatch.setattr(higgins_file, "AT_ONCE", 4 * 5 * 7)  # of 4 numbers, 5 pairs, 7 points
+    lazy = Lazy(codes)
+    assert higgins(lazy, factors, 5, **how) == expected and lazy.most == 35
+    measures = {**DISENTANGLEMENT.options, **FEW, "repeats": 1, "trees": 3, "measures": "mig,sap"}
+    found, _ = scores(lazy, factors, measures, lambda n: None, chance=True)
+    assert found["mig"] == mig(codes, factors, resamples=0).score and set(found) == {"mig", "sap"}
+
+
+def test_few_labels_are_a_classifier_of_scikit_learn_on_as_many_of_each_value():
+    rng = np.random.default_rng(1)
+    labels = rng.choice([5, 7, 9], 4000, p=[0.7, 0.2, 0.1])
+    codes = (labels[:, None] == [5, 7]) * [1.0, 40.0] + noise(4000, 2) * [0.7, 25.0]
+    found = few_labels(codes, labels, 30, seed=4)
+    own = []
+    for _ in range(300):  # its draws are others, and so many that their error is small
+        rows = np.concatenate(
+            [rng.choice(np.flatnonzero(labels == v), 10, False) for v in (5, 7, 9)]
+        )
+        rest = np.setdiff1d(np.arange(4000), rows)
+        model = make_pipeline(StandardScaler().fit(codes), LogisticRegression())
+        model[1].fit(model[0].transform(codes[rows]), labels[rows])
+        own.append(100 * model[1].score(model[0].transform(codes[rest]), labels[rest]))
+    error = math.hypot(found.standard_error, np.std(own) / math.sqrt(300))
+    assert abs(found.value - np.mean(own)) < 3 * error and error < 2.5
+    assert np.std(own) / math.sqrt(10) == pytest.approx(found.standard_error, rel=0.6)
+    for count in (2, 2001):
+        with pytest.raises(UsageError, match=f"{count} labels for 3 values of 4,000 data"):
+            few_labels(codes, labels, count)
+
+
+def test_codes_without_training_are_scikit_learns(tmp_path, monkeypatch):
+    factors = grid(4, 5, 6)
+    rng = np.random.default_rng(0)
+    patterns = [rng.integers(0, most, (n, 42)) for n, most in ((4, 110), (5, 80), (6, 60))]
+    images = sum(of[values] for of, values in zip(patterns, factors.T, strict=True))
+    images = images.astype(np.uint8).reshape(120, 1, 6, 7)
+    columns = {n: torch.from_numpy(f) for n, f in zip("abc", factors.T, strict=True)}
+    part = Split(torch.from_numpy(images), None, 255, columns)
+    sizes = {"a": 4, "b": 5, "c": 6}
+    data = DataSet("grid", part, part, part, "none", "made here", factors=sizes)
+    few = {"train_points": 300, "test_points": 300, "repeats": 1, "measures": "higgins"}
+    how = {"train_points": 300, "test_points": 300, "repeats": 1}
+    x = images.reshape(120, -1) / 255
+    fitted = PCA(3).fit(x)
+    for method, codes in (("pixels", x), ("pca", fitted.transform(x))):
+        run = linear_codes(data, method, 3, options={**few, "curve": "2", "factors": "a,b"},
+                           out=str(tmp_path / method))  # fmt: skip
+        metrics = run.results["metrics"]
+        for name, L in (("higgins_score", 10), ("higgins_L2", 2)):
+            expected = higgins(codes, factors[:, :2], L, **how).value
+            assert metrics[name]["value"] == pytest.approx(expected, abs=0.5), (method, name)
+    share = 100 * fitted.explained_variance_ratio_.sum()
+    assert metrics["explained_variance"]["value"] == pytest.approx(share, rel=1e-5)
+    found = linear_codes(data, "ica", 3, options=few, out=str(tmp_path / "ica")).results["metrics"]
+    assert 1 <= found["iterations"]["value"] <= 1000 and found["higgins_score"]["value"] > 40
+    for given, said in (
+        ({"method": "nmf"}, "method='nmf' is unknown"),
+        ({"options": {"pair": 3}}, "has no option 'pair'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            linear_codes(data, **{"out": str(tmp_path / "no"), **given})
+
+
 def test_the_papers_classifier_reaches_the_converged_one_and_two_factors_are_told_apart():
     factors = grid(6, 7, 8)
     codes = turned(factors.astype(float), 0, 1) + 0.3 * noise(336, 3)
@@ -656,6 +740,43 @@ def test_options_choose_factors_data_and_predictors(run):
             evaluate(run, **given)
     with pytest.raises(UsageError, match="50 data are too few"):
         pyro_aevb.evaluate(run, "disentanglement", num_data=50, show=False, device="cpu")
+
+
+def test_other_protocols_are_the_metric_with_one_choice_changed(run):
+    asked = {"curve": "1, 30", "choices": True, "labels": "8", "label": "size", "steps": 200}
+    metrics = evaluate(run, **asked, factors="x_place,y_place", measures="higgins", repeats=1)
+    prepared = restore(run, "cpu")
+    data, factors, _ = coded_split(prepared, prepared.test, ["x_place", "y_place"])
+    codes, how = mean_codes(prepared.pair, data), {"repeats": 1, **OPTIONS}
+    how = {name: how[name] for name in ("repeats", "train_points", "test_points")}
+    expected = {
+        "higgins_score": higgins(codes, factors, **how),
+        "higgins_L1": higgins(codes, factors, 1, **how),
+        "higgins_L30": higgins(codes, factors, 30, **how),
+        "higgins_sgd": higgins(codes, factors, classifier="sgd", steps=200, **how),
+        "higgins_raw": higgins(codes, factors, features="raw", **how),
+        "higgins_raw_sgd": higgins(codes, factors, features="raw", classifier="sgd", steps=200,
+                                   **how),
+        "accuracy_8": few_labels(codes, prepared.data.test.columns["size"].numpy(), 8),
+    }  # fmt: skip
+    assert {*expected, "higgins_sampled"} <= set(metrics) and "higgins_all_factors" not in metrics
+    for name, score in expected.items():
+        assert metrics[name]["value"] == pytest.approx(score.value, abs=0.1), name
+    # A draw of a code is its mean and noise of the guide's scale, which hides what is shared.
+    sampled = mean_codes(prepared.pair, data, sample=True)
+    x = prepared.test.take(torch.arange(150))
+    site = pyro.poutine.trace(prepared.pair.guide).get_trace(x).nodes["z"]["fn"].base_dist
+    z = (sampled - site.loc.detach().numpy()) / site.scale.detach().numpy()
+    assert abs(z.mean()) < 4 / math.sqrt(z.size) and z.std() == pytest.approx(1, abs=0.15)
+    expected = higgins(sampled, factors, **how).value
+    assert metrics["higgins_sampled"]["value"] == pytest.approx(expected, abs=0.1)
+    for given, said in (
+        ({"curve": "1,x"}, "curve: 'x' is no whole number"),
+        ({"measures": "mig,migg"}, "measures='migg' is unknown"),
+        ({"label": "sise"}, "no column 'sise'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            evaluate(run, **given)
 
 
 def test_all_combinations_are_taken_where_the_data_have_them_and_declared_factors_are_known():

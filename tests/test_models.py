@@ -149,6 +149,22 @@ def test_decoder_mirrors_the_encoder():
     assert shapes == [(7, 12), (5, 7), (4, 5), (5, 2), (7, 5), (12, 7)]
 
 
+def test_a_decoder_may_have_widths_and_a_non_linearity_of_its_own():
+    own = {"decoder_hidden": [7, 5, 3], "decoder_activation": "relu"}
+    pair = VAE((1, 4, 3), latent_dim=2, hidden=[6], **own).double()
+    z, (encode, *_) = torch.randn(4, 2).double(), pair.encoder.body[1:]
+    layers = [m for m in (*pair.decoder.modules(), *pair.likelihood.modules())
+              if isinstance(m, nn.Linear)]  # fmt: skip
+    h = z.numpy()
+    for layer in layers[:-1]:
+        h = np.maximum(h @ numpy64(layer.weight).T + numpy64(layer.bias), 0)
+    expected = h @ numpy64(layers[-1].weight).T + numpy64(layers[-1].bias)
+    found = pair.decode(z).base_dist.logits.flatten(1)
+    np.testing.assert_allclose(numpy64(found), expected, rtol=1e-7)
+    assert [layer.out_features for layer in layers] == [3, 5, 7, 12]
+    assert encode.out_features == 6 and isinstance(pair.encoder.body[2], nn.Tanh)
+
+
 @pytest.mark.parametrize("event_shape", SIZES)
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian"])
 def test_conv_meets_every_size_exactly(event_shape, name):
@@ -371,6 +387,8 @@ def test_linear_gaussian_vae_with_the_exact_posterior_gives_the_exact_evidence()
         ((784,), {"network": "conv"}, 'network="mlp"'),
         ((28, 28), {"network": "conv"}, "(C, H, W)"),
         ((1, 28, 28), {"network": "conv", "hidden": []}, "hidden"),
+        ((784,), {"decoder_hidden": [0]}, "decoder_hidden"),
+        ((784,), {"decoder_activation": "tahn"}, "decoder_activation"),
         ((784,), {"network": "transformer"}, "mlp, conv"),
         ((784,), {"likelihood": "poisson"}, "gaussian_sigmoid"),
         ((784,), {"likelihood": "gaussian", "min_scale": 0.0}, "min_scale"),

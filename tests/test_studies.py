@@ -377,6 +377,11 @@ def test_a_grid_may_have_fewer_seeds_than_are_asked_for(tmp_path):
     assert "| a | -7.00 ± 2.00 (▲ -10.0*) | -1.00 (▲ -20.0) |" in second
     assert "- one: b / x; b / y; a / y (seed 1): not run yet" in page
     assert "- two: b / x; b / y; a / y (seed 1, 2): not run yet" in page
+    later = replace(one, most_seeds=2, first_seed=100)
+    assert [str(c.path)[-7:] for c in later.cells("full", 5) if c.column == "x"][::2] == [
+        "seed100",
+        "seed101",
+    ]
     with pytest.raises(UsageError, match="grid 'one': most_seeds is 0"):
         replace(one, most_seeds=0)
 

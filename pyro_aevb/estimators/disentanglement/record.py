@@ -143,8 +143,8 @@ def _disentanglement(
         raise UsageError(f"{where}batch is {batch}; a variance takes at least 2 data")
     chosen_measures(measures)
     protocols.check(options)
-    of_data = choose_factors(prepared)
-    names = choose_factors(prepared, factors) if factors else of_data
+    names = choose_factors(prepared, factors)
+    of_data = list(prepared.data.factors or names)
     columns = list(dict.fromkeys([*names, *of_data, *([label] if label else [])]))
     batches, every, split = coded_split(prepared, test, columns, split)
     known = dict(zip(columns, every.T, strict=True))
