@@ -95,7 +95,8 @@ def along_pairs(
         return
     axes.axvline(headline, color="0.8", lw=1, zorder=0)
     axes.set_xscale("log")
-    axes.set_xticks(list(pairs), [str(L) for L in pairs], fontsize="small")
+    ticks = [L for L in pairs if str(L)[0] in "125" and set(str(L)[1:]) <= {"0"}]
+    axes.set_xticks(ticks, [str(L) for L in ticks])
     axes.minorticks_off()
     axes.set_xlabel("L, pairs to a point")
     axes.set_ylabel("Higgins score, in %")
