@@ -27,10 +27,12 @@ DATA = "shapes2d"
 FACTORS = "scale,orientation,x,y"
 r"""Those of the paper's metric; the shape is the fifth."""
 
-PAIRS = 10
+PAIRS = 8
 r"""L, the pairs that a point of Higgins' metric is the mean of. The paper does not say it. This is
-the whole number of 1 to 20 by which the rows that need no training have their published values
-best; it was fixed before any trained pair was scored."""
+the whole number by which the three rows that need no training (raw pixels, PCA, VAE untrained) have
+their published values best, 5.9 per cent off in the root of the mean square; it was fixed on them
+alone. From 7 to 10 all are within 6.1, at 5 it is 8.1, at 12 6.7: it is the values of raw pixels,
+too low at each, that no L below 15 meets."""
 
 ALONG = (1, 2, 3, 5, 7, 8, 9, 10, 12, 15, 20, 50, 100, 200)
 LABELS = (10, 100, 1000)
@@ -98,7 +100,7 @@ linear = Grid(
     rows={DATA: {"data": DATA}},
     columns={
         # Logistic regression on 4,096 features takes minutes: one repeat, few L, no other choices.
-        RAW: _linear("pixels", "5,8,20", options={"repeats": 1, "choices": False}),
+        RAW: _linear("pixels", "5,10,20", options={"repeats": 1, "choices": False}),
         PCA: _linear("pca"),
         ICA: _linear("ica"),
     },
