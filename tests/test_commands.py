@@ -59,7 +59,7 @@ def test_a_run_holds_what_it_promises(trained):
     assert len(run.history) == 1
     figures = {path.name for path in run.figures.iterdir()}
     names = "history reconstructions samples latent manifold elbo_log_likelihood convergence"
-    names += " latent_kl"
+    names += " latent_kl interpolations directions"
     assert figures == {f"{name}.png" for name in names.split()}
     assert "traversals.png" in {p.name for p in (trained / "b" / "figures").iterdir()}
 

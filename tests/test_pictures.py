@@ -184,7 +184,7 @@ class Double(Linear):
 
 
 FIGURES = {"convergence", "elbo_log_likelihood", "history", "latent_kl", "reconstructions"}
-FIGURES |= {"samples", "traversals"}
+FIGURES |= {"samples", "traversals", "interpolations"}
 
 
 def fitted(pair, data, folder, **options):
@@ -249,8 +249,8 @@ def test_a_likelihood_of_another_shape_than_the_data_is_scored_and_not_drawn(tmp
     decoded = decode(run.pair, encode(run.pair, torch.from_numpy(COUNTS)), torch.from_numpy(COUNTS))
     probabilities = scipy.special.softmax(source.parameters_at_means(COUNTS), 0)
     np.testing.assert_allclose(decoded, np.moveaxis(probabilities, 0, 2), rtol=1e-4)
-    assert drawn_in(run) == FIGURES - {"reconstructions", "samples", "traversals"}
-    assert len(run.results["notes"]) == 3 and all(said in note for note in run.results["notes"])
+    assert drawn_in(run) == FIGURES - {"reconstructions", "samples", "traversals", "interpolations"}
+    assert len(run.results["notes"]) == 4 and all(said in note for note in run.results["notes"])
 
 
 # One that fails

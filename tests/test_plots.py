@@ -12,6 +12,7 @@ from scipy import stats
 
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.plots import canvas, panels
+from pyro_aevb.reports.walks import along_columns, between
 
 
 def picture(path):
@@ -158,6 +159,32 @@ def test_traversals_rows_are_dimensions(tmp_path, drawn):
     axes = drawn[0].axes[0]
     assert [float(label.get_text()) for label in axes.get_xticklabels()] == values.tolist()
     assert [label.get_text() for label in axes.get_yticklabels()] == ["$z_1$", "$z_5$", "$z_7$"]
+
+
+def test_walks_are_rows_in_order_of_what_they_are_called(tmp_path, drawn):
+    images = np.linspace(0.1, 0.9, 8).reshape(2, 4)[:, :, None, None, None] * np.ones((1, 8, 8))
+    path = plots.walks(images, tmp_path / "w.png", ["size 0 to 3", "label 1 to 2"], "walks")
+    np.testing.assert_allclose(cells(picture(path), 2, 4)[..., 0], images[:, :, 0, 0, 0], atol=0.01)
+    names = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert names == ["size 0 to 3", "label 1 to 2"]
+
+
+def test_walks_end_at_the_other_code_and_at_the_difference_of_means():
+    codes = np.random.default_rng(0).normal(size=(9, 3))
+    walks = between(codes, 5)
+    assert walks.shape == (4, 5, 3)
+    for i, walk in enumerate(walks):
+        for j, point in enumerate(walk):
+            np.testing.assert_allclose(point, codes[i] * (1 - j / 4) + codes[4 + i] * j / 4)
+    label, size = np.array([2, 0, 0, 2, 5, 5, 0, 2, 5]), np.array([1, 1, 1, 3, 3, 3, 3, 3, 1])
+    found = along_columns(codes, {"label": label}, 3)
+    assert list(found) == ["label 0 to 2", "label 2 to 5"]
+    difference = codes[[0, 3, 7]].mean(0) - codes[[1, 2, 6]].mean(0)
+    expected = codes[1] + np.array([[0], [0.5], [1]]) * difference
+    np.testing.assert_allclose(found["label 0 to 2"], expected)
+    constant = np.zeros(9, int)
+    both = along_columns(codes, {"label": label, "none": constant, "size": size})
+    assert list(both) == ["label 0 to 5", "size 1 to 3"]
 
 
 def test_latent_scatter_colours_by_label(tmp_path, drawn):

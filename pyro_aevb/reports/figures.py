@@ -26,6 +26,7 @@ from pyro_aevb.pairs.predict import (
     traverse,
 )
 from pyro_aevb.reports import plots
+from pyro_aevb.reports.walks import along_columns, between
 from pyro_aevb.runs.prepare import Prepared
 from pyro_aevb.runs.run import Run
 
@@ -193,6 +194,32 @@ def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
             names = [f"z[{dimension}]" for dimension in dimensions]
             title = _shown(pair, x[:2])
             plots.traversals(images, values, path / "traversals.png", names, title)
+    _walks(run, prepared, x, codes, undrawn)
+
+
+def _walks(run: Run, prepared: Prepared, x: Data, codes: np.ndarray, undrawn: list[str]) -> None:
+    r"""Straight walks between the codes of data, and along the classes that are known of them."""
+
+    def walked(file: str, walks: np.ndarray, names: Sequence[str], title: str) -> None:
+        images = decode_grid(prepared.pair, walks.reshape(-1, walks.shape[-1]), x)
+        images = like_data(images, x).reshape(*walks.shape[:2], *images.shape[1:])
+        plots.walks(images, run.figures / file, names, title)
+
+    ends = _spread(len(codes), prepared.data.test.labels)
+    ends = ends[ends < len(codes)]
+    if len(ends) > 1:
+        with drawn("interpolations.png", undrawn, run):
+            walks = between(codes[ends.numpy()])
+            names = [str(i + 1) for i in range(len(walks))]
+            title = "from the code of one datum to that of another"
+            walked("interpolations.png", walks, names, title)
+    known = prepared.data.test.columns
+    chosen = prepared.data.factors or (["label"] if "label" in known else [])
+    columns = {name: known[name][: len(codes)].cpu().numpy() for name in chosen}
+    if columns and (along := along_columns(codes, columns)):
+        with drawn("directions.png", undrawn, run):
+            title = "a datum's code, and on by the difference of two classes' means"
+            walked("directions.png", np.stack(list(along.values())), list(along), title)
 
 
 def _shown(pair: Pair, x: Data) -> str:

@@ -23,6 +23,7 @@ from pyro_aevb.reports.plots.events import (
     reconstructions,
     samples,
     traversals,
+    walks,
 )
 from pyro_aevb.reports.plots.training import history
 
@@ -42,4 +43,5 @@ __all__ = [
     "reconstructions",
     "samples",
     "traversals",
+    "walks",
 ]

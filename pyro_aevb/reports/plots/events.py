@@ -148,6 +148,23 @@ def traversals(
     return canvas.save(figure, path)
 
 
+def walks(images: np.ndarray, path: str | Path, labels: Sequence[str], title: str = "") -> Path:
+    r"""Draws decodings along walks through the space of codes, one under the other.
+
+    Arguments:
+        images: The decodings, shape :math:`(w, s, *event)`.
+        path: Where to write.
+        labels: The names of the :math:`w` walks.
+        title: What the walks are.
+    """
+    rows, columns = images.shape[:2]
+    events = canvas.displayable(images.reshape(rows * columns, *images.shape[2:]))
+    figure, axes = canvas.grid(events, rows, columns, gap=True, cell=0.7)
+    axes.set_yticks(np.arange(rows) + 0.5, [canvas.plain(label) for label in labels])
+    axes.set_title(canvas.plain(title))
+    return canvas.save(figure, path)
+
+
 def latent_scatter(
     codes: np.ndarray,
     labels: np.ndarray | None,
