@@ -186,6 +186,30 @@ def test_validation_and_test_data_are_the_last_training_data(data):
         assert (counts - 2_000 / size).abs().max() < 5 * math.sqrt(2_000 / size)
 
 
+def test_a_combination_that_is_tested_and_never_trained_on(data):
+    held = load("shapes2d_held_out")
+
+    def new(split):
+        c = split.columns
+        return (c["shape"] == 2) & (c["x"] >= 16) & (c["y"] >= 16)
+
+    counts = [(len(part), int(new(part).sum())) for part in (held.train, held.valid, held.test)]
+    assert counts == [(737_280 - 61_440 - 5_000, 0), (5_000, 0), (10_000, 10_000)]
+    assert held.regenerated and "without 61,440 images" in held.description
+    names = list(SIZES)
+    table = torch.stack([held.train.columns[name] for name in names], 1)
+    both = torch.cat([table, torch.stack([held.valid.columns[name] for name in names], 1)])
+    assert len(both.unique(dim=0)) == 737_280 - 61_440  # nothing twice
+    # the images are those of their factors
+    for split in (held.train, held.test):
+        few = split.subset(torch.arange(50))
+        place = data.index_of(torch.stack([few.columns[name] for name in names], 1))
+        index = torch.arange(50)
+        assert torch.equal(
+            few.images.index_select(0, index), data.train.images.index_select(0, place)
+        )
+
+
 def test_what_is_held_is_small(data):
     images, columns = data.train.images, data.train.columns
     assert images.pixels.nbytes < 5e6 and images.starts.nbytes == 8 * 737_280

@@ -258,5 +258,6 @@ _SETS: dict[str, Callable[[Path], DataSet]] = {
     "svhn": _svhn,
     **{name: partial(larochelle.load, name, _mnist) for name in larochelle.NAMES},
     "shapes2d": shapes2d.load,
+    "shapes2d_held_out": shapes2d.load_held_out,
     "dsprites": dsprites.load,
 }

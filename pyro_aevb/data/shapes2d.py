@@ -10,13 +10,14 @@ References:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pyro_aevb.data.factors import combined
-from pyro_aevb.data.split import REGENERATED, DataSet
+from pyro_aevb.data.factors import HELD, combined
+from pyro_aevb.data.split import REGENERATED, DataSet, assemble
 from pyro_aevb.data.sprites import Sprites
 
 SHAPES = ("square", "ellipse", "heart")
@@ -83,6 +84,33 @@ def load(root: Path) -> DataSet:
     columns = dict(zip(VALUES, classes, strict=True))
     tables = {name: torch.from_numpy(values) for name, values in VALUES.items()}
     return combined("shapes2d", how, images, columns, tables)
+
+
+def load_held_out(root: Path) -> DataSet:
+    r"""The images of :func:`load` without one combination, which is what is tested.
+
+    No heart whose centre is in the lower right quarter (classes 16 to 31 of `x` and of `y`) is in
+    the training or the validation data: 61,440 of the 737,280 images, while all its factors' values
+    are there with others. The test data are 10,000 of these, drawn at random, the validation data
+    5,000 of the others, which are not in the training data.
+
+    Arguments:
+        root: Not looked at, as nothing is read.
+    """
+    whole = load(root)
+    known, every = whole.train.columns, whole.train
+    held = (known["shape"] == SHAPES.index("heart")) & (known["x"] >= 16) & (known["y"] >= 16)
+    rest, new = ((held == out).nonzero().squeeze(1) for out in (False, True))
+    valid, test = HELD
+    name = "shapes2d_held_out"
+    how = (
+        f"{REGENERATED}, not the published data: shapes2d shuffled, without {len(new):,} images of "
+        "hearts in the lower right quarter, of which the test data are; the validation data are "
+        "of the other combinations"
+    )
+    parts = (every.subset(part) for part in (rest[:-valid], rest[-valid:], new[:test]))
+    data = assemble(name, how, "none", *parts)
+    return replace(data, factors=whole.factors, factor_values=whole.factor_values)
 
 
 def draw(

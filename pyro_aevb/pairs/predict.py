@@ -201,7 +201,8 @@ def predict(pair: Pair, x: Data, weight_samples: int = 10, **columns: Any) -> Te
         )
     at_least_one("weight_samples", weight_samples)
     if description.column is not None:  # the model takes it, and the classes' probabilities do not
-        columns = {description.column: torch.zeros(len(x), dtype=torch.int64), **columns}
+        none = torch.zeros(len(x), dtype=torch.int64, device=data_of(x).device)
+        columns = {description.column: none, **columns}
     x = pair.batch(x, columns)
     draws = weight_samples if description.global_sites else 1
     with pair.running():
