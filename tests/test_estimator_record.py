@@ -104,7 +104,7 @@ def test_the_records_are_named_as_the_table_says_and_have_plain_options():
         record = shipped(name)
         assert record.name == name and next(iter(record.options)) == "seed"
         kinds = {type(default) for default in record.options.values()}
-        assert kinds <= {int, float, str}
+        assert kinds <= {int, float, str, bool}
     assert shipped("ais").options["weight_samples"] == 1
     assert shipped("reciprocal").options["num_chains"] == 10
     assert "bdmc" in (pyro_aevb.evaluate.__doc__ or "")
