@@ -177,7 +177,7 @@ def measured(
         names: Those that are asked for.
         split: Which data these are.
         options: Those of the estimator, and perhaps ``sampled``, see
-            :func:`~.protocols.otherwise`.
+            :func:`~.protocols.all_of`.
         work: Who shows the progress.
     """
     o = options
