@@ -21,7 +21,7 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "higgins_raw": {"features": "raw"},
     "higgins_raw_sgd": {"classifier": "sgd", "features": "raw"},
 }
-r"""By the name of the metric, what is chosen otherwise: the paper's classifier, features as they
+r"""What is chosen otherwise, by the name of the metric; the paper's classifier, features as they
 are, and both."""
 
 
