@@ -3,7 +3,7 @@ r"""Pictures of a study of disentanglement: scores along choices of the metric, 
 Each is called as those of :mod:`pyro_aevb.studies.figures` are, which say what the arguments are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ from pyro_aevb.studies.declare import FIT
 from pyro_aevb.studies.figures import NUMBERS, keys_of, trained
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from pyro_aevb.runs.prepare import Prepared
 
 PROTOCOLS = "protocols"
@@ -80,29 +83,15 @@ def along_pairs(
         beside: A grid of rows without training.
         published: By column, values that are drawn as lines across.
     """
-    metrics = [f"higgins_L{L}" for L in pairs]
-    figure = canvas.blank(7.2, 4.4)
-    axes, lines = figure.subplots(), []
-    for i, (name, found) in enumerate(_values(collected, metrics, beside, grid, **which)):
-        known = [(L, float(np.mean(v))) for L, v in zip(pairs, found, strict=True) if v]
-        color = f"C{i % 10}"
-        style = "-" if i < 10 else "--"
-        axes.plot(*zip(*known, strict=True), "o" + style, ms=3, color=color, label=name)
-        if published and name in published:
-            axes.axhline(published[name], color=color, lw=0.8, ls=":")
-        lines += [{"column": name, "pairs": L, "score": value} for L, value in known]
-    if not lines:
-        return
-    axes.axvline(headline, color="0.8", lw=1, zorder=0)
-    axes.set_xscale("log")
-    ticks = [L for L in pairs if str(L)[0] in "125" and set(str(L)[1:]) <= {"0"}]
-    axes.set_xticks(ticks, [str(L) for L in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("L, pairs to a point")
-    axes.set_ylabel("Higgins score, in %")
-    figure.legend(loc="outside right center", frameon=False)
-    path.with_suffix(NUMBERS).write_text(csv_table(lines))
-    canvas.save(figure, path)
+    names = {f"higgins_L{L}": L for L in pairs}
+    found = _values(collected, list(names), beside, grid, **which)
+    drawn = _along(found, list(names.values()), path, ("pairs", "score"), published or {})
+    if drawn is not None:
+        figure, axes = drawn
+        axes.axvline(headline, color="0.8", lw=1, zorder=0)
+        axes.set_xlabel("L, pairs to a point")
+        axes.set_ylabel("Higgins score, in %")
+        canvas.save(figure, path)
 
 
 def across_choices(
@@ -151,24 +140,42 @@ def along_labels(
         counts: The numbers of labels.
         beside: A grid of rows without training.
     """
-    metrics = [f"accuracy_{count}" for count in counts]
-    figure = canvas.blank(6.6, 3.6)
+    names = {f"accuracy_{count}": count for count in counts}
+    found = _values(collected, list(names), beside, grid, **which)
+    drawn = _along(found, list(names.values()), path, ("labels", "accuracy"), {})
+    if drawn is not None:
+        figure, axes = drawn
+        axes.set_xlabel("labels")
+        axes.set_ylabel("accuracy, in %")
+        canvas.save(figure, path)
+
+
+def _along(
+    values: Iterable[tuple[str, list[list[float]]]],
+    x: Sequence[int],
+    path: Path,
+    titles: tuple[str, str],
+    published: Mapping[str, float],
+) -> "tuple[Figure, Axes] | None":
+    r"""A line for each column, the mean over seeds, and its numbers beside; None without any."""
+    figure = canvas.blank(7.2, 4.2)
     axes, lines = figure.subplots(), []
-    for i, (name, found) in enumerate(_values(collected, metrics, beside, grid, **which)):
-        known = [(n, float(np.mean(v))) for n, v in zip(counts, found, strict=True) if v]
-        style = "-" if i < 10 else "--"
-        axes.plot(*zip(*known, strict=True), "o" + style, ms=3, color=f"C{i % 10}", label=name)
-        lines += [{"column": name, "labels": n, "accuracy": value} for n, value in known]
+    for i, (name, found) in enumerate(values):
+        known = [(at, float(np.mean(v))) for at, v in zip(x, found, strict=True) if v]
+        style: dict[str, Any] = {"color": f"C{i % 10}", "ls": "-" if i < 10 else "--"}
+        axes.plot(*zip(*known, strict=True), marker="o", ms=3, label=name, **style)
+        if name in published:
+            axes.axhline(published[name], color=style["color"], lw=0.8, ls=":")
+        lines += [{"column": name, titles[0]: at, titles[1]: value} for at, value in known]
     if not lines:
-        return
-    axes.set_xscale("log")
-    axes.set_xticks(list(counts), [f"{count:,}" for count in counts])
-    axes.minorticks_off()
-    axes.set_xlabel("labels")
-    axes.set_ylabel("accuracy, in %")
-    figure.legend(loc="outside right center", frameon=False)
+        return None
     path.with_suffix(NUMBERS).write_text(csv_table(lines))
-    canvas.save(figure, path)
+    axes.set_xscale("log")
+    ticks = [at for at in x if str(at)[0] in "125" and set(str(at)[1:]) <= {"0"}]
+    axes.set_xticks(ticks, [f"{at:,}" for at in ticks])
+    axes.minorticks_off()
+    figure.legend(loc="outside right center", frameon=False)
+    return figure, axes
 
 
 def scattered(
