@@ -33,7 +33,9 @@ from pyro_aevb.estimators.work import Work
 if TYPE_CHECKING:
     from pyro_aevb.runs.prepare import Prepared
 
-PER_CENT = ("higgins_score", "factorvae_score", "dci_informativeness")
+OF_ALL = ("higgins_score", "factorvae_score")
+r"""Metrics of all codes, however many there are."""
+PER_CENT = (*OF_ALL, "dci_informativeness")
 MEASURES = ("higgins", "factorvae", "mig", "modularity", "dci", "sap", "explicitness")
 r"""The functions of codes and factors that :func:`scores` calls."""
 
@@ -202,7 +204,7 @@ def measured(
     metrics: dict[str, Metric] = {}
     for name in each[0]:
         several = [found[name] for found in each if name in found]
-        all_of_them = name == "factorvae_score" or name not in chances or name in PER_CENT[:2]
+        all_of_them = name in OF_ALL or name not in chances
         count = len(values) if all_of_them else min(len(values), o["num_codes"])
         unit = "%" if name in PER_CENT or name not in chances else ""
         metric = over_draws(several) | {"unit": unit, "num_data": count, "split": split}
@@ -213,7 +215,8 @@ def measured(
         if name in tables[0]:
             table = np.mean([of[name] for of in tables], axis=0)
             metric["by_factor"] = dict(zip(names, table.tolist(), strict=True))
-        metric["note"] = _note(metric)
+        if "chance" in metric:  # other protocols stand beside it, and their names say what they are
+            metric["note"] = _note(metric)
         metrics[name] = metric
     if "higgins_score" in metrics:
         metrics["higgins_score"] |= {"num_pairs": o["pairs"], "factors": list(names)}
@@ -225,7 +228,7 @@ _GIVEN = ("prepared", "test", "work")
 
 def _note(metric: Metric) -> str:
     unit, places = (" %", 1) if metric["unit"] else ("", 3)
-    said = f"chance {metric['chance']:.{places}f}{unit}" if "chance" in metric else ""
+    said = f"chance {metric['chance']:.{places}f}{unit}"
     if "spread" in metric:
         said += f"; ± {metric['spread']:.{places}f}{unit} over draws of the weights"
     return said + ("; of the training data" if metric["split"] == "train" else "")
