@@ -187,6 +187,26 @@ models = Grid(
     row_title="data",
 )
 
+rates = Grid(
+    "rates",
+    rows={DATA: {}},
+    columns={
+        "Adam, 1e-4": _vae("BetaVAE", pair_parameters={"beta": 4.0}, lr=1e-4, epochs=1),
+        "Adam, 5e-4": _vae("BetaVAE", pair_parameters={"beta": 4.0}, lr=5e-4, epochs=1),
+        "Adagrad, 1e-2": _vae(
+            "BetaVAE", pair_parameters={"beta": 4.0}, optimizer="adagrad", lr=1e-2, epochs=1
+        ),
+    },
+    settings=TRAINED,
+    scores={"metric": METRIC},
+    smoke={**SMOKE, "data": f"{DATA}:400"},
+    smoke_scores={"metric": SMOKE_SCORES["metric"]},
+    chosen="nothing: these seeds choose the optimizer of the table, and are none of its own.",
+    row_title="data",
+    first_seed=100,
+    most_seeds=1,
+)
+
 BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 strengths = Grid(
     "strengths",
@@ -262,7 +282,7 @@ STUDY = Study(
         "linear classifier tells which factor pairs of images share, from the differences of their "
         "codes; chance is 25."
     ),
-    grids=[linear, models, strengths, whitened, combinations],
+    grids=[linear, models, rates, strengths, whitened, combinations],
     tables=[
         Table(
             "Higgins score, without training",
@@ -286,6 +306,8 @@ STUDY = Study(
         Table("Log-likelihood", "models", "test/log_likelihood"),
         Table("Reconstruction", "models", "test/reconstruction"),
         Table("Information of the codes", "models", "test/kl"),
+        Table("Higgins score by optimizer", "rates", "metric/higgins_score"),
+        Table("Log-likelihood by optimizer", "rates", "test/log_likelihood"),
         Table("Higgins score by beta", "strengths", "metric/higgins_score"),
         Table("Mutual information gap by beta", "strengths", "others/mig", places=3),
         Table("Log-likelihood by beta", "strengths", "test/log_likelihood"),
