@@ -61,6 +61,8 @@ def check(
         table.add_row(site.name, note, str(site.event_shape), site.prior, site.posterior)
     event = str(description.event_shape)
     table.add_row(description.observed, "observed", event, description.likelihood, "")
+    for name in description.also_observed:
+        table.add_row(name, "observed", "", "", "")
     console.print(table)
     for name, shape in description.parameters.items():
         console.print(f"  {name} {shape}", highlight=False)

@@ -71,14 +71,21 @@ def code_outside(x):
     plain(x, z=normal("z", x[0]).expand(x.shape))
 
 
-def plate_of_dim_2(x):
-    with pyro.plate("data", len(x), dim=-2):
-        normal("x", x[:, None], obs=x[:, None])
+def topics(x, then=lambda x: None):
+    with pyro.plate("data", len(x)):
+        with pyro.plate("topics", 2):
+            normal("z", torch.zeros(2, len(x)), event_dims=0)
+        then(x)
 
 
-def two_plates(x):
-    with pyro.plate("pixels", 3, dim=-2), pyro.plate("data", len(x), dim=-1):
-        normal("x", x.T, obs=x.T, event_dims=0)
+topics_on_the_left = functools.partial(topics, then=seen)
+
+
+def two_batches(x):
+    with pyro.plate("data", len(x)):
+        seen(x)
+    with pyro.plate("others", len(x)):
+        normal("y", x, obs=x[:, :1])
 
 
 def plate_of_another_size(x):
@@ -171,12 +178,12 @@ wide = functools.partial(plain, likelihood=lambda z: dist.Normal(z @ torch.zeros
 BREACHES = {
     "no plate": (no_plate, code_only, "'x'", 'pyro.plate("data", len(x))'),
     "a loop of one": (a_loop_of_one, nothing, "'x'", 'pyro.plate("data", len(x))'),
-    "dim": (plate_of_dim_2, nothing, "'x'", "of dim -1"),
-    "two plates": (two_plates, nothing, "'x'", "of dim -1"),
     "size": (plate_of_another_size, nothing, "size 600", "size=N, subsample_size=len(x)"),
     "N of the batch": (size_of_the_batch, weight, "'data' changes", "number of training data"),
     "no N": (weight_without_size, weight, "'w'", "size=N, subsample_size=len(x)"),
-    "a loop": (a_loop, nothing, "5 observed sites", "exactly one"),
+    "a loop": (a_loop, nothing, "'x0'", 'pyro.plate("data", len(x))'),
+    "plate on the left": (topics_on_the_left, topics, "plate 'topics' to the left", "dim=-2"),
+    "no common plate": (two_batches, nothing, "'x' and 'y' share no plate", "one data plate"),
     "global in model": (code_outside, code, "'z'", "same plate on both sides"),
     "global in guide": (plain, code_only, "'z'", "same plate on both sides"),
     "names of plates": (plain, other_plate, "'z'", "same plate on both sides"),
@@ -185,7 +192,7 @@ BREACHES = {
         *(lambda x: plain(x, z=x), code),
         *("'z' is in the guide but not in the model", "sample it in the model"),
     ),
-    "observed twice": (observed_twice, nothing, "['x', 'again']", "exactly one"),
+    "observed twice": (observed_twice, nothing, "'x' and 'again' are both x", "exactly one"),
     "unobserved": (unobserved, code, "no observed site", "obs=x"),
     "guide observes": (plain, observing, "the guide observes", "only the model has obs=x"),
     "event of code": (no_event_in_code, code, "'z'", ".to_event("),

@@ -44,7 +44,7 @@ from torch.func import grad, jvp, vjp, vmap
 from pyro_aevb.data.batch import Data
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.joint import Joint
-from pyro_aevb.pairs.density import base, log_prob, run
+from pyro_aevb.pairs.density import base, by_datum, log_prob, run
 
 Parameters = dict[str, Tensor]
 FULL, LARGEST = 200, 400
@@ -114,28 +114,10 @@ class Curvature:
         return [terms.sum(0), gradient + prior_gradient, likelihood + prior, prior]
 
     def _choose(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> Any:
-        r"""How the information of the parameters is found; None where the exact Hessian stands in.
-
-        That of independent pixels, each with parameters of its own, whose distribution is what its
-        parameters say: neither masked, nor made of others.
-        """
-        site = self._observed(x, q, weights)
-        fn, masked = base(site["fn"], masks=False), site["mask"] is not None
-        try:
-            parameters = _parameters(fn)
-            again = type(fn)(**parameters, validate_args=False).log_prob(site["value"])
-            own = all(value.shape == again.shape for value in parameters.values())
-            if masked or not parameters or not own:
-                return None
-            if not torch.equal(again, fn.log_prob(site["value"])):
-                return None
-        except Exception:  # of a distribution that is not made of its parameters alone
-            return None
-        try:
-            kl_divergence(fn, fn)
-        except NotImplementedError:
-            return _observed_information
-        return _fisher_information
+        r"""How the information of each observed site's parameters is found; None where the exact
+        Hessian stands in."""
+        found = [_information(site) for site in self._observed(x, q, weights)]
+        return None if None in found else found
 
     def _enough(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> int:
         r"""The rank beyond which the data say little; 0 where all directions are no more work."""
@@ -153,44 +135,42 @@ class Curvature:
     def _gauss_newton(
         self, x: Data, q: Tensor, weights: tuple[Tensor, ...], prior: Tensor
     ) -> tuple[Tensor, Tensor]:
-        def parameters(q: Tensor) -> Parameters:
-            return _parameters(base(self._observed(x, q, weights)["fn"]))
+        def parameters(q: Tensor) -> list[Tensor]:
+            return [v for s in self._observed(x, q, weights) for v in _parameters(s).values()]
 
-        site = self._observed(x, q, weights)
-        family, value, eta = type(base(site["fn"])), site["value"], parameters(q)
-        with torch.enable_grad():
-            names = list(eta)
-            leaves = [eta[name].detach().requires_grad_() for name in names]
-            fn = family(**dict(zip(names, leaves, strict=True)), validate_args=False)
-            # Kept, as a distribution may hold on to what it has computed of its parameters.
-            slopes = torch.autograd.grad(fn.log_prob(value).sum(), leaves, retain_graph=True)
-            information = self.information(family, fn, value, names, leaves)
+        parts = [
+            _part(site, of)
+            for site, of in zip(self._observed(x, q, weights), self.information, strict=True)
+        ]
+        slopes = [slope for own, _ in parts for slope in own]
+        information = [matrix for _, matrix in parts]
 
         def along(directions: Tensor) -> list[Tensor]:
             r"""J times directions ``(r, n, d)``, ``(r, *eta.shape)`` for each parameter."""
-            tangents = vmap(lambda axis: jvp(parameters, (q,), (axis,))[1])(directions)
-            return [tangents[name] for name in names]
+            found: list[Tensor] = vmap(lambda axis: jvp(parameters, (q,), (axis,))[1])(directions)
+            return found
 
         if not self.rank:
             jacobians = along(_axes(q))
-            parts = [
+            along_slopes = [
                 _rows(one, len(q)) @ slope.reshape(len(q), -1, 1)
                 for one, slope in zip(jacobians, slopes, strict=True)
             ]
-            gradient = torch.stack(parts).sum(0).squeeze(-1)
+            gradient = torch.stack(along_slopes).sum(0).squeeze(-1)
             return gradient, _between(jacobians, information, len(q))
         back = vjp(parameters, q)[1]
 
         def against(cotangents: Sequence[Tensor]) -> Tensor:
             r"""Their products with J, of the shape of q."""
-            (found,) = back(dict(zip(names, cotangents, strict=True)))
+            (found,) = back([*cotangents])
             return found
 
         scale = _scale(prior)
-        through = along(_noise(q, self.rank) * scale)
-        weighted = [
-            sum(f * one for f, one in zip(row, through, strict=True)) for row in information
-        ]
+        through = iter(along(_noise(q, self.rank) * scale))
+        weighted = []
+        for matrix in information:
+            own = [next(through) for _ in matrix]
+            weighted += [sum(f * one for f, one in zip(row, own, strict=True)) for row in matrix]
         found = vmap(lambda *parts: against(parts))(*weighted) * scale
         basis = torch.linalg.qr(found.permute(1, 2, 0)).Q  # (n, d, r)
         core = _between(along(basis.permute(2, 0, 1) * scale), information, len(q))
@@ -217,17 +197,21 @@ class Curvature:
     ) -> tuple[Tensor, Tensor]:
         r"""The same where no prior depends on other latents, without a run of the decoder."""
         sites = self._sites(x, q, weights)
+        assert self.joint.pair.description is not None
+        plate = self.joint.pair.description.plate
 
         def log_prior(q: Tensor) -> Tensor:
             values = self.joint.values(q)
             terms = (log_prob({**sites[k], "value": v}, 1.0) for k, v in values.items())
-            return sum((t.reshape(-1, len(q)).sum(0) for t in terms), self.joint.log_det(q))
+            each = zip(terms, values, strict=True)
+            return sum((by_datum(t, sites[k], plate) for t, k in each), self.joint.log_det(q))
 
         return _second(log_prior, q, self._apart)
 
-    def _observed(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> Any:
+    def _observed(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> list[Any]:
         assert self.joint.pair.description is not None
-        return self._sites(x, q, weights)[self.joint.pair.description.observed]
+        sites = self._sites(x, q, weights)
+        return [sites[name] for name in self.joint.pair.description.observed_sites]
 
     def _sites(self, x: Data, q: Tensor, weights: tuple[Tensor, ...]) -> dict[str, Any]:
         named = self.joint.values(q) | dict(zip(self.joint.weights, weights, strict=True))
@@ -252,14 +236,17 @@ def _rows(one: Tensor, n: int) -> Tensor:
     return one.reshape(len(one), n, -1).transpose(0, 1)
 
 
-def _between(products: list[Tensor], information: list[list[Tensor]], n: int) -> Tensor:
-    r"""The information between r directions, of J times each, ``(n, r, r)``."""
-    rows = [_rows(one, n) for one in products]
-    parts = [
-        one @ (other * information[i][j].reshape(n, 1, -1)).mT
-        for i, one in enumerate(rows)
-        for j, other in enumerate(rows)
-    ]
+def _between(products: list[Tensor], information: list[list[list[Tensor]]], n: int) -> Tensor:
+    r"""The information between r directions, of J times each, ``(n, r, r)``: of every observed site
+    the products with its own parameters."""
+    rows, parts = iter([_rows(one, n) for one in products]), []
+    for matrix in information:
+        own = [next(rows) for _ in matrix]
+        parts += [
+            one @ (other * matrix[i][j].reshape(n, 1, -1)).mT
+            for i, one in enumerate(own)
+            for j, other in enumerate(own)
+        ]
     return torch.stack(parts).sum(0)
 
 
@@ -281,10 +268,49 @@ def _axes(q: Tensor) -> Tensor:
     return torch.eye(d, dtype=q.dtype, device=q.device).unsqueeze(1).expand(d, n, d)
 
 
-def _parameters(fn: Any) -> Parameters:
-    r"""The tensors that a distribution was made of, by name."""
+def _parameters(site: Any) -> Parameters:
+    r"""The tensors that a site's distribution was made of, by name."""
+    fn = base(site["fn"])
     held = vars(fn)
     return {k: held[k] for k in fn.arg_constraints if isinstance(held.get(k), Tensor)}
+
+
+def _information(site: Any) -> Any:
+    r"""How the information of a site's parameters is found; None where that is not known.
+
+    It is of independent pixels, each with parameters of its own, whose distribution is what its
+    parameters say: neither masked, nor made of others; and with the data in the first dimension.
+    """
+    fn, masked = base(site["fn"], masks=False), site["mask"] is not None
+    try:
+        parameters = _parameters(site)
+        again = type(fn)(**parameters, validate_args=False).log_prob(site["value"])
+        own = all(value.shape == again.shape for value in parameters.values())
+        if masked or not parameters or not own or len(site["fn"].batch_shape) != 1:
+            return None
+        if not torch.equal(again, fn.log_prob(site["value"])):
+            return None
+    except Exception:  # of a distribution that is not made of its parameters alone
+        return None
+    try:
+        kl_divergence(fn, fn)
+    except NotImplementedError:
+        return _observed_information
+    return _fisher_information
+
+
+def _part(site: Any, of: Any) -> tuple[list[Tensor], list[list[Tensor]]]:
+    r"""The slope of a site's log-density in each of its parameters, and their information."""
+    eta = _parameters(site)
+    with torch.enable_grad():
+        names = list(eta)
+        leaves = [eta[name].detach().requires_grad_() for name in names]
+        family = type(base(site["fn"]))
+        fn = family(**dict(zip(names, leaves, strict=True)), validate_args=False)
+        # Kept, as a distribution may hold on to what it has computed of its parameters.
+        total = fn.log_prob(site["value"]).sum()
+        slopes = torch.autograd.grad(total, leaves, retain_graph=True)
+        return list(slopes), of(family, fn, site["value"], names, leaves)
 
 
 def _fisher_information(

@@ -33,7 +33,7 @@ from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numb
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.log_weights import LogWeights, milestones
 from pyro_aevb.estimators.terms import Terms, weight_draw
-from pyro_aevb.pairs.density import local_terms
+from pyro_aevb.pairs.density import log_joint
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.predict import latents
@@ -77,6 +77,9 @@ class Scores:
     r"""(S, L, N): ``log_weight`` from the first so many draws alone."""
     codes: dict[str, np.ndarray] = field(default_factory=dict)
     r"""By the names of local sites E_q[z|x], ``(N, d)``, at the mean weights."""
+    shares: dict[str, np.ndarray] = field(default_factory=dict)
+    r"""By the names of the observed sites, where there are several, the part of ``reconstruction``
+    that each has, ``(S, N)``."""
 
 
 def score(
@@ -208,6 +211,7 @@ class Scorer:
         values: dict[str, Any] = {
             name: np.stack([draw[name] for draw in draws]) for name in draws[0]
         }
+        shares = {name: values.pop(_share(name)) for name in plan.terms.shares}
         if "curve" in values:
             values["curve"] = values["curve"].swapaxes(1, 2)
             values["looks"] = milestones(self.num_samples)
@@ -216,6 +220,7 @@ class Scorer:
             weight_samples=self.weight_samples,
             reconstruction_mean=means.pop("reconstruction_mean", None),
             codes=means,
+            shares=shares,
             **values,
         )
 
@@ -266,7 +271,9 @@ class Scorer:
         K, n = self.num_samples, len(x)
         health = self.details and K > 1
         log_weights = LogWeights(K, health, milestones(K) if health else ())
+        names = plan.terms.shares
         likelihood, difference = x.new_zeros(2, n, dtype=torch.float64)
+        shares = x.new_zeros(len(names), n, dtype=torch.float64)
         kl = None
         with seeded(x.device, self.seed, *key):
             for start in range(0, K, plan.draws):
@@ -278,11 +285,13 @@ class Scorer:
                 terms = terms[:, : K - start]  # the last block may hold more draws than are left
                 likelihood += terms[0].sum(0)
                 difference += terms[1].sum(0)
-                log_weights.add(terms.sum(0))
+                shares += terms[2:].sum(1)
+                log_weights.add(terms[:2].sum(0))
                 if progress is not None:
                     stop = min(start + plan.draws, K)
                     progress(n * stop // K - n * start // K)
         result = {"reconstruction": likelihood / K}
+        result |= {_share(name): part / K for name, part in zip(names, shares, strict=True)}
         if not self.defined:
             return result
         result |= {"elbo": (likelihood + difference) / K, "log_weight": log_weights.log_mean()}
@@ -301,8 +310,8 @@ class Scorer:
         for start in range(0, len(x), plan.rows):
             rows = slice(start, start + plan.rows)
             few = values | {name: value[rows] for name, value in local.items()}
-            terms = local_terms(self.pair, self.pair.model, x[rows], few)
-            parts.append(terms[self.description.observed])
+            observed, _ = log_joint(self.pair, x[rows], few)
+            parts.append(sum(observed.values(), x.new_zeros(len(x[rows]))))
         codes = {name: value.reshape(len(x), -1) for name, value in local.items()}
         return {"reconstruction_mean": torch.cat(parts).double(), **codes}
 
@@ -359,9 +368,9 @@ class _Plan:
         self.evaluate = Replay(terms.evaluate, way, fallback, python)
 
     def model_terms(self, x: Data, weights: list[Tensor], values: list[Tensor]) -> Tensor:
-        r"""log p(x|z, w) and log p(z|w) of a block of data at its draws, ``(2, k, n)``, float64."""
+        r"""What :meth:`~.terms.Terms.evaluate` gives of a block of data at its draws, float64."""
         n, k = len(x), self.draws
-        result = x.new_empty(2, k, n, dtype=torch.float64)
+        result = x.new_empty(2 + len(self.terms.shares), k, n, dtype=torch.float64)
         for start in range(0, n, self.few):
             # A block of fewer data is filled up with its last one.
             index = torch.arange(self.few, device=x.device)
@@ -372,6 +381,10 @@ class _Plan:
                 (terms,) = self.evaluate(some, *weights, *(v[chosen].flatten(0, 1) for v in drawn))
                 result[:, chosen, index] = terms.double()
         return result
+
+
+def _share(name: str) -> str:
+    return f"share of {name}"
 
 
 def _joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from torch.distributions.transforms import Transform, identity_transform
 from pyro_aevb.data.batch import Data, repeated, with_data
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.hmc import evaluate
-from pyro_aevb.pairs.density import is_delta, is_masked, local_terms, log_prob, run
+from pyro_aevb.pairs.density import is_delta, is_masked, local_terms, log_joint, log_prob, run
 from pyro_aevb.pairs.pair import Pair
 
 
@@ -82,6 +82,8 @@ class Joint:
         r"""Of the part of q that is each site's."""
         self.dim = sum(shape.numel() for shape in self.shapes.values())
         r"""d, how many numbers the local latents of a datum are."""
+        # In the data plate alone, so that a guide's batch is that of the data.
+        self._alone = len(local) == 1 and len(sites[local[0].name]["fn"].batch_shape) == 1
 
     def values(self, q: Tensor) -> dict[str, Tensor]:
         r"""What vectors ``(*chains, d)`` stand for: each site's values, ``(*chains, *shape)``."""
@@ -139,16 +141,14 @@ class Joint:
         Returns:
             ``(2, *chains, n)``.
         """
-        terms = local_terms(self.pair, self.pair.model, *self._rows(x, q, weights))
-        assert self.pair.description is not None
-        likelihood = terms.pop(self.pair.description.observed)
-        prior = sum(terms.values(), torch.zeros_like(likelihood))
+        observed, prior = log_joint(self.pair, *self._rows(x, q, weights))
+        likelihood = torch.stack([*observed.values()]).sum(0)
         prior = prior.view(q.shape[:-1]) + self.log_det(q)
         return torch.stack([likelihood.view(q.shape[:-1]), prior])
 
     def log_guide(self, x: Data, q: Tensor, *weights: Tensor) -> Tensor:
         r""":math:`\log q(z|x, w)`, ``(*chains, n)``."""
-        if len(self.shapes) > 1:
+        if not self._alone:
             terms = local_terms(self.pair, self.pair.guide, *self._rows(x, q, weights))
             return torch.stack(list(terms.values())).sum(0).view(q.shape[:-1]) + self.log_det(q)
         # A single site depends on x alone, so that the encoder runs once for all chains.

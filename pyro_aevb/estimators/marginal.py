@@ -42,7 +42,7 @@ from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.laplace import Laplace, found
 from pyro_aevb.estimators.log_weights import LogWeights
 from pyro_aevb.estimators.terms import weight_draw
-from pyro_aevb.pairs.density import log_prob, run
+from pyro_aevb.pairs.density import log_joint
 from pyro_aevb.pairs.pair import Pair
 
 Proposal = Literal["laplace", "guide", "prior"]
@@ -233,14 +233,12 @@ class _Prior:
         self.pair, self.names, self.num_samples = pair, names, num_samples
 
     def __call__(self, x: Data, weights: list[Tensor]) -> dict[str, Tensor]:
-        assert self.pair.description is not None
         n, K = len(x), self.num_samples
         log_weights = LogWeights(K, tail=True)
         named = dict(zip(self.names, weights, strict=True))
         k = even(K, DRAW_BLOCK // (4 * n * x.shape[1:].numel()))
         for start in range(0, K, k):
             rows = repeated(x, k)
-            site = run(self.pair.model, rows, named)[self.pair.description.observed]
-            likelihood = log_prob(site, 1.0).reshape(-1, len(rows)).sum(0)
+            likelihood = torch.stack([*log_joint(self.pair, rows, named)[0].values()]).sum(0)
             log_weights.add(likelihood.view(k, n)[: K - start])
         return found(log_weights, torch.zeros(n, dtype=torch.int64, device=x.device), 0)

@@ -4,7 +4,8 @@ All in nats per datum, higher is better, except the counts and the health of the
 Averages over the global latents w are over q(w).
 
 ===========================  =================================================================
-``reconstruction``           :math:`\mathrm{E}_{q(w)q(z|x)}[\log p(x|z,w)]`, sampled codes
+``reconstruction``           :math:`\mathrm{E}_{q(w)q(z|x)}[\log p(x|z,w)]`, sampled codes; where
+                             several sites are observed, of all, with the ``shares`` of each
 ``reconstruction_mean``      :math:`\log p(x|z,w)` at the means of z and w; never compare the two
 ``reconstruction_mixture``   :math:`\log \mathrm{E}_{q(w)q(z|x)}[p(x|z,w)]`, codes without a density
 ``kl``                       :math:`\mathrm{E}_{q(w)} \mathrm{KL}(q(z|x) \| p(z))`
@@ -161,6 +162,10 @@ def summarize(
         counts["weight_samples"] = test.weight_samples
     reason = description.undefined()
     metrics = {"reconstruction": measured(test.reconstruction, **counts)}
+    if test.shares:
+        metrics["reconstruction"]["shares"] = {
+            name: measured(values)["value"] for name, values in test.shares.items()
+        }
     if test.reconstruction_mean is not None:
         metrics["reconstruction_mean"] = measured(test.reconstruction_mean)
     if description.global_sites and test.log_weight is None and test.num_samples == 1:

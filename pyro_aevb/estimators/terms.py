@@ -8,10 +8,11 @@ from torch import Tensor
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.pairs.density import (
+    by_datum,
     closed_form_kl,
     component_kl,
     in_plate,
-    local_terms,
+    log_joint,
     log_prob,
     run,
     same_order,
@@ -41,6 +42,7 @@ class Terms:
         r"""The guide's sites inside the data plate, in the order in which it draws them."""
         self.numbers = sum(site["value"].numel() for site in sites.values()) // len(x) + 1
         r"""How many numbers one draw makes for each datum."""
+        self.shares = self.description.shares()
         # One site, a function of x alone: the encoder runs once for many draws.
         self.independent = (
             len(sites) == 1 and next(iter(sites.values()))["fn"].batch_shape == x.shape[:1]
@@ -69,7 +71,7 @@ class Terms:
         else:
             rows = repeated(x, k)
             sites = self._guide(rows, named)
-            log_q = _log_prob(sites, x.new_zeros(len(rows)))
+            log_q = self._log_prob(sites, rows)
             values = [site["value"].unflatten(0, (k, len(x))) for site in sites.values()]
         if not self.closed_form:
             return [log_q.view(k, -1), *values]
@@ -105,7 +107,7 @@ class Terms:
         each = (code.repeat_interleave(n, 0) for code in codes)
         fixed = weights | dict(zip(self.sites, each, strict=True))
         sites = self._guide(repeated(x, k), fixed)
-        return _log_prob(sites, x.new_zeros(k * n)).view(k, n)
+        return self._log_prob(sites, x.new_zeros(k * n)).view(k, n)
 
     def kl_by_dimension(
         self, x: Data, weights: list[Tensor], values: list[Tensor]
@@ -143,16 +145,20 @@ class Terms:
             values: Those of the global sites, then of :attr:`sites`, these ``(k n, *shape)``.
 
         Returns:
-            :math:`\log p(x|z, w)` and :math:`\log p(z|w)`, together ``(2, k, n)``.
+            :math:`\log p(x|z, w)` and :math:`\log p(z|w)`, then the parts of the first that each
+            of :attr:`shares` has, together ``(2 + len(shares), k, n)``.
         """
         globals_ = len(self.weights)
         rows = len(values[globals_]) if self.sites else len(x)
         k = rows // len(x)
         named = dict(zip([*self.weights, *self.sites], values, strict=True))
-        terms = local_terms(self.pair, self.pair.model, repeated(x, k), named)
-        likelihood = terms.pop(self.description.observed)
-        prior = sum(terms.values(), torch.zeros_like(likelihood))
-        return [torch.stack([likelihood, prior]).view(2, k, len(x))]
+        observed, prior = log_joint(self.pair, repeated(x, k), named)
+        parts = [
+            sum((observed[name] for name in names), torch.zeros_like(prior))
+            for names in self.shares.values()
+        ]
+        likelihood = sum(observed.values(), torch.zeros_like(prior))
+        return [torch.stack([likelihood, prior, *parts]).view(-1, k, len(x))]
 
     def _guide(self, x: Data, weights: dict[str, Tensor]) -> dict[str, Any]:
         sites = run(self.pair.guide, x, weights)
@@ -161,7 +167,12 @@ class Terms:
     def _kl(self, x: Data, weights: dict[str, Tensor], sites: dict[str, Any]) -> Tensor:
         posterior = sites[self.description.local_sites[0].name]
         model = run(self.pair.model, x, {**weights, posterior["name"]: posterior["value"]})
-        return closed_form_kl(posterior, model[posterior["name"]], 1.0)
+        kl = closed_form_kl(posterior, model[posterior["name"]], 1.0)
+        return by_datum(kl, posterior, self.description.plate)
+
+    def _log_prob(self, sites: dict[str, Any], rows: Data) -> Tensor:
+        plate, zero = self.description.plate, rows.new_zeros(len(rows))
+        return sum((by_datum(log_prob(s, 1.0), s, plate) for s in sites.values()), zero)
 
     def _has_closed_form(self, x: Data, weights: dict[str, Tensor], sites: Any) -> bool:
         try:
@@ -169,11 +180,6 @@ class Terms:
         except NotImplementedError:
             return False
         return True
-
-
-def _log_prob(sites: dict[str, Any], zero: Tensor) -> Tensor:
-    rows = len(zero)
-    return sum((log_prob(s, 1.0).reshape(-1, rows).sum(0) for s in sites.values()), zero)
 
 
 def weight_draw(pair: Pair, x: Data, seed: int, s: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,8 +2,9 @@ r"""Run a pair once on a few data and describe it, or say what is wrong with it.
 
 The contract a pair keeps:
 
-- exactly one observed sample site, in exactly one batch plate of dim -1, the *data plate*;
-- a latent site inside the data plate is *local* (one value per datum), outside it *global*;
+- one or more observed sample sites, all in one plate over the batch, the *data plate*;
+- a latent site inside the data plate is *local* (one value per datum), outside it *global*; a local
+  one has the data in its first dimension, so plates beside the data plate lie to its right;
 - the model and the guide have the same latent sites, in the same plates; auxiliary guide sites,
   of which an autoguide makes the latent ones, apart;
 - a pair with global sites declares ``pyro.plate("data", size=N, subsample_size=len(x))``;
@@ -21,9 +22,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from pyro_aevb.data.batch import Batch, Data
+from pyro_aevb.data.batch import Batch, Data, data_of
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.pairs.density import family, in_plate, is_delta, is_masked, run
+from pyro_aevb.pairs.density import data_first, family, in_plate, is_delta, is_masked, run
 from pyro_aevb.pairs.description import Description, Site
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
@@ -83,10 +84,16 @@ def _inspected(pair: Pair, x: Data) -> Description:
 def _described(pair: Pair, x: Data, known: set[str]) -> Description:
     r"""Describe a pair, if it keeps the contract on two batch sizes by the tensors known so far."""
     run = _Run(pair, x)
-    description = run.describe()
+    plates = _data_plates(run)
+    description = run.describe(plates[0])
     _check_parameters(run)
-    # A second batch size: shapes or parameters that hang on the first one show now.
-    again = _Run(pair, x[:-1]).describe()
+    # A second batch size: shapes or parameters that hang on the first one show now, and a plate
+    # that has the size of the batch by chance.
+    second = _Run(pair, x[:-1])
+    both = [name for name in plates if name in _data_plates(second)]
+    if both and both[0] != plates[0]:
+        description = run.describe(both[0])
+    again = second.describe(description.plate)
     created = sorted(set(pair.tensors()) - known)
     if created:
         raise run.wrong(
@@ -110,7 +117,7 @@ def _probed(pair: Pair, x: Data, description: Description) -> Description:
                 if value.numel() > 1 and bool((value == value.flatten()[0]).all()):
                     noise = 0.01 * torch.randn_like(value)
                     value.copy_(torch.where(value == 0, noise, value * (1 + noise)))
-            probe = Probe(pair, x, description.plate, description.observed)
+            probe = Probe(pair, x, description.plate, description.observed_sites)
             probe.check_neighbours()
             own, reading = probe.reads_data()
             return replace(description, observes_x=own, reads_data=reading)
@@ -142,7 +149,7 @@ class _Run:
 
     def __init__(self, pair: Pair, x: Data) -> None:
         self.pair, self.batch, self.mark = pair, len(x), _Mark()
-        self.columns = x.columns if isinstance(x, Batch) else {}
+        self.x, self.columns = data_of(x), x.columns if isinstance(x, Batch) else {}
         self.guide, guide_plates = self._run("guide", self.mark(pair.guide), x, {})
         drawn = {name: site["value"] for name, site in self.guide.items()}
         self.model, self.plates = self._run("model", pair.model, x, drawn)
@@ -176,18 +183,34 @@ class _Run:
                 f"{type(error).__name__}: {said}; {hint}"
             ) from error
 
-    def _column(self, value: Tensor) -> str | None:
-        r"""The column of the batch that a value is."""
-        values, own = value.flatten().tolist(), self.observed[0]
+    def _main(self) -> str:
+        r"""The observed site that is x, else the first that is none of the columns, or of all."""
+        whole = []
+        for name in self.observed:
+            value = self.model[name]["value"]
+            if value.numel() == self.x.numel() and torch.equal(value.reshape(self.x.shape), self.x):
+                whole.append(name)
+        if len(whole) > 1:
+            raise self.wrong(
+                f"observed sites {whole[0]!r} and {whole[1]!r} are both x, which would count it "
+                "twice; observe it once, by exactly one pyro.sample(..., obs=x)"
+            )
+        if whole:
+            return whole[0]
+        of_x = (n for n in self.observed if self._column(n, self.model[n]["value"]) is None)
+        return next(of_x, self.observed[0])
+
+    def _column(self, own: str, value: Tensor) -> str | None:
+        r"""The column of the batch that a value is; its namesake before others."""
+        values = value.flatten().tolist()
         alike = [k for k, v in self.columns.items() if v.flatten().tolist() == values]
         return own if own in alike else next(iter(alike), None)
 
     def wrong(self, message: str) -> UsageError:
         return UsageError(f"{self.pair.name}: {message}")
 
-    def describe(self) -> Description:
-        r"""Check the contract and describe the pair."""
-        plate = _check_observed(self)
+    def describe(self, plate: str) -> Description:
+        r"""Check the contract and describe the pair, whose data plate is the one of that name."""
         _check_sites(self, plate)
         local = [name for name in self.shared if in_plate(self.latent[name], plate)]
         outside = [name for name in self.shared if name not in local]
@@ -197,10 +220,13 @@ class _Run:
                 f"{outside[0]!r} is a global latent site, so the data plate must know the number N "
                 'of training data: pyro.plate("data", size=N, subsample_size=len(x))'
             )
-        seen, value = (self.model[self.observed[0]][key] for key in ("fn", "value"))
+        main = self._main()
+        seen, value = (self.model[main][key] for key in ("fn", "value"))
+        shape = data_first(value, self.model[main], plate, seen.event_dim).shape[1:]
         return Description(
-            observed=self.observed[0],
-            event_shape=tuple(seen.event_shape),
+            observed=main,
+            also_observed=tuple(name for name in self.observed if name != main),
+            event_shape=tuple(shape),
             likelihood=family(seen),
             plate=plate,
             plate_size=self.plates[plate].size if declared else None,
@@ -209,7 +235,7 @@ class _Run:
             auxiliary=self.auxiliary,
             local_auxiliary=tuple(a for a in self.auxiliary if in_plate(self.guide[a], plate)),
             enumerated=self.enumerated,
-            column=self._column(value),
+            column=self._column(main, value),
             parameters={name: tuple(v.shape) for name, v in self.pair.trainable().items()},
         )
 
@@ -230,7 +256,7 @@ class _Run:
         point = is_delta(posterior["fn"]) and not drawn
         return Site(
             name,
-            tuple(prior["fn"].event_shape if local else prior["value"].shape),
+            tuple(prior["value"].shape[local:]),
             family(prior["fn"]),
             "auxiliary" if drawn else family(posterior["fn"]),
             density=not (point or is_masked(prior) or is_masked(posterior)),
@@ -239,8 +265,8 @@ class _Run:
         )
 
 
-def _check_observed(run: _Run) -> str:
-    r"""Exactly one observed site, in one batch plate, whose name is returned."""
+def _data_plates(run: _Run) -> list[str]:
+    r"""The plates over the batch that all observed sites are in, the outermost one first."""
     for side, site in run.sites:
         if isinstance(site["fn"], Unit):
             raise run.wrong(
@@ -254,27 +280,32 @@ def _check_observed(run: _Run) -> str:
                 f"site {base!r} has an obs_mask, which makes what is missing a latent site; mask "
                 "the distribution instead, Normal(...).mask(seen).to_event(1), and give obs=x"
             )
-    if len(run.observed) != 1:
-        what = f"{len(run.observed)} observed sites {run.observed}"
-        what = what if run.observed else "no observed site"
-        raise run.wrong(f"the model has {what}; it needs exactly one pyro.sample(..., obs=x)")
+    if not run.observed:
+        raise run.wrong("the model has no observed site; it needs a pyro.sample(..., obs=x)")
     if any(site["is_observed"] for site in run.guide.values()):
         raise run.wrong("the guide observes a site; only the model has obs=x")
-    observed = run.observed[0]
-    frames = [f for f in run.model[observed]["cond_indep_stack"] if f.vectorized]
-    if len(frames) != 1 or frames[0].dim != -1:
-        found = "must lie in one plate, of dim -1" if frames else "lies in no plate"
-        raise run.wrong(
-            f"observed site {observed!r} {found}; wrap it and the latent sites of each datum "
-            'in `with pyro.plate("data", len(x)):`'
-        )
-    if frames[0].size != run.batch:
-        raise run.wrong(
-            f"plate {frames[0].name!r} has size {frames[0].size} for a batch of {run.batch}; "
-            'write pyro.plate("data", len(x)), or size=N, subsample_size=len(x) with N the '
-            "number of training data"
-        )
-    return str(frames[0].name)
+    found: list[str] = []
+    for name in run.observed:
+        frames = [f for f in run.model[name]["cond_indep_stack"] if f.vectorized]
+        if not frames:
+            raise run.wrong(
+                f"observed site {name!r} lies in no plate; wrap it and the latent sites of each "
+                'datum in `with pyro.plate("data", len(x)):`'
+            )
+        over = [str(f.name) for f in frames if f.size == run.batch]
+        if not over:
+            raise run.wrong(
+                f"plate {frames[0].name!r} of observed site {name!r} has size {frames[0].size} for "
+                f'a batch of {run.batch}; write pyro.plate("data", len(x)), or size=N, '
+                "subsample_size=len(x) with N the number of training data"
+            )
+        if name != run.observed[0] and not set(over) & set(found):
+            raise run.wrong(
+                f"observed sites {run.observed[0]!r} and {name!r} share no plate; put all that is "
+                "observed of a datum into the one data plate"
+            )
+        found = [p for p in found if p in over] if found else over
+    return found
 
 
 def _check_sites(run: _Run, plate: str) -> None:
@@ -317,11 +348,15 @@ def _check_plates(run: _Run, name: str, plate: str) -> None:
             f"latent site {name!r} lies inside plate {plate!r} in the {here} and outside it "
             f"in the {there}; put it in the same plate on both sides"
         )
-    if inside and len(model["cond_indep_stack"]) > 1:
-        raise run.wrong(
-            f"latent site {name!r} lies in a further plate inside {plate!r}; make that a "
-            "dimension of the site with .to_event(1)"
-        )
+    for site in (model, guide) if inside else ():
+        dims = {frame.name: frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+        if dims[plate] != min(dims.values()):
+            other = min(dims, key=lambda plate: dims[plate])
+            raise run.wrong(
+                f"latent site {name!r} has plate {other!r} to the left of {plate!r}; its values "
+                f"need the data first: pyro.plate({plate!r}, len(x), dim=-2) and "
+                f"pyro.plate({other!r}, ..., dim=-1), or a dimension of the site, .to_event(1)"
+            )
     scales = float(model["scale"]), float(guide["scale"])
     if scales[0] != scales[1]:
         raise run.wrong(

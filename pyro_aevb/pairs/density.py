@@ -53,11 +53,32 @@ def local_terms(pair: Pair, side: Any, x: Data, values: Mapping[str, Tensor]) ->
         ``(B,)`` by name, in nats.
     """
     assert pair.description is not None, "inspect the pair first"
+    plate = pair.description.plate
     return {
-        name: log_prob(site, 1.0).reshape(-1, len(x)).sum(0)
+        name: by_datum(log_prob(site, 1.0), site, plate)
         for name, site in run(side, x, values).items()
-        if in_plate(site, pair.description.plate)
+        if in_plate(site, plate)
     }
+
+
+def log_joint(
+    pair: Pair, x: Data, values: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Tensor]:
+    r"""The model's log-densities of each datum at given latents, at plate scale 1.
+
+    Arguments:
+        pair: An inspected pair.
+        x: The batch, B data.
+        values: Values of the latent sites.
+
+    Returns:
+        Those of its observed sites by name, and the sum of those of its local latents, ``(B,)``
+        each, in nats.
+    """
+    assert pair.description is not None, "inspect the pair first"
+    terms = local_terms(pair, pair.model, x, values)
+    observed = {name: terms.pop(name) for name in pair.description.observed_sites}
+    return observed, sum(terms.values(), x.new_zeros(len(x)))
 
 
 def at_least_two(x: Data) -> Data:
@@ -98,6 +119,33 @@ def guide_sites(trace: Any) -> dict[str, Any]:
 def in_plate(site: Any, plate: str) -> bool:
     r"""Whether a site lies inside the plate of that name."""
     return any(frame.name == plate for frame in site["cond_indep_stack"])
+
+
+def by_datum(terms: Tensor, site: Any, plate: str) -> Tensor:
+    r"""The sum of a site's terms over all plates but the data plate, ``(B,)``.
+
+    Arguments:
+        terms: Numbers of its batch shape, such as log-probabilities.
+        site: A site in the data plate.
+        plate: The name of the data plate.
+    """
+    if terms.dim() == 1:
+        return terms
+    terms = data_first(terms, site, plate)
+    return terms.reshape(len(terms), -1).sum(1)
+
+
+def data_first(values: Tensor, site: Any, plate: str, event_dim: int = 0) -> Tensor:
+    r"""What a site has for each datum, with the data in the first dimension.
+
+    Arguments:
+        values: ``(*plates, *event)``, the data plate among the plates.
+        site: A site in the data plate.
+        plate: The name of the data plate.
+        event_dim: How many dimensions belong to an event.
+    """
+    dim = next(frame.dim for frame in site["cond_indep_stack"] if frame.name == plate)
+    return values.movedim(dim - event_dim, 0)
 
 
 def log_prob(site: Any, scale: Any) -> Tensor:

@@ -1,5 +1,6 @@
 r"""What an inspected pair is made of, and which quantities that defines."""
 
+import re
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +30,7 @@ class Description:
     r"""What a pair is made of."""
 
     observed: str
+    r"""The observed site that is x, or the first of several of which none is all of it."""
     event_shape: tuple[int, ...]
     likelihood: str
     plate: str
@@ -36,6 +38,8 @@ class Description:
     r"""The N of ``pyro.plate("data", size=N, subsample_size=len(x))``; None if not declared."""
     local_sites: tuple[Site, ...]
     global_sites: tuple[Site, ...]
+    also_observed: tuple[str, ...] = ()
+    r"""The other observed sites."""
     auxiliary: tuple[str, ...] = ()
     r"""Guide sites that the model lacks, marked ``infer={"is_auxiliary": True}``."""
     local_auxiliary: tuple[str, ...] = ()
@@ -48,6 +52,22 @@ class Description:
     reads_data: tuple[str, ...] = ()
     r"""The model's sites whose distribution at fixed latents changes with the x it observes."""
     parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def observed_sites(self) -> tuple[str, ...]:
+        r"""All observed sites, whose joint log-density is ``log_likelihood``."""
+        return (self.observed, *self.also_observed)
+
+    def shares(self) -> dict[str, list[str]]:
+        r"""The observed sites whose parts of the log-likelihood are told apart, in groups by name.
+
+        Sites that differ by a number at their end alone, as those of the steps of a sequence, are
+        one group; nothing where there is one group.
+        """
+        groups: dict[str, list[str]] = {}
+        for name in self.observed_sites:
+            groups.setdefault(re.sub(r"_?\d+$", "", name) or name, []).append(name)
+        return groups if len(groups) > 1 else {}
 
     @property
     def num_parameters(self) -> int:
@@ -74,11 +94,18 @@ class Description:
 
     def classifies(self) -> bool:
         r"""Whether it is one class of each datum that is observed, given x and no local latents."""
-        of_x = self.observes_x or self.local_sites or self.event_shape
+        of_x = self.observes_x or self.local_sites or self.event_shape or self.also_observed
         return self.likelihood == "Categorical" and not of_x
 
     def no_simulation(self) -> str | None:
-        r"""Why data do not follow from the latents by one call of the model; None if they do."""
+        r"""Why all that is observed does not follow from the latents by one call of the model; None
+        if it does."""
+        if self.also_observed:
+            return f"it observes {self.also_observed[0]!r} too, beside {self.observed!r}"
+        return self.no_x()
+
+    def no_x(self) -> str | None:
+        r"""Why x does not follow from the latents by one call of the model; None if it does."""
         if not self.observes_x:
             return f"what it observes, {self.observed!r}, is not x, so no x can be simulated"
         if self.reads_data:
@@ -90,7 +117,7 @@ class Description:
 
     def no_prior(self) -> str | None:
         r"""Why nothing can be drawn from the prior of the codes; None if it can."""
-        if (reason := self.no_simulation()) is not None:
+        if (reason := self.no_x()) is not None:
             return reason
         if self.enumerated:
             return f"site {self.enumerated[0]!r} is enumerated, not sampled"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import Data, data_of, repeated
 from pyro_aevb.errors import UsageError, at_least_one, hint
-from pyro_aevb.pairs.density import at_least_two, base, run
+from pyro_aevb.pairs.density import at_least_two, base, data_first, run
 from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.handlers import AtMean, WholeBatch, typical
 from pyro_aevb.pairs.pair import Pair
@@ -112,7 +112,7 @@ def decode(
     """
     description = _described(pair)
     if description.reads_data:
-        raise UsageError(f"{pair.name} cannot decode: {description.no_simulation()}")
+        raise UsageError(f"{pair.name} cannot decode: {description.no_x()}")
     x = pair.batch(x, columns)
     values = _like_draws(pair, values, x)
     _check_values(pair, values, len(x))
@@ -124,8 +124,10 @@ def decode(
         given = {name: value for name, value in values.items() if name in weights}
         means = latents(pair, at_least_two(x)[:2], given=given)
         values = {name: means[name] for name in weights} | values
-    fn = _model(pair, values, x)[description.observed]["fn"]
+    site = _model(pair, values, x)[description.observed]
+    fn = site["fn"]
     value = fn.sample() if sample else typical(fn)[0]
+    value = data_first(value, site, description.plate, fn.event_dim)
     value = value if value.is_floating_point() else value.to(x.dtype)  # a category, as data
     return value.reshape(x.shape) if value.numel() == x.shape.numel() else value
 

@@ -6,7 +6,7 @@ latents change with x, as those of a decoder that is told the earlier pixels, it
 right, but nothing can be simulated by one call.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.density import base, in_plate, is_delta, log_prob, run
+from pyro_aevb.pairs.density import base, data_first, in_plate, is_delta, log_prob, run
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
@@ -92,10 +92,10 @@ class Probe:
         pair: The pair.
         x: A few different data, ``(B, *event_shape)``, with the columns that the pair takes.
         plate: The name of its data plate.
-        observed: The name of its observed site.
+        observed: The names of its observed sites, that which is x first.
     """
 
-    def __init__(self, pair: Pair, x: Data, plate: str, observed: str) -> None:
+    def __init__(self, pair: Pair, x: Data, plate: str, observed: Sequence[str]) -> None:
         self.pair, self.x, self.plate, self.observed = pair, x, plate, observed
         self.python = pair.python.read()
         self.sites = self._run(x, {})
@@ -133,9 +133,9 @@ class Probe:
         """
         others = with_data(self.x, data_of(self.x).roll(1, 0))
         other = self._side(self.pair.model, others, self.values)
-        value = self.sites["model", self.observed]["value"]
         told = not torch.equal(data_of(others), data_of(self.x))  # by data that are not all alike
-        if told and _same(value, other[self.observed]["value"]):
+        own = [name for name in self.observed if name in other and self._changed(name, other)]
+        if told and not own:
             return False, ()
         reading = tuple(
             name
@@ -143,11 +143,15 @@ class Probe:
             if side == "model" and in_plate(site, self.plate) and name in other
             if not _same(*(base(s["fn"]).log_prob(site["value"]) for s in (site, other[name])))
         )
-        if self.observed in reading:
-            self._check_components()
+        for name in own:
+            if name in reading:
+                self._check_components(name)
         return True, reading
 
-    def _check_components(self) -> None:
+    def _changed(self, name: str, other: Mapping[str, Any]) -> bool:
+        return not _same(self.sites["model", name]["value"], other[name]["value"])
+
+    def _check_components(self, name: str) -> None:
         r"""Change one component of a datum at a time: its own likelihood must not change."""
         chosen = torch.randperm(self.x.shape[1:].numel(), device=self.x.device)[:COMPONENTS]
         first = torch.zeros(1 + len(chosen), dtype=torch.int64, device=self.x.device)
@@ -157,16 +161,20 @@ class Probe:
         reflected = low + high - own
         rows[1 + torch.arange(len(chosen)), chosen] = torch.where(reflected == own, high, reflected)
         changed_x = with_data(x, rows.view(x.shape))
-        site = self._side(self.pair.model, changed_x, values)[self.observed]
-        fixed = site["value"][:1].expand_as(site["value"])
-        density = base(site["fn"]).log_prob(fixed)
-        if density.shape != fixed.shape:  # of components that are not independent
+        site = self._side(self.pair.model, changed_x, values)[name]
+        value, dim = site["value"], site["fn"].event_dim
+        value = data_first(value, site, self.plate, dim)
+        fixed = value[:1].expand_as(value)
+        back = next(f.dim for f in site["cond_indep_stack"] if f.name == self.plate) - dim
+        density = base(site["fn"]).log_prob(fixed.movedim(0, back))
+        if density.shape != site["value"].shape:  # of components that are not independent
             return
+        density = data_first(density, site, self.plate, dim)
         changed = (density - density[:1]).abs() > TOLERANCE * density[:1].abs().clamp(min=1.0)
-        wrong = ((site["value"] != fixed) & changed).nonzero()
+        wrong = ((value != fixed) & changed).nonzero()
         if len(wrong):
             raise UsageError(
-                f"{self.pair.name}: the likelihood of {self.observed!r} reads the very component "
+                f"{self.pair.name}: the likelihood of {name!r} reads the very component "
                 f"that it predicts, such as {tuple(wrong[0, 1:].tolist())} of a datum of shape "
                 f"{tuple(fixed.shape[1:])}, so it is no density of x; let the decoder see earlier "
                 "components alone (shift or mask x), or put a summary into columns of x that are "
@@ -196,12 +204,13 @@ class Probe:
         found = {}
         for key, site in sites.items():
             if in_plate(site, self.plate):
-                terms = [log_prob(site, 1.0)]
+                terms = [(log_prob(site, 1.0), 0)]
                 if is_delta(site["fn"]):
                     # Of a point computed in another batch, x == v fails in the last digit.
-                    terms = [base(site["fn"]).v, base(site["fn"]).log_density]
-                rows = len(site["value"])
-                found[key] = torch.cat([t.reshape(rows, -1).double() for t in terms], 1)
+                    point, dim = base(site["fn"]), site["fn"].event_dim
+                    terms = [(point.v, dim), (point.log_density, dim - point.event_dim)]
+                rows = [data_first(t, site, self.plate, dim) for t, dim in terms]
+                found[key] = torch.cat([t.reshape(len(t), -1).double() for t in rows], 1)
         return found
 
 

@@ -67,7 +67,7 @@ def check_support(pair: Pair, batches: Batches, split: str) -> None:
             is declared with ``validate_args=False``.
     """
     assert pair.description is not None, "inspect the pair first"
-    observed = pair.description.observed
+    observed = pair.description.observed_sites
     with (
         untouched(pair.python, [batches.device]),
         pair.active(),
@@ -77,12 +77,13 @@ def check_support(pair: Pair, batches: Batches, split: str) -> None:
     ):
         x = at_least_two(batches.take(telling(batches)))
         try:
-            site = run_both(pair, x)[1][observed]
+            sites = run_both(pair, x)[1]
         except Exception as error:  # of a pair's code
             said = f"{type(error).__name__}: {one_line(error)}"
             raise UsageError(f"{pair.name} fails on data of the {split} split: {said}") from error
-        try:
-            site["fn"].log_prob(site["value"])
-        except ValueError as error:
-            said = outside("model", site) if "support" in str(error) else one_line(error)
-            raise UsageError(f"{pair.name}, {split} split: {said}") from error
+        for site in (sites[name] for name in observed):
+            try:
+                site["fn"].log_prob(site["value"])
+            except ValueError as error:
+                said = outside("model", site) if "support" in str(error) else one_line(error)
+                raise UsageError(f"{pair.name}, {split} split: {said}") from error

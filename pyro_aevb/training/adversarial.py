@@ -80,7 +80,7 @@ class Adversarial(Algorithm):
     ) -> None:
         description = pair.description
         assert description is not None, "inspect the pair first"
-        self.pair, self.observed = pair, description.observed
+        self.pair, self.observed = pair, description.observed_sites
         local, discriminator = description.local_sites, pair.attribute("discriminator")
         reason = None
         if not isinstance(discriminator, nn.Module):
@@ -136,7 +136,8 @@ class Adversarial(Algorithm):
 
     def _reconstruction(self, x: Data, index: Tensor) -> Tensor:
         _, model = run_both(self.pair, x)
-        return -log_prob(model[self.observed], 1.0).sum() / len(x)
+        terms = [log_prob(model[name], 1.0).sum() for name in self.observed]
+        return -torch.stack(terms).sum() / len(x)
 
     def _discriminator(self, x: Data, index: Tensor) -> Tensor:
         with torch.no_grad():

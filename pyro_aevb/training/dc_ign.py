@@ -112,7 +112,7 @@ class DCIGN(Algorithm):
                 f"{' and the rest' if rest else ''}: raise --pair.latent_dim, or name fewer factors"
             )
         self.pair, self.data, self.group, self.invariance = pair, data, group, invariance
-        self.code, self.observed = sites[0].name, description.observed
+        self.code, self.observed = sites[0].name, description.observed_sites
         tables = [_groups(known, [n for n in known if n != name], name) for name in named]
         tables += [_groups(known, named)] if rest else []
         whole = [torch.from_numpy(np.stack(each)) for each in zip(*tables, strict=True)]
@@ -163,7 +163,7 @@ class DCIGN(Algorithm):
         sites = run(self.pair.model, x, {self.code: torch.where(free, z, clamped)})
         kl = kl_divergence(q, base(sites[self.code]["fn"]))
         invariance = 0.5 * self.invariance * (q.mean - loc).square()
-        likelihood = log_prob(sites[self.observed], 1.0).sum()
+        likelihood = sum(log_prob(sites[name], 1.0).sum() for name in self.observed)
         loss: Tensor = (torch.where(free, kl, invariance).sum() - likelihood) / len(x)
         return loss
 

@@ -71,6 +71,8 @@ class InfoGAN(Algorithm):
                 f"infogan cannot train {pair.name}: it needs a module `discriminator`, from data "
                 "to logits (B, 1), and one code that the guide marks as matched; InfoGAN shows how"
             )
+        if (reason := description.no_simulation()) is not None:
+            raise UsageError(f"infogan cannot train {pair.name}: {reason}")
         if not information >= 0:
             raise UsageError(
                 f"--algorithm-options: information is {information}; it must be 0 or more"

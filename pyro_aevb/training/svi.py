@@ -19,6 +19,7 @@ from pyro_aevb.pairs.handlers import Emphasis
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.training.algorithm import Algorithm, Phase
 from pyro_aevb.training.objectives.elbo import TraceELBO
+from pyro_aevb.training.objectives.iwae import IWAE
 
 WEIGHT_NOISE: dict[str, Callable[[], Any]] = {
     "shared": nullcontext,
@@ -93,6 +94,8 @@ class SVI(Algorithm):
                 "does: draws from it are no draws from the codes",
             )
         self.objective: Any = objective
+        if isinstance(objective, IWAE):
+            objective.data_plate = description.plate
         self.num_data = description.plate_size
         self.parameters = pair.trainable()
         loss, eager, particles = self._loss, None, 1

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.density import base, log_prob, sample_sites
+from pyro_aevb.pairs.density import base, by_datum, log_prob, sample_sites
 from pyro_aevb.training.objectives.elbo import importance_traces
 
 
@@ -91,12 +91,12 @@ def draw(model: Any, guide: Any, args: Any, kwargs: Any) -> Draw:
     guided, modelled = sample_sites(guide_trace), sample_sites(model_trace)
     latent = [name for name, site in modelled.items() if not site["is_observed"]]
     observed = [site for site in modelled.values() if site["is_observed"]]
-    if len(latent) != 1 or list(guided) != latent or len(observed) != 1:
+    if len(latent) != 1 or list(guided) != latent or len(modelled[latent[0]]["fn"].batch_shape) > 1:
         raise UsageError(
             "this objective is for pairs with one code and no random weights; this one's latent "
             f"sites are {', '.join(map(repr, guided)) or 'none'}"
         )
-    (name,), (site,) = latent, observed
+    (name,), site = latent, observed[0]
     posterior = base(guided[name]["fn"])
     if posterior.event_shape or posterior.batch_shape != guided[name]["value"].shape:
         raise UsageError(
@@ -104,8 +104,10 @@ def draw(model: Any, guide: Any, args: Any, kwargs: Any) -> Draw:
             f"{type(posterior).__name__}"
         )
     scale = site["scale"]
+    (plate,) = (frame.name for frame in modelled[name]["cond_indep_stack"])
+    each = (by_datum(log_prob(one, 1.0), one, plate) for one in observed)
     return Draw(
-        log_prob(site, 1.0),
+        torch.stack([*each]).sum(0),
         log_prob(modelled[name], 1.0),
         posterior,
         base(modelled[name]["fn"]),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.density import in_plate, is_delta, log_prob, sample_sites
+from pyro_aevb.pairs.density import by_datum, in_plate, is_delta, log_prob, sample_sites
 from pyro_aevb.pairs.handlers import Fix, WholeBatch
 from pyro_aevb.training.objectives.elbo import TraceELBO, require_guided, require_reparameterized
 
@@ -51,6 +51,8 @@ class IWAE(TraceELBO):
 
     def __init__(self, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, analytic_kl=False, **options)
+        self.data_plate: str | None = None
+        r"""The name of the data plate; None where it is that of dim -1 over the batch."""
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         r"""Minus the estimate, differentiable; the first argument is the batch."""
@@ -77,13 +79,14 @@ class IWAE(TraceELBO):
             with Fix(values):
                 model_trace = poutine.trace(model).get_trace(rows, *rest, **kwargs)
         require_guided(model_trace, sites)
-        plate = _data_plate(model_trace, len(rows))
+        plate = _data_plate(model_trace, len(rows), self.data_plate)
         declared = model_trace.nodes[plate.name]["fn"].subsample_size is not None
         log_p, log_q, outside = x.new_zeros(len(rows)), x.new_zeros(len(rows)), x.new_zeros(())
         kl_weight: float | Tensor = 1.0
         for site in sample_sites(model_trace).values():
             if in_plate(site, plate.name):
-                log_p = log_p + log_prob(site, _weight(site, plate.name))
+                term = by_datum(log_prob(site, 1.0), site, plate.name)
+                log_p = log_p + term * _weight(site, plate.name)
             else:
                 outside = outside + log_prob(site, site["scale"]).sum()
         for name, site in sites.items():
@@ -93,7 +96,10 @@ class IWAE(TraceELBO):
             # A guide that ran once has one distribution for the K values of a datum.
             fn, weight = site["fn"], _weight(site, plate.name)
             value = values[name].reshape(-1, *fn.batch_shape, *fn.event_shape)
-            term = log_prob({**site, "value": value}, weight).flatten()
+            term = log_prob({**site, "value": value}, weight)
+            # In further plates it ran on all rows.
+            several = len(fn.batch_shape) > 1
+            term = by_datum(term, site, plate.name) if several else term.flatten()
             if name in codes:
                 log_q, kl_weight = log_q + term, weight
             else:
@@ -110,12 +116,12 @@ class IWAE(TraceELBO):
         through: Through | None,
     ) -> tuple[dict[str, Any], list[str]]:
         r"""The guide's sites, with values for all rows, and the names of those that are codes."""
-        sites = _all_particles(run(x), len(x), self.num_particles)
-        local = _local(sites or {}, len(x))
+        sites = _all_particles(run(x), len(x), self.num_particles, self.data_plate)
+        local = _local(sites or {}, len(x), self.data_plate)
         if sites is None:  # the guide is a chain: every particle runs it
             sites = run(rows)
             require_reparameterized(sites)
-            local = _local(sites, len(rows))
+            local = _local(sites, len(rows), self.data_plate)
         codes = [name for name in local if not is_delta(sites[name]["fn"])]
         if through is None:
             return sites, codes
@@ -157,21 +163,28 @@ def _weight(site: Any, plate: str) -> float | Tensor:
     return weight
 
 
-def _local(sites: dict[str, Any], rows: int) -> dict[str, Any]:
-    r"""The sites in a plate over the batch."""
+def _local(sites: dict[str, Any], rows: int, plate: str | None) -> dict[str, Any]:
+    r"""The sites in the data plate, or where its name is not known in a plate over the batch."""
     return {
         name: site
         for name, site in sites.items()
-        if any(f.dim == -1 and f.size == rows for f in site["cond_indep_stack"])
+        if any(_is_data(frame, rows, plate) for frame in site["cond_indep_stack"])
     }
 
 
-def _all_particles(sites: dict[str, Any], batch: int, count: int) -> dict[str, Any] | None:
+def _is_data(frame: Any, rows: int, plate: str | None) -> bool:
+    found = frame.dim == -1 and frame.size == rows if plate is None else frame.name == plate
+    return bool(found)
+
+
+def _all_particles(
+    sites: dict[str, Any], batch: int, count: int, plate: str | None
+) -> dict[str, Any] | None:
     r"""All particles of a guide that makes one code from each datum, so that it runs once.
 
     None if the guide draws several local sites, or makes them of auxiliary ones.
     """
-    local = _local(sites, batch)
+    local = _local(sites, batch, plate)
     if len(local) != 1 or any(site["infer"].get("is_auxiliary") for site in sites.values()):
         return None
     ((name, site),) = local.items()
@@ -184,11 +197,11 @@ def _all_particles(sites: dict[str, Any], batch: int, count: int) -> dict[str, A
     return {**sites, name: {**site, "value": value}}
 
 
-def _data_plate(model_trace: Any, rows: int) -> Any:
+def _data_plate(model_trace: Any, rows: int, plate: str | None) -> Any:
     for name, site in sample_sites(model_trace).items():
         if site["is_observed"]:
             for frame in site["cond_indep_stack"]:
-                if frame.dim == -1 and frame.size == rows:
+                if _is_data(frame, rows, plate):
                     return frame
             raise UsageError(f"observed site {name!r} lies in no plate of dim -1 over the batch")
     raise UsageError("the model has no observed site; it needs pyro.sample(..., obs=x)")
