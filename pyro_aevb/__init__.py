@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
         StackedDenoisingAutoencoder,
     )
     from pyro_aevb.pairs.contract import inspect
+    from pyro_aevb.pairs.missing import impute
     from pyro_aevb.pairs.pair import Pair, load_pair
     from pyro_aevb.pairs.predict import decode, encode, generate, predict, reconstruct
     from pyro_aevb.runs.run import Run
@@ -49,6 +50,7 @@ _HOME = {
     "Pair": "pairs.pair",
     "load_pair": "pairs.pair",
     "inspect": "pairs.contract",
+    "impute": "pairs.missing",
     **dict.fromkeys(("encode", "decode", "reconstruct", "generate", "predict"), "pairs.predict"),
     "Run": "runs.run",
     "Estimator": "estimators.estimator",
@@ -81,6 +83,7 @@ __all__ = [
     "evaluate",
     "fit",
     "generate",
+    "impute",
     "inspect",
     "load_pair",
     "predict",

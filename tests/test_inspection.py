@@ -131,13 +131,6 @@ def no_event_in_weights(x):
         seen(x)
 
 
-def missing(x):
-    mask = torch.ones(len(x)).bool()
-    with pyro.plate("data", len(x)):
-        fn = dist.Normal(0.0, 1.0).expand(x.shape).to_event(1)
-        pyro.sample("x", fn, obs=x, obs_mask=mask)
-
-
 def without_an_inverse():
     flow = Planar(3)  # in the closure as a module
 
@@ -201,7 +194,6 @@ BREACHES = {
         *(no_event_in_weights, lambda x: code_only(x, event_dims=0)),
         *("'z'", ".to_event("),
     ),
-    "obs_mask": (missing, nothing, "'x' has an obs_mask", "Normal(...).mask(seen)"),
     "factor": (with_a_factor, nothing, "pyro.factor 'f' in the model", "part of a sample site"),
     "no inverse": (plain, without_an_inverse(), "fails where it is run again", "an inverse"),
     "doubles": (of_doubles, nothing, "the model failed", "data are float32"),

@@ -154,3 +154,47 @@ def test_a_pair_of_several_sites_trains_and_reports_the_shares(tmp_path):
     shares = metrics["reconstruction"]["shares"]
     assert sum(shares.values()) == pytest.approx(metrics["reconstruction"]["value"])
     assert metrics["log_likelihood"]["value"] == pytest.approx(float(exact().mean()), abs=0.05)
+
+
+class Weighted(nn.Module):
+    """A global weight, and a code for each datum; N is declared, or is not."""
+
+    def __init__(self, num_data: int, declares: bool = True):
+        super().__init__()
+        self.num_data, self.declares = num_data, declares
+        self.loc, self.code = nn.Parameter(torch.tensor(0.3)), nn.Linear(3, 2)
+
+    def plate(self, x):
+        return pyro.plate("data", self.num_data if self.declares else len(x), len(x))
+
+    def model(self, x):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with self.plate(x):
+            z = pyro.sample("z", normal(torch.zeros(len(x), 2), 1.0))
+            pyro.sample("x", normal(w * z @ A), obs=x)
+
+    def guide(self, x):
+        pyro.sample("w", dist.Normal(self.loc, 0.2))
+        with self.plate(x):
+            pyro.sample("z", normal(self.code(x), 0.5))
+
+
+@pytest.mark.parametrize("objective", ["elbo", "iwae"])
+def test_the_number_of_data_is_filled_in_where_the_plate_has_the_batch_alone(tmp_path, objective):
+    split = Split(x.repeat(4, 1), None, 1)
+    data = DataSet("few", split, split, split, "a few data", "none")
+    runs = {}
+    for declares in (True, False):
+        torch.manual_seed(0)
+        how = {"epochs": 2, "batch_size": 7, "num_samples": 5, "weight_samples": 2, "show": False}
+        parameters = {"declares": declares}
+        out = str(tmp_path / f"{declares}")
+        more = {"objective": objective, "pair_parameters": parameters, "compile": "off"}
+        runs[declares] = pyro_aevb.fit(Weighted, data=data, out=out, **how, **more)
+    assert [row["objective"] for row in runs[True].history] == [
+        row["objective"] for row in runs[False].history
+    ]
+    notes = runs[False].results["notes"]
+    assert any("N = 28, the number of training data, is filled in" in note for note in notes)
+    for name, metric in runs[True].results["metrics"].items():
+        assert metric == runs[False].results["metrics"][name]

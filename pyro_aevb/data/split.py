@@ -61,6 +61,13 @@ class Split:
         columns = {name: values[index] for name, values in self.columns.items()}
         return Split(self.images[index], labels, self.scale, columns)
 
+    @cached_property
+    def missing(self) -> bool:
+        r"""Whether some value of the data or of their columns is NaN; none on the disk is."""
+        held = (self.images, *self.columns.values())
+        floats = (v for v in held if isinstance(v, Tensor) and v.is_floating_point())
+        return any(bool(values.isnan().any()) for values in floats)
+
     def range(self) -> tuple[float, float]:
         r"""The least and the largest value, as a pair sees them."""
         ends = [(float(b.min()), float(b.max())) for _, b in looked_through(self.images)]
@@ -166,7 +173,8 @@ class DataSet:
 
     @cached_property
     def mean(self) -> Tensor:
-        r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32."""
+        r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32; of each
+        component over the data in which it is not missing."""
         images = self.train.images
         if isinstance(images, Sprites):
             total = images.total()
@@ -174,7 +182,10 @@ class DataSet:
             # in blocks: one sum over the whole set would hold a float64 copy of it
             total = torch.zeros(self.event_shape, dtype=torch.float64)
             for block in images.split(4096):
-                total += block.sum(0, dtype=torch.float64)
+                total += block.nansum(0, dtype=torch.float64)
+            if self.train.missing:
+                assert isinstance(images, Tensor)
+                return (total / (~images.isnan()).sum(0).clamp(min=1)).float()
         return (total / (len(self.train) * self.train.scale)).float()
 
     def index_of(self, factors: Tensor) -> Tensor:

@@ -17,16 +17,17 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Unit
+from pyro.distributions import MaskedDistribution, Unit
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from pyro_aevb.data.batch import Batch, Data, data_of
+from pyro_aevb.data.batch import Batch, Data, data_of, flatten
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.pairs.density import data_first, family, in_plate, is_delta, is_masked, run
 from pyro_aevb.pairs.description import Description, Site
 from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.missing import LeftOut, Seen
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.probes import Positions, Probe
 from pyro_aevb.pairs.state.python import untouched
@@ -41,13 +42,15 @@ _HINTS = {
 r"""Words in what an error of the pair's code says, and the remedy."""
 
 
-def inspect(pair: Pair, x: Data) -> Description:
+def inspect(pair: Pair, x: Data, num_data: int | None = None) -> Description:
     r"""Check the contract on a few data and describe the pair; creates its lazy parameters.
 
     Arguments:
         pair: The pair.
         x: At least two data, ``(batch, *event_shape)``, as in training, with the columns that the
             pair takes; the first five are used.
+        num_data: N, the number of training data, which a data plate declares from now on that has
+            the size of the batch although there are global sites; None refuses such a pair.
 
     Raises:
         UsageError: The pair breaks the contract; the message names the site and the remedy.
@@ -55,9 +58,11 @@ def inspect(pair: Pair, x: Data) -> Description:
     if len(x) < 2:
         raise UsageError(f"a pair is checked on at least 2 data, not {len(x)}")
     x = x[:5]
+    if any(bool(v.isnan().any()) for v in flatten([x]) if v.is_floating_point()):
+        pair.in_handler(Seen())
     with pair.active(), pair.evaluating(), torch.random.fork_rng([x.device] if x.is_cuda else []):
         try:
-            pair.description = description = _inspected(pair, x)
+            pair.description = description = _inspected(pair, x, num_data)
         except UsageError:
             raise
         except Exception as error:  # of a distribution at values that it does not have
@@ -67,12 +72,12 @@ def inspect(pair: Pair, x: Data) -> Description:
     return description
 
 
-def _inspected(pair: Pair, x: Data) -> Description:
+def _inspected(pair: Pair, x: Data, num_data: int | None) -> Description:
     _Run(pair, x)  # creates lazy parameters, and moves no running averages
     with untouched(pair.python):
         before = {name: value.detach().clone() for name, value in pair.tensors().items()}
         pair.train()
-        description = _described(pair, x, set(before))
+        description = _described(pair, x, set(before), num_data)
         pair.eval()
         pair.load_tensors(before, pair.name)
         try:
@@ -81,11 +86,16 @@ def _inspected(pair: Pair, x: Data) -> Description:
             pair.load_tensors(before, pair.name)
 
 
-def _described(pair: Pair, x: Data, known: set[str]) -> Description:
+def _described(pair: Pair, x: Data, known: set[str], num_data: int | None) -> Description:
     r"""Describe a pair, if it keeps the contract on two batch sizes by the tensors known so far."""
     run = _Run(pair, x)
     plates = _data_plates(run)
+    if num_data is not None and run.lacks_size(plates[0]):
+        pair.declare(plates[0], num_data)
+        return replace(_described(pair, x, known, None), filled_in=True)
     description = run.describe(plates[0])
+    if run.left_out:
+        pair.in_handler(LeftOut(run.left_out))
     _check_parameters(run)
     # A second batch size: shapes or parameters that hang on the first one show now, and a plate
     # that has the size of the batch by chance.
@@ -119,6 +129,7 @@ def _probed(pair: Pair, x: Data, description: Description) -> Description:
                     value.copy_(torch.where(value == 0, noise, value * (1 + noise)))
             probe = Probe(pair, x, description.plate, description.observed_sites)
             probe.check_neighbours()
+            probe.check_left_out()
             own, reading = probe.reads_data()
             return replace(description, observes_x=own, reads_data=reading)
     except UsageError:
@@ -164,7 +175,15 @@ class _Run:
             for name, site in self.latent.items()
             if name not in self.guide and site["infer"].get("enumerate")
         )
-        self.shared = [name for name in self.latent if name not in self.enumerated]
+        self.left_out = tuple(
+            name
+            for name in self.latent
+            if name not in self.guide
+            and name.endswith("_unobserved")
+            and name.removesuffix("_unobserved") + "_observed" in self.model
+        )
+        one_sided = self.enumerated + self.left_out
+        self.shared = [name for name in self.latent if name not in one_sided]
 
     def _run(self, side: str, function: Any, x: Data, values: dict[str, Tensor]) -> Any:
         r"""The sites of a side, and the plates that it makes."""
@@ -188,8 +207,9 @@ class _Run:
         whole = []
         for name in self.observed:
             value = self.model[name]["value"]
-            if value.numel() == self.x.numel() and torch.equal(value.reshape(self.x.shape), self.x):
-                whole.append(name)
+            if value.numel() == self.x.numel():
+                same = (value.reshape(self.x.shape) == self.x) | self.x.isnan()
+                whole += [name] if bool(same.all()) else []
         if len(whole) > 1:
             raise self.wrong(
                 f"observed sites {whole[0]!r} and {whole[1]!r} are both x, which would count it "
@@ -205,6 +225,11 @@ class _Run:
         values = value.flatten().tolist()
         alike = [k for k, v in self.columns.items() if v.flatten().tolist() == values]
         return own if own in alike else next(iter(alike), None)
+
+    def lacks_size(self, plate: str) -> bool:
+        r"""Whether a plate has the size of the batch, and there is a site outside it."""
+        outside = (name for name in self.shared if not in_plate(self.latent[name], plate))
+        return self.plates[plate].size == self.batch and next(outside, None) is not None
 
     def wrong(self, message: str) -> UsageError:
         return UsageError(f"{self.pair.name}: {message}")
@@ -273,13 +298,6 @@ def _data_plates(run: _Run) -> list[str]:
                 f"pyro.factor {site['name']!r} in the {side} is a term of no distribution, so what "
                 "is scored would be no density; make it part of a sample site"
             )
-    for name in run.observed:
-        base = name.removesuffix("_observed")
-        if base != name and f"{base}_unobserved" in run.model:
-            raise run.wrong(
-                f"site {base!r} has an obs_mask, which makes what is missing a latent site; mask "
-                "the distribution instead, Normal(...).mask(seen).to_event(1), and give obs=x"
-            )
     if not run.observed:
         raise run.wrong("the model has no observed site; it needs a pyro.sample(..., obs=x)")
     if any(site["is_observed"] for site in run.guide.values()):
@@ -310,7 +328,7 @@ def _data_plates(run: _Run) -> list[str]:
 
 def _check_sites(run: _Run, plate: str) -> None:
     r"""The same latent sites on both sides, in the same plates, with a density of each datum."""
-    one_sided = run.auxiliary + run.enumerated
+    one_sided = run.auxiliary + run.enumerated + run.left_out
     for name in [*run.latent, *run.guide]:
         if name not in one_sided and (name in run.latent) != (name in run.guide):
             has, lacks = ("model", "guide") if name in run.latent else ("guide", "model")
@@ -357,6 +375,11 @@ def _check_plates(run: _Run, name: str, plate: str) -> None:
                 f"need the data first: pyro.plate({plate!r}, len(x), dim=-2) and "
                 f"pyro.plate({other!r}, ..., dim=-1), or a dimension of the site, .to_event(1)"
             )
+    if not torch.equal(_mask(model), _mask(guide)):
+        raise run.wrong(
+            f"latent site {name!r} is masked for other data in the guide than in the model, so "
+            "that the two densities would not be of the same; put both in poutine.mask(mask=...)"
+        )
     scales = float(model["scale"]), float(guide["scale"])
     if scales[0] != scales[1]:
         raise run.wrong(
@@ -364,6 +387,20 @@ def _check_plates(run: _Run, name: str, plate: str) -> None:
             f"the guide; declare the same plate, pyro.plate({plate!r}, size=N, "
             "subsample_size=len(x)), on both sides"
         )
+
+
+def _mask(site: dict[str, Any]) -> Tensor:
+    r"""Where a site has a density, of its batch shape; everywhere where a side has none at all."""
+    masks = [site["mask"]]
+    fn = site["fn"]
+    while isinstance(fn, (Independent, MaskedDistribution)):
+        masks += [fn._mask] if isinstance(fn, MaskedDistribution) and not fn.event_shape else []
+        fn = fn.base_dist
+    found = torch.ones(site["fn"].batch_shape, dtype=torch.bool)
+    for mask in masks:
+        if isinstance(mask, Tensor) and mask.dim() <= found.dim():
+            found = found & mask.to(found.device)
+    return found
 
 
 def _check_log_prob(run: _Run, side: str, site: dict[str, Any]) -> None:
@@ -382,10 +419,10 @@ def _check_log_prob(run: _Run, side: str, site: dict[str, Any]) -> None:
         said = f"{side} site {name!r}: {one_line(error)}"
         raise run.wrong(outside(side, site) if "support" in str(error) else said) from error
     if not bool(torch.isfinite(log_prob).all()):
-        raise run.wrong(
-            f"the log-probability of {side} site {name!r} is not finite; look at its "
-            "distribution's parameters and at the scale of the data"
-        )
+        remedy = "look at its distribution's parameters and at the scale of the data"
+        if bool(run.x.isnan().any()):
+            remedy = "x has missing values (NaN): give nets x.nan_to_num(), beside x.isnan()"
+        raise run.wrong(f"the log-probability of {side} site {name!r} is not finite; {remedy}")
 
 
 def _check_shape(run: _Run, side: str, site: dict[str, Any]) -> None:

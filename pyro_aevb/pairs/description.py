@@ -40,6 +40,8 @@ class Description:
     global_sites: tuple[Site, ...]
     also_observed: tuple[str, ...] = ()
     r"""The other observed sites."""
+    filled_in: bool = False
+    r"""Whether that N was filled in, where the plate had been made with the size of the batch."""
     auxiliary: tuple[str, ...] = ()
     r"""Guide sites that the model lacks, marked ``infer={"is_auxiliary": True}``."""
     local_auxiliary: tuple[str, ...] = ()

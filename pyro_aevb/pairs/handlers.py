@@ -42,6 +42,34 @@ class WholeBatch(Messenger):
             msg["done"] = True
 
 
+class Declared(Messenger):
+    r"""Let a data plate that was made with the size of the batch, B, declare N training data.
+
+    It is then ``pyro.plate(name, size=N, subsample_size=B)``: its sites are scaled by N/B.
+
+    Arguments:
+        name: The plate.
+        num_data: N.
+    """
+
+    def __init__(self, name: str, num_data: int) -> None:
+        super().__init__()
+        self.name, self.num_data = name, num_data
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            if msg["name"] == self.name:
+                fn = msg["fn"]
+                msg["fn"] = type(fn)(self.num_data, fn.size, device=fn.device)
+            return
+        frames = {frame.name: frame for frame in msg["cond_indep_stack"]}
+        if self.name in frames:
+            own = frames[self.name]
+            frames[self.name] = own._replace(full_size=self.num_data)
+            msg["cond_indep_stack"] = tuple(frames.values())
+            msg["scale"] = msg["scale"] * (self.num_data / own.size)
+
+
 class Fix(Messenger):
     r"""Give the named latent sites these values; unlike conditioning, they stay latent.
 

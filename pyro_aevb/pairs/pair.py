@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 from pyro.nn import PyroModule, pyro_method
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_aevb.data.batch import Batch, Data, data_of
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.handlers import Declared, WholeBatch
 from pyro_aevb.pairs.locate import construct, locate
 from pyro_aevb.pairs.state.python import PythonState
 
@@ -72,6 +73,7 @@ class Pair(nn.Module):
             self._with_columns(function, everything if rest else side)
             for function, (side, rest) in zip(self._callables, takes, strict=True)
         )
+        self._handlers: list[type[Messenger]] = []
         self._store: Any = {"params": {}, "constraints": {}}
         self._module_local_params = pyro.settings.get("module_local_params")
         self._active = False
@@ -90,6 +92,21 @@ class Pair(nn.Module):
     def guide(self) -> Callable[[Any], Any]:
         r"""Takes what the model takes."""
         return self._sides[1]
+
+    def in_handler(self, handler: Messenger) -> None:
+        r"""Run the model in a handler from now on, if it is not yet in one of its kind."""
+        if type(handler) not in self._handlers:
+            self._handlers.append(type(handler))
+            self._sides = (handler(self._sides[0]), self._sides[1])
+
+    def declare(self, plate: str, num_data: int) -> None:
+        r"""Let a data plate of the size of the batch declare the number of training data.
+
+        Arguments:
+            plate: Its name.
+            num_data: N.
+        """
+        self._sides = tuple(Declared(plate, num_data)(side) for side in self._sides)
 
     def _with_columns(self, function: Callable[..., Any], names: Iterable[str]) -> Any:
         if not self.columns:

@@ -125,6 +125,32 @@ class Probe:
                     "statistics)"
                 )
 
+    def check_left_out(self) -> None:
+        r"""Compare all sites' terms with those at another draw of the sites that are left out.
+
+        Raises:
+            UsageError: A site's terms depend on one of them, which the guide then has to draw.
+        """
+        sides = {name for side, name in self.sites if side == "model"}
+        free = sides - {name for side, name in self.sites if side == "guide"}
+        free = {name for name in free if self.sites["model", name]["mask"] is False}
+        if not free:
+            return
+        others = {name: self.sites["model", name]["fn"].sample((8,)) for name in free}
+        # Farther from what they were than one draw, which may well be the same.
+        others = {
+            name: drawn[(drawn != self.values[name]).flatten(1).sum(1).argmax()]
+            for name, drawn in others.items()
+        }
+        terms = self._terms(self.sites)
+        again = self._terms(self._run(self.x, self.values | others))
+        for side, name in terms:
+            if name not in free and not _same(terms[side, name], again[side, name]):
+                raise UsageError(
+                    f"{self.pair.name}: {side} site {name!r} depends on {min(free)!r}, the values "
+                    f"that obs_mask leaves out; sample {min(free)!r} in the guide, too"
+                )
+
     def reads_data(self) -> tuple[bool, tuple[str, ...]]:
         r"""Whether x is observed, and the model's sites that change with it at fixed latents.
 

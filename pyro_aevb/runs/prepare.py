@@ -16,6 +16,7 @@ from pyro_aevb.estimators.classification import predict
 from pyro_aevb.pairs import consent
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.description import Description
+from pyro_aevb.pairs.missing import Seen
 from pyro_aevb.pairs.pair import Pair, load_pair
 from pyro_aevb.pairs.supports import check_support
 from pyro_aevb.runs.checkpoint import load_checkpoint
@@ -92,7 +93,9 @@ def prepare(
         return Batches(split, way, chosen, columns, dataset.factors)
 
     train = batches("train", way)
-    description = inspect(loaded, train.take(_telling(train)))
+    if any(getattr(dataset, part).missing for part in ("train", "valid", "test")):
+        loaded.in_handler(Seen())
+    description = inspect(loaded, train.take(_telling(train)), len(dataset.train))
     _check_fit(loaded, description, dataset, way)
     prepared = Prepared(
         pair=loaded,
@@ -104,7 +107,14 @@ def prepare(
         valid=batches("valid", scored),
         test=batches("test", scored),
     )
-    prepared = replace(prepared, notes=_check_labels(prepared))
+    notes = _check_labels(prepared)
+    if description.filled_in:
+        notes += (
+            f"note: plate {description.plate!r} has the size of the batch, and the pair has global "
+            f"latent sites: N = {description.plate_size:,}, the number of training data, is filled "
+            "in",
+        )
+    prepared = replace(prepared, notes=notes)
     for split in ("train", "valid", "test"):
         check_support(loaded, getattr(prepared, split), split)
     consent.remember("pair", pair)

@@ -84,13 +84,13 @@ def importance_traces(model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[A
 
 
 def require_guided(model_trace: Any, guide_trace: Any) -> None:
-    r"""Every latent site of the model is drawn by the guide.
+    r"""Every latent site of the model that has a density is drawn by the guide.
 
     Raises:
         UsageError: One is not, as one that is meant to be enumerated.
     """
     for name, site in sample_sites(model_trace).items():
-        if not site["is_observed"] and name not in guide_trace:
+        if not site["is_observed"] and name not in guide_trace and site["mask"] is not False:
             raise UsageError(
                 f"latent site {name!r} is not in the guide, and this objective does not enumerate; "
                 "use --objective pyro.infer.TraceEnum_ELBO"
