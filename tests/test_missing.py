@@ -131,6 +131,52 @@ def test_a_run_on_a_table_with_missing_values(tmp_path):
     assert run.results["metrics"]["log_likelihood"]["value"] == pytest.approx(expected, abs=0.02)
 
 
+class Steps(nn.Module):
+    """A chain of two steps, of which the second is there for some data alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode = nn.Linear(4, 4)
+
+    def steps(self, x, length):
+        return torch.stack([torch.ones(len(x), dtype=torch.bool), length > 1], 1)
+
+    def model(self, x, length):
+        there, z = self.steps(x, length), torch.zeros(len(x), 1)
+        with pyro.plate("data", len(x)):
+            for t in pyro.markov(range(2)):
+                mask = there[:, t : t + 1]
+                z = pyro.sample(f"z_{t}", dist.Normal(0.8 * z, 1.0).mask(mask).to_event(1))
+                fn = dist.Normal(z * torch.ones(2), NOISE)
+                seen = x[:, 2 * t : 2 * t + 2]
+                pyro.sample(f"x_{t}", fn.mask(mask).to_event(1), obs=seen)
+
+    def guide(self, x, length):
+        there, q = self.steps(x, length), self.encode(x)
+        with pyro.plate("data", len(x)):
+            for t in range(2):
+                fn = dist.Normal(q[:, t : t + 1], 0.5 + q[:, t + 2 : t + 3].sigmoid())
+                pyro.sample(f"z_{t}", fn.mask(there[:, t : t + 1]).to_event(1))
+
+
+def test_a_sequence_ends_where_its_latents_are_masked():
+    length = torch.tensor([1, 2, 1, 2, 2, 1, 1, 2, 1])
+    torch.manual_seed(0)
+    pair = load_pair(Steps())
+    inspect(pair, Batch(whole, {"length": length}))
+    rows = Batches(
+        Split(whole, None, 1, {"length": length}), "none", torch.device("cpu"), ["length"]
+    )
+    found = MarginalLikelihood(pair, "laplace", 20_000, compile="off")(rows)
+    assert found.proposal == "guide"  # what is masked has no density that a search could follow
+    W = torch.tensor([[1.0, 1.0, 0.8, 0.8], [0, 0, 1, 1]])
+    covariance = W.T @ W + NOISE**2 * torch.eye(4)
+    for n, row in enumerate(whole):
+        d = 2 * int(length[n])
+        exact = dist.MultivariateNormal(torch.zeros(d), covariance[:d, :d]).log_prob(row[:d])
+        assert found.log_likelihood[0, n] == pytest.approx(float(exact), abs=0.1)
+
+
 def view(x, y, feeds):
     has = y >= 0
     with pyro.plate("data", len(x)):

@@ -12,7 +12,15 @@ from torch.distributions.transforms import Transform, identity_transform
 from pyro_aevb.data.batch import Data, repeated, with_data
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.hmc import evaluate
-from pyro_aevb.pairs.density import is_delta, is_masked, local_terms, log_joint, log_prob, run
+from pyro_aevb.pairs.density import (
+    is_delta,
+    is_masked,
+    local_terms,
+    log_joint,
+    log_prob,
+    masks,
+    run,
+)
 from pyro_aevb.pairs.pair import Pair
 
 
@@ -65,6 +73,11 @@ class Joint:
                 raise UsageError(
                     f"{pair.name}: latent site {name!r} has no prior density (it is masked or a "
                     "Delta), so there is no p(z|x) to draw from"
+                )
+            if masks(sites[name]):
+                raise UsageError(
+                    f"{pair.name}: latent site {name!r} has no density where it is masked, so "
+                    "p(z|x) cannot be drawn from there"
                 )
             self.transforms[name] = _to_support(pair.name, name, fn)
         reason = pair.description.undefined()

@@ -17,14 +17,14 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import MaskedDistribution, Unit
+from pyro.distributions import Unit
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
 from pyro_aevb.data.batch import Batch, Data, data_of, flatten
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.pairs.density import data_first, family, in_plate, is_delta, is_masked, run
+from pyro_aevb.pairs.density import data_first, family, in_plate, is_delta, is_masked, masks, run
 from pyro_aevb.pairs.description import Description, Site
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.missing import LeftOut, Seen
@@ -99,7 +99,7 @@ def _described(pair: Pair, x: Data, known: set[str], num_data: int | None) -> De
     _check_parameters(run)
     # A second batch size: shapes or parameters that hang on the first one show now, and a plate
     # that has the size of the batch by chance.
-    second = _Run(pair, x[:-1])
+    second = _Run(pair, x[:-1], again=True)
     both = [name for name in plates if name in _data_plates(second)]
     if both and both[0] != plates[0]:
         description = run.describe(both[0])
@@ -158,8 +158,8 @@ class _Mark(Messenger):
 class _Run:
     r"""One run of guide and model on a batch, and what it shows of the pair."""
 
-    def __init__(self, pair: Pair, x: Data) -> None:
-        self.pair, self.batch, self.mark = pair, len(x), _Mark()
+    def __init__(self, pair: Pair, x: Data, again: bool = False) -> None:
+        self.pair, self.batch, self.mark, self.again = pair, len(x), _Mark(), again
         self.x, self.columns = data_of(x), x.columns if isinstance(x, Batch) else {}
         self.guide, guide_plates = self._run("guide", self.mark(pair.guide), x, {})
         drawn = {name: site["value"] for name, site in self.guide.items()}
@@ -197,6 +197,12 @@ class _Run:
             said = one_line(error)
             hints = (hint for words, hint in _HINTS.items() if re.search(words, said))
             hint = next(hints, f"is it made for data of shape {tuple(x.shape[1:])}?")
+            if self.again:
+                hint = (
+                    f"it has run on a batch of {len(x) + 1}, whose size it keeps, as an autoguide "
+                    "of sites of each datum does: guide these by a function of x, or share its "
+                    "parameters (amortized_plates of AutoNormalMessenger)"
+                )
             raise self.wrong(
                 f"the {side} failed on a batch of shape {tuple(x.shape)}: "
                 f"{type(error).__name__}: {said}; {hint}"
@@ -375,7 +381,7 @@ def _check_plates(run: _Run, name: str, plate: str) -> None:
                 f"need the data first: pyro.plate({plate!r}, len(x), dim=-2) and "
                 f"pyro.plate({other!r}, ..., dim=-1), or a dimension of the site, .to_event(1)"
             )
-    if not torch.equal(_mask(model), _mask(guide)):
+    if not torch.equal(*(_where(side) for side in (model, guide))):
         raise run.wrong(
             f"latent site {name!r} is masked for other data in the guide than in the model, so "
             "that the two densities would not be of the same; put both in poutine.mask(mask=...)"
@@ -389,17 +395,11 @@ def _check_plates(run: _Run, name: str, plate: str) -> None:
         )
 
 
-def _mask(site: dict[str, Any]) -> Tensor:
-    r"""Where a site has a density, of its batch shape; everywhere where a side has none at all."""
-    masks = [site["mask"]]
-    fn = site["fn"]
-    while isinstance(fn, (Independent, MaskedDistribution)):
-        masks += [fn._mask] if isinstance(fn, MaskedDistribution) and not fn.event_shape else []
-        fn = fn.base_dist
+def _where(site: dict[str, Any]) -> Tensor:
+    r"""Where a site has a density, of its batch shape."""
     found = torch.ones(site["fn"].batch_shape, dtype=torch.bool)
-    for mask in masks:
-        if isinstance(mask, Tensor) and mask.dim() <= found.dim():
-            found = found & mask.to(found.device)
+    for mask in masks(site):  # those of components are left out
+        found = found & mask.to(found.device) if mask.dim() <= found.dim() else found
     return found
 
 

@@ -234,6 +234,15 @@ def is_masked(site: Any) -> bool:
     return site["mask"] is False or (isinstance(fn, MaskedDistribution) and fn._mask is False)
 
 
+def masks(site: Any) -> list[Tensor]:
+    r"""The masks of a site that are tensors, and so tell data, or their components, apart."""
+    found, fn = [site["mask"]], site["fn"]
+    while isinstance(fn, (Independent, MaskedDistribution)):
+        found += [fn._mask] if isinstance(fn, MaskedDistribution) else []
+        fn = fn.base_dist
+    return [mask for mask in found if isinstance(mask, Tensor)]
+
+
 def family(fn: Any) -> str:
     r"""The name of a distribution's family."""
     return type(base(fn)).__name__

@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.nn import PyroModule, pyro_method
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -74,6 +76,9 @@ class Pair(nn.Module):
             for function, (side, rest) in zip(self._callables, takes, strict=True)
         )
         self._handlers: list[type[Messenger]] = []
+        if isinstance(guide, GuideMessenger):  # it runs the model, whose data are not the guide's
+            unseen = poutine.block(self._sides[1], hide_fn=lambda site: site.get("is_observed"))
+            self._sides = (self._sides[0], unseen)
         self._store: Any = {"params": {}, "constraints": {}}
         self._module_local_params = pyro.settings.get("module_local_params")
         self._active = False

@@ -82,7 +82,7 @@ def draw_figures(
         with drawn("history.png", undrawn, run):
             plots.history(run.history, path / "history.png", _objective(run, prepared))
     x = prepared.test.take(_spread(len(prepared.test), prepared.data.test.labels))
-    if (reason := description.no_simulation()) is None:
+    if (reason := description.no_x()) is None:
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             torch.manual_seed(0)
             _decoded_figures(run, prepared, x, undrawn)

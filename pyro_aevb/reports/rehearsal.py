@@ -50,7 +50,7 @@ def rehearse(prepared: Prepared) -> list[str]:
         if description.weights_undefined() is None:
             _, reason = attempt(lambda: weight_kl(pair, x, 1, 0))
             undrawn += [f"note: no weight_kl: {reason}"] if reason else []
-        if description.no_simulation() is None:
+        if description.no_x() is None:
             with drawn("reconstructions.png", undrawn):
                 like_data(reconstruct(pair, x), x)
             if description.no_prior() is None:
