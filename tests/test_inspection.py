@@ -93,6 +93,11 @@ def plate_of_another_size(x):
         normal("x", torch.zeros(600, 3), obs=torch.zeros(600, 3))
 
 
+def part_of_the_batch(x):
+    with pyro.plate("data", len(x), subsample_size=2) as i:
+        normal("x", x[i], obs=x[i])
+
+
 def a_loop(x):
     for i in pyro.plate("data", len(x)):
         normal(f"x{i}", x[i], obs=x[i])
@@ -171,6 +176,7 @@ wide = functools.partial(plain, likelihood=lambda z: dist.Normal(z @ torch.zeros
 BREACHES = {
     "no plate": (no_plate, code_only, "'x'", 'pyro.plate("data", len(x))'),
     "a loop of one": (a_loop_of_one, nothing, "'x'", 'pyro.plate("data", len(x))'),
+    "a part": (part_of_the_batch, nothing, "draws 2 of the 5 data", "--batch-size 2"),
     "size": (plate_of_another_size, nothing, "size 600", "size=N, subsample_size=len(x)"),
     "N of the batch": (size_of_the_batch, weight, "'data' changes", "number of training data"),
     "no N": (weight_without_size, weight, "'w'", "size=N, subsample_size=len(x)"),

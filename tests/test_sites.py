@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormalMessenger
 from torch import nn
 
 import pyro_aevb
@@ -17,6 +18,7 @@ from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.marginal import MarginalLikelihood
 from pyro_aevb.pairs.contract import inspect
+from pyro_aevb.pairs.density import run
 from pyro_aevb.pairs.pair import load_pair
 from pyro_aevb.pairs.predict import decode, encode
 from pyro_aevb.training.objectives.iwae import IWAE
@@ -198,3 +200,36 @@ def test_the_number_of_data_is_filled_in_where_the_plate_has_the_batch_alone(tmp
     assert any("N = 28, the number of training data, is filled in" in note for note in notes)
     for name, metric in runs[True].results["metrics"].items():
         assert metric == runs[False].results["metrics"][name]
+
+
+class Messenger(nn.Module):
+    """A guide that runs the model, and replaces what it draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.guide = AutoNormalMessenger(self.model, amortized_plates=("data",))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", normal(torch.zeros(len(x), 2), 1.0))
+            pyro.sample("x", normal(z @ A), obs=x)
+
+
+def test_a_guide_that_runs_the_model_observes_nothing():
+    torch.manual_seed(0)
+    pair = load_pair(Messenger())
+    inspect(pair, x)
+    scores = score(pair, Batches(Split(x, None, 1), "none"), num_samples=20_000, compile="off")
+    with torch.no_grad(), pair.running():
+        q = run(pair.guide, x)["z"]["fn"]
+        while hasattr(q, "base_dist"):  # of a transform that is the identity
+            q = q.base_dist
+        at_mean = normal(q.loc @ A).log_prob(x)
+        spread = q.variance @ A.square().sum(1) / (2 * NOISE**2)
+        kl = torch.distributions.kl_divergence(q, dist.Normal(torch.zeros(7, 2), 1.0)).sum(1)
+        expected = at_mean - spread - kl
+    np.testing.assert_allclose(scores.elbo[0], expected, atol=0.1)
+    joint = dist.MultivariateNormal(torch.zeros(3), A.T @ A + NOISE**2 * torch.eye(3))
+    laplace = MarginalLikelihood(pair, "laplace", 400, compile="off")
+    found = laplace(Batches(Split(x, None, 1), "none"))
+    np.testing.assert_allclose(found.log_likelihood[0], joint.log_prob(x), atol=0.02)

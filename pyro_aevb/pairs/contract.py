@@ -317,6 +317,12 @@ def _data_plates(run: _Run) -> list[str]:
                 'datum in `with pyro.plate("data", len(x)):`'
             )
         over = [str(f.name) for f in frames if f.size == run.batch]
+        part = next((f for f in frames if f.size < run.batch == f.full_size), None)
+        if part is not None and not over:
+            raise run.wrong(
+                f"plate {part.name!r} draws {part.size} of the {run.batch} data of a batch; leave "
+                f"subsample_size out there, and train with --batch-size {part.size}"
+            )
         if not over:
             raise run.wrong(
                 f"plate {frames[0].name!r} of observed site {name!r} has size {frames[0].size} for "
