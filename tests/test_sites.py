@@ -233,3 +233,43 @@ def test_a_guide_that_runs_the_model_observes_nothing():
     laplace = MarginalLikelihood(pair, "laplace", 400, compile="off")
     found = laplace(Batches(Split(x, None, 1), "none"))
     np.testing.assert_allclose(found.log_likelihood[0], joint.log_prob(x), atol=0.02)
+
+
+class Recurrent(nn.Module):
+    """A code of one number, unrolled over four steps by a recurrent net, in a plate of steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.last = nn.LSTM(1, 6, batch_first=True), nn.Linear(6, 2)
+
+    def means(self, z):
+        return self.last(self.net(z[:, None].expand(-1, 4, -1))[0])
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", normal(torch.zeros(len(x), 1), 1.0))
+            with pyro.plate("steps", 4):
+                loc = 3 * self.means(z).transpose(0, 1)
+                pyro.sample("x", normal(loc), obs=x.transpose(0, 1))
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(x.mean((1, 2))[:, None], 1.0))
+
+
+def test_a_recurrent_decoder_is_searched_for_modes_too():
+    torch.manual_seed(0)
+    sequences = torch.randn(6, 4, 2)
+    pair = load_pair(Recurrent())
+    inspect(pair, sequences)
+    found = MarginalLikelihood(pair, "laplace", 1000, compile="off")(
+        Batches(Split(sequences, None, 1), "none")
+    )
+    assert found.proposal == "laplace"
+    grid = torch.linspace(-8, 8, 4001)[:, None]
+    with torch.no_grad():
+        means = 3 * pair.sources["pair"].means(grid)[:, None]
+    prior = normal(torch.zeros(len(grid), 1), 1.0).log_prob(grid)
+    joint = normal(means, event_dims=2).log_prob(sequences) + prior[:, None]
+    exact = joint.logsumexp(0) + torch.log(grid[1] - grid[0])
+    np.testing.assert_allclose(found.log_likelihood[0], exact, atol=0.03)

@@ -17,13 +17,15 @@ by more than c nats with probability less than :math:`e^{-c}`, whatever r. The p
 How many draws a datum gets, and whether it is annealed instead, is for :mod:`~.laplace` to say.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.data.batches import Batches
@@ -155,7 +157,7 @@ class MarginalLikelihood:
         if self.proposal == "guide":
             return self._by_guide(batches, progress, chosen)
         try:
-            with self.pair.running():
+            with self.pair.running(), _forward_mode(self.pair):
                 x = batches.take(torch.arange(min(2, len(batches))))
                 with seeded(x.device, self.seed):
                     way, reason = self._way(x)
@@ -222,6 +224,18 @@ class MarginalLikelihood:
             if progress is not None:
                 progress(len(x))
         return {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
+
+
+@contextmanager
+def _forward_mode(pair: Pair) -> Iterator[None]:
+    r"""Run recurrent nets without oneDNN inside this, whose layers have no forward derivatives."""
+    if not any(isinstance(module, nn.RNNBase) for module in pair.modules()):
+        yield
+        return
+    with warnings.catch_warnings():  # of settings for other processors that go with the flag
+        warnings.simplefilter("ignore", UserWarning)
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 class _Prior:
