@@ -35,7 +35,8 @@ class Split:
 
     Arguments:
         images: The data, shape :math:`(N, *event\_shape)`: uint8 in 0, ..., `scale`, or
-            float32 with `scale` 1; in memory, on the disk, or sprites in places.
+            float32 with `scale` 1, in which NaN stands for missing values; in memory, on the disk,
+            or sprites in places.
         labels: The int64 class of each datum, shape :math:`(N,)`, or None.
         scale: The integer that stands for 1; images / `scale` is what a pair sees.
         columns: By name, further values of each datum, :math:`(N, *shape)`, int64 or float32. A
@@ -62,9 +63,21 @@ class Split:
         return Split(self.images[index], labels, self.scale, columns)
 
     def range(self) -> tuple[float, float]:
-        r"""The least and the largest value, as a pair sees them."""
-        ends = [(float(b.min()), float(b.max())) for _, b in looked_through(self.images)]
+        r"""The least and the largest value that is not missing, as a pair sees them."""
+        ends = [(float(b.min()), float(b.max())) for b in map(_known, self._blocks()) if len(b)]
         return min(e[0] for e in ends) / self.scale, max(e[1] for e in ends) / self.scale
+
+    def has_missing(self) -> bool:
+        r"""Whether a value is missing, NaN."""
+        floats = self.images.is_floating_point()
+        return floats and any(bool(block.isnan().any()) for block in self._blocks())
+
+    def _blocks(self) -> Iterator[Tensor]:
+        return (block for _, block in looked_through(self.images))
+
+
+def _known(block: Tensor) -> Tensor:
+    return block[~block.isnan()] if block.is_floating_point() else block
 
 
 def looked_through(images: Images) -> Iterator[tuple[Tensor, Tensor]]:
@@ -166,16 +179,22 @@ class DataSet:
 
     @cached_property
     def mean(self) -> Tensor:
-        r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32."""
+        r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32.
+
+        Of what is not missing; 0 for a component that always is.
+        """
         images = self.train.images
         if isinstance(images, Sprites):
-            total = images.total()
+            total, seen = images.total(), torch.tensor(len(images))
         else:
             # in blocks: one sum over the whole set would hold a float64 copy of it
             total = torch.zeros(self.event_shape, dtype=torch.float64)
+            seen = torch.zeros(self.event_shape, dtype=torch.int64)
             for block in images.split(4096):
-                total += block.sum(0, dtype=torch.float64)
-        return (total / (len(self.train) * self.train.scale)).float()
+                known = block.nan_to_num(0.0) if block.is_floating_point() else block
+                total += known.sum(0, dtype=torch.float64)
+                seen += len(block) - block.isnan().sum(0)
+        return (total / (seen.clamp(min=1) * self.train.scale)).float()
 
     def index_of(self, factors: Tensor) -> Tensor:
         r"""Where among the training data the datum of some combinations of all factors is.
