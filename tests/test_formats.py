@@ -147,7 +147,7 @@ def test_matlab(tmp_path, seven):
         assert np.array_equal(rows(data, "age")[1], np.float32(CLASSES / 2))
 
 
-@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.filterwarnings("ignore")  # torch's, about its sparse tensors
 def test_tensors(tmp_path):
     torch.save((torch.tensor(REAL), torch.tensor(CLASSES)), tmp_path / "a.pt")
     images, labels = rows(load(str(tmp_path / "a.pt")))

@@ -73,12 +73,13 @@ def _npy(path: Path, memory: int) -> Arrays:
 
 
 def _csv(path: Path, memory: int) -> Arrays:
+    _library("pandas", path)
     return {**_parsed(path, "a table of text", lambda: arrays_of(read_csv(path), path))}
 
 
 def _parquet(path: Path, memory: int) -> Arrays:
     _library("pyarrow", path)
-    pandas = importlib.import_module("pandas")
+    pandas = _library("pandas", path)
     table = _parsed(path, "a Parquet file", lambda: pandas.read_parquet(path, engine="pyarrow"))
     return {**arrays_of(table, path)}
 
