@@ -155,7 +155,7 @@ def _assembled(
             few, axes = _arranged(array.read(0, 1), reading)
         else:
             whole = _numbers(what, array, name, reading, said.get(FEATURES))
-            checked = [(whole.min(), whole.max(), int(np.isnan(whole).sum()))]
+            checked = [_ends(whole)]
             few, axes = _arranged(whole, reading)
             data[key] = few
         one, shapes[key] = data[first], few.shape[1:]
@@ -204,8 +204,14 @@ def _blocks(
     for start in range(0, max(1, len(stored)), step):  # once where there are none
         where = f"{what} [from datum {start}]"
         block = _numbers(where, stored.read(start, start + step), name, reading, features)
-        found.append((block.min(), block.max(), int(np.isnan(block).sum())))
+        found.append(_ends(block))
     return found
+
+
+def _ends(array: np.ndarray) -> tuple[Any, Any, int]:
+    # of floats, the ends are not asked for
+    missing = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
+    return array.min(), array.max(), missing
 
 
 def _arranged(array: np.ndarray, reading: Reading) -> tuple[np.ndarray, list[str]]:

@@ -62,20 +62,53 @@ class Stored(ABC):
 
 @dataclass(frozen=True)
 class NpyArray(Stored):
-    r"""The array of an ``.npy`` file."""
+    r"""The array of an ``.npy`` file, read and not mapped, as what is mapped counts as memory.
+
+    Arguments:
+        start: Where in the file the numbers begin, in bytes; None if they are not row by row.
+    """
+
+    start: int | None = None
 
     @classmethod
     def of(cls, path: Path) -> NpyArray:
         array = read_arrays(path, mapped=True)["images"]
-        return cls(path.resolve(), "", array.shape, array.dtype)
+        start = array.offset if array.flags.c_contiguous else None
+        return cls(path.resolve(), "", array.shape, array.dtype, 1, start)
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        yield self
+        if self.start is None:
+            yield _Copies(np.load(self.path, mmap_mode="r", allow_pickle=False))
+            return
+        with self.path.open("rb", buffering=0) as file:
+            yield _Rows(self, file, self.start)
+
+
+@dataclass
+class _Rows:
+    r"""Slices of the rows that lie one after another in a file from some byte on."""
+
+    array: Stored
+    file: Any
+    start: int
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        # Mapped for this alone: while a file is mapped, what was read of it counts as memory.
-        return np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[rows])
+        first, last, _ = rows.indices(len(self.array))
+        self.file.seek(self.start + first * self.array.row_bytes)
+        count = (last - first) * math.prod(self.array.shape[1:])
+        flat = np.fromfile(self.file, self.array.dtype, count)
+        return flat.reshape(last - first, *self.array.shape[1:])
+
+
+@dataclass
+class _Copies:
+    r"""Slices of what is mapped, in memory."""
+
+    mapped: np.ndarray
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.array(self.mapped[rows])
 
 
 @dataclass(frozen=True)
@@ -90,10 +123,7 @@ class MappedArray(Stored):
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        yield self
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return np.array(self.array[rows])
+        yield _Copies(self.array)
 
 
 @dataclass(frozen=True)
