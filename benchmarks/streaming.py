@@ -89,8 +89,8 @@ def ratios(args: Namespace, folder: Path) -> dict[str, list[float]]:
     count = args.megabytes * 2**20 // BYTES
     kinds = [NPY, HDF5, GZIP, *([ZARR] if find_spec("zarr") else [])]
     paths = {kind: write(folder, kind, count) for kind in kinds}
-    runs = {HERE: trainer(paths[NPY], 1 << 20, HIDDEN, "on")}
-    runs |= {kind: trainer(path, 8, HIDDEN, "on") for kind, path in paths.items()}
+    runs = {HERE: trainer(paths[NPY], 1 << 20, HIDDEN, args.compile)}
+    runs |= {kind: trainer(path, 8, HIDDEN, args.compile) for kind, path in paths.items()}
     for epoch in runs.values():
         epoch()  # compiles
     found: dict[str, list[float]] = {kind: [] for kind in runs}
@@ -119,6 +119,7 @@ def measure(args: Namespace) -> dict[str, Any]:
     return {
         "images_per_second": found,
         "megabytes": args.megabytes,
+        "compile": args.compile,
         "large": {"gigabytes": args.gigabytes, **json.loads(done.stdout.splitlines()[-1])},
         **report.circumstances("benchmarks.streaming", "cpu"),
     }
@@ -135,7 +136,8 @@ def page(result: dict[str, Any]) -> str:
     columns = ("images from", "images/s", "of the speed from memory", "by round")
     rate = large["images_per_second"]
     return (
-        f"# Sets that stay on the disk, cpu\n\nA VAE of {BYTES:,}-{HIDDEN}-20 units, compiled, "
+        f"# Sets that stay on the disk, cpu\n\nA VAE of {BYTES:,}-{HIDDEN}-20 units, "
+        f"{'compiled' if result['compile'] == 'on' else 'eager'}, "
         f"batches of {BATCH}, on {result['megabytes']:,} MiB of random 64x64 images in colour, of "
         f"which an epoch visits 80 %; {len(found[HERE])} rounds in turns. The files were just "
         "written, so that the system has them in its memory where there is room.\n\n"
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=20, help="of the large file")
     parser.add_argument("--megabytes", type=int, default=400, help="of the files compared")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", choices=("on", "off"), default="on")
     parser.add_argument("--folder", type=Path, help="where there is room; default that of tempfile")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--one", type=Path, help="measure the memory of this file alone")

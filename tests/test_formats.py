@@ -77,6 +77,8 @@ def test_numbered_columns_are_the_data_and_a_column_says_the_split(tmp_path):
         assert split.columns["age"].tolist() == [10 * number] * 20
     frame.assign(split="held").to_csv(tmp_path / "a.csv", index=False)
     assert "'split' has 'held'; it says one of train," in refusal(tmp_path / "a.csv")
+    frame.assign(label=np.where(CLASSES, WORDS, "")).to_csv(tmp_path / "a.csv", index=False)
+    assert "the column 'label' has nothing in row 0; fill it in" in refusal(tmp_path / "a.csv")
     pandas.DataFrame({"a": WORDS}).to_csv(tmp_path / "a.csv", index=False)
     assert "has no column of numbers" in refusal(tmp_path / "a.csv")
     table(names="abca").to_csv(tmp_path / "a.csv", index=False)  # pandas renames the second

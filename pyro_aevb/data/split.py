@@ -77,7 +77,8 @@ class Split:
 
 
 def _known(block: Tensor) -> Tensor:
-    return block[~block.isnan()] if block.is_floating_point() else block
+    missing = block.isnan() if block.is_floating_point() else None
+    return block if missing is None or not bool(missing.any()) else block[~missing]
 
 
 def looked_through(images: Images) -> Iterator[tuple[Tensor, Tensor]]:

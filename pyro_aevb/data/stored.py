@@ -73,7 +73,7 @@ class NpyArray(Stored):
     @classmethod
     def of(cls, path: Path) -> NpyArray:
         array = read_arrays(path, mapped=True)["images"]
-        start = array.offset if array.flags.c_contiguous else None
+        start = getattr(array, "offset", 0) if array.flags.c_contiguous else None
         return cls(path.resolve(), "", array.shape, array.dtype, 1, start)
 
     @contextmanager
