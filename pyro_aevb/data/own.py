@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.blocks import by_blocks
-from pyro_aevb.data.disk import BLOCK, OnDisk
-from pyro_aevb.data.files import SUFFIXES, channels_first, files_below, read_folder
+from pyro_aevb.data.disk import OnDisk
+from pyro_aevb.data.files import channels_first
+from pyro_aevb.data.folders import Named, read_splits
 from pyro_aevb.data.formats import Arrays, is_zarr, read_file
 from pyro_aevb.data.naming import (
     ALIASES,
@@ -33,16 +34,13 @@ from pyro_aevb.data.reading import Reading
 from pyro_aevb.data.split import SEED, DataSet, Images, Split, assemble, partition, shuffled
 from pyro_aevb.data.stored import MappedArray, Stored
 from pyro_aevb.data.tables import FEATURES, LEFT_OUT
+from pyro_aevb.data.values import ends_of, ends_on_disk, levels_of, numbers
 from pyro_aevb.errors import UsageError
 
 FACTORS = "factors"
 r"""The array of names that says which columns are factors."""
 ON_DISK = 1 << 30
 r"""Bytes from which on an array stays on the disk, unless the memory budget says."""
-EXACT = 1 << 24
-r"""Whole numbers up to this one are what float32 holds exactly."""
-
-Named = dict[str, np.ndarray]
 
 
 def read(name: str, memory: int | None = None, reading: Reading | None = None) -> DataSet:
@@ -68,7 +66,7 @@ def read(name: str, memory: int | None = None, reading: Reading | None = None) -
         return _made(name, path, read_file(path, memory or ON_DISK), reading)
     if reading.missing or reading.sequences:
         raise UsageError(f"{path} is a folder of images; :nan and :sequences are for arrays")
-    data, labels, notes = _read_folders(path, reading.size)
+    data, labels, notes = read_splits(path, reading.size)
     return _assembled(name, path, {**data}, labels, {}, notes, reading)
 
 
@@ -151,11 +149,11 @@ def _assembled(
     for key, array in data.items():
         what = f"{path} [{key}]"
         if isinstance(array, Stored):
-            checked = _blocks(what, array, name, reading, said.get(FEATURES))
+            checked = ends_on_disk(what, array, name, reading, said.get(FEATURES))
             few, axes = _arranged(array.read(0, 1), reading)
         else:
-            whole = _numbers(what, array, name, reading, said.get(FEATURES))
-            checked = [_ends(whole)]
+            whole = numbers(what, array, name, reading, said.get(FEATURES))
+            checked = [ends_of(whole)]
             few, axes = _arranged(whole, reading)
             data[key] = few
         one, shapes[key] = data[first], few.shape[1:]
@@ -168,7 +166,7 @@ def _assembled(
         notes += axes
         ends += checked
     tables = reading.sequences or len(shapes[first]) == 1
-    kept, scale, levels = _levels({x.dtype for x in data.values()}, tables, ends)
+    kept, scale, levels = levels_of({x.dtype for x in data.values()}, tables, ends)
     classes, named = _classes(path, labels, data)
     missing = sum(count for _, _, count in ends)
     splits = {}
@@ -192,26 +190,6 @@ def _assembled(
         splits = _by_words(path, splits, said[SPLIT])
     data_set = _split(name, path, splits, list(dict.fromkeys(notes)))
     return replace(data_set, factors={f: _size(f, splits.values()) for f in factors})
-
-
-def _blocks(
-    what: str, stored: Stored, name: str, reading: Reading, features: list[str] | None
-) -> list[Any]:
-    r"""Least and greatest value and number of missing ones, looked at from beginning to end."""
-    found = []
-    step = max(1, BLOCK // max(1, stored.size // max(1, len(stored))))
-    step = -(-step // stored.chunk) * stored.chunk
-    for start in range(0, max(1, len(stored)), step):  # once where there are none
-        where = f"{what} [from datum {start}]"
-        block = _numbers(where, stored.read(start, start + step), name, reading, features)
-        found.append(_ends(block))
-    return found
-
-
-def _ends(array: np.ndarray) -> tuple[Any, Any, int]:
-    # of floats, the ends are not asked for
-    missing = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
-    return array.min(), array.max(), missing
 
 
 def _arranged(array: np.ndarray, reading: Reading) -> tuple[np.ndarray, list[str]]:
@@ -254,57 +232,6 @@ def _by_words(path: Path, splits: Mapping[str, Split], said: list[str]) -> dict[
         for part in SPLITS
         if (parts == part).any()
     }
-
-
-def _read_folders(folder: Path, size: tuple[int, int] | None) -> tuple[Named, Named, list[str]]:
-    r"""Images and the names of their classes by split, and what a reader should know."""
-    parts = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in ALIASES]
-    files = (p.relative_to(folder) for p in files_below(folder))
-    images = sorted(p for p in files if p.suffix.lower() in SUFFIXES)
-    names = [part.name for part in parts]
-    others = [p.parts[0] for p in images if p.parts[0] not in names]
-    # A class may be called train. What stands beside another split, or has classes, is a split.
-    if len(parts) == 1 and others and all(len(p.parts) == 2 for p in images if p.parts[0] in names):
-        parts = []
-    elif parts and others:
-        what = "the folder" if (folder / others[0]).is_dir() else "the image"
-        raise UsageError(
-            f"{folder} holds {what} {others[0]} beside {' and '.join(names)}; keep the splits, "
-            f"{', '.join(SPLITS)}, alone there"
-        )
-    _no_inner_splits(folder, images)
-    arrays: Named = {}
-    labels, said = {}, []
-    for part in parts or [folder]:
-        key = ALIASES[part.name.lower()] if parts else WHOLE
-        if key in arrays:
-            raise UsageError(f"{folder} holds two folders for {key}, one of them {part.name}")
-        arrays[key], found, notes = read_folder(part, size)
-        said += notes
-        if found is not None:
-            labels[key] = found
-    if any(array.dtype == np.uint16 for array in arrays.values()):
-        said.append("16-bit levels divided by 65535")
-        arrays = {key: _unit(array) for key, array in arrays.items()}
-    # one folder for all says nothing; of one split alone it may be the only class there
-    several = len({name for found in labels.values() for name in found}) > 1
-    return arrays, labels if several else {}, said
-
-
-def _unit(levels: np.ndarray) -> np.ndarray:
-    return levels / np.float32(np.iinfo(levels.dtype).max)
-
-
-def _no_inner_splits(folder: Path, images: list[Path]) -> None:
-    places = {place for image in images for place in image.parents[:-2]}
-    splits = sorted(place for place in places if place.name.lower() in ALIASES)
-    for place in splits:
-        names = [other.name for other in splits if other.parent == place.parent]
-        if len({ALIASES[name.lower()] for name in names}) > 1:
-            raise UsageError(
-                f"{folder / place.parent} holds the splits {' and '.join(names)}: give --data that"
-                f" folder, or put the splits above the classes"
-            )
 
 
 def _named(path: Path, arrays: Arrays) -> tuple[Arrays, Named, dict[str, Named], list[str]]:
@@ -375,63 +302,6 @@ def _size(factor: str, splits: Iterable[Split]) -> int:
     r"""One more than the greatest class of a factor; the data set refuses what is none."""
     columns = [split.columns[factor] for split in splits if factor in split.columns]
     return 1 + max((int(c.max()) for c in columns if c.dtype == torch.int64), default=0)
-
-
-def _numbers(
-    what: str, array: np.ndarray, name: str, reading: Reading, features: list[str] | None
-) -> np.ndarray:
-    r"""The data as (N, *event_shape), whole numbers or float32, finite or missing if so said."""
-    if array.ndim < 2:
-        raise UsageError(f"{what} has shape {array.shape}; data are (N, D) or (N, H, W) or more")
-    if array.size == 0:
-        raise UsageError(f"{what} is empty, of shape {array.shape}")
-    if array.dtype.kind in "bui":
-        low, high = int(array.min()), int(array.max())
-        if max(-low, high) > EXACT:
-            raise UsageError(
-                f"{what} has integers from {low} to {high}; above 2^24 float32 does not hold them "
-                "exactly: rescale them, as floats"
-            )
-        return array
-    if array.dtype.kind != "f":
-        raise UsageError(f"{what} is of type {array.dtype}; data are integers or floats")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    finite = np.isfinite(array)
-    if reading.missing:
-        finite |= np.isnan(array)
-    if finite.all():
-        return array
-    rows, columns = (finite.reshape(len(array), -1).all(axis) for axis in (1, 0))
-    where = f"first in datum {np.argmin(rows)}"
-    if np.isinf(array).any():
-        raise UsageError(
-            f"{what} has infinite values (or above 3.4e38, what float32 holds), {where}; look at "
-            "them, and rescale or take out what they stand for"
-        )
-    if array.ndim == 2:
-        places = np.flatnonzero(~columns)
-        named = [features[n] if features else str(n) for n in places[:5]]
-        where = f"in columns {', '.join(named)}{' …' * (len(places) > 5)}, {where}"
-    raise UsageError(
-        f"{what} has missing values (NaN) {where}; fill them in, or for a pair that masks them say "
-        f"so after the path: {name}:nan"
-    )
-
-
-def _levels(dtypes: set[np.dtype], tables: bool, ends: list[Any]) -> tuple[type, int, str]:
-    r"""The type that data are kept as, the integer that stands for 1, and what their values are."""
-    if any(dtype.kind == "f" for dtype in dtypes):
-        return np.float32, 1, "real values as they are"
-    low, high = int(min(e[0] for e in ends)), int(max(e[1] for e in ends))
-    kept = np.uint8 if low >= 0 and high <= 255 else np.float32
-    if low >= 0 and high <= 1:
-        return kept, 1, "binary"
-    of_bytes = dtypes == {np.dtype(np.uint8)}
-    if of_bytes and not tables:
-        return kept, 255, "8-bit levels divided by 255"
-    remedy = " (grey levels come as images, (N, H, W))" if of_bytes else ""
-    return kept, 1, f"integers {low} to {high} as they are{remedy}"
 
 
 def _classes(path: Path, labels: Named, data: Arrays) -> tuple[dict[str, Tensor], list[str]]:
