@@ -27,7 +27,7 @@ objective = make_objective("elbo")
 Trainer(
     made.pair, made.train, made.valid, objective, epochs=1, batch_size=500, compile={compile!r}
 ).run()
-assert Scorer(made.pair, 2, 1, memory=8 << 20, compile={compile!r})(made.train).elbo.min() > -1e9
+assert Scorer(made.pair, 2, 1, memory=8 << 20, compile={compile!r})(made.test).elbo.min() > -1e9
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
