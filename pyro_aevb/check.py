@@ -21,7 +21,7 @@ def check(
 
     Arguments:
         pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name.
-        data: A data set's name, or a path to a .npy, .npz or folder of images.
+        data: A data set's name, or a path to a file or folder of images.
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         binarize: none, dynamic or fixed; default the data set's own.

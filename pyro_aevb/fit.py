@@ -79,7 +79,7 @@ def fit(
     Arguments:
         pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name; in
             Python also a class, an instance (whose parameters are trained further) or a tuple.
-        data: A data set's name, or a path to a .npy, .npz or folder of images.
+        data: A data set's name, or a path to a file or folder of images.
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         binarize: none, dynamic (anew at each look in training, once for scoring) or fixed;
@@ -117,8 +117,8 @@ def fit(
         proposal: What log_likelihood draws latents from: laplace, normals fitted to each datum's
             posterior, with as many draws as that needs; guide, which makes it iwae_bound; or prior.
         num_data: Score only the first n test data.
-        memory: Budget of scoring in MiB, above which an .npy file stays on the disk too; changes
-            speed only.
+        memory: Budget of scoring in MiB, which changes its speed only; a larger array in a file
+            stays there, and epochs visit it in shuffled blocks.
         matmul_precision: Precision of float32 products (torch.set_float32_matmul_precision).
         compile: Capture the training step and compile it: on, off, or auto, which does so for 5,000
             steps and more and says so if it cannot.

@@ -446,8 +446,14 @@ def changed(place, value):
 
 
 BAD_ARRAYS = {
-    "nan": (changed((7, 2), np.nan), "NaN or infinite values, first in datum 7"),
-    "infinite": (changed(9, np.inf), "NaN or infinite values, first in datum 9"),
+    "nan": (
+        changed((7, 2), np.nan),
+        "missing values (NaN) in columns 2, first in datum 7; fill them in, or",
+    ),
+    "infinite": (
+        changed(9, np.inf),
+        "infinite values (or above 3.4e38, what float32 holds), first in datum 9",
+    ),
     "too large for float32": (changed((3, 0), 1e300), "first in datum 3"),
     "too large to be exact": (np.full((20, 4), 1 << 25), "33554432; above 2^24"),
     "all the same": (np.full((20, 4), 7), "all 16 training data are the same"),
@@ -521,14 +527,15 @@ def test_bad_folder(tmp_path, grey):
         Image.fromarray(grey[k]).save(tmp_path / f"{k:02}.png")
     Image.fromarray(grey[0].T).save(tmp_path / "05.png")
     Image.fromarray(grey[0].T).save(tmp_path / "07.png")
-    line = fails(str(tmp_path), "00.png is 5x6", "05.png is 6x5", "make them all one size")
+    line = fails(str(tmp_path), "00.png is 5x6", "05.png is 6x5", f"{tmp_path}:5x6")
     assert "07.png" not in line
     (tmp_path / "05.png").write_bytes((tmp_path / "04.png").read_bytes()[:60])
     fails(str(tmp_path), "05.png is damaged: it cannot be read as an image")
     (tmp_path / "05.png").write_bytes(b"nothing of the kind")
     fails(str(tmp_path), "05.png is damaged: it cannot be read as an image")
-    Image.fromarray(grey[5].astype(np.uint16) * 256).save(tmp_path / "05.png")
-    fails(str(tmp_path), "05.png has pixels of mode I;16; only 8-bit grey and RGB are read")
+    Image.fromarray(grey[5].astype(np.float32)).save(tmp_path / "05.tif")
+    (tmp_path / "05.png").unlink()
+    fails(str(tmp_path), "05.tif has pixels of mode F; only grey of 8 or 16 bits and RGB are read")
 
 
 def test_unknown_names(tmp_path, monkeypatch):
@@ -542,7 +549,7 @@ def test_unknown_names(tmp_path, monkeypatch):
     fails("face.npy", "did you mean faces.npy?")
     fails("", "no data set and no file or folder is called ''")
     (tmp_path / "a.txt").write_text("1 2 3")
-    fails("a.txt", "a.txt is neither an .npy or .npz file nor a folder of images")
+    fails("a.txt", "a.txt is of no kind that is read; data are a folder of images, or a file .npy")
 
 
 def denied(*args, **kwargs):

@@ -4,15 +4,17 @@ import os
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 import pyro_aevb
-from pyro_aevb.data import Batches, load
+from pyro_aevb.data import Batches, disk, from_arrays, load
 from pyro_aevb.data.disk import OnDisk
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs.prepare import prepare
+from pyro_aevb.training.order import Order
 
 PEAK = """
 import resource
@@ -25,7 +27,7 @@ objective = make_objective("elbo")
 Trainer(
     made.pair, made.train, made.valid, objective, epochs=1, batch_size=500, compile={compile!r}
 ).run()
-assert Scorer(made.pair, 2, 1, memory=8 << 20, compile={compile!r})(made.train).elbo.min() > -1e9
+assert Scorer(made.pair, 2, 1, memory=8 << 20, compile={compile!r})(made.test).elbo.min() > -1e9
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -93,11 +95,15 @@ def test_a_run_from_the_disk_is_the_one_from_memory(tmp_path):
     assert again["metrics"]["log_likelihood"]["value"] == expected
 
 
-@pytest.mark.parametrize("compile", ["off", "on"])
-def test_a_file_larger_than_the_budget_takes_bounded_memory(compile, tmp_path):
+@pytest.mark.parametrize("compile, suffix", [("off", "h5"), ("on", "npy")])
+def test_a_file_larger_than_the_budget_takes_bounded_memory(compile, suffix, tmp_path):
     peaks = []
     for n in (12_000, 48_000):
         path = save(tmp_path / f"{n}.npy", n, (64, 64))
+        if suffix == "h5":
+            with h5py.File(tmp_path / f"{n}.h5", "w") as file:
+                file.create_dataset("x", data=np.load(path, mmap_mode="r"), chunks=(50, 64, 64))
+            path = str(tmp_path / f"{n}.h5")
         code = PEAK.format(path=path, compile=compile)
         # A fixed threshold: glibc then gives large blocks back when they are freed.
         env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "100000"}
@@ -118,3 +124,76 @@ def test_bits_that_are_drawn_once_are_in_memory(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}] * 300), allow_pickle=True)
     with pytest.raises(UsageError, match="Python objects"):
         load(str(tmp_path / "objects.npy"), memory=10)
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    r"""Blocks of 50 rows of three float32, and windows of 400."""
+    for name, rows in (("BLOCK", 50), ("WINDOW", 400), ("GAP", 2)):
+        monkeypatch.setattr(disk, name, rows * 12)
+
+
+@pytest.fixture(params=["mapped", "chunked"])
+def numbered(request, small_windows, tmp_path):
+    r"""4,000 rows that begin with three times their number, which is a column too."""
+    arrays = {"x": np.arange(12_000, dtype=np.float32).reshape(-1, 3), "number": np.arange(4000)}
+    if request.param == "chunked":
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_dataset("x", data=arrays["x"], chunks=(16, 2), compression="gzip")
+            file["number"] = arrays["number"]
+        return load(str(tmp_path / "a.h5"), memory=40_000)
+    np.save(tmp_path / "a.npy", arrays["x"])
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    return from_arrays(**(arrays | {"x": mapped}), memory=40_000)
+
+
+def test_splits_hold_what_they_do_in_memory_and_neighbours_lie_together(numbered):
+    parts = np.split(np.random.RandomState(0).permutation(4000), [3200, 3600])
+    for split, rows in zip((numbered.train, numbered.valid, numbered.test), parts, strict=True):
+        number = split.columns["number"]
+        assert sorted(number.tolist()) == sorted(rows)
+        data = torch.cat([*split.images.split(37)])
+        assert torch.equal(data, 3 * number[:, None] + torch.arange(3.0))
+    # 100 data in their order are of 3 or 4 blocks of 64 or 50 rows, and those not the first
+    blocks = numbered.train.columns["number"][:100] // 50
+    assert len(blocks.unique()) < 7 and blocks.max() > 10
+
+
+def test_an_epoch_shuffles_blocks_that_are_read_ahead(numbered):
+    batches = Batches(numbered.train, "none", columns=["number"])
+    order = Order(batches, 40, False, seed=3, processes=2)
+    coming = order.batches(0, torch.device("cpu"))
+    visited = torch.cat(coming)
+    assert sorted(visited.tolist()) == list(range(3200))
+    assert torch.equal(visited, torch.cat(order.batches(0, visited.device)))
+    assert not torch.equal(visited, torch.cat(order.batches(1, visited.device)))
+    with batches.ahead(coming):
+        other = batches.take(torch.tensor([7, 3199]))  # that was not announced
+        taken = [batches.take(index) for index in coming]
+    for batch in (other, *taken):
+        number = batch.columns["number"]
+        assert torch.equal(batch.x, 3 * number[:, None] + torch.arange(3.0))
+    numbers = torch.stack([batch.columns["number"] for batch in taken])  # 80 batches of 40
+    assert torch.equal(numbers.flatten(), numbered.train.columns["number"][visited])
+    blocks = numbers // numbered.train.images._block
+    # A window, ten batches, is of a few blocks, of which each batch has many.
+    assert max(len(some.unique()) for some in blocks.split(10)) <= 30
+    assert min(len(batch.unique()) for batch in blocks) >= 8
+    # Half of each batch, as one of two processes computes it, is of blocks of its own.
+    first, second = (set(half.unique().tolist()) for half in blocks.split(20, 1))
+    assert len(first & second) <= 1
+    # And within a window the order is a random one: ranks of neighbours are not correlated.
+    lane = numbers[:10, :5].flatten().double()
+    assert abs(float(torch.corrcoef(torch.stack([lane[1:], lane[:-1]]))[0, 1])) < 0.5
+
+
+def test_what_goes_wrong_ahead_is_raised_where_the_batch_is_asked_for(numbered, monkeypatch):
+    batches = Batches(numbered.train, "none")
+
+    def gone(self):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(type(numbered.train.images.stored), "opened", gone)
+    coming = [torch.arange(10)]
+    with batches.ahead(coming), pytest.raises(OSError, match="the disk is gone"):
+        batches.take(coming[0])

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -22,6 +23,8 @@ from torch.nn import functional
 
 import pyro_aevb
 from pyro_aevb.cli import run_command
+from pyro_aevb.data import batches, from_arrays, load
+from pyro_aevb.data.ahead import Ahead
 from pyro_aevb.data.corruption import SaltAndPepper
 from pyro_aevb.engine.processes import Alone, Processes, processes
 from pyro_aevb.engine.shared_draws import Draws
@@ -106,15 +109,38 @@ CASES = {
         {"latent_dim": 3, "hidden": 20},
         {"objective": "iwae", "particles": 3, "corruption": SaltAndPepper(0.3)},
     ),
+    "streamed": (
+        *("VAE", {"latent_dim": 4, "hidden": [30], "likelihood": "gaussian"}),
+        {"binarize": "none"},
+    ),
     "interrupted": (*VAE, {}),
 }
+
+
+class Counted(Ahead):
+    r"""Counts the data that are read ahead."""
+
+    rows = 0
+
+    def __init__(self, images, coming):
+        Counted.rows += sum(map(len, coming))
+        super().__init__(images, coming)
+
+
+def on_disk():
+    r"""The digits, in a file that stays on the disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/x.npy", load("digits").train.images)
+        mapped = np.load(f"{folder}/x.npy", mmap_mode="r")
+        return from_arrays(train=mapped, memory=1000)  # which is there while it is mapped
 
 
 def trainer(case, group, path=None):
     pair, parameters, settings = CASES[case]
     seed_everything(3)
     way = settings.get("binarize", "dynamic")
-    prepared = prepare(pair, "digits", parameters, None, way, group.device)
+    data = on_disk() if case == "streamed" else "digits"
+    prepared = prepare(pair, data, parameters, None, way, group.device)
     objective = settings.get("objective", "elbo")
     objective = make_objective(objective, settings.get("particles", 1))
     noise, corruption = settings.get("weight_noise", "shared"), settings.get("corruption")
@@ -140,8 +166,12 @@ def outcome(t):
 def train(case, group):
     t = trainer(case, group)
     t.try_objective()
+    Counted.rows = 0
     t.run()
-    return outcome(t)
+    return {**outcome(t), "read": Counted.rows}
+
+
+batches.Ahead = Counted
 
 
 def interrupt(group, path):
@@ -235,6 +265,15 @@ def test_processes_hold_the_same_bits(two):
     for case in CASES:
         for name, value in first[case].get("tensors", {}).items():
             assert torch.equal(value, second[case]["tensors"][name]), (case, name)
+
+
+def test_a_process_reads_its_own_rows_alone(two):
+    folder, one = two
+    read = [
+        torch.load(folder / f"{rank}.pt", weights_only=False)["streamed"]["read"] for rank in (0, 1)
+    ]
+    # Two epochs of 1,039 data, ten batches of 101 and one of 29, of which the first has the less.
+    assert one["streamed"]["read"] == 2078 and read == [2 * (10 * 50 + 14), 2 * (10 * 51 + 15)]
 
 
 def test_ctrl_c_in_one_process_stops_all_at_one_step_and_one_process_resumes(two):

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pyro_aevb.data.batches import Batches as Batches
     from pyro_aevb.data.batches import evaluation_binarization as evaluation_binarization
     from pyro_aevb.data.batches import order as order
+    from pyro_aevb.data.own import from_arrays as from_arrays
     from pyro_aevb.data.sets import load as load
     from pyro_aevb.data.sets import names as names
     from pyro_aevb.data.split import Binarize as Binarize
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     **dict.fromkeys(("Batches", "evaluation_binarization", "order"), "batches"),
+    "from_arrays": "own",
     **dict.fromkeys(("load", "names"), "sets"),
     **dict.fromkeys(("Binarize", "DataSet", "Split"), "split"),
 }

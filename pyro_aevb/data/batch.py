@@ -56,6 +56,17 @@ def with_data(batch: Data, x: Tensor) -> Data:
     return Batch(x, batch.columns) if isinstance(batch, Batch) else x
 
 
+def placed(part: Data, rows: slice, count: int) -> Data:
+    r"""Some rows at their places in a batch of `count` data, of which the others are zeros."""
+
+    def place(value: Tensor) -> Tensor:
+        whole = value.new_zeros(count, *value.shape[1:])
+        whole[rows] = value
+        return whole
+
+    return part._each(place) if isinstance(part, Batch) else place(part)
+
+
 def repeated(batch: Data, k: int) -> Data:
     r"""All data k times over, ``(k B, ...)``: row ``i B + n`` is the datum n."""
     if isinstance(batch, Batch):

@@ -3,13 +3,16 @@ r"""Batches cut from a split, binarized as asked, with the columns that are aske
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.ahead import Ahead
 from pyro_aevb.data.batch import Batch, Data
+from pyro_aevb.data.blocks import in_windows
 from pyro_aevb.data.disk import OnDisk
 from pyro_aevb.data.split import Binarize, Split
 from pyro_aevb.errors import UsageError
@@ -35,8 +38,9 @@ class Batches:
         factors: Those that say what the data were made of, which come with no batch.
 
     Raises:
-        UsageError: If `binarize` is not one of the three, asks for pixels outside [0, 1], or for
-            bits that are drawn once of data that stay on the disk; or a column is missing.
+        UsageError: If `binarize` is not one of the three, asks for pixels outside [0, 1], of
+            missing values, or for bits that are drawn once of data that stay on the disk; or a
+            column is missing.
 
     References:
         | On the Quantitative Analysis of Deep Belief Networks (Salakhutdinov and Murray, 2008)
@@ -62,11 +66,18 @@ class Batches:
                     f"binarize {binarize} needs data in [0, 1], these lie in"
                     f" [{low:.4g}, {high:.4g}]; use binarize none"
                 )
+            if split.missing:
+                raise UsageError(
+                    f"binarize {binarize} makes bits of missing values (NaN) too; use binarize none"
+                )
         self.binarize = binarize
         self.scale = split.scale
         images, self.device = split.images, torch.device(device)
         self.resident = not isinstance(images, OnDisk)
         r"""Whether the data are in memory, so that a batch can be made within a captured step."""
+        self.own_rows = isinstance(images, OnDisk) and binarize == "none"
+        r"""Whether of several processes each reads its rows of a batch alone."""
+        self._ahead: Ahead | None = None
         if not isinstance(images, OnDisk):
             if binarize == "fixed" and isinstance(images, Tensor):  # sprites are bits already
                 images, self.scale = _draw_once(images, split.scale), 1
@@ -95,6 +106,36 @@ class Batches:
     def keep(self) -> None:
         r"""Hold batches that have to be computed in memory; here they are, or are read."""
 
+    def order(self, batch_size: int, seed: int, epoch: int) -> Tensor:
+        r"""The order in which an epoch visits the data, see :func:`order`.
+
+        Of data that stay on the disk, and are more than a window, it is one of shuffled blocks
+        (:func:`~pyro_aevb.data.blocks.in_windows`).
+        """
+        images, n = self.images, len(self)
+        if not isinstance(images, OnDisk) or n <= images.window:
+            return order(n, seed, epoch)
+        generator = np.random.default_rng([seed % 2**64, epoch])
+        return torch.from_numpy(in_windows(images.blocks, batch_size, images.window, generator))
+
+    def ahead(self, coming: Sequence[Tensor]) -> AbstractContextManager[None]:
+        r"""Read what stays on the disk before it is asked for, while the context is open.
+
+        Arguments:
+            coming: The positions that will be taken, each int64, ``(B,)``, in this order.
+        """
+        images = self.images
+        return self._reading(images, coming) if isinstance(images, OnDisk) else nullcontext()
+
+    @contextmanager
+    def _reading(self, images: OnDisk, coming: Sequence[Tensor]) -> Iterator[None]:
+        self._ahead = Ahead(images, [index.cpu() for index in coming])
+        try:
+            yield
+        finally:
+            self._ahead.close()
+            self._ahead = None
+
     def first(self, n: int) -> Batches:
         r"""The first `n` data alone, presented as before."""
         few = copy.copy(self)
@@ -110,7 +151,8 @@ class Batches:
             index: The positions of its data in the split, int64, ``(B,)``.
         """
         index = index.to(self.device)
-        x = self.images.index_select(0, index).to(self.device)
+        found = self._ahead.take(index.cpu()) if self._ahead else None
+        x = (self.images.index_select(0, index) if found is None else found).to(self.device)
         counts = self.scale == 1 and not x.is_floating_point()
         x = x.float() if counts else x / self.scale  # dividing by 1 takes twice the time
         if self.binarize == "dynamic":

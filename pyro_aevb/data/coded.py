@@ -2,7 +2,8 @@ r"""Batches of what a net makes of data, such as the codes of a layer below."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Coded(Batches):
         self.source, self.code = source, code
         self.binarize, self.scale = "none", 1
         self.columns, self.factors = {}, {}
-        self.device, self.resident = source.device, False
+        self.device, self.resident, self.own_rows = source.device, False, False
         few = self._coded(torch.arange(min(2, len(source)), device=self.device))
         self.event_shape = tuple(few.shape[1:])
 
@@ -45,6 +46,12 @@ class Coded(Batches):
         blocks = torch.arange(len(self), device=self.device).split(BLOCK)
         self.images = torch.cat([self._coded(block) for block in blocks])
         self.resident = True
+
+    def order(self, batch_size: int, seed: int, epoch: int) -> Tensor:
+        return self.source.order(batch_size, seed, epoch)
+
+    def ahead(self, coming: Sequence[Tensor]) -> AbstractContextManager[None]:
+        return nullcontext() if self.resident else self.source.ahead(coming)
 
     def first(self, n: int) -> Batches:
         return super().first(n) if self.resident else Coded(self.source.first(n), self.code)

@@ -151,7 +151,9 @@ def damaged(path: Path, why: str) -> UsageError:
     return UsageError(f"{path} is damaged: {why}; replace or delete it")
 
 
-def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+def read_folder(
+    folder: Path, size: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     r"""Read all images below a folder, in the order of their paths.
 
     The names of subfolders are the labels. Links are followed. Hidden files and folders are passed
@@ -159,8 +161,14 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]
     are files of other kinds. Every page of a TIFF is an image. An image lies the way up that its
     camera noted, and over white where it is transparent.
 
+    Arguments:
+        folder: The folder.
+        size: The width and height that images of others are brought to, averaging over what is
+            taken together.
+
     Returns:
-        uint8 images, shape (N, H, W) if all are grey, else (N, 3, H, W); the label names,
+        uint8 images, or uint16 where some have 16 bits, shape (N, H, W) if all are grey, else
+        (N, 3, H, W); the label names,
         shape (N,), or None where there are no subfolders; and what a reader should know.
 
     Raises:
@@ -173,7 +181,7 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]
         raise UsageError(f"{folder} holds no images (looked for {' '.join(sorted(SUFFIXES))})")
     images, names, notes = [], [], []
     for path in paths:
-        pages, said = _read_image(path)
+        pages, said = _read_image(path, size)
         images += pages
         names += [path.relative_to(folder).parent.as_posix()] * len(pages)
         notes += said
@@ -182,8 +190,11 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]
                 (h, w), (other_h, other_w) = images[0].shape[:2], image.shape[:2]
                 raise UsageError(
                     f"images differ in size: {paths[0]} is {w}x{h} and {path} is "
-                    f"{other_w}x{other_h}; make them all one size"
+                    f"{other_w}x{other_h}; make them all one size, or say after the path which "
+                    f"they are brought to: {folder}:{w}x{h}"
                 )
+    if any(image.dtype == np.uint16 for image in images):
+        images = [i if i.dtype == np.uint16 else i * np.uint16(257) for i in images]
     if any(image.ndim == 3 for image in images):
         images = [i.transpose(2, 0, 1) if i.ndim == 3 else np.stack([i] * 3) for i in images]
     top = [path.name for path in paths if path.parent == folder]
@@ -215,7 +226,7 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
             yield path
 
 
-def _read_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
+def _read_image(path: Path, size: tuple[int, int] | None) -> tuple[list[np.ndarray], list[str]]:
     r"""The pages of an image file, and what was done to them."""
     from PIL import Image, ImageSequence
 
@@ -229,7 +240,7 @@ def _read_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
                 )
             several = count > 1 and image.format == "TIFF"
             pages = ImageSequence.Iterator(image) if several else [image]
-            read = [_read_page(path, page) for page in pages]
+            read = [_read_page(path, page, size) for page in pages]
             notes = [note for _, said in read for note in said]
             return [page for page, _ in read], notes + ["every page of a TIFF"] * several
     except (UsageError, PermissionError):
@@ -238,21 +249,44 @@ def _read_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
         raise damaged(path, "it cannot be read as an image") from error
 
 
-def _read_page(path: Path, image: Any) -> tuple[np.ndarray, list[str]]:
+def _read_page(
+    path: Path, image: Any, size: tuple[int, int] | None
+) -> tuple[np.ndarray, list[str]]:
     from PIL import ExifTags, ImageOps
 
-    if image.mode not in GREY_MODES + COLOUR_MODES:
+    deep = image.mode.startswith("I;16")
+    if image.mode not in GREY_MODES + COLOUR_MODES and not deep:
         raise UsageError(
-            f"{path} has pixels of mode {image.mode}; only 8-bit grey and RGB are read"
+            f"{path} has pixels of mode {image.mode}; only grey of 8 or 16 bits and RGB are read"
         )
-    grey, notes = image.mode in GREY_MODES, []
+    grey, notes = deep or image.mode in GREY_MODES, []
+    # Pillow has no colours of 16 bits; the 25th byte of a PNG says how many it has
+    if image.format == "PNG" and not grey and path.read_bytes()[24] == 16:
+        notes.append("colours of 16 bits cut to 8")
     # asked before the pixels are read, as Pillow then turns a TIFF and forgets that it did
     if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9):
         notes.append("turned as the camera noted")
     upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
+    if not deep and upright.has_transparency_data:
         rgba = np.asarray(upright.convert("RGBA"))
         if rgba[..., 3].min() < 255:
             colours = over_white(rgba)
-            return colours[..., 0] if grey else colours, [*notes, "transparency over white"]
-    return np.asarray(upright.convert("L" if grey else "RGB")), notes
+            pixels = colours[..., 0] if grey else colours
+            return _sized(pixels, size, [*notes, "transparency over white"])
+    pixels = np.asarray(upright if deep else upright.convert("L" if grey else "RGB"))
+    return _sized(pixels.astype(np.uint16) if deep else pixels, size, notes)
+
+
+def _sized(
+    pixels: np.ndarray, size: tuple[int, int] | None, notes: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    if size in (None, (width, height)):
+        return pixels, notes
+    assert size is not None
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.atleast_3d(pixels).T]
+    means = np.stack([np.asarray(p.resize(size[::-1], Image.Resampling.BOX)) for p in planes])
+    resized = np.rint(means.T).astype(pixels.dtype).reshape(size[1], size[0], *pixels.shape[2:])
+    return resized, [*notes, f"images of other sizes brought to {size[0]}x{size[1]}"]

@@ -21,6 +21,7 @@ from pyro_aevb.data.files import (
     read_idx,
     read_mat,
 )
+from pyro_aevb.data.reading import Reading, parted
 from pyro_aevb.data.split import SEED, DataSet, Split, assemble, dealt, partition, shuffled
 from pyro_aevb.errors import UsageError, hint
 
@@ -29,12 +30,14 @@ def load(name: str, root: str | Path | None = None, memory: int | None = None) -
     r"""Load a data set by its name, or a user's own from a path.
 
     Arguments:
-        name: One of :func:`~pyro_aevb.data.sets.names`, or the path of an ``.npy`` or ``.npz`` file
-            or of a folder of images, see :func:`pyro_aevb.data.own.read`; with ``:n`` after it, the
-            first n of its training data alone, as in ``"mnist:1000"``.
+        name: One of :func:`~pyro_aevb.data.sets.names`, or the path of a file or of a folder of
+            images, see :func:`pyro_aevb.data.own.read`; with ``:n`` after it, the first n of its
+            training data alone, as in ``"mnist:1000"``; other words after a path say how it is
+            read, see :func:`pyro_aevb.data.reading.parted`.
         root: The folder that data sets are looked for in, and downloaded to. By default the
             environment variable ``PYRO_AEVB_DATA``, or else ``~/.cache/pyro_aevb``.
-        memory: Bytes above which an ``.npy`` file stays on the disk; default 1 GiB.
+        memory: Bytes above which an array of an ``.npy`` or HDF5 file, or of Zarr, stays on the
+            disk; default 1 GiB.
 
     Returns:
         The data set, its splits the same wherever and whenever it is loaded.
@@ -43,19 +46,21 @@ def load(name: str, root: str | Path | None = None, memory: int | None = None) -
         UsageError: If there is no such set, it cannot be had, its files are damaged, or it has
             fewer than n training data.
     """
-    whole, count = _parted(name)
-    if count is not None:
-        return load(whole, root, memory).first(count)
+    whole, reading = parted(name)
     folder = root or os.environ.get("PYRO_AEVB_DATA") or "~/.cache/pyro_aevb"
     try:
-        if name in _SETS:
-            return _SETS[name](Path(folder).expanduser())
-        if name and os.path.exists(os.path.expanduser(name)):
-            return own.read(name, memory)
+        if whole in _SETS:
+            if reading != Reading(first=reading.first):
+                raise UsageError(f"{name}: how data are read is said of a path, not of {whole}")
+            data = _SETS[whole](Path(folder).expanduser())
+        elif whole and os.path.exists(os.path.expanduser(whole)):
+            data = own.read(whole, memory, reading)
+        else:
+            raise _unknown(whole)
     except OSError as error:
         place = error.filename or name
         raise UsageError(f"{place} cannot be read ({error.strerror or error})") from error
-    raise _unknown(name)
+    return data if reading.first is None else data.first(reading.first)
 
 
 def names() -> tuple[str, ...]:
@@ -69,17 +74,9 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: No data set is called so, and it is no path.
     """
-    whole, _ = _parted(name)
+    whole, _ = parted(name)
     if whole not in _SETS and not os.path.exists(os.path.expanduser(whole)):
         raise _unknown(whole)
-
-
-def _parted(name: str) -> tuple[str, int | None]:
-    r"""A name, and n where ``:n`` stands after it."""
-    whole, colon, count = name.rpartition(":")
-    if colon and count.isdecimal() and not os.path.exists(os.path.expanduser(name)):
-        return whole, int(count)
-    return name, None
 
 
 def _unknown(name: str) -> UsageError:

@@ -35,7 +35,8 @@ class Split:
 
     Arguments:
         images: The data, shape :math:`(N, *event\_shape)`: uint8 in 0, ..., `scale`, or
-            float32 with `scale` 1; in memory, on the disk, or sprites in places.
+            float32 with `scale` 1, in which NaN stands for missing values; in memory, on the disk,
+            or sprites in places.
         labels: The int64 class of each datum, shape :math:`(N,)`, or None.
         scale: The integer that stands for 1; images / `scale` is what a pair sees.
         columns: By name, further values of each datum, :math:`(N, *shape)`, int64 or float32. A
@@ -63,15 +64,23 @@ class Split:
 
     @cached_property
     def missing(self) -> bool:
-        r"""Whether some value of the data or of their columns is NaN; none on the disk is."""
+        r"""Whether a value of the data, or of a column of theirs, is missing, NaN."""
         held = (self.images, *self.columns.values())
-        floats = (v for v in held if isinstance(v, Tensor) and v.is_floating_point())
-        return any(bool(values.isnan().any()) for values in floats)
+        floats = (v for v in held if v.is_floating_point() and not isinstance(v, Sprites))
+        return any(v.missing if isinstance(v, OnDisk) else bool(v.isnan().any()) for v in floats)
 
     def range(self) -> tuple[float, float]:
-        r"""The least and the largest value, as a pair sees them."""
-        ends = [(float(b.min()), float(b.max())) for _, b in looked_through(self.images)]
+        r"""The least and the largest value that is not missing, as a pair sees them."""
+        ends = [(float(b.min()), float(b.max())) for b in map(_known, self._blocks()) if len(b)]
         return min(e[0] for e in ends) / self.scale, max(e[1] for e in ends) / self.scale
+
+    def _blocks(self) -> Iterator[Tensor]:
+        return (block for _, block in looked_through(self.images))
+
+
+def _known(block: Tensor) -> Tensor:
+    missing = block.isnan() if block.is_floating_point() else None
+    return block if missing is None or not bool(missing.any()) else block[~missing]
 
 
 def looked_through(images: Images) -> Iterator[tuple[Tensor, Tensor]]:
@@ -173,20 +182,22 @@ class DataSet:
 
     @cached_property
     def mean(self) -> Tensor:
-        r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32; of each
-        component over the data in which it is not missing."""
+        r"""The mean of the training data, :math:`\frac{1}{N} \sum_n x_n`, float32.
+
+        Of what is not missing; 0 for a component that always is.
+        """
         images = self.train.images
         if isinstance(images, Sprites):
-            total = images.total()
+            total, seen = images.total(), torch.tensor(len(images))
         else:
             # in blocks: one sum over the whole set would hold a float64 copy of it
             total = torch.zeros(self.event_shape, dtype=torch.float64)
+            seen = torch.zeros(self.event_shape, dtype=torch.int64)
             for block in images.split(4096):
-                total += block.nansum(0, dtype=torch.float64)
-            if self.train.missing:
-                assert isinstance(images, Tensor)
-                return (total / (~images.isnan()).sum(0).clamp(min=1)).float()
-        return (total / (len(self.train) * self.train.scale)).float()
+                known = block.nan_to_num(0.0) if block.is_floating_point() else block
+                total += known.sum(0, dtype=torch.float64)
+                seen += len(block) - block.isnan().sum(0)
+        return (total / (seen.clamp(min=1) * self.train.scale)).float()
 
     def index_of(self, factors: Tensor) -> Tensor:
         r"""Where among the training data the datum of some combinations of all factors is.

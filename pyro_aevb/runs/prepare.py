@@ -67,7 +67,7 @@ def prepare(
         data_root: Where data sets lie.
         binarize: None is the data set's own way.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        memory: In MiB; a larger ``.npy`` file stays on the disk.
+        memory: In MiB; a larger array in a file stays on the disk.
 
     Raises:
         UsageError: Anything that is missing, misspelt, or does not fit together.
@@ -76,8 +76,8 @@ def prepare(
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
     if not isinstance(data, (str, DataSet)):
         raise UsageError(
-            f"data is a {type(data).__name__}; give a data set's name, the path of a .npy or .npz "
-            "file or of a folder of images, or a pyro_aevb.data.DataSet"
+            f"data is a {type(data).__name__}; give a data set's name, the path of a file or of a "
+            "folder of images, or a pyro_aevb.data.DataSet, as pyro_aevb.data.from_arrays makes"
         )
     budget = memory and memory << 20
     if binarize not in (None, "none"):  # bits that are drawn once stay in memory, as their data do
@@ -140,7 +140,7 @@ def restore(
         data: A data set in place of what the settings name; needed if that was a Python object.
         trust: Run the code of the pair that the settings name, wherever it comes from
             (:mod:`pyro_aevb.pairs.consent`).
-        memory: In MiB; a larger ``.npy`` file stays on the disk. Default the run's.
+        memory: In MiB; a larger array in a file stays on the disk. Default the run's.
 
     Raises:
         UsageError: The run cannot be restored, or nobody here agreed to run its pair's code.

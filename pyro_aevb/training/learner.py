@@ -1,7 +1,8 @@
 r"""What is trained: a phase with its step, optimizer and schedule; and the phases of a stage."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pyro_aevb.data.batch import Data
+from pyro_aevb.data.batch import Data, placed
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.capture import NotCapturable
 from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
@@ -88,9 +89,23 @@ class Learners:
         r"""The batch that all phases get, or nothing where the one step makes it."""
         if self.in_step:
             return ()
+        rows = self._rows(index)
+        if rows is not None:
+            return (placed(self.data.take(index[rows]), rows, len(index)),)
         x = self.data.take(index)
         self.algorithm.before(x, index)
         return (x,)
+
+    def ahead(self, batches: Sequence[Tensor]) -> AbstractContextManager[None]:
+        r"""Read what stays on the disk of the coming batches before they are begun."""
+        return self.data.ahead([index[self._rows(index) or slice(None)] for index in batches])
+
+    def _rows(self, index: Tensor) -> slice | None:
+        r"""The rows of a batch that alone are read here, as other processes see to the others."""
+        group = self.each[0].step.group
+        if group.size == 1 or not (self.data.own_rows and self.algorithm.once(self.stage)):
+            return None
+        return group.rows(len(index))
 
     def update(self, index: Tensor) -> Tensor:
         r"""All phases on one batch; their losses, ``(phases,)``, or of a single one ``()``.

@@ -3,7 +3,7 @@ r"""Which data each batch of an epoch holds."""
 import torch
 from torch import Tensor
 
-from pyro_aevb.data.batches import order
+from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 
 
@@ -19,7 +19,7 @@ class Order:
     """
 
     def __init__(
-        self, num_data: int, batch_size: int, drop_last: bool, seed: int, processes: int
+        self, data: Batches, batch_size: int, drop_last: bool, seed: int, processes: int
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"--batch-size is {batch_size}; it must be at least 1")
@@ -28,7 +28,8 @@ class Order:
                 f"--batch-size is {batch_size} for {processes} processes, which share every batch; "
                 "raise it, or start fewer processes"
             )
-        self.num_data, self.batch_size, self.seed = num_data, batch_size, seed
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.num_data = num_data = len(data)
         rest = num_data % batch_size
         self.seen, self.last = (num_data - rest, 0) if drop_last else (num_data, rest)
         self.steps = -(-self.seen // batch_size)
@@ -40,5 +41,5 @@ class Order:
 
     def batches(self, epoch: int, device: torch.device) -> tuple[Tensor, ...]:
         r"""The positions of each batch's data in the training data, int64, ``(B,)``."""
-        visited = order(self.num_data, self.seed, epoch)[: self.seen].to(device)
+        visited = self.data.order(self.batch_size, self.seed, epoch)[: self.seen].to(device)
         return visited.split(self.batch_size)

@@ -109,7 +109,7 @@ class Trainer(Settings):
             )
             for phase in self.phases(stage, algorithm)
         ]
-        order = Order(len(train), self.batch_size, self.drop_last, self.seed, self.group.size)
+        order = Order(train, self.batch_size, self.drop_last, self.seed, self.group.size)
         how: Compile = "off" if self.compile == "off" else "auto"
         scorer = Scorer(pair, 1, 1, self.seed, details=False, calls=self.epochs, compile=how)
         validation = Validation(pair, algorithm, valid, scorer, self._snapshots.python)
@@ -206,15 +206,16 @@ class Trainer(Settings):
         scale = self._beta * kl_scale(at.epoch, self.kl_warm_up)
         learners.weigh(scale)
         batches = order.batches(at.epoch, self._device)
-        for chosen in batches[first:]:
-            if self.group.stops(stop.is_set()):
-                self.group.agree(self.save)
-                where = self.checkpoint and self.checkpoint.parent
-                raise KeyboardInterrupt(f"--resume --out {where} continues from here")
-            learners.leave(chosen is batches[-1])
-            at.losses.append(self._step(chosen) * (len(chosen) / order.seen))
-            at.step += 1
-            bar.update()
+        with learners.ahead(batches[first:]):
+            for chosen in batches[first:]:
+                if self.group.stops(stop.is_set()):
+                    self.group.agree(self.save)
+                    where = self.checkpoint and self.checkpoint.parent
+                    raise KeyboardInterrupt(f"--resume --out {where} continues from here")
+                learners.leave(chosen is batches[-1])
+                at.losses.append(self._step(chosen) * (len(chosen) / order.seen))
+                at.step += 1
+                bar.update()
         losses = torch.stack(at.losses).sum(0).reshape(-1).tolist()
         rate = (order.seen - first * self.batch_size) / (time.perf_counter() - began)
         others = zip(learners.each[1:], losses[1:], strict=True)
