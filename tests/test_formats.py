@@ -77,8 +77,14 @@ def test_numbered_columns_are_the_data_and_a_column_says_the_split(tmp_path):
         assert split.columns["age"].tolist() == [10 * number] * 20
     frame.assign(split="held").to_csv(tmp_path / "a.csv", index=False)
     assert "'split' has 'held'; it says one of train," in refusal(tmp_path / "a.csv")
-    frame.assign(label=np.where(CLASSES, WORDS, "")).to_csv(tmp_path / "a.csv", index=False)
-    assert "the column 'label' has nothing in row 0; fill it in" in refusal(tmp_path / "a.csv")
+    frame.assign(split=np.where(CLASSES, parts, "")).to_csv(tmp_path / "a.csv", index=False)
+    assert "the column 'split' has nothing in row 0; fill it in" in refusal(tmp_path / "a.csv")
+    for words in (np.where(CLASSES, WORDS, ""), np.where(CLASSES, CLASSES, np.nan)):
+        frame.assign(label=words).to_csv(tmp_path / "a.csv", index=False)
+        data = load(str(tmp_path / "a.csv"))
+        assert f"{(CLASSES == 0).sum()} labels are not known (-1)" in data.description
+        for number, split in enumerate((data.train, data.valid, data.test)):
+            assert bool((split.labels < 0).all()) is (number == 0)
     pandas.DataFrame({"a": WORDS}).to_csv(tmp_path / "a.csv", index=False)
     assert "has no column of numbers" in refusal(tmp_path / "a.csv")
     table(names="abca").to_csv(tmp_path / "a.csv", index=False)  # pandas renames the second

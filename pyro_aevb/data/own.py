@@ -306,8 +306,13 @@ def _size(factor: str, splits: Iterable[Split]) -> int:
 
 
 def _classes(path: Path, labels: Named, data: Arrays) -> tuple[dict[str, Tensor], list[str]]:
-    r"""The number of each datum's class by split, and the names of the classes."""
+    r"""The number of each datum's class by split, -1 where none is known, and notes."""
     notes = []
+    for key, array in labels.items():
+        if array.dtype.kind == "f" and (array == np.round(array)).any():
+            known = ~np.isnan(array)
+            if (array[known] == np.round(array[known])).all():
+                labels = {**labels, key: np.where(known, array, -1).astype(np.int64)}
     for key, array in labels.items():
         if array.shape != (len(data[key]),) or array.dtype.kind not in "buiU":
             raise UsageError(
@@ -317,10 +322,16 @@ def _classes(path: Path, labels: Named, data: Arrays) -> tuple[dict[str, Tensor]
     if any(array.dtype.kind == "U" for array in labels.values()):
         # numbered in sorted order over all splits, so that a name has one number
         names = np.unique(np.concatenate(list(labels.values())))
-        labels = {key: np.searchsorted(names, array) for key, array in labels.items()}
+        names = names[names != ""]
+        labels = {
+            key: np.where(array == "", -1, np.searchsorted(names, array))
+            for key, array in labels.items()
+        }
         first = ", ".join(map(str, names[:5])) + (", and so on" if len(names) > 5 else "")
         notes.append(f"{len(names)} classes: {first}")
     numbers = {key: torch.from_numpy(array.astype(np.int64)) for key, array in labels.items()}
+    unknown = sum(int((array == -1).sum()) for array in numbers.values())
+    notes += [f"{unknown:,} labels are not known (-1)"] if unknown else []
     return numbers, notes
 
 

@@ -45,12 +45,9 @@ def arrays_of(table: Any, path: Path) -> dict[str, np.ndarray]:
             raise UsageError(f"{path} has two columns {name!r}; give each a name of its own")
     beside = [name for name in names if name.lower() in LABELS | {SPLIT}]
     for name in beside:
-        if table[name].isna().any():
+        if name.lower() == SPLIT and table[name].isna().any():
             row = int(table[name].isna().to_numpy().argmax())
-            raise UsageError(
-                f"{path}: the column {name!r} has nothing in row {row}; fill it in, or number the "
-                "classes with -1 for those that are not known"
-            )
+            raise UsageError(f"{path}: the column {name!r} has nothing in row {row}; fill it in")
     numbers = [name for name in names if name not in beside and _is_number(table[name])]
     data = [name for name in numbers if NUMBERED.fullmatch(name)] or numbers
     if not data:
@@ -93,7 +90,9 @@ def _is_number(column: Any) -> bool:
 
 
 def _column(column: Any) -> np.ndarray:
-    return _together(column) if _is_number(column) else column.astype(str).to_numpy(str)
+    if _is_number(column):
+        return _together(column)
+    return column.astype(str).where(~column.isna(), "").to_numpy(str)
 
 
 def _together(columns: Any) -> np.ndarray:
