@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
@@ -221,7 +222,7 @@ class MarginalLikelihood:
                 parts += [way(x[i], weights) for i in torch.arange(len(x)).split(way.together)]
             if progress is not None:
                 progress(len(x))
-        return {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
+        return {name: as_numpy(torch.cat([p[name] for p in parts])) for name in parts[0]}
 
 
 class _Prior:
