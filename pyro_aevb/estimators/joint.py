@@ -67,10 +67,7 @@ class Joint:
                     "Delta), so there is no p(z|x) to draw from"
                 )
             self.transforms[name] = _to_support(pair.name, name, fn)
-        reason = pair.description.undefined()
-        if reason is None and pair.description.auxiliary:
-            reason = f"{pair.description.auxiliary[0]!r} is an auxiliary guide site"
-        if guide and reason is not None:
+        if guide and (reason := pair.description.no_guide_density()) is not None:
             raise UsageError(
                 f"{pair.name}: its guide has no density at given codes: {reason}; start from the "
                 "prior"
@@ -175,12 +172,18 @@ class Joint:
 
 def _to_support(pair: str, name: str, fn: Any) -> Transform:
     r"""From vectors of real numbers to the support of a latent site."""
-    inner = fn.support
+    known = _support(fn)
+    if known is None:
+        raise UsageError(
+            f"{pair}: latent site {name!r} does not say what its support is: there is no gradient "
+            "to follow; give its distribution a support"
+        )
+    inner = known
     while hasattr(inner, "base_constraint"):  # of an independent or a mixture
         inner = inner.base_constraint
     if inner is constraints.real:
         return identity_transform
-    support = _alike_for_all(fn.support)
+    support = _alike_for_all(known)
     try:
         if support is None or support.is_discrete:
             raise NotImplementedError
@@ -193,6 +196,17 @@ def _to_support(pair: str, name: str, fn: Any) -> Transform:
             "numbers: there is no gradient to follow"
         ) from None
     return transform
+
+
+def _support(fn: Any) -> Any:
+    r"""The support of a distribution, or of the one that it wraps, as ZukoToPyro does."""
+    try:
+        return fn.support
+    except NotImplementedError:
+        if hasattr(fn, "dist"):
+            return _support(fn.dist)
+        # A flow of zuko goes from its values to noise.
+        return getattr(getattr(fn, "transform", None), "domain", None)
 
 
 def _alike_for_all(support: Any) -> Any:

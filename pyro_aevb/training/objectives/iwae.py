@@ -12,7 +12,8 @@ from torch import Tensor
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.density import in_plate, is_delta, log_prob, sample_sites
-from pyro_aevb.pairs.handlers import Fix, WholeBatch
+from pyro_aevb.pairs.flows import broadcasts
+from pyro_aevb.pairs.handlers import Fix, WholeBatch, relaxed
 from pyro_aevb.training.objectives.elbo import TraceELBO, require_guided, require_reparameterized
 
 Through = Callable[[Tensor], Tensor]
@@ -69,7 +70,8 @@ class IWAE(TraceELBO):
         rows = repeated(x, self.num_particles)
 
         def run(batch: Data) -> dict[str, Any]:
-            return sample_sites(poutine.trace(guide).get_trace(batch, *rest, **kwargs))
+            drawn = sample_sites(poutine.trace(guide).get_trace(batch, *rest, **kwargs))
+            return {name: {**s, "value": relaxed(s["value"])} for name, s in drawn.items()}
 
         with WholeBatch():
             sites, codes = self._draw(run, x, rows, through)
@@ -92,7 +94,9 @@ class IWAE(TraceELBO):
                 continue
             # A guide that ran once has one distribution for the K values of a datum.
             fn, weight = site["fn"], _weight(site, plate.name)
-            value = values[name].reshape(-1, *fn.batch_shape, *fn.event_shape)
+            value = values[name]
+            if value.shape != fn.shape():  # else a flow without an inverse knows its draw
+                value = value.reshape(-1, *fn.batch_shape, *fn.event_shape)
             term = log_prob({**site, "value": value}, weight).flatten()
             if name in codes:
                 log_q, kl_weight = log_q + term, weight
@@ -178,8 +182,10 @@ def _all_particles(sites: dict[str, Any], batch: int, count: int) -> dict[str, A
     if site["fn"].batch_shape != (batch,):
         return None
     require_reparameterized(sites)
+    if not broadcasts(site["fn"]):
+        return None
     # The guide's own draw is the first particle.
-    more = site["fn"]((count - 1,))
+    more = relaxed(site["fn"]((count - 1,)))
     value = torch.cat([site["value"][None], more]).flatten(0, 1)
     return {**sites, name: {**site, "value": value}}
 
