@@ -60,27 +60,14 @@ def broadcasts(fn: Any) -> bool:
     r"""Whether a distribution of n data draws, and scores, several values of each at once rightly.
 
     Some take no further dimension, and a flow that depends on x may pair it with the wrong one. It
-    is tried on the first of a kind, and changes no random numbers.
+    is tried, and leaves random numbers as they were.
     """
-    parts = [fn]
-    while (inner := getattr(parts[-1], "base_dist", None)) is not None:
-        parts += [*getattr(parts[-1], "transforms", ()), inner]
-    kind = tuple(map(type, parts))
-    if kind not in _KNOWN:
-        with torch.no_grad(), torch.random.fork_rng(range(torch.cuda.device_count())):
-            _KNOWN[kind] = _tried(fn)
-    return _KNOWN[kind]
-
-
-_KNOWN: dict[tuple[type, ...], bool] = {}
-
-
-def _tried(fn: Any) -> bool:
     try:
-        value = relaxed(fn.sample((fn.batch_shape[0] + 1,)))
-        together = fn.log_prob(value)
-        apart = torch.stack([fn.log_prob(one) for one in value])
-        first = fn.log_prob(value[:, :1])
+        with torch.no_grad(), torch.random.fork_rng(range(torch.cuda.device_count())):
+            value = relaxed(fn.sample((fn.batch_shape[0] + 1,)))
+            together = fn.log_prob(value)
+            apart = torch.stack([fn.log_prob(one) for one in value])
+            first = fn.log_prob(value[:, :1])
     except Exception:  # whatever a distribution does with a shape that it does not expect
         return False
     return bool(

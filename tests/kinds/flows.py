@@ -24,8 +24,15 @@ CONTEXT, SIZE = 3, 2
 class Flow(nn.Module):
     """Normals that are pushed through a transform, which may depend on the inputs."""
 
-    def __init__(self, make: Callable[[int], Any], inputs: int, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], Any],
+        inputs: int,
+        shape: tuple[int, ...],
+        checked: bool = True,
+    ) -> None:
         super().__init__()
+        self.checked = checked
         # Wide, as a guide with thin tails scores badly.
         self.base, self.shape = Normals(inputs, torch.Size(shape).numel(), 0.3), shape
         made = make(inputs)
@@ -38,7 +45,9 @@ class Flow(nn.Module):
             base = dist.Normal(base.mean.unflatten(-1, self.shape), 0.8).to_event(len(self.shape))
         if any(isinstance(part, ConditionalTransformModule) for part in self.parts):
             return ConditionalTransformedDistribution(base, self.parts).condition(h)
-        return TransformedDistribution(base, self.parts)
+        # PyTorch says that ELU gives positive numbers.
+        checked = None if self.checked else False
+        return TransformedDistribution(base, self.parts, validate_args=checked)
 
 
 def _conditional_permute(inputs: int) -> Any:
@@ -149,6 +158,8 @@ def _real(name: str, make: Callable[[int], Any]) -> bool:
 def _guided(name: str, make: Callable[[int], Any]) -> Coded:
     shape = SHAPES.get(name, (SIZE,))
     width = _width(make, shape)
+    if name == "elu":
+        return Coded(Standard(), Flow(make, 3, shape, checked=False), Normals(width))
     if not _real(name, make):  # the prior has to lie where the guide does
         return Coded(Flow(make, 1, shape), Flow(make, 3, shape), Normals(width))
     prior: Any = Standard(width) if len(shape) == 1 else _Image()
@@ -197,7 +208,7 @@ NO_INVERSE = dict.fromkeys(
 BATCHES = {"conditional_generalized_channel_permute": "has no log-probability"}
 REFUSED_GUIDE = {
     **BATCHES,
-    **dict.fromkeys(("elu", "ELUTransform"), "is outside the support"),
+    "ELUTransform": "is outside the support",
 }
 REFUSED_PRIOR = {**NO_INVERSE, **BATCHES}
 

@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.split import DataSet, Split
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.annealing import Annealer
@@ -53,6 +54,7 @@ class Outcome:
     line: str = ""
     """Why it was refused."""
     pair: Pair | None = None
+    test: Batches | None = None
     elbo: Any = None
     """Per datum, in nats; None where the latents have no density."""
     log_likelihood: Any = None
@@ -91,7 +93,7 @@ def tried(kind: Kind, full: bool = False) -> Outcome:
         trainer.try_objective()
         said = rehearse(prepared)
         trainer.run()
-        outcome = Outcome(pair=pair)
+        outcome = Outcome(pair=pair, test=test)
         scores = Scorer(pair, SAMPLES, 2, compile="off")(test)
         outcome.elbo = scores.elbo
         if full and scores.elbo is not None and prepared.description.local_sites:

@@ -35,6 +35,8 @@ def log_evidence(pair: Pair, x: Tensor) -> tuple[Tensor, str] | None:
         if found is None:
             return None
         codes, log_weight, how = found
+        if abs(float(log_weight.logsumexp(0))) > 0.005:  # the grid is too coarse for the prior
+            return None
         dims = len(fn.event_shape)
         h = codes.flatten(-dims) if dims else codes.unsqueeze(-1)
         likelihood = source.likelihood(h.to(x.dtype))
@@ -59,9 +61,8 @@ def _summed(fn: Any) -> tuple[Tensor, Tensor, str] | None:
         fn = inner.to_event(1)
     if isinstance(inner, ROUNDED[1]):  # the largest is drawn as the Gumbel trick does
         fn = inner = dist.OneHotCategorical(logits=inner.logits)
-    support = getattr(inner, "support", None)
     try:
-        discrete = bool(support.is_discrete)
+        discrete = bool(inner.support.is_discrete)
     except (AttributeError, NotImplementedError):
         return None
     if not discrete:
@@ -118,8 +119,8 @@ def _wide(fn: Any) -> bool:
 def _support(fn: Any) -> Any:
     try:
         support = fn.support
-    except NotImplementedError:
-        return None
+    except NotImplementedError:  # of zuko, which does not say
+        return constraints.real_vector if hasattr(fn, "dist") else None
     inner = getattr(support, "base_constraint", support)
     if inner is constraints.real or isinstance(inner, type(constraints.real)):
         return constraints.real_vector if fn.event_shape else constraints.real

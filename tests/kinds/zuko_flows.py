@@ -60,11 +60,10 @@ def kinds() -> Iterator[Kind]:
             refused=REFUSED.get(name, ""),
             slow=name in SLOW,
         )
-    for side, make in (("guide", _guided), ("prior", _prior)):
-        name = f"zuko MAF as {side}, not wrapped"
-        yield Kind(name, "zuko", partial(make, "MAF", False), rows, refused="ZukoToPyro")
+    name = "zuko MAF as guide, not wrapped"
+    yield Kind(name, "zuko", partial(_guided, "MAF", False), rows, refused="ZukoToPyro")
 
 
 REFUSED = {"GMM": "expand method"}
-SLOW = ("NAF", "UNAF", "BPF", "CNF")
+SLOW = ("NAF", "UNAF", "BPF", "CNF", "SOSPF")
 """Whose inverse is found step by step."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.density import in_plate, is_delta, log_prob, sample_sites
+from pyro_aevb.pairs.density import base, in_plate, is_delta, log_prob, sample_sites
 from pyro_aevb.pairs.flows import broadcasts
 from pyro_aevb.pairs.handlers import Fix, WholeBatch, relaxed
 from pyro_aevb.training.objectives.elbo import TraceELBO, require_guided, require_reparameterized
@@ -52,6 +52,7 @@ class IWAE(TraceELBO):
 
     def __init__(self, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, analytic_kl=False, **options)
+        self._together: dict[type, bool] = {}
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         r"""Minus the estimate, differentiable; the first argument is the batch."""
@@ -114,7 +115,7 @@ class IWAE(TraceELBO):
         through: Through | None,
     ) -> tuple[dict[str, Any], list[str]]:
         r"""The guide's sites, with values for all rows, and the names of those that are codes."""
-        sites = _all_particles(run(x), len(x), self.num_particles)
+        sites = _all_particles(run(x), len(x), self.num_particles, self._together)
         local = _local(sites or {}, len(x))
         if sites is None:  # the guide is a chain: every particle runs it
             sites = run(rows)
@@ -170,10 +171,13 @@ def _local(sites: dict[str, Any], rows: int) -> dict[str, Any]:
     }
 
 
-def _all_particles(sites: dict[str, Any], batch: int, count: int) -> dict[str, Any] | None:
+def _all_particles(
+    sites: dict[str, Any], batch: int, count: int, together: dict[type, bool]
+) -> dict[str, Any] | None:
     r"""All particles of a guide that makes one code from each datum, so that it runs once.
 
-    None if the guide draws several local sites, or makes them of auxiliary ones.
+    None if the guide draws several local sites, or makes them of auxiliary ones, or of a
+    distribution that cannot draw several values of each datum, as `together` says once it is known.
     """
     local = _local(sites, batch)
     if len(local) != 1 or any(site["infer"].get("is_auxiliary") for site in sites.values()):
@@ -182,7 +186,10 @@ def _all_particles(sites: dict[str, Any], batch: int, count: int) -> dict[str, A
     if site["fn"].batch_shape != (batch,):
         return None
     require_reparameterized(sites)
-    if not broadcasts(site["fn"]):
+    kind = type(base(site["fn"]))
+    if kind not in together:
+        together[kind] = broadcasts(site["fn"])
+    if not together[kind]:
         return None
     # The guide's own draw is the first particle.
     more = relaxed(site["fn"]((count - 1,)))
