@@ -39,11 +39,14 @@ def log_evidence(pair: Pair, x: Tensor) -> tuple[Tensor, str] | None:
             return None
         dims = len(fn.event_shape)
         h = codes.flatten(-dims) if dims else codes.unsqueeze(-1)
-        likelihood = source.likelihood(h.to(x.dtype))
         seen = x.long() if source.whole else x
-        log_p = torch.stack(
-            [likelihood.log_prob(one.expand(len(h), *one.shape)).double() for one in seen]
-        )
+        try:
+            likelihood = source.likelihood(h.to(x.dtype))
+            log_p = torch.stack(
+                [likelihood.log_prob(one.expand(len(h), *one.shape)).double() for one in seen]
+            )
+        except (RuntimeError, AssertionError):  # far out on the grid a likelihood may fail
+            return None
     return (log_p + log_weight).nan_to_num(-math.inf, -math.inf, -math.inf).logsumexp(1), how
 
 
