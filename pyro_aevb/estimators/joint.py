@@ -1,5 +1,6 @@
 r"""The joint log-density of data and their local latents, as a function of the latents."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -221,4 +222,6 @@ def _alike_for_all(support: Any) -> Any:
             parts[key] = float(value.flatten()[0])
             if bool((value != parts[key]).any()):
                 return None
+    if parts.get("upper_bound") == math.inf and "lower_bound" in parts:  # as of a Pareto
+        return constraints.greater_than(parts["lower_bound"])
     return type(support)(**parts) if parts else support
