@@ -170,6 +170,12 @@ class MarginalLikelihood:
                     self._weight_draw(way, batches, chosen, s, progress)
                     for s in range(self.weight_samples)
                 ]
+        except torch.linalg.LinAlgError as error:  # of a covariance, at a draw that is far out
+            if self.proposal != "laplace":
+                raise UsageError(f"{self.pair.name} cannot be scored: {one_line(error)}") from error
+            if self.say is not None:
+                self.say(f"{self.pair.name}: drawn from the guide: {one_line(error)}")
+            return self._by_guide(batches, progress, chosen)
         except UsageError:
             raise
         except Exception as error:  # of a pair's code

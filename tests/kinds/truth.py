@@ -17,8 +17,9 @@ from pyro_aevb.pairs.pair import Pair
 
 from .pairs import Coded
 
-POINTS, FAR = 161, 4.0
-"""Points of the grid along each axis, and how far it goes as the area hyperbolic sine."""
+POINTS, FAR = 161, (2.8, 4.0)
+"""Points of the grid along each axis; how far it goes, as the area hyperbolic sine: the nearer
+where that holds the prior, since far out a likelihood loses its digits."""
 LARGEST = 40
 """The greatest count that a sum goes to."""
 ROUNDED = (dist.RelaxedBernoulliStraightThrough, dist.RelaxedOneHotCategoricalStraightThrough)
@@ -31,12 +32,13 @@ def log_evidence(pair: Pair, x: Tensor) -> tuple[Tensor, str] | None:
         return None
     with torch.no_grad(), pair.evaluating(), pyro.validation_enabled(False):
         fn = source.prior(x.new_ones(1, 1))
-        found = _summed(fn) or _integrated(fn)
+        tries = (_summed(fn), *(_integrated(fn, far) for far in FAR))
+        # A grid may be too coarse, or too small, for the prior.
+        whole = (t for t in tries if t is not None and abs(float(t[1].logsumexp(0))) < 0.005)
+        found = next(whole, None)
         if found is None:
             return None
         codes, log_weight, how = found
-        if abs(float(log_weight.logsumexp(0))) > 0.005:  # the grid is too coarse for the prior
-            return None
         dims = len(fn.event_shape)
         h = codes.flatten(-dims) if dims else codes.unsqueeze(-1)
         seen = x.long() if source.whole else x
@@ -85,7 +87,7 @@ def _summed(fn: Any) -> tuple[Tensor, Tensor, str] | None:
     return codes, fn.log_prob(codes.unsqueeze(1))[:, 0].double(), "sum"
 
 
-def _integrated(fn: Any) -> tuple[Tensor, Tensor, str] | None:
+def _integrated(fn: Any, far: float) -> tuple[Tensor, Tensor, str] | None:
     """A grid of the codes of one or two numbers, and the logarithm of density times area."""
     support = _support(fn)
     if support is None:
@@ -98,7 +100,7 @@ def _integrated(fn: Any) -> tuple[Tensor, Tensor, str] | None:
     shape = fn.event_shape if transform is None else transform.inverse_shape(fn.event_shape)
     if torch.Size(shape).numel() > 2:
         return None
-    t = torch.linspace(-1, 1, POINTS, dtype=torch.float64) * (FAR if real else 3.7)
+    t = torch.linspace(-1, 1, POINTS, dtype=torch.float64) * (far if real else 3.7)
     axis, log_step = t.sinh(), t.cosh().log() + (t[1] - t[0]).log()
     d = torch.Size(shape).numel()
     q = torch.cartesian_prod(*[axis] * d).view(-1, *shape)
