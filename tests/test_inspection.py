@@ -139,12 +139,13 @@ def no_event_in_weights(x):
 def without_an_inverse():
     flow = Planar(3)  # in the closure as a module
 
-    def guide(x):
-        base = dist.Normal(x, 1.0)
+    def model(x):
+        base = dist.Normal(torch.zeros_like(x), 1.0)
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.TransformedDistribution(base, [flow]))
+            z = pyro.sample("z", dist.TransformedDistribution(base, [flow]))
+            seen(x + 0 * z)
 
-    return guide
+    return model
 
 
 def of_an_unknown_tensor():
@@ -201,7 +202,7 @@ BREACHES = {
         *("'z'", ".to_event("),
     ),
     "factor": (with_a_factor, nothing, "pyro.factor 'f' in the model", "part of a sample site"),
-    "no inverse": (plain, without_an_inverse(), "fails where it is run again", "an inverse"),
+    "no inverse": (without_an_inverse(), code, "'z' has no log-probability", "an inverse"),
     "doubles": (of_doubles, nothing, "the model failed", "data are float32"),
     "infinite": (inf, code, "'x'", "not finite"),
     "not a number": (plain, not_a_number, "the guide", "not finite"),

@@ -304,20 +304,13 @@ def test_a_summary_that_fails_costs_nothing_else(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_scored_is_said_before_the_first_step(tmp_path):
-    class One(dist.Normal):
-        r"""A distribution of one's own, that draws once: training does no more."""
-
-        def sample(self, sample_shape=()):
-            if sample_shape:
-                raise KeyError("sample_shape")
-            return super().sample()
-
     class Own(Linear):
-        def guide(self, x):
-            with pyro.plate("data", len(x)):
-                pyro.sample("z", One(self.A(x), torch.tensor(0.5)).to_event(1))
+        def model(self, x):
+            if len(x) == 4 and torch.equal(x[:2], x[2:]):  # as two draws of two data are scored
+                raise KeyError("seen twice")
+            super().model(x)
 
-    with pytest.raises(UsageError, match="Own cannot be scored: KeyError: 'sample_shape'"):
+    with pytest.raises(UsageError, match="Own cannot be scored: KeyError: 'seen twice'"):
         fitted(Own(), dataset(UNIT), tmp_path)
     assert not (tmp_path / "run").exists()
 

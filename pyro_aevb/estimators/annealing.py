@@ -47,6 +47,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
@@ -284,7 +285,7 @@ class Annealer:
             at, chains, path, ends, step_size, self.leapfrog_steps, pilots, progress
         )
         end = Point(point.q[pilots:], point.terms[:, pilots:], point.gradients[:, pilots:])
-        return Annealed(log_weights[pilots:].cpu().numpy(), acceptance.cpu().numpy()), end
+        return Annealed(as_numpy(log_weights[pilots:]), as_numpy(acceptance)), end
 
     def _at(self, x: Data, weights: list[Tensor], count: int) -> Callable[[Tensor], Point]:
         r"""The log-densities of a block of data, of a few data at a time.

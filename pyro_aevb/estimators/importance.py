@@ -25,6 +25,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
@@ -198,10 +199,11 @@ class Scorer:
                     ]
                 means: dict[str, Any] = {}
                 if self.details:
-                    means = _joined(
-                        self._at_means(plan, x, self._seen(x, noise, block))
-                        for block, x in blocks_of(batches, chosen)
-                    )
+                    with pyro.validation_enabled(False):  # the mean of whole numbers is none
+                        means = _joined(
+                            self._at_means(plan, x, self._seen(x, noise, block))
+                            for block, x in blocks_of(batches, chosen)
+                        )
         except UsageError:
             raise
         except Exception as error:  # of a pair's code
@@ -389,4 +391,4 @@ def _share(name: str) -> str:
 
 def _joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, np.ndarray]:
     parts = list(parts)
-    return {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
+    return {name: as_numpy(torch.cat([p[name] for p in parts])) for name in parts[0]}

@@ -1,5 +1,6 @@
 r"""The joint log-density of data and their local latents, as a function of the latents."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,10 +81,7 @@ class Joint:
                     "p(z|x) cannot be drawn from there"
                 )
             self.transforms[name] = _to_support(pair.name, name, fn)
-        reason = pair.description.undefined()
-        if reason is None and pair.description.auxiliary:
-            reason = f"{pair.description.auxiliary[0]!r} is an auxiliary guide site"
-        if guide and reason is not None:
+        if guide and (reason := pair.description.no_guide_density()) is not None:
             raise UsageError(
                 f"{pair.name}: its guide has no density at given codes: {reason}; start from the "
                 "prior"
@@ -188,12 +186,18 @@ class Joint:
 
 def _to_support(pair: str, name: str, fn: Any) -> Transform:
     r"""From vectors of real numbers to the support of a latent site."""
-    inner = fn.support
+    known = _support(fn)
+    if known is None:
+        raise UsageError(
+            f"{pair}: latent site {name!r} does not say what its support is: there is no gradient "
+            "to follow; give its distribution a support"
+        )
+    inner = known
     while hasattr(inner, "base_constraint"):  # of an independent or a mixture
         inner = inner.base_constraint
     if inner is constraints.real:
         return identity_transform
-    support = _alike_for_all(fn.support)
+    support = _alike_for_all(known)
     try:
         if support is None or support.is_discrete:
             raise NotImplementedError
@@ -208,6 +212,17 @@ def _to_support(pair: str, name: str, fn: Any) -> Transform:
     return transform
 
 
+def _support(fn: Any) -> Any:
+    r"""The support of a distribution, or of the one that it wraps, as ZukoToPyro does."""
+    try:
+        return fn.support
+    except NotImplementedError:
+        if hasattr(fn, "dist"):
+            return _support(fn.dist)
+        # A flow of zuko goes from its values to noise.
+        return getattr(getattr(fn, "transform", None), "domain", None)
+
+
 def _alike_for_all(support: Any) -> Any:
     r"""A support with numbers for bounds where these are the same for all data; else None."""
     parts = dict(vars(support))
@@ -220,4 +235,6 @@ def _alike_for_all(support: Any) -> Any:
             parts[key] = float(value.flatten()[0])
             if bool((value != parts[key]).any()):
                 return None
+    if parts.get("upper_bound") == math.inf and "lower_bound" in parts:  # as of a Pareto
+        return constraints.greater_than(parts["lower_bound"])
     return type(support)(**parts) if parts else support

@@ -139,7 +139,7 @@ def no_density(description: Description) -> str | None:
         return "the pair has no local latent sites"
     if description.auxiliary:
         return f"the guide makes its codes of the auxiliary site {description.auxiliary[0]!r}"
-    return description.undefined()
+    return description.no_guide_density()
 
 
 def summarize_latents(health: LatentHealth | None, reason: str | None) -> dict[str, Metric]:

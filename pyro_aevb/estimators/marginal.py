@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
@@ -171,6 +172,12 @@ class MarginalLikelihood:
                     self._weight_draw(way, batches, chosen, s, progress)
                     for s in range(self.weight_samples)
                 ]
+        except torch.linalg.LinAlgError as error:  # of a covariance, at a draw that is far out
+            if self.proposal != "laplace":
+                raise UsageError(f"{self.pair.name} cannot be scored: {one_line(error)}") from error
+            if self.say is not None:
+                self.say(f"{self.pair.name}: drawn from the guide: {one_line(error)}")
+            return self._by_guide(batches, progress, chosen)
         except UsageError:
             raise
         except Exception as error:  # of a pair's code
@@ -223,7 +230,7 @@ class MarginalLikelihood:
                 parts += [way(x[i], weights) for i in torch.arange(len(x)).split(way.together)]
             if progress is not None:
                 progress(len(x))
-        return {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
+        return {name: as_numpy(torch.cat([p[name] for p in parts])) for name in parts[0]}
 
 
 @contextmanager

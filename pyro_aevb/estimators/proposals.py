@@ -64,6 +64,9 @@ DRAWS, REFINEMENTS = 16, 2
 r"""Gradients of which a step from a mode to the best normal is made, and how many of these."""
 PRECISIONS = (0.3, 3.0)
 r"""By what a step changes a precision, at least and at most."""
+SHIFT = 2.0
+r"""Standard deviations by which a step moves a mean, at most: a gradient far out may be of any
+size, and one such draw of the few would throw the normal out of sight."""
 WIDTH = 1.3
 r"""The usual factor s; the best of all models that were tried is 1.1 to 1.4."""
 SHARE = 0.05
@@ -157,7 +160,7 @@ class Search:
         self.joint, self.pair, self.rows = joint, joint.pair, rows
         description = self.pair.description
         assert description is not None
-        self.guided = description.undefined() is None and not description.auxiliary
+        self.guided = description.no_guide_density() is None
         r"""Whether the guide has a density at given latents."""
         q = joint.draw(self.pair.model, x, *weights)
         with untouched(self.pair.python):
@@ -312,8 +315,9 @@ def refined(normals: Normals, slope: Callable[[Tensor], Tensor]) -> Normals:
     b = (apart - c.unsqueeze(1) * y).mean(1)
     precision = (1 - c).clamp(*PRECISIONS)
     scale = precision.rsqrt()
+    shift = (b / precision).clamp(-SHIFT, SHIFT)
     moved = (
-        loc + (back @ (b / precision).unsqueeze(-1)).squeeze(-1),
+        loc + (back @ shift.unsqueeze(-1)).squeeze(-1),
         into / scale.unsqueeze(-1),
         back * scale.unsqueeze(-2),
         (share / precision).clamp(max=1),

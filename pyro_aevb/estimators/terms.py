@@ -8,6 +8,7 @@ from torch import Tensor
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.pairs.density import (
+    at_least_two,
     by_datum,
     closed_form_kl,
     component_kl,
@@ -17,7 +18,8 @@ from pyro_aevb.pairs.density import (
     run,
     same_order,
 )
-from pyro_aevb.pairs.handlers import InTurn
+from pyro_aevb.pairs.flows import broadcasts
+from pyro_aevb.pairs.handlers import InTurn, relaxed
 from pyro_aevb.pairs.pair import Pair
 
 
@@ -44,9 +46,11 @@ class Terms:
         r"""How many numbers one draw makes for each datum."""
         self.shares = self.description.shares()
         # One site, a function of x alone: the encoder runs once for many draws.
-        self.independent = (
-            len(sites) == 1 and next(iter(sites.values()))["fn"].batch_shape == x.shape[:1]
-        )
+        self.independent = len(sites) == 1 and not self.description.own_draws
+        if self.independent:
+            ((name, site),) = sites.items()
+            few = self._guide(at_least_two(x)[:2], weights)[name]["fn"]
+            self.independent = site["fn"].batch_shape == x.shape[:1] and broadcasts(few)
         # Without auxiliary sites a closed-form KL of the one local site is the whole of it.
         self.closed_form = (
             self.description.undefined() is None
@@ -67,6 +71,7 @@ class Terms:
             ((name, site),) = self._guide(x, named).items()
             value = site["fn"].sample((k,))
             log_q = log_prob({**site, "value": value}, 1.0)
+            value = relaxed(value)
             sites, values = {name: {**site, "value": value[0]}}, [value]
         else:
             rows = repeated(x, k)

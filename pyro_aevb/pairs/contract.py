@@ -34,9 +34,14 @@ from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.pairs.supports import outside
 
 _HINTS = {
+    "must also define a custom .expand": "a plate expands every distribution: give its class an "
+    "expand method, or take another",
     "Shape mismatch inside plate": "distributions over vectors need .to_event(number of dims)",
     "Multiple sample sites": "use a site's name once; make a plate once, and enter it often",
     "invalid values|constraint": "a distribution's parameter is not finite or not in its range",
+    "object is not callable": "wrap what is no distribution of Pyro: one of zuko by "
+    "pyro.contrib.zuko.ZukoToPyro",
+    "concatenate list": "give its distribution an expand method that takes a list, as Pyro's do",
     "dtype|Double": "data are float32: make the pair's parameters float32 too, by .float()",
 }
 r"""Words in what an error of the pair's code says, and the remedy."""
@@ -131,14 +136,15 @@ def _probed(pair: Pair, x: Data, description: Description) -> Description:
             probe.check_neighbours()
             probe.check_left_out()
             own, reading = probe.reads_data()
-            return replace(description, observes_x=own, reads_data=reading)
+            return replace(
+                description, observes_x=own, reads_data=reading, own_draws=probe.own_draws
+            )
     except UsageError:
         raise
-    except Exception as error:  # of a density that knows its own last draw alone
+    except Exception as error:  # of the pair's code
         raise UsageError(
             f"{pair.name} fails where it is run again at latents that it has drawn: "
-            f"{type(error).__name__}: {one_line(error)}; every density has to be one at any "
-            "value, so a flow needs an inverse, as affine_autoregressive or spline has"
+            f"{type(error).__name__}: {one_line(error)}"
         ) from error
 
 
@@ -299,7 +305,13 @@ class _Run:
 def _data_plates(run: _Run) -> list[str]:
     r"""The plates over the batch that all observed sites are in, the outermost one first."""
     for side, site in run.sites:
-        if isinstance(site["fn"], Unit):
+        if not callable(site["fn"]):
+            raise run.wrong(
+                f"{side} site {site['name']!r} has a {type(site['fn']).__name__}, which is no "
+                "distribution of Pyro; wrap one of zuko by pyro.contrib.zuko.ZukoToPyro"
+            )
+        # A likelihood may be a factor, if its user says that it is one.
+        if isinstance(site["fn"], Unit) and run.observed != [site["name"]]:
             raise run.wrong(
                 f"pyro.factor {site['name']!r} in the {side} is a term of no distribution, so what "
                 "is scored would be no density; make it part of a sample site"
@@ -424,11 +436,45 @@ def _check_log_prob(run: _Run, side: str, site: dict[str, Any]) -> None:
     except ValueError as error:
         said = f"{side} site {name!r}: {one_line(error)}"
         raise run.wrong(outside(side, site) if "support" in str(error) else said) from error
-    if not bool(torch.isfinite(log_prob).all()):
+    except Exception as error:  # of a distribution that draws alone, or scores its own draws alone
+        said = f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
+        raise run.wrong(
+            f"{side} site {name!r} has no log-probability at the value {_whose(side, site)}: "
+            f"{said}; take a distribution with a density there (of a flow, one with an inverse, as "
+            "affine_autoregressive or spline has)"
+        ) from error
+    finite = bool(torch.isfinite(log_prob).all())
+    if not finite and side == "model" and is_delta(fn):
+        raise run.wrong(
+            f"model site {name!r} is a Delta, a point, and its value is another; give it a spread, "
+            "as Normal(value, scale), or where it is no random number use pyro.deterministic"
+        )
+    if not finite and _at_edge(site):
+        raise run.wrong(
+            f"the log-probability of {side} site {name!r} is not finite at the edge of its "
+            f"support, where a draw or a datum of {family(fn)} was rounded to; keep values inside, "
+            "by other parameters or a transform"
+        )
+    if not finite:
         remedy = "look at its distribution's parameters and at the scale of the data"
         if bool(run.x.isnan().any()):
             remedy = "x has missing values (NaN): give nets x.nan_to_num(), beside x.isnan()"
         raise run.wrong(f"the log-probability of {side} site {name!r} is not finite; {remedy}")
+
+
+def _at_edge(site: dict[str, Any]) -> bool:
+    r"""Whether a value, at which there is no finite density, is 0 or 1, where a support ends."""
+    value, support = site["value"], getattr(site["fn"], "support", None)
+    inner = getattr(support, "base_constraint", support)
+    ends = [getattr(inner, name, None) for name in ("lower_bound", "upper_bound")]
+    known = [end for end in ends if isinstance(end, (int, float))]
+    return any(bool((value == end).any()) for end in known)
+
+
+def _whose(side: str, site: dict[str, Any]) -> str:
+    if site["is_observed"]:
+        return "that it observes"
+    return "that the guide draws" if side == "model" else "that it draws"
 
 
 def _check_shape(run: _Run, side: str, site: dict[str, Any]) -> None:

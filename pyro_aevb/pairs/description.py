@@ -47,6 +47,9 @@ class Description:
     local_auxiliary: tuple[str, ...] = ()
     r"""Those of them that lie in the data plate."""
     enumerated: tuple[str, ...] = ()
+    own_draws: tuple[str, ...] = ()
+    r"""Guide sites in the data plate that have a log-density at their own draws alone
+    (:mod:`~pyro_aevb.pairs.flows`)."""
     column: str | None = None
     r"""The name of the column of the data that is observed, where it is one."""
     observes_x: bool = True
@@ -93,6 +96,16 @@ class Description:
             return f"site {self.enumerated[0]!r} is enumerated, not sampled"
         points = [site.name for site in self.local_sites if not site.density]
         return f"latent site {points[0]!r} carries {NO_DENSITY}" if points else None
+
+    def no_guide_density(self) -> str | None:
+        r"""Why the guide has no density at codes that are given to it; None if it has one."""
+        if (reason := self.undefined()) is not None:
+            return reason
+        if self.auxiliary:
+            return f"{self.auxiliary[0]!r} is an auxiliary guide site"
+        if self.own_draws:
+            return f"the guide's {self.own_draws[0]!r} is a flow without an inverse"
+        return None
 
     def classifies(self) -> bool:
         r"""Whether it is one class of each datum that is observed, given x and no local latents."""

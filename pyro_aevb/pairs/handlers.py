@@ -9,13 +9,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pyro.distributions import Categorical, TorchDistribution
+from pyro.distributions import (
+    Categorical,
+    MaskedDistribution,
+    RelaxedBernoulliStraightThrough,
+    RelaxedOneHotCategoricalStraightThrough,
+    TorchDistribution,
+)
+from pyro.distributions.relaxed_straight_through import QuantizeBernoulli, QuantizeCategorical
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
 from pyro_aevb.errors import UsageError
+
+_QUANTIZE: dict[type, Any] = {
+    RelaxedBernoulliStraightThrough: QuantizeBernoulli,
+    RelaxedOneHotCategoricalStraightThrough: QuantizeCategorical,
+}
 
 
 class WholeBatch(Messenger):
@@ -70,11 +82,22 @@ class Declared(Messenger):
             msg["scale"] = msg["scale"] * (self.num_data / own.size)
 
 
+def relaxed(value: Tensor) -> Tensor:
+    r"""The numbers that have the density, of a draw that is rounded by a straight-through site.
+
+    The pair sees 0 and 1, and Pyro keeps what it has rounded beside them, for gradients and for the
+    density of these relaxed numbers; they are the latents.
+    """
+    found: Tensor = getattr(value, "_unquantize", value)
+    return found
+
+
 class Fix(Messenger):
     r"""Give the named latent sites these values; unlike conditioning, they stay latent.
 
     Arguments:
-        values: The values by site name. Other sites are left alone.
+        values: The values by site name. Other sites are left alone. Those of straight-through sites
+            are the relaxed ones (:func:`relaxed`), of which the pair is given the rounded ones.
     """
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
@@ -83,8 +106,20 @@ class Fix(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"] = self.values[msg["name"]]
+            msg["value"] = _rounded(msg["fn"], self.values[msg["name"]])
             msg["done"] = True
+
+
+def _rounded(fn: Any, value: Tensor) -> Tensor:
+    r"""What a straight-through distribution shows of relaxed values; else the values."""
+    while isinstance(fn, (Independent, MaskedDistribution)):
+        fn = fn.base_dist
+    quantize = _QUANTIZE.get(type(fn))
+    if quantize is None:
+        return value
+    shown: Any = quantize.apply(value)
+    shown._unquantize = value
+    return shown
 
 
 def typical(fn: Any) -> tuple[Tensor, str]:
@@ -92,6 +127,12 @@ def typical(fn: Any) -> tuple[Tensor, str]:
 
     The mode where there is no finite mean, as for an index; a draw where there is neither.
     """
+    # By a call, which is what every distribution of Pyro has; not all have a method sample.
+    return _middle(fn) or (fn(), "draw")
+
+
+def _middle(fn: Any) -> tuple[Tensor, str] | None:
+    r"""The mean of a distribution, or its mode, where it has one that is finite."""
     for name in ("mean", "mode"):
         try:
             value = getattr(fn, name)
@@ -100,7 +141,7 @@ def typical(fn: Any) -> tuple[Tensor, str]:
         # A categorical distribution answers NaN where it is asked for its mean.
         if bool(torch.isfinite(value).all()):
             return value, name
-    return fn.sample(), "draw"
+    return None
 
 
 class AtMean(Messenger):
@@ -114,9 +155,8 @@ class AtMean(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["done"] or site_is_subsample(msg):
             return
-        value, kind = typical(msg["fn"])
-        if kind != "draw":
-            msg["value"], msg["done"] = value, True
+        if (found := _middle(msg["fn"])) is not None:
+            msg["value"], msg["done"] = found[0], True
 
 
 class InTurn(Messenger):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Data, data_of, repeated
 from pyro_aevb.errors import UsageError, at_least_one, hint
 from pyro_aevb.pairs.density import at_least_two, base, data_first, run
@@ -126,7 +127,7 @@ def decode(
         values = {name: means[name] for name in weights} | values
     site = _model(pair, values, x)[description.observed]
     fn = site["fn"]
-    value = fn.sample() if sample else typical(fn)[0]
+    value = fn() if sample else typical(fn)[0]
     value = data_first(value, site, description.plate, fn.event_dim)
     value = value if value.is_floating_point() else value.to(x.dtype)  # a category, as data
     return value.reshape(x.shape) if value.numel() == x.shape.numel() else value
@@ -297,7 +298,7 @@ def decode_grid(pair: Pair, points: np.ndarray, x: Data) -> np.ndarray:
     name = _single_site(pair)
     # Of the precision of the pair's own codes, which need not be that of the data.
     z = torch.as_tensor(points).to(latents(pair, at_least_two(x)[:2])[name])
-    return decode(pair, {name: z}, repeated(x[:1], len(z))).cpu().numpy()
+    return as_numpy(decode(pair, {name: z}, repeated(x[:1], len(z))))
 
 
 def traverse(pair: Pair, x: Data, dimensions: list[int], values: np.ndarray) -> np.ndarray:
@@ -312,7 +313,7 @@ def traverse(pair: Pair, x: Data, dimensions: list[int], values: np.ndarray) -> 
     Returns:
         ``(len(dimensions), len(values), *event_shape)``.
     """
-    code = latents(pair, at_least_two(x))[_single_site(pair)].cpu().numpy()[0]
+    code = as_numpy(latents(pair, at_least_two(x))[_single_site(pair)])[0]
     points = np.tile(code, (len(dimensions), len(values), 1))
     for row, dimension in enumerate(dimensions):
         points[row, :, dimension] = values

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.density import base, data_first, in_plate, is_delta, log_prob, run
+from pyro_aevb.pairs.flows import Push, noise, scores_any_value
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 
@@ -103,6 +104,16 @@ class Probe:
         latent = {name: site for name, site in found if not site["is_observed"]}
         self.values = {name: site["value"] for name, site in latent.items()}
         self.local = {name for name, site in latent.items() if in_plate(site, plate)}
+        self.whole = self._terms(self.sites)
+        # Before a flow without an inverse is asked for other densities, and forgets its draw.
+        drawn = {n: noise(s) for (side, n), s in self.sites.items() if side == "guide"}
+        self.own_draws = tuple(
+            name
+            for (side, name), site in self.sites.items()
+            if side == "guide" and name in self.local and not scores_any_value(site)
+        )
+        r"""The guide's sites that have a log-density at their own draws alone."""
+        self.noise = {n: v for n in self.own_draws if (v := drawn[n]) is not None}
 
     def check_neighbours(self) -> None:
         r"""Compare every site's terms with those without the first datum, in reverse order.
@@ -112,7 +123,7 @@ class Probe:
                 the same data differ too: such a pair draws random numbers that are no sites.
         """
         rows = torch.arange(len(self.x) - 1, 0, -1, device=self.x.device)
-        whole, fewer = self._terms(self.sites), self._terms(self._run(*self._rows(rows)))
+        whole, fewer = self.whole, self._terms(self._run(*self._rows(rows), rows))
         differing = [k for k in whole if not _same(whole[k][rows], fewer.get(k, whole[k]))]
         again = self._terms(self._run(self.x, self.values)) if differing else {}
         for side, name in differing:
@@ -211,9 +222,17 @@ class Probe:
         taken = {name: self.values[name][rows] for name in self.local}
         return self.x[rows], self.values | taken
 
-    def _run(self, x: Data, values: dict[str, Tensor]) -> dict[tuple[str, str], Any]:
-        r"""By side and name the sites of the guide, and of the model at the guide's latents."""
-        guide = self._side(self.pair.guide, x, values)
+    def _run(
+        self, x: Data, values: dict[str, Tensor], rows: Any = slice(None)
+    ) -> dict[tuple[str, str], Any]:
+        r"""By side and name the sites of the guide, and of the model at the guide's latents.
+
+        Given are values, and of what has a density at its own draws alone the rows of its noise.
+        """
+        free = self.own_draws if values else ()
+        given = {name: value for name, value in values.items() if name not in free}
+        with Push({name: self.noise[name][rows] for name in free if name in self.noise}):
+            guide = self._side(self.pair.guide, x, given)
         drawn = {name: site["value"] for name, site in guide.items()}
         model = self._side(self.pair.model, x, values | drawn)
         sides = (("guide", guide), ("model", model))
@@ -246,7 +265,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
         return False
     alike = (a == b) | (a.isnan() & b.isnan())
     finite = [t[t.isfinite()].abs() for t in (a, b)]
-    largest = max(1.0, *(float(t.max()) for t in finite if t.numel()))
+    largest = max([1.0, *(float(t.max()) for t in finite if t.numel())])
     return bool((alike | ((a - b).abs() <= TOLERANCE * largest)).all())
 
 

@@ -28,6 +28,10 @@ def outside(side: str, site: dict[str, Any]) -> str:
             "for grey pixels under a Bernoulli use --binarize dynamic, or "
             "Bernoulli(..., validate_args=False) for their cross-entropy"
         )
+    if not site["is_observed"]:
+        remedy = "the guide may draw there alone: push its draws into that range by a transform"
+        if side == "guide":
+            remedy = "of a support that is declared wrongly, validate_args=False"
     return (
         f"the value of {side} site {site['name']!r}, from {low:.4g} to {high:.4g}, is outside the "
         f"support of {family(fn)}, {bounds}; {remedy}"

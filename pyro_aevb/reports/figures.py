@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Batch, Data, data_of, with_data
 from pyro_aevb.data.corruption import Corruption, make_corruption
 from pyro_aevb.errors import UsageError, one_line
@@ -235,5 +236,4 @@ def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:
 
 
 def _array(x: Data) -> np.ndarray:
-    values: np.ndarray = data_of(x).cpu().numpy()
-    return values
+    return as_numpy(data_of(x))

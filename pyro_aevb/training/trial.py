@@ -33,6 +33,12 @@ def try_losses(whole: Pair, stages: Iterable[Learners], python: PythonState) -> 
                     raise UsageError(one_line(error)) from error
                 except Exception as error:  # of a pair's code
                     said = f"{learners.algorithm.title} cannot train {pair.name}: {one_line(error)}"
+                    known = pair.description
+                    if known is not None and known.own_draws:
+                        said += (
+                            f"; {known.no_guide_density()}, which has a density at its own draws "
+                            "alone: use --objective elbo or iwae, or a flow with an inverse"
+                        )
                     if last:
                         said += (
                             f"; the last batch of an epoch has {size} of {order.num_data} data: "

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.errors import UsageError
-from pyro_aevb.pairs.density import by_datum, in_plate, is_delta, log_prob, sample_sites
-from pyro_aevb.pairs.handlers import Fix, WholeBatch
+from pyro_aevb.pairs.density import base, by_datum, in_plate, is_delta, log_prob, sample_sites
+from pyro_aevb.pairs.flows import broadcasts
+from pyro_aevb.pairs.handlers import Fix, WholeBatch, relaxed
 from pyro_aevb.training.objectives.elbo import TraceELBO, require_guided, require_reparameterized
 
 Through = Callable[[Tensor], Tensor]
@@ -53,6 +54,7 @@ class IWAE(TraceELBO):
         super().__init__(num_particles=num_particles, analytic_kl=False, **options)
         self.data_plate: str | None = None
         r"""The name of the data plate; None where it is that of dim -1 over the batch."""
+        self._together: dict[type, bool] = {}
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         r"""Minus the estimate, differentiable; the first argument is the batch."""
@@ -71,7 +73,8 @@ class IWAE(TraceELBO):
         rows = repeated(x, self.num_particles)
 
         def run(batch: Data) -> dict[str, Any]:
-            return sample_sites(poutine.trace(guide).get_trace(batch, *rest, **kwargs))
+            drawn = sample_sites(poutine.trace(guide).get_trace(batch, *rest, **kwargs))
+            return {name: {**s, "value": relaxed(s["value"])} for name, s in drawn.items()}
 
         with WholeBatch():
             sites, codes = self._draw(run, x, rows, through)
@@ -95,7 +98,9 @@ class IWAE(TraceELBO):
                 continue
             # A guide that ran once has one distribution for the K values of a datum.
             fn, weight = site["fn"], _weight(site, plate.name)
-            value = values[name].reshape(-1, *fn.batch_shape, *fn.event_shape)
+            value = values[name]
+            if value.shape != fn.shape():  # else a flow without an inverse knows its draw
+                value = value.reshape(-1, *fn.batch_shape, *fn.event_shape)
             term = log_prob({**site, "value": value}, weight)
             # In further plates it ran on all rows.
             several = len(fn.batch_shape) > 1
@@ -116,7 +121,7 @@ class IWAE(TraceELBO):
         through: Through | None,
     ) -> tuple[dict[str, Any], list[str]]:
         r"""The guide's sites, with values for all rows, and the names of those that are codes."""
-        sites = _all_particles(run(x), len(x), self.num_particles, self.data_plate)
+        sites = _all_particles(run(x), len(x), self.num_particles, self.data_plate, self._together)
         local = _local(sites or {}, len(x), self.data_plate)
         if sites is None:  # the guide is a chain: every particle runs it
             sites = run(rows)
@@ -178,11 +183,12 @@ def _is_data(frame: Any, rows: int, plate: str | None) -> bool:
 
 
 def _all_particles(
-    sites: dict[str, Any], batch: int, count: int, plate: str | None
+    sites: dict[str, Any], batch: int, count: int, plate: str | None, together: dict[type, bool]
 ) -> dict[str, Any] | None:
     r"""All particles of a guide that makes one code from each datum, so that it runs once.
 
-    None if the guide draws several local sites, or makes them of auxiliary ones.
+    None if the guide draws several local sites, or makes them of auxiliary ones, or of a
+    distribution that cannot draw several values of each datum, as `together` says once it is known.
     """
     local = _local(sites, batch, plate)
     if len(local) != 1 or any(site["infer"].get("is_auxiliary") for site in sites.values()):
@@ -191,8 +197,13 @@ def _all_particles(
     if site["fn"].batch_shape != (batch,):
         return None
     require_reparameterized(sites)
+    kind = type(base(site["fn"]))
+    if kind not in together:
+        together[kind] = broadcasts(site["fn"])
+    if not together[kind]:
+        return None
     # The guide's own draw is the first particle.
-    more = site["fn"]((count - 1,))
+    more = relaxed(site["fn"]((count - 1,)))
     value = torch.cat([site["value"][None], more]).flatten(0, 1)
     return {**sites, name: {**site, "value": value}}
 
