@@ -11,40 +11,24 @@ The contract a pair keeps:
 - a datum's terms depend on that datum and the latents alone (:mod:`~pyro_aevb.pairs.probes`).
 """
 
-import re
 from dataclasses import replace
 from typing import Any
 
 import pyro
 import torch
 from pyro.distributions import Unit
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Independent
 
-from pyro_aevb.data.batch import Batch, Data, data_of, flatten
+from pyro_aevb.data.batch import Data, flatten
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.pairs.density import data_first, family, in_plate, is_delta, is_masked, masks, run
-from pyro_aevb.pairs.description import Description, Site
-from pyro_aevb.pairs.handlers import WholeBatch
+from pyro_aevb.pairs.density import data_first, family, in_plate, masks
+from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.missing import LeftOut, Seen
+from pyro_aevb.pairs.one_run import OneRun, leaves
+from pyro_aevb.pairs.one_site import check_log_prob, check_shape
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.probes import Positions, Probe
+from pyro_aevb.pairs.probes import Probe
 from pyro_aevb.pairs.state.python import untouched
-from pyro_aevb.pairs.supports import outside
-
-_HINTS = {
-    "must also define a custom .expand": "a plate expands every distribution: give its class an "
-    "expand method, or take another",
-    "Shape mismatch inside plate": "distributions over vectors need .to_event(number of dims)",
-    "Multiple sample sites": "use a site's name once; make a plate once, and enter it often",
-    "invalid values|constraint": "a distribution's parameter is not finite or not in its range",
-    "object is not callable": "wrap what is no distribution of Pyro: one of zuko by "
-    "pyro.contrib.zuko.ZukoToPyro",
-    "concatenate list": "give its distribution an expand method that takes a list, as Pyro's do",
-    "dtype|Double": "data are float32: make the pair's parameters float32 too, by .float()",
-}
-r"""Words in what an error of the pair's code says, and the remedy."""
 
 
 def inspect(pair: Pair, x: Data, num_data: int | None = None) -> Description:
@@ -78,7 +62,7 @@ def inspect(pair: Pair, x: Data, num_data: int | None = None) -> Description:
 
 
 def _inspected(pair: Pair, x: Data, num_data: int | None) -> Description:
-    _Run(pair, x)  # creates lazy parameters, and moves no running averages
+    OneRun(pair, x)  # creates lazy parameters, and moves no running averages
     with untouched(pair.python):
         before = {name: value.detach().clone() for name, value in pair.tensors().items()}
         pair.train()
@@ -93,22 +77,22 @@ def _inspected(pair: Pair, x: Data, num_data: int | None) -> Description:
 
 def _described(pair: Pair, x: Data, known: set[str], num_data: int | None) -> Description:
     r"""Describe a pair, if it keeps the contract on two batch sizes by the tensors known so far."""
-    run = _Run(pair, x)
+    run = OneRun(pair, x)
     plates = _data_plates(run)
     if num_data is not None and run.lacks_size(plates[0]):
         pair.declare(plates[0], num_data)
         return replace(_described(pair, x, known, None), filled_in=True)
-    description = run.describe(plates[0])
+    description = _describe(run, plates[0])
     if run.left_out:
         pair.in_handler(LeftOut(run.left_out))
     _check_parameters(run)
     # A second batch size: shapes or parameters that hang on the first one show now, and a plate
     # that has the size of the batch by chance.
-    second = _Run(pair, x[:-1], again=True)
+    second = OneRun(pair, x[:-1], again=True)
     both = [name for name in plates if name in _data_plates(second)]
     if both and both[0] != plates[0]:
-        description = run.describe(both[0])
-    again = second.describe(description.plate)
+        description = _describe(run, both[0])
+    again = _describe(second, description.plate)
     created = sorted(set(pair.tensors()) - known)
     if created:
         raise run.wrong(
@@ -121,6 +105,37 @@ def _described(pair: Pair, x: Data, known: set[str], num_data: int | None) -> De
             'write pyro.plate("data", len(x)), or size=N, the number of training data'
         )
     return description
+
+
+def _describe(run: OneRun, plate: str) -> Description:
+    r"""Check the contract and describe the pair, whose data plate is the one of that name."""
+    _check_sites(run, plate)
+    local = [name for name in run.shared if in_plate(run.latent[name], plate)]
+    outside = [name for name in run.shared if name not in local]
+    declared = run.plates[plate].subsample_size is not None
+    if outside and not declared:
+        raise run.wrong(
+            f"{outside[0]!r} is a global latent site, so the data plate must know the number N "
+            'of training data: pyro.plate("data", size=N, subsample_size=len(x))'
+        )
+    main = run.main()
+    seen, value = (run.model[main][key] for key in ("fn", "value"))
+    shape = data_first(value, run.model[main], plate, seen.event_dim).shape[1:]
+    return Description(
+        observed=main,
+        also_observed=tuple(name for name in run.observed if name != main),
+        event_shape=tuple(shape),
+        likelihood=family(seen),
+        plate=plate,
+        plate_size=run.plates[plate].size if declared else None,
+        local_sites=tuple(run.site(name, True) for name in local),
+        global_sites=tuple(run.site(name, False) for name in outside),
+        auxiliary=run.auxiliary,
+        local_auxiliary=tuple(a for a in run.auxiliary if in_plate(run.guide[a], plate)),
+        enumerated=run.enumerated,
+        column=run.column(main, value),
+        parameters={name: tuple(v.shape) for name, v in run.pair.trainable().items()},
+    )
 
 
 def _probed(pair: Pair, x: Data, description: Description) -> Description:
@@ -148,161 +163,7 @@ def _probed(pair: Pair, x: Data, description: Description) -> Description:
         ) from error
 
 
-class _Mark(Messenger):
-    r"""Put a leaf in the place of each auxiliary value, so that what is made of it can be seen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.leaves: dict[str, Tensor] = {}
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["infer"].get("is_auxiliary") and msg["value"].is_floating_point():
-            msg["value"] = msg["value"].detach().clone().requires_grad_()
-            self.leaves[msg["name"]] = msg["value"]
-
-
-class _Run:
-    r"""One run of guide and model on a batch, and what it shows of the pair."""
-
-    def __init__(self, pair: Pair, x: Data, again: bool = False) -> None:
-        self.pair, self.batch, self.mark, self.again = pair, len(x), _Mark(), again
-        self.x, self.columns = data_of(x), x.columns if isinstance(x, Batch) else {}
-        self.guide, guide_plates = self._run("guide", self.mark(pair.guide), x, {})
-        drawn = {name: site["value"] for name, site in self.guide.items()}
-        self.model, self.plates = self._run("model", pair.model, x, drawn)
-        self.all_plates = [*guide_plates.items(), *self.plates.items()]
-        self.sites = [("model", site) for site in self.model.values()]
-        self.sites += [("guide", site) for site in self.guide.values()]
-        self.auxiliary = tuple(k for k, v in self.guide.items() if v["infer"].get("is_auxiliary"))
-        self.observed = [name for name, site in self.model.items() if site["is_observed"]]
-        self.latent = {k: site for k, site in self.model.items() if k not in self.observed}
-        self.enumerated = tuple(
-            name
-            for name, site in self.latent.items()
-            if name not in self.guide and site["infer"].get("enumerate")
-        )
-        self.left_out = tuple(
-            name
-            for name in self.latent
-            if name not in self.guide
-            and name.endswith("_unobserved")
-            and name.removesuffix("_unobserved") + "_observed" in self.model
-        )
-        one_sided = self.enumerated + self.left_out
-        self.shared = [name for name in self.latent if name not in one_sided]
-
-    def _run(self, side: str, function: Any, x: Data, values: dict[str, Tensor]) -> Any:
-        r"""The sites of a side, and the plates that it makes."""
-        plates = WholeBatch()
-        try:
-            with plates, pyro.validation_enabled(), Positions(self.pair.name, side, plates, len(x)):
-                return run(function, x, values), plates.plates
-        except UsageError:
-            raise
-        except Exception as error:  # the user's code: whatever it raises
-            said = one_line(error)
-            hints = (hint for words, hint in _HINTS.items() if re.search(words, said))
-            hint = next(hints, f"is it made for data of shape {tuple(x.shape[1:])}?")
-            if self.again:
-                hint = (
-                    f"it has run on a batch of {len(x) + 1}, whose size it keeps, as an autoguide "
-                    "of sites of each datum does: guide these by a function of x, or share its "
-                    "parameters (amortized_plates of AutoNormalMessenger)"
-                )
-            raise self.wrong(
-                f"the {side} failed on a batch of shape {tuple(x.shape)}: "
-                f"{type(error).__name__}: {said}; {hint}"
-            ) from error
-
-    def _main(self) -> str:
-        r"""The observed site that is x, else the first that is none of the columns, or of all."""
-        whole = []
-        for name in self.observed:
-            value = self.model[name]["value"]
-            if value.numel() == self.x.numel():
-                same = (value.reshape(self.x.shape) == self.x) | self.x.isnan()
-                whole += [name] if bool(same.all()) else []
-        if len(whole) > 1:
-            raise self.wrong(
-                f"observed sites {whole[0]!r} and {whole[1]!r} are both x, which would count it "
-                "twice; observe it once, by exactly one pyro.sample(..., obs=x)"
-            )
-        if whole:
-            return whole[0]
-        of_x = (n for n in self.observed if self._column(n, self.model[n]["value"]) is None)
-        return next(of_x, self.observed[0])
-
-    def _column(self, own: str, value: Tensor) -> str | None:
-        r"""The column of the batch that a value is; its namesake before others."""
-        values = value.flatten().tolist()
-        alike = [k for k, v in self.columns.items() if v.flatten().tolist() == values]
-        return own if own in alike else next(iter(alike), None)
-
-    def lacks_size(self, plate: str) -> bool:
-        r"""Whether a plate has the size of the batch, and there is a site outside it."""
-        outside = (name for name in self.shared if not in_plate(self.latent[name], plate))
-        return self.plates[plate].size == self.batch and next(outside, None) is not None
-
-    def wrong(self, message: str) -> UsageError:
-        return UsageError(f"{self.pair.name}: {message}")
-
-    def describe(self, plate: str) -> Description:
-        r"""Check the contract and describe the pair, whose data plate is the one of that name."""
-        _check_sites(self, plate)
-        local = [name for name in self.shared if in_plate(self.latent[name], plate)]
-        outside = [name for name in self.shared if name not in local]
-        declared = self.plates[plate].subsample_size is not None
-        if outside and not declared:
-            raise self.wrong(
-                f"{outside[0]!r} is a global latent site, so the data plate must know the number N "
-                'of training data: pyro.plate("data", size=N, subsample_size=len(x))'
-            )
-        main = self._main()
-        seen, value = (self.model[main][key] for key in ("fn", "value"))
-        shape = data_first(value, self.model[main], plate, seen.event_dim).shape[1:]
-        return Description(
-            observed=main,
-            also_observed=tuple(name for name in self.observed if name != main),
-            event_shape=tuple(shape),
-            likelihood=family(seen),
-            plate=plate,
-            plate_size=self.plates[plate].size if declared else None,
-            local_sites=tuple(self._site(name, True) for name in local),
-            global_sites=tuple(self._site(name, False) for name in outside),
-            auxiliary=self.auxiliary,
-            local_auxiliary=tuple(a for a in self.auxiliary if in_plate(self.guide[a], plate)),
-            enumerated=self.enumerated,
-            column=self._column(main, value),
-            parameters={name: tuple(v.shape) for name, v in self.pair.trainable().items()},
-        )
-
-    def sources(self, site: Any) -> list[str]:
-        r"""The auxiliary sites that a Delta site is a function of."""
-        if not is_delta(site["fn"]):
-            return []
-        reached = set(map(id, _leaves([site["value"]])))
-        leaves = self.mark.leaves
-        return [name for name in self.auxiliary if name in leaves and id(leaves[name]) in reached]
-
-    def _site(self, name: str, local: bool) -> Site:
-        prior, posterior = self.model[name], self.guide[name]
-        # An autoguide draws auxiliary sites and puts a Delta on what it makes of them: a density,
-        # unless such a site is a point too, as a Laplace approximation's is until it is finished.
-        sources = self.sources(posterior)
-        drawn = bool(sources) and not any(is_delta(self.guide[name]["fn"]) for name in sources)
-        point = is_delta(posterior["fn"]) and not drawn
-        return Site(
-            name,
-            tuple(prior["value"].shape[local:]),
-            family(prior["fn"]),
-            "auxiliary" if drawn else family(posterior["fn"]),
-            density=not (point or is_masked(prior) or is_masked(posterior)),
-            masked=is_masked(prior),
-            matched=bool(posterior["infer"].get("matched")),
-        )
-
-
-def _data_plates(run: _Run) -> list[str]:
+def _data_plates(run: OneRun) -> list[str]:
     r"""The plates over the batch that all observed sites are in, the outermost one first."""
     for side, site in run.sites:
         if not callable(site["fn"]):
@@ -350,7 +211,7 @@ def _data_plates(run: _Run) -> list[str]:
     return found
 
 
-def _check_sites(run: _Run, plate: str) -> None:
+def _check_sites(run: OneRun, plate: str) -> None:
     r"""The same latent sites on both sides, in the same plates, with a density of each datum."""
     one_sided = run.auxiliary + run.enumerated + run.left_out
     for name in [*run.latent, *run.guide]:
@@ -361,11 +222,11 @@ def _check_sites(run: _Run, plate: str) -> None:
                 f"sample it in the {lacks} under the same name"
             )
     for side, site in run.sites:
-        _check_log_prob(run, side, site)
+        check_log_prob(run, side, site)
     for name in run.shared:
         _check_plates(run, name, plate)
     for side, site in run.sites:
-        _check_shape(run, side, site)
+        check_shape(run, side, site)
     made_of = {name for site in run.guide.values() for name in run.sources(site)}
     for name in run.auxiliary:
         if name not in made_of:
@@ -381,7 +242,7 @@ def _check_sites(run: _Run, plate: str) -> None:
             )
 
 
-def _check_plates(run: _Run, name: str, plate: str) -> None:
+def _check_plates(run: OneRun, name: str, plate: str) -> None:
     model, guide = run.model[name], run.guide[name]
     inside = in_plate(model, plate)
     if inside != in_plate(guide, plate):
@@ -421,98 +282,15 @@ def _where(site: dict[str, Any]) -> Tensor:
     return found
 
 
-def _check_log_prob(run: _Run, side: str, site: dict[str, Any]) -> None:
-    name, fn = site["name"], site["fn"]
-    plates = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
-    for dim, size in enumerate(reversed(fn.batch_shape), 1):
-        if size != 1 and -dim not in plates:
-            raise run.wrong(
-                f"{side} site {name!r} has batch shape {tuple(fn.batch_shape)} in "
-                f"{len(plates)} plate(s): dim {-dim} belongs to no plate; declare the dims of "
-                "one datum with .to_event(n)"
-            )
-    try:
-        log_prob = fn.log_prob(site["value"])
-    except ValueError as error:
-        said = f"{side} site {name!r}: {one_line(error)}"
-        raise run.wrong(outside(side, site) if "support" in str(error) else said) from error
-    except Exception as error:  # of a distribution that draws alone, or scores its own draws alone
-        said = f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
-        raise run.wrong(
-            f"{side} site {name!r} has no log-probability at the value {_whose(side, site)}: "
-            f"{said}; take a distribution with a density there (of a flow, one with an inverse, as "
-            "affine_autoregressive or spline has)"
-        ) from error
-    finite = bool(torch.isfinite(log_prob).all())
-    if not finite and side == "model" and is_delta(fn):
-        raise run.wrong(
-            f"model site {name!r} is a Delta, a point, and its value is another; give it a spread, "
-            "as Normal(value, scale), or where it is no random number use pyro.deterministic"
-        )
-    if not finite and _at_edge(site):
-        raise run.wrong(
-            f"the log-probability of {side} site {name!r} is not finite at the edge of its "
-            f"support, where a draw or a datum of {family(fn)} was rounded to; keep values inside, "
-            "by other parameters or a transform"
-        )
-    if not finite:
-        remedy = "look at its distribution's parameters and at the scale of the data"
-        if bool(run.x.isnan().any()):
-            remedy = "x has missing values (NaN): give nets x.nan_to_num(), beside x.isnan()"
-        raise run.wrong(f"the log-probability of {side} site {name!r} is not finite; {remedy}")
-
-
-def _at_edge(site: dict[str, Any]) -> bool:
-    r"""Whether a value, at which there is no finite density, is 0 or 1, where a support ends."""
-    value, support = site["value"], getattr(site["fn"], "support", None)
-    inner = getattr(support, "base_constraint", support)
-    ends = [getattr(inner, name, None) for name in ("lower_bound", "upper_bound")]
-    known = [end for end in ends if isinstance(end, (int, float))]
-    return any(bool((value == end).any()) for end in known)
-
-
-def _whose(side: str, site: dict[str, Any]) -> str:
-    if site["is_observed"]:
-        return "that it observes"
-    return "that the guide draws" if side == "model" else "that it draws"
-
-
-def _check_shape(run: _Run, side: str, site: dict[str, Any]) -> None:
-    r"""A value and its distribution that broadcast give numbers, of other data or pixels."""
-    fn, shape, expected = site["fn"], tuple(site["value"].shape), tuple(site["fn"].shape())
-    same = fn.log_prob(site["value"]).shape == fn.batch_shape
-    # Some families, such as a homogeneous hidden Markov model, take events of any length.
-    if same and (shape == expected or not isinstance(fn, Independent)):
-        return
-    raise run.wrong(
-        f"the value of {side} site {site['name']!r} has shape {shape}, its distribution "
-        f"{expected}: they broadcast, which mixes data or pixels; give both one shape (a "
-        "decoder that ends in nn.Unflatten, or x.flatten(1)), and .to_event(its dims)"
-    )
-
-
-def _check_parameters(run: _Run) -> None:
+def _check_parameters(run: OneRun) -> None:
     r"""Every tensor that receives a gradient must be one the pair trains, saves and resumes."""
     known = {id(v) for v in [*run.pair.tensors().values(), *run.mark.leaves.values()]}
     values = [site["value"] for _, site in run.sites]
     values += [site["fn"].log_prob(site["value"]) for _, site in run.sites]
-    for leaf in _leaves(values):
+    for leaf in leaves(values):
         if id(leaf) not in known:
             raise run.wrong(
                 f"a trainable tensor of shape {tuple(leaf.shape)} belongs to no module of the "
                 "pair, so it could be neither trained nor saved; register its module with "
                 "pyro.module(name, module), or the tensor with pyro.param"
             )
-
-
-def _leaves(values: list[Tensor]) -> list[Tensor]:
-    r"""The tensors that the values' gradients flow to."""
-    leaves = [value for value in values if value.is_leaf and value.requires_grad]
-    pending, visited = [value.grad_fn for value in values], set()
-    while pending:
-        node: Any = pending.pop()
-        if node is not None and node not in visited:
-            visited.add(node)
-            pending.extend(parent for parent, _ in node.next_functions)
-            leaves += [node.variable] if hasattr(node, "variable") else []
-    return leaves
