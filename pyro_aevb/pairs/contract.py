@@ -125,6 +125,7 @@ def _describe(run: OneRun, plate: str) -> Description:
         observed=main,
         also_observed=tuple(name for name in run.observed if name != main),
         event_shape=tuple(shape),
+        in_parts=len(run.observed) > 1 and value.numel() != run.x.numel(),
         likelihood=family(seen),
         plate=plate,
         plate_size=run.plates[plate].size if declared else None,

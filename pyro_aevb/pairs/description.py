@@ -40,6 +40,8 @@ class Description:
     global_sites: tuple[Site, ...]
     also_observed: tuple[str, ...] = ()
     r"""The other observed sites."""
+    in_parts: bool = False
+    r"""Whether x is observed by several sites, none of which is all of it."""
     filled_in: bool = False
     r"""Whether that N was filled in, where the plate had been made with the size of the batch."""
     auxiliary: tuple[str, ...] = ()
@@ -123,6 +125,8 @@ class Description:
         r"""Why x does not follow from the latents by one call of the model; None if it does."""
         if not self.observes_x:
             return f"what it observes, {self.observed!r}, is not x, so no x can be simulated"
+        if self.in_parts:
+            return f"it observes x in parts, of which {self.observed!r} is one"
         if self.reads_data:
             return (
                 f"the model reads the data: at fixed latents the distribution of "

@@ -43,6 +43,8 @@ class Kind:
     """A part of the line that refuses it; of what works there is none."""
     ais: bool = False
     """Whether it is annealed too."""
+    columns: Callable[[], Mapping[str, Tensor]] = dict
+    """Makes the columns beside the data."""
     slow: bool = False
     """Whether it takes seconds, as some likelihoods themselves do."""
 
@@ -70,7 +72,8 @@ def loaded(kind: Kind) -> Prepared:
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     x = kind.data()
-    train, few = Split(x, None, 1), Split(x[:6], None, 1)
+    train = Split(x, None, 1, kind.columns())
+    few = train.subset(slice(6))
     dataset = DataSet("rows", train, few, few, "40 rows", "none")
     made = kind.make()
     return prepare(made, dataset, device="cpu")
