@@ -30,7 +30,7 @@ HEAD = """# Kinds of pairs
 
 What becomes of each kind of pair, as `python -m benchmarks.kinds` found with Pyro {pyro}, PyTorch {torch}{zuko}. Each is a
 small pair on 40 rows: a distribution as likelihood or as code, a transform as flow of the guide or of the prior,
-an autoguide over weights, a construct. It is run through the check, two steps of training, and scoring.
+an autoguide over weights, a construct, an example of Pyro's or of a paper with what was changed. It is run through the check, two steps of training, and scoring.
 `tests/test_kinds.py` runs all but the slow ones.
 
 **{works} of {total} work**; {compared} of them have $\\log p(x)$ as a sum over codes or an integral on a grid, and it is
@@ -57,17 +57,21 @@ def main() -> None:
         if (wrong := failing(outcome) if not outcome.line else "") or "\n" in outcome.line:
             broken.append(f"{kind.family}: {kind.name}: {wrong or outcome.line}")
         if outcome.line:
-            refused.append(f"| {kind.family} | {kind.name} | {_short(kind)} | {outcome.line} |")
+            refused.append(f"| {kind.family} | {_named(kind)} | {_short(kind)} | {outcome.line} |")
         else:
             checked = "–" if kind.slow else _checked(outcome)
             counts["works"] += 1
             counts["compared"] += checked in ("sum", "integral")
-            cells = kind.name, _short(kind), outcome.proposal or "not defined", checked
+            cells = _named(kind), _short(kind), outcome.proposal or "not defined", checked
             rows[kind.family].append("| " + " | ".join(cells) + " |")
         print(f"{time.perf_counter() - began:6.2f} s  {kind.family}: {kind.name}  {outcome.line}")
     if broken:
         raise SystemExit("\n".join(broken))
     PAGE.write_text(_page(rows, refused, {**counts, "total": len(kinds)}))
+
+
+def _named(kind: Kind) -> str:
+    return f"{kind.name}: {kind.note.removesuffix('.')}" if kind.note else kind.name
 
 
 def _short(kind: Kind) -> str:

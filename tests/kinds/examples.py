@@ -32,6 +32,10 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(40, *shape, generator=torch.Generator().manual_seed(seed))
 
 
+def proxies() -> Tensor:
+    return numbers(3)
+
+
 def counts() -> Tensor:
     return (3 * numbers(5)).abs().round()
 
@@ -177,7 +181,7 @@ class SingleCell(nn.Module):
 
 
 class Topics(nn.Module):
-    """tutorial/prodlda: the number of words is that of the documents, by a column of none."""
+    """tutorial/prodlda: nothing but nets and names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -323,7 +327,7 @@ def kinds() -> Iterator[Kind]:
         ("deep Markov model", DeepMarkov, bits_in_time, lengths, "elbo", ""),
         ("semi-supervised VAE, M2", SemiSupervised, rows, some_labels, ENUM, ""),
         ("conditional VAE", Conditional, rows, lambda: known, "elbo", ""),
-        ("causal effect VAE", CausalEffect, numbers_of_proxies, effects, "elbo", ""),
+        ("causal effect VAE", CausalEffect, proxies, effects, "elbo", ""),
         ("scANVI", SingleCell, counts, some_labels, ENUM, ""),
         ("ProdLDA", Topics, counts, none, "elbo", ""),
         ("latent Dirichlet allocation", partial(LocalTopics, 40), word_numbers, none, "elbo", ""),
@@ -332,8 +336,5 @@ def kinds() -> Iterator[Kind]:
         ("AutoNormal over codes too", Everything, rows, none, "elbo", "whose size it keeps"),
         ("a plate that subsamples", Subsampled, rows, none, "elbo", "draws 2 of the"),
     ):
-        yield Kind(name, "example", pair, data, objective, refused=refused, columns=columns)
-
-
-def numbers_of_proxies() -> Tensor:
-    return numbers(3)
+        note = getattr(pair, "func", pair).__doc__ or ""
+        yield Kind(name, "example", pair, data, objective, {}, note, refused, columns=columns)

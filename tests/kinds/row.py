@@ -39,6 +39,8 @@ class Kind:
     objective: str = "elbo"
     options: Mapping[str, Any] = field(default_factory=dict)
     """Those of the objective."""
+    note: str = ""
+    """What it is after, and what was changed."""
     refused: str = ""
     """A part of the line that refuses it; of what works there is none."""
     ais: bool = False
