@@ -490,7 +490,7 @@ def test_bad_array(tmp_path, array, said):
             {"images": GREY, "labels": np.zeros(56, int)},
             "57 data in images but labels of type int64 and shape (56,)",
         ),
-        ({"images": GREY, "labels": np.zeros(57)}, "labels of type float64"),
+        ({"images": GREY, "labels": np.full(57, 0.5)}, "labels of type float64"),
         ({"train": GREY, "valid": GREY[:0], "test": GREY}, "is empty"),
         ({"train": GREY[:5], "test": GREY}, "5 data in train, too few"),
     ],

@@ -428,7 +428,7 @@ def test_with_patience_the_results_name_the_epoch_that_is_scored(tmp_path, capsy
         ({"algorithm_options": {"num_labels": "all"}}, "is 'all'; it takes a whole number"),
         ({"algorithm_options": {"layer_options": 3}}, "it takes names with their values"),
         ({"pair_parameters": {"corruption_options": {"exact": 3}}}, "it takes true or false"),
-        ({"pair_parameters": {"num_classes": 3}}, "fails on 5 data"),
+        ({"pair_parameters": {"num_classes": 3}}, "index 8 is out of bounds"),
         ({"pair_parameters": {"corruption_options": {"corrupted_weight": -1}}}, "0 or more"),
     ],
 )

@@ -345,18 +345,3 @@ def test_a_code_made_of_an_auxiliary_draw_has_a_density(trained):
     assert scores.log_weight is not None
     np.testing.assert_allclose(scores.log_weight[0], truth, atol=1e-9)
     np.testing.assert_allclose(scores.ess, 30, rtol=1e-9)
-
-
-def test_a_local_site_in_a_further_plate_is_refused():
-    def model(x):
-        with pyro.plate("data", len(x), dim=-1):
-            with pyro.plate("units", 3, dim=-2):
-                z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
-            pyro.sample("x", dist.Normal(z.T, 1.0).to_event(1), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x), dim=-1), pyro.plate("units", 3, dim=-2):
-            pyro.sample("z", dist.Normal(x.T / 2, math.sqrt(0.5)))
-
-    with pytest.raises(UsageError, match=r"'z' lies in a further plate.*\.to_event\(1\)"):
-        ready((model, guide), matrix(5, 3))
