@@ -33,7 +33,7 @@ from pyro_aevb.studies.tables import Entry
 from pyro_aevb.studies.work import DIED, STARTED, called, run_cells, work
 
 DOCS = Path(__file__).parents[1] / "docs" / "studies.md"
-QUICK = {"data": "digits", "num_samples": 5, "num_data": 40, "epochs": 2}
+QUICK = {"data": "digits", "num_samples": 5, "num_data": 40, "epochs": 2, "proposal": "guide"}
 
 
 def tiny(looks=(1,), **changes):
