@@ -65,8 +65,8 @@ r"""Gradients of which a step from a mode to the best normal is made, and how ma
 PRECISIONS = (0.3, 3.0)
 r"""By what a step changes a precision, at least and at most."""
 SHIFT = 2.0
-r"""Standard deviations by which a step moves a mean, at most: a gradient far out may be of any
-size, and one such draw of the few would throw the normal out of sight."""
+r"""By how many standard deviations a step moves a mean at most, as a gradient far out may be of
+any size, and one such draw of the few would throw the normal out of sight."""
 WIDTH = 1.3
 r"""The usual factor s; the best of all models that were tried is 1.1 to 1.4."""
 SHARE = 0.05
