@@ -15,7 +15,9 @@ import pyro_aevb
 from pyro_aevb.data.batch import Batch
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.split import DataSet, Split
+from pyro_aevb.estimators.curvature import Curvature
 from pyro_aevb.estimators.importance import score
+from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.marginal import MarginalLikelihood
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.density import run
@@ -156,6 +158,20 @@ def test_a_pair_of_several_sites_trains_and_reports_the_shares(tmp_path):
     shares = metrics["reconstruction"]["shares"]
     assert sum(shares.values()) == pytest.approx(metrics["reconstruction"]["value"])
     assert metrics["log_likelihood"]["value"] == pytest.approx(float(exact().mean()), abs=0.05)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_curvature_is_that_of_all_sites(how):
+    pair, _ = viewed(how)
+    both = Batch(x, {"y": y})
+    with torch.no_grad(), pair.running():
+        joint, q = Joint(pair, both), torch.randn(7, 2)
+        _, slope, precision, prior = Curvature(joint, both, q)(both, q)
+    information = (A @ A.T + B @ B.T) / NOISE**2
+    torch.testing.assert_close(prior, torch.eye(2).expand(7, 2, 2))
+    torch.testing.assert_close(precision, (torch.eye(2) + information).expand(7, 2, 2))
+    expected = ((x - q @ A) @ A.T + (y - q @ B) @ B.T) / NOISE**2 - q
+    torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-4)
 
 
 class Weighted(nn.Module):
