@@ -152,25 +152,33 @@ SMOKE = {
     "pair_parameters": {"hidden": [8]},
 }
 
+ADAM: dict[str, Any] = {"optimizer": "adam", "lr": 1e-4}
+r"""Of InfoGAN and of the capacity, at whose slopes Adagrad's first step, which is 0.01 for every
+weight, is not finite."""
+BEST = 2.0
+r"""The beta of the best score among :data:`BETAS`, by a seed that is none of the table's."""
+
 models = Grid(
     "models",
     rows={DATA: {}},
     columns={
         UNTRAINED: _vae(epochs=0),
         VAE: _vae(),
-        BETA: _vae("BetaVAE", pair_parameters={"beta": 4.0}),
+        BETA: _vae("BetaVAE", pair_parameters={"beta": BEST}),
         TC: _vae(objective="beta_tcvae", objective_options={"beta": 6.0}),
         FACTOR: _vae("FactorVAE", algorithm_options={"gamma": 35.0}),
         CAPACITY: _vae(
             objective="capacity",
             objective_options={"gamma": 1000.0, "capacity": 25.0},
             kl_warm_up=EPOCHS - 1,
+            **ADAM,
         ),
         DIP: _vae(objective="dip_vae", objective_options={"kind": "ii", "off_diagonal": 10.0}),
         INFOGAN: {
             "pair": "InfoGAN",
             "pair_parameters": {"latent_dim": 10, "noise_dim": 10, "hidden": [1200, 1200]},
             "epochs": EPOCHS,
+            **ADAM,
         },
         DCIGN: _vae("DCIGN"),
     },
@@ -181,8 +189,10 @@ models = Grid(
     smoke=SMOKE,
     smoke_scores=SMOKE_SCORES,
     chosen=(
-        "nothing but beta was; the weights of the other objectives are those of their papers. All "
-        "rows have the same data, nets, steps and optimizer, the paper's Adagrad."
+        "beta, and nothing else; the weights of the other objectives are those of their papers. "
+        "All rows have the same data, nets and steps. The optimizer is the paper's, Adagrad at "
+        "0.01, but of InfoGAN and the capacity Adam at 1e-4, as the first step of Adagrad is not "
+        "finite there."
     ),
     row_title="data",
 )
@@ -233,7 +243,7 @@ combinations = Grid(
     rows={"shapes2d_held_out": {"data": "shapes2d_held_out"}},
     columns={
         VAE: _vae(),
-        BETA: _vae("BetaVAE", pair_parameters={"beta": 4.0}),
+        BETA: _vae("BetaVAE", pair_parameters={"beta": BEST}),
         TC: _vae(objective="beta_tcvae", objective_options={"beta": 6.0}),
     },
     settings={**TRAINED, "num_data": 5000, "proposal": "guide"},
