@@ -98,7 +98,7 @@ def test_missing_values_are_refused_by_name_or_left_in_where_it_is_said(tmp_path
     line = refusal(tmp_path / "a.csv")
     first = min(SHUFFLE[3], SHUFFLE[5])
     assert f"missing values (NaN) in columns b, d, first in datum {first}" in line
-    assert line.endswith(f"{tmp_path / 'a.csv'}:nan")
+    assert line.endswith(f"{tmp_path / 'a.csv'}:nan (from_arrays(missing=True))")
     data = load(f"{tmp_path / 'a.csv'}:nan")
     seen = np.float32(holes[SHUFFLE[:48]])
     assert np.array_equal(data.train.images, seen, equal_nan=True)
@@ -293,3 +293,19 @@ def test_images_are_brought_to_a_size_that_is_said(tmp_path):
     np.save(tmp_path / "a.npy", GREY)
     assert "is no folder of images" in refusal(f"{tmp_path / 'a.npy'}:5x6")
     assert "how data are read is said of a path" in refusal("digits:nan")
+
+
+def test_arrays_of_python_keep_their_masks_truth_values_and_gaps():
+    masked = np.ma.masked_array(REAL, mask=REAL > 1)
+    gaps = np.where(REAL > 1, np.nan, REAL).astype(np.float32)
+    with pytest.raises(UsageError, match=r"NaN.*missing=True"):
+        from_arrays(x=masked)
+    data = from_arrays(x=masked, known=REAL <= 1, missing=True)
+    assert np.array_equal(data.train.images, gaps[SHUFFLE[:48]], equal_nan=True)
+    assert torch.equal(data.train.columns["known"], ~data.train.images.isnan())
+    with pytest.raises(UsageError, match=r"\[age\] has missing values .*first in datum"):
+        from_arrays(x=REAL, age=gaps)
+    labels = from_arrays(x=REAL, y=CLASSES[:, None]).train.labels  # as keras has them
+    assert np.array_equal(labels, CLASSES[SHUFFLE[:48]])
+    half = from_arrays(x=torch.from_numpy(REAL).bfloat16()).train.images
+    assert torch.equal(half, torch.from_numpy(REAL[SHUFFLE[:48]]).bfloat16().float())

@@ -98,6 +98,12 @@ def part_of_the_batch(x):
         normal("x", x[i], obs=x[i])
 
 
+def ragged(x):
+    with pyro.plate("data", len(x)):
+        for t in range(3 + bool(x[0, 0] > x[-1, 0]) + bool(x[-1, 1] > x[0, 1])):
+            normal(f"x{t}", x[:, :1] + t, obs=x[:, :1] + t)
+
+
 def a_loop(x):
     for i in pyro.plate("data", len(x)):
         normal(f"x{i}", x[i], obs=x[i])
@@ -178,6 +184,7 @@ BREACHES = {
     "no plate": (no_plate, code_only, "'x'", 'pyro.plate("data", len(x))'),
     "a loop of one": (a_loop_of_one, nothing, "'x'", 'pyro.plate("data", len(x))'),
     "a part": (part_of_the_batch, nothing, "draws 2 of the 5 data", "--batch-size 2"),
+    "ragged": (ragged, nothing, "'x3' is there in some batches alone", "x.shape[1], and mask"),
     "size": (plate_of_another_size, nothing, "size 600", "size=N, subsample_size=len(x)"),
     "N of the batch": (size_of_the_batch, weight, "'data' changes", "number of training data"),
     "no N": (weight_without_size, weight, "'w'", "size=N, subsample_size=len(x)"),
@@ -320,5 +327,5 @@ def test_inspection_leaves_the_random_state_and_the_stores_alone():
     state = torch.get_rng_state()
     pair = ready(source, x)
     assert torch.equal(state, torch.get_rng_state())
-    assert source.rows.items == [5, 5, 4, 5, 4, 5] and not dict(pyro.get_param_store())
+    assert source.rows.items == [5, 5, 4, 2, 2, 5, 4, 5] and not dict(pyro.get_param_store())
     assert pair.description.parameters["pair.W"] == (4, 2)

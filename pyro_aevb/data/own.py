@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.blocks import by_blocks
 from pyro_aevb.data.disk import OnDisk
 from pyro_aevb.data.files import channels_first
@@ -34,7 +35,7 @@ from pyro_aevb.data.reading import Reading
 from pyro_aevb.data.split import SEED, DataSet, Images, Split, assemble, partition, shuffled
 from pyro_aevb.data.stored import MappedArray, Stored
 from pyro_aevb.data.tables import FEATURES, LEFT_OUT
-from pyro_aevb.data.values import ends_of, ends_on_disk, levels_of, numbers
+from pyro_aevb.data.values import ends_of, ends_on_disk, levels_of, numbers, remedy
 from pyro_aevb.errors import UsageError
 
 FACTORS = "factors"
@@ -108,7 +109,10 @@ def from_arrays(
     """
     budget, found = memory or ON_DISK, Arrays()
     for key, given in arrays.items():
-        array = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
+        array = as_numpy(given) if isinstance(given, Tensor) else given
+        if isinstance(array, np.ma.MaskedArray):
+            masked = bool(np.ma.getmaskarray(array).any())
+            array = np.where(array.mask, np.nan, array.data) if masked else array.data
         if isinstance(array, np.memmap) and array.nbytes > budget:
             found[key] = MappedArray.of(array)
         else:
@@ -171,7 +175,10 @@ def _assembled(
     missing = sum(count for _, _, count in ends)
     splits = {}
     for key, array in data.items():
-        further = {column: _column(values) for column, values in columns.get(key, {}).items()}
+        further = {
+            column: _column(f"{path} [{column}]", values, name, reading)
+            for column, values in columns.get(key, {}).items()
+        }
         if isinstance(array, Stored):
             dtype = torch.uint8 if kept is np.uint8 else torch.float32
             rows = np.arange(len(array))
@@ -294,9 +301,13 @@ def _named(path: Path, arrays: Arrays) -> tuple[Arrays, Named, dict[str, Named],
     return found, classes, columns, notes
 
 
-def _column(values: np.ndarray) -> Tensor:
-    r"""A column as a pair sees it: int64 where it has whole numbers, else float32."""
-    return torch.from_numpy(values.astype(np.int64 if values.dtype.kind in "bui" else np.float32))
+def _column(what: str, values: np.ndarray, name: str, reading: Reading) -> Tensor:
+    r"""A column as a pair sees it: truth values as they are, whole numbers int64, else float32."""
+    if values.dtype.kind == "f" and not reading.missing and bool(np.isnan(values).any()):
+        first = int(np.isnan(values).reshape(len(values), -1).any(1).argmax())
+        raise UsageError(f"{what} has missing values (NaN), first in datum {first}; {remedy(name)}")
+    kinds = {"b": np.bool_, "u": np.int64, "i": np.int64}
+    return torch.from_numpy(values.astype(kinds.get(values.dtype.kind, np.float32)))
 
 
 def _size(factor: str, splits: Iterable[Split]) -> int:
@@ -308,6 +319,7 @@ def _size(factor: str, splits: Iterable[Split]) -> int:
 def _classes(path: Path, labels: Named, data: Arrays) -> tuple[dict[str, Tensor], list[str]]:
     r"""The number of each datum's class by split, -1 where none is known, and notes."""
     notes = []
+    labels = {k: a[:, 0] if a.ndim == 2 and a.shape[1] == 1 else a for k, a in labels.items()}
     for key, array in labels.items():
         if array.dtype.kind == "f" and (array == np.round(array)).any():
             known = ~np.isnan(array)
@@ -317,7 +329,8 @@ def _classes(path: Path, labels: Named, data: Arrays) -> tuple[dict[str, Tensor]
         if array.shape != (len(data[key]),) or array.dtype.kind not in "buiU":
             raise UsageError(
                 f"{path} has {len(data[key])} data in {key} but labels of type {array.dtype} and"
-                f" shape {array.shape}; labels are integers or names, one for each datum"
+                f" shape {array.shape}; labels are integers or names, one for each datum (what is "
+                "none has another name than y or label, and is then a column)"
             )
     if any(array.dtype.kind == "U" for array in labels.values()):
         # numbered in sorted order over all splits, so that a name has one number

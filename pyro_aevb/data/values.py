@@ -52,9 +52,14 @@ def numbers(
         fits = features is not None and len(features) == array.shape[1]
         named = [features[n] if features and fits else str(n) for n in places[:5]]
         where = f"in columns {', '.join(named)}{' …' * (len(places) > 5)}, {where}"
-    raise UsageError(
-        f"{what} has missing values (NaN) {where}; fill them in, or for a pair that masks them say "
-        f"so after the path: {name}:nan"
+    raise UsageError(f"{what} has missing values (NaN) {where}; {remedy(name)}")
+
+
+def remedy(name: str) -> str:
+    r"""What to do about missing values in the data of that name."""
+    return (
+        "fill them in, or for a pair that masks them say so after the path, "
+        f"{name}:nan (from_arrays(missing=True))"
     )
 
 

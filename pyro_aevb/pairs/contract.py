@@ -88,11 +88,19 @@ def _described(pair: Pair, x: Data, known: set[str], num_data: int | None) -> De
     _check_parameters(run)
     # A second batch size: shapes or parameters that hang on the first one show now, and a plate
     # that has the size of the batch by chance.
-    second = OneRun(pair, x[:-1], again=True)
+    second = OneRun(pair, x[:-1], again=len(x))
     both = [name for name in plates if name in _data_plates(second)]
     if both and both[0] != plates[0]:
         description = _describe(run, both[0])
     again = _describe(second, description.plate)
+    # After that, as a flow knows the draws of its last run alone.
+    for few in (second, OneRun(pair, x[:2], again=len(x)), OneRun(pair, x[-2:], again=len(x))):
+        for side, other in ((run.model, few.model), (run.guide, few.guide)):
+            if changing := sorted(side.keys() ^ other.keys()):
+                raise run.wrong(
+                    f"site {changing[0]!r} is there in some batches alone; sites are the same for "
+                    "all data: loop over all steps, x.shape[1], and mask those that are not there"
+                )
     created = sorted(set(pair.tensors()) - known)
     if created:
         raise run.wrong(

@@ -73,7 +73,8 @@ class Description:
         """
         groups: dict[str, list[str]] = {}
         for name in self.observed_sites:
-            groups.setdefault(re.sub(r"_?\d+$", "", name) or name, []).append(name)
+            stem = re.sub(r"_?\d+$", "", name.removesuffix("_observed"))
+            groups.setdefault(stem or name, []).append(name)
         return groups if len(groups) > 1 else {}
 
     @property

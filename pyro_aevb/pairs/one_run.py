@@ -48,10 +48,10 @@ class OneRun:
     Arguments:
         pair: The pair, which is active.
         x: The batch, with the columns that the pair takes.
-        again: Whether it has run on a larger batch before.
+        again: The size of a batch that it has run on before, if there was one.
     """
 
-    def __init__(self, pair: Pair, x: Data, again: bool = False) -> None:
+    def __init__(self, pair: Pair, x: Data, again: int = 0) -> None:
         self.pair, self.batch, self.mark, self.again = pair, len(x), _Mark(), again
         self.x, self.columns = data_of(x), x.columns if isinstance(x, Batch) else {}
         self.guide, guide_plates = self._run("guide", self.mark(pair.guide), x, {})
@@ -92,7 +92,7 @@ class OneRun:
             hint = next(hints, f"is it made for data of shape {tuple(x.shape[1:])}?")
             if self.again:
                 hint = (
-                    f"it has run on a batch of {len(x) + 1}, whose size it keeps, as an autoguide "
+                    f"it has run on a batch of {self.again}, whose size it keeps, as an autoguide "
                     "of sites of each datum does: guide these by a function of x, or share its "
                     "parameters (amortized_plates of AutoNormalMessenger)"
                 )
