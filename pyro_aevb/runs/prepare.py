@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pyro_aevb.data.batches import Batches, evaluation_binarization
+from pyro_aevb.data.naming import LENGTHS
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import Binarize, DataSet, Split, looked_through
 from pyro_aevb.errors import UsageError
@@ -182,11 +183,14 @@ def restore(
 
 def _telling(train: Batches) -> torch.Tensor:
     r"""The positions of the data that a pair is checked on: five, the largest and the least value
-    that it will meet among them, so that one outside a likelihood's support is found."""
+    that it will meet among them, so that one outside a likelihood's support is found, and the
+    longest and the shortest sequence."""
     looked = ((at, block.flatten(1).cpu()) for at, block in looked_through(train.images))
     blocks = [(at, block.amax(1), block.amin(1)) for at, block in looked]
     places, largest, least = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     extremes = {int(places[largest.argmax()]), int(places[least.argmin()])}
+    for lengths in (train.columns[name] for name in LENGTHS if name in train.columns):
+        extremes |= {int(lengths.argmax()), int(lengths.argmin())}
     others = [n for n in range(min(5, len(train))) if n not in extremes][: 5 - len(extremes)]
     return torch.tensor(sorted(extremes | set(others)))
 
