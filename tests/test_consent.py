@@ -18,8 +18,15 @@ from pyro_aevb.pairs import consent
 from pyro_aevb.pairs.locate import constructor
 from pyro_aevb.pairs.pair import load_pair
 
-QUICK = ["--epochs=1", "--num-samples=30", "--num-data=20", "--data=digits", "--show=false"]
-SMALL = {"num_samples": 30, "num_data": 20, "show": False}
+QUICK = [
+    "--epochs=1",
+    "--num-samples=30",
+    "--num-data=20",
+    "--data=digits",
+    "--show=false",
+    "--proposal=guide",
+]
+SMALL = {"num_samples": 30, "num_data": 20, "show": False, "proposal": "guide"}
 
 PAIR = """
 from os import popen
@@ -74,7 +81,7 @@ def fit(*words):
 
 
 def evaluate(run, *words):
-    small = ["--num-samples=30", "--num-data=20", "--show=false"]
+    small = ["--num-samples=30", "--num-data=20", "--proposal=guide", "--show=false"]
     run_command(pyro_aevb.evaluate, [str(run), *small, *words], "run", ("data",))
 
 
