@@ -22,7 +22,7 @@ html_title = "pyro_aevb"
 # such as (N, d), or a name that is written short in a signature.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|np|pyro|pathlib|collections|inspect|contextlib)\..*"),
+    (r"py:.*", r"(torch|numpy|np|pyro|pathlib|collections|inspect|contextlib|pandas)\..*"),
     (r"py:class", r"(pyro_aevb\..*\.)?[A-Zd]"),
     (r"py:class", r"Path|Module|Tensor|Prepared|(dict|tuple|list\[dict)\[.*"),
 ]

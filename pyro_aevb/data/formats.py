@@ -26,7 +26,7 @@ def read_file(path: Path, memory: int) -> Arrays:
     r"""The arrays of a file by name; of groups within it, the names are joined by ``_``.
 
     Arguments:
-        path: The file, of one of :data:`SUFFIXES`; or a folder that Zarr wrote.
+        path: The file, of one of :data:`~pyro_aevb.data.formats.SUFFIXES`; or a folder of Zarr.
         memory: Bytes; an array of more stays on the disk, if the format can be read in parts.
 
     Raises:
@@ -251,3 +251,4 @@ _READERS: dict[str, Callable[[Path, int], Arrays]] = {
     ".zarr": _zarr,
 }
 SUFFIXES = frozenset(_READERS)
+r"""How the names of files end that are read."""

@@ -18,7 +18,7 @@ r"""Whole numbers up to this one are what float32 holds exactly."""
 def numbers(
     what: str, array: np.ndarray, name: str, reading: Reading, features: list[str] | None
 ) -> np.ndarray:
-    r"""The data as (N, *event_shape), whole numbers or float32, finite or missing if so said."""
+    r"""The data, ``(N, *event_shape)``, whole numbers or float32, finite or missing if so said."""
     if array.ndim < 2:
         raise UsageError(f"{what} has shape {array.shape}; data are (N, D) or (N, H, W) or more")
     if array.size == 0:
