@@ -19,10 +19,13 @@ from pyro_aevb.estimators.curvature import Curvature
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.marginal import MarginalLikelihood
+from pyro_aevb.pairs import closed_forms
+from pyro_aevb.pairs.closed_forms import exact_kl
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.density import run
 from pyro_aevb.pairs.pair import load_pair
 from pyro_aevb.pairs.predict import decode, encode
+from pyro_aevb.training.objectives.decomposition import draw
 from pyro_aevb.training.objectives.iwae import IWAE
 from pyro_aevb.training.svi import SVI
 
@@ -172,6 +175,27 @@ def test_the_curvature_is_that_of_all_sites(how):
     torch.testing.assert_close(precision, (torch.eye(2) + information).expand(7, 2, 2))
     expected = ((x - q @ A) @ A.T + (y - q @ B) @ B.T) / NOISE**2 - q
     torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_decomposed_objective_has_the_reconstruction_of_all_sites():
+    pair, _ = viewed("plain")
+    both = Batch(x, {"y": y})
+    with torch.no_grad(), pair.running():
+        found = draw(pair.model, pair.guide, (both,), {})
+    expected = normal(found.z @ A).log_prob(x) + normal(found.z @ B).log_prob(y)
+    torch.testing.assert_close(found.reconstruction, expected)
+
+
+@pytest.mark.parametrize("name", ["public", "by name"])
+def test_a_kl_without_gradients_is_no_closed_form(name, monkeypatch):
+    if name == "by name":  # as in a PyTorch without the names that are not public
+        monkeypatch.setattr(closed_forms, "_dispatch_kl", None)
+    q, p = dist.Normal(torch.tensor([0.3, -1.0]), 0.5), dist.Normal(torch.zeros(2), 2.0)
+    expected = torch.distributions.kl_divergence(q, p)
+    torch.testing.assert_close(exact_kl(q.to_event(1), p.to_event(1)), expected.sum())
+    wishart = [torch.distributions.Wishart(torch.tensor(n), torch.eye(2)) for n in (4.0, 5.0)]
+    with pytest.raises(NotImplementedError):
+        exact_kl(*wishart)
 
 
 class Weighted(nn.Module):

@@ -9,11 +9,11 @@ from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Independent, kl_divergence
-from torch.distributions.kl import _dispatch_kl, _kl_expfamily_expfamily
+from torch.distributions import Independent
 
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.errors import UsageError, one_line
+from pyro_aevb.pairs.closed_forms import exact_kl
 from pyro_aevb.pairs.handlers import Fix, relaxed
 from pyro_aevb.pairs.pair import Pair
 
@@ -166,19 +166,7 @@ def closed_form_kl(posterior: Any, prior: Any, scale: Any) -> Tensor:
     """
     if posterior["mask"] is not prior["mask"] or is_delta(posterior["fn"]):
         raise NotImplementedError("no closed form")
-    return scale_and_mask(_exact_kl(posterior["fn"], prior["fn"]), scale, posterior["mask"])
-
-
-def _exact_kl(posterior: Any, prior: Any) -> Tensor:
-    r"""KL(posterior || prior) with gradients in both.
-
-    What PyTorch says of any two of an exponential family has none in the first, whose parameters it
-    takes for constants, and fails where no gradients are kept.
-    """
-    kinds = (type(base(fn, masks=False)) for fn in (posterior, prior))
-    if _dispatch_kl(*kinds) is _kl_expfamily_expfamily:
-        raise NotImplementedError("no closed form")
-    return kl_divergence(posterior, prior)
+    return scale_and_mask(exact_kl(posterior["fn"], prior["fn"]), scale, posterior["mask"])
 
 
 def closed_form_kls(
@@ -233,7 +221,7 @@ def component_kl(posterior: Any, prior: Any, exact: bool) -> Tensor:
     try:
         if not exact:
             raise NotImplementedError
-        kl = _exact_kl(*sides)
+        kl = exact_kl(*sides)
     except NotImplementedError:
         kl = sides[0].log_prob(value) - sides[1].log_prob(value)
     return kl.expand(value.shape).reshape(len(value), -1)

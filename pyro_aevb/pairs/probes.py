@@ -153,10 +153,9 @@ class Probe:
             name: drawn[(drawn != self.values[name]).flatten(1).sum(1).argmax()]
             for name, drawn in others.items()
         }
-        terms = self._terms(self.sites)
         again = self._terms(self._run(self.x, self.values | others))
-        for side, name in terms:
-            if name not in free and not _same(terms[side, name], again[side, name]):
+        for side, name in self.whole:
+            if name not in free and not _same(self.whole[side, name], again[side, name]):
                 raise UsageError(
                     f"{self.pair.name}: {side} site {name!r} depends on {min(free)!r}, the values "
                     f"that obs_mask leaves out; sample {min(free)!r} in the guide, too"
