@@ -39,7 +39,7 @@ class Split:
             or sprites in places.
         labels: The int64 class of each datum, shape :math:`(N,)`, or None.
         scale: The integer that stands for 1; images / `scale` is what a pair sees.
-        columns: By name, further values of each datum, :math:`(N, *shape)`, int64 or float32. A
+        columns: By name, further values of each datum, :math:`(N, *shape)`, int64, float32, bool. A
             pair whose functions take a parameter of that name sees it; ``label`` is always the
             labels.
     """

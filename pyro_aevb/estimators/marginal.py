@@ -19,7 +19,7 @@ How many draws a datum gets, and whether it is annealed instead, is for :mod:`~.
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -235,13 +235,13 @@ class MarginalLikelihood:
 
 @contextmanager
 def _forward_mode(pair: Pair) -> Iterator[None]:
-    r"""Run recurrent nets without oneDNN inside this, whose layers have no forward derivatives."""
-    if not any(isinstance(module, nn.RNNBase) for module in pair.modules()):
-        yield
-        return
-    with warnings.catch_warnings():  # of settings for other processors that go with the flag
-        warnings.simplefilter("ignore", UserWarning)
-        with torch.backends.mkldnn.flags(enabled=False):
+    r"""Differentiate forwards inside this: recurrent nets run without oneDNN, whose layers cannot,
+    and what PyTorch says of its own rules when it loads them is not for users."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in pair.modules())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.script.* is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "TF32 acceleration", UserWarning)
+        with torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext():
             yield
 
 
