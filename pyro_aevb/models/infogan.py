@@ -35,12 +35,14 @@ class InfoGAN(nn.Module):
         event_shape: The shape of one datum.
         latent_dim: L, the number of codes.
         noise_dim: The number of dimensions of the noise.
-        hidden: The widths of the hidden layers of the generator's mirror image, of the recognition
-            net and of the discriminator; default [500].
+        hidden: The widths of the hidden layers of the recognition net and of the discriminator;
+            default [500].
         network: ``"mlp"`` or ``"conv"``, of generator and recognition net; the discriminator is an
             MLP.
         activation: The non-linearity of all nets, by name.
         init: How the parameters are drawn (see :func:`pyro_aevb.models.networks.initialize`).
+        decoder_hidden: The widths of the generator's hidden layers, from the data to the code as
+            those of `hidden` are; default these.
 
     Raises:
         UsageError: When a value is not possible.
@@ -62,13 +64,14 @@ class InfoGAN(nn.Module):
         network: networks.Network = "mlp",
         activation: str = "relu",
         init: networks.Init = "torch",
+        decoder_hidden: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         at_least_one("noise_dim", noise_dim)
         self.latent_dim, self.noise_dim = latent_dim, noise_dim
         self.encoder = networks.Encoder(event_shape, latent_dim, 2, network, hidden, activation)
-        whole = latent_dim + noise_dim
-        self.decoder = networks.Decoder(event_shape, whole, network, hidden, activation)
+        whole, down = latent_dim + noise_dim, hidden if decoder_hidden is None else decoder_hidden
+        self.decoder = networks.Decoder(event_shape, whole, network, down, activation, "decoder_")
         self.likelihood = likelihoods.build("bernoulli", self.decoder)
         judge = networks.Encoder(event_shape, 1, 1, "mlp", hidden if network == "mlp" else None)
         self.discriminator = nn.Sequential(judge, _Only())

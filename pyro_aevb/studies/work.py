@@ -139,15 +139,29 @@ def called(settings: Settings) -> Callable[..., Any]:
 
 
 def _beside(run: Any, name: str, results: dict[str, Any]) -> Any:
-    r"""A run that is here already, with what ``fit`` found alone, to be scored in another way."""
+    r"""A run that is here already, with what ``fit`` found alone, to be scored in another way.
+
+    Its checkpoint is the same file under a second name where the file system allows it: a run
+    replaces its files, and writes into none.
+    """
     from pyro_aevb.runs.run import Run
 
     path = run.path.with_name(f"{run.path.name}-{name}")
     shutil.rmtree(path, ignore_errors=True)
-    shutil.copytree(run.path, path)
+    shutil.copytree(run.path, path, copy_function=_same)
     copy = Run(path)
     copy.write_results({key: value for key, value in results.items() if key not in SECTIONS})
     return copy
+
+
+def _same(file: str, name: str) -> None:
+    if file.endswith(".pt"):
+        try:
+            os.link(file, name)
+            return
+        except OSError:  # a file system without hard links
+            pass
+    shutil.copy2(file, name)
 
 
 def _end_with(parent: int) -> None:

@@ -149,7 +149,7 @@ SMOKE = {
     "num_samples": 2,
     "num_data": 20,
     "proposal": "guide",
-    "pair_parameters": {"hidden": [8]},
+    "pair_parameters": {"hidden": [8], "decoder_hidden": [8]},
 }
 
 ADAM: dict[str, Any] = {"optimizer": "adam", "lr": 1e-4}
