@@ -145,6 +145,7 @@ def fit(
     from pyro_aevb.engine.processes import processes
     from pyro_aevb.estimators.work import Work
     from pyro_aevb.pairs.consent import remember
+    from pyro_aevb.pairs.settle import settle
     from pyro_aevb.reports.assess import assess, to_score
     from pyro_aevb.reports.estimation import choose
     from pyro_aevb.reports.rehearsal import rehearse
@@ -219,7 +220,7 @@ def fit(
             _announce(prepared, run)
         before = len(run.history) if resume else -1
         trainer.run()
-        notes = (*prepared.notes, *trainer.notes)
+        notes = (*prepared.notes, *trainer.notes, *settle(prepared.pair, prepared.test, seed))
         prepared = replace(prepared, notes=notes, best_epoch=trainer.progress.best_epoch)
         try:
             work = Work(group, show, memory and memory << 20, compile)

@@ -21,14 +21,16 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import Data, flatten
 from pyro_aevb.errors import UsageError, one_line
-from pyro_aevb.pairs.density import data_first, family, in_plate, masks
+from pyro_aevb.pairs.density import data_first, family, in_plate, masks, run
 from pyro_aevb.pairs.description import Description
+from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.missing import LeftOut, Seen
 from pyro_aevb.pairs.one_run import OneRun, leaves
 from pyro_aevb.pairs.one_site import check_log_prob, check_shape
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.probes import Probe
 from pyro_aevb.pairs.state.python import untouched
+from pyro_aevb.pairs.tables import declare_size, holds_rows, joined, own_guides
 
 
 def inspect(pair: Pair, x: Data, num_data: int | None = None) -> Description:
@@ -62,7 +64,9 @@ def inspect(pair: Pair, x: Data, num_data: int | None = None) -> Description:
 
 
 def _inspected(pair: Pair, x: Data, num_data: int | None) -> Description:
-    OneRun(pair, x)  # creates lazy parameters, and moves no running averages
+    _size_own_guides(pair, x, num_data)
+    first = OneRun(pair, x, num_data=num_data)  # creates parameters, and moves no running averages
+    x = _with_rows(pair, x, first, num_data)
     with untouched(pair.python):
         before = {name: value.detach().clone() for name, value in pair.tensors().items()}
         pair.train()
@@ -73,6 +77,39 @@ def _inspected(pair: Pair, x: Data, num_data: int | None) -> Description:
             return _probed(pair, x, description)
         finally:
             pair.load_tensors(before, pair.name)
+
+
+def _size_own_guides(pair: Pair, x: Data, num_data: int | None) -> None:
+    r"""Let Pyro's own guides that keep parameters of each datum make them for all N."""
+    guides = list(own_guides(pair.modules()))
+    if not guides or num_data is None:
+        return
+    with WholeBatch(), torch.no_grad():
+        sites = run(pair.model, x)
+    observed = [site for site in sites.values() if site["is_observed"]]
+    frames = [f for site in observed[:1] for f in site["cond_indep_stack"] if f.size == len(x)]
+    if not frames or not any(holds_rows(guide, frames[0].name, sites) for guide in guides):
+        return
+    for guide in guides:
+        declare_size(guide, frames[0], num_data)
+
+
+def _with_rows(pair: Pair, x: Data, first: OneRun, num_data: int | None) -> Data:
+    r"""A batch with rows of the guide's parameters of each datum, if it has some."""
+    tables = first.asked.found()
+    known = {id(value) for value in pair.tensors().values()}
+    for name, table in tables.items():
+        if num_data is not None and len(table.values) != num_data:
+            raise first.wrong(
+                f"parameter {name!r} has {len(table.values)} rows, one for each datum, and there "
+                f"are {num_data} training data"
+            )
+        if id(table.values) not in known:
+            raise first.wrong(f"{name!r} has a row for each datum; make it by pyro.param")
+    if not tables:
+        return x
+    pair.hand_out(tables)
+    return joined(x, {name: table.values[: len(x)] for name, table in tables.items()})
 
 
 def _described(pair: Pair, x: Data, known: set[str], num_data: int | None) -> Description:

@@ -57,7 +57,8 @@ class WholeBatch(Messenger):
 class Declared(Messenger):
     r"""Let a data plate that was made with the size of the batch, B, declare N training data.
 
-    It is then ``pyro.plate(name, size=N, subsample_size=B)``: its sites are scaled by N/B.
+    It is then ``pyro.plate(name, size=N, subsample_size=B)``: its sites are scaled by N/B. One that
+    declares N itself is left as it is.
 
     Arguments:
         name: The plate.
@@ -70,16 +71,32 @@ class Declared(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
-            if msg["name"] == self.name:
-                fn = msg["fn"]
+            fn = msg["fn"]
+            if msg["name"] == self.name and fn.size != self.num_data:
                 msg["fn"] = type(fn)(self.num_data, fn.size, device=fn.device)
-            return
-        frames = {frame.name: frame for frame in msg["cond_indep_stack"]}
-        if self.name in frames:
-            own = frames[self.name]
+        elif (own := self._frame(msg)) is not None:
+            self._pyro_inspect(msg)
+            msg["scale"] = msg["scale"] * (self.num_data / own.size)
+
+    def _pyro_inspect(self, msg: Any) -> None:
+        r"""Answer what plates there are, as a guide that makes its parameters asks."""
+        if (own := self._frame(msg)) is not None:
+            frames = {frame.name: frame for frame in msg["cond_indep_stack"]}
             frames[self.name] = own._replace(full_size=self.num_data)
             msg["cond_indep_stack"] = tuple(frames.values())
-            msg["scale"] = msg["scale"] * (self.num_data / own.size)
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        r"""Of a parameter of N rows take B, as a plate does that declares N."""
+        own, event_dim = self._frame(msg), msg["kwargs"].get("event_dim")
+        if own is not None and event_dim is not None:
+            value, dim = msg["value"], own.dim - event_dim
+            if value.dim() >= -dim and value.shape[dim] == self.num_data:
+                msg["value"] = value.narrow(dim, 0, own.size)
+
+    def _frame(self, msg: Any) -> Any:
+        r"""The plate in a message's stack, if it does not declare N by itself."""
+        own = (f for f in msg["cond_indep_stack"] if f.name == self.name)
+        return next((f for f in own if f.full_size != self.num_data), None)
 
 
 def relaxed(value: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from pyro_aevb.pairs.description import Site
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.probes import Positions
+from pyro_aevb.pairs.tables import Asked
 
 _HINTS = {
     "must also define a custom .expand": "a plate expands every distribution: give its class an "
@@ -49,10 +50,12 @@ class OneRun:
         pair: The pair, which is active.
         x: The batch, with the columns that the pair takes.
         again: The size of a batch that it has run on before, if there was one.
+        num_data: N, the number of training data, where it is known.
     """
 
-    def __init__(self, pair: Pair, x: Data, again: int = 0) -> None:
+    def __init__(self, pair: Pair, x: Data, again: int = 0, num_data: int | None = None) -> None:
         self.pair, self.batch, self.mark, self.again = pair, len(x), _Mark(), again
+        self.asked = Asked(len(x), num_data)
         self.x, self.columns = data_of(x), x.columns if isinstance(x, Batch) else {}
         self.guide, guide_plates = self._run("guide", self.mark(pair.guide), x, {})
         drawn = {name: site["value"] for name, site in self.guide.items()}
@@ -82,7 +85,9 @@ class OneRun:
         r"""The sites of a side, and the plates that it makes."""
         plates = WholeBatch()
         try:
-            with plates, pyro.validation_enabled(), Positions(self.pair.name, side, plates, len(x)):
+            look_up = self.asked.look_up if side == "guide" and not self.pair.tables else None
+            positions = Positions(self.pair.name, side, plates, len(x), look_up)
+            with self.asked, plates, pyro.validation_enabled(), positions:
                 return run(function, x, values), plates.plates
         except UsageError:
             raise
@@ -92,9 +97,9 @@ class OneRun:
             hint = next(hints, f"is it made for data of shape {tuple(x.shape[1:])}?")
             if self.again:
                 hint = (
-                    f"it has run on a batch of {self.again}, whose size it keeps, as an autoguide "
-                    "of sites of each datum does: guide these by a function of x, or share its "
-                    "parameters (amortized_plates of AutoNormalMessenger)"
+                    f"it has run on a batch of {self.again}, whose size it keeps, as one normal "
+                    "over the codes of all data does: guide sites of each datum by a function of "
+                    "x, or by AutoNormal or AutoDelta, which keep parameters of each"
                 )
             raise self.wrong(
                 f"the {side} failed on a batch of shape {tuple(x.shape)}: "
@@ -126,9 +131,10 @@ class OneRun:
         return own if own in alike else next(iter(alike), None)
 
     def lacks_size(self, plate: str) -> bool:
-        r"""Whether a plate has the size of the batch, and there is a site outside it."""
-        outside = (name for name in self.shared if not in_plate(self.latent[name], plate))
-        return self.plates[plate].size == self.batch and next(outside, None) is not None
+        r"""Whether a plate has the size of the batch, and there is a site outside it, or the guide
+        has parameters of each training datum."""
+        outside = [name for name in self.shared if not in_plate(self.latent[name], plate)]
+        return self.plates[plate].size == self.batch and bool(outside or self.pair.tables)
 
     def wrong(self, message: str) -> UsageError:
         return UsageError(f"{self.pair.name}: {message}")

@@ -36,6 +36,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.handlers import Declared, WholeBatch
 from pyro_aevb.pairs.locate import construct, locate
 from pyro_aevb.pairs.state.python import PythonState
+from pyro_aevb.pairs.tables import DatumTable, Handed, parted
 
 if TYPE_CHECKING:
     from pyro_aevb.data.split import DataSet, Split
@@ -76,6 +77,10 @@ class Pair(nn.Module):
             for function, (side, rest) in zip(self._callables, takes, strict=True)
         )
         self._handlers: list[type[Messenger]] = []
+        self.tables: dict[str, DatumTable] = {}
+        r"""The guide's parameters that have a row for each training datum, by name."""
+        self.held: dict[str, Tensor] = {}
+        r"""Rows of validation data, by the names of these parameters, unconstrained."""
         if isinstance(guide, GuideMessenger):  # it runs the model, whose data are not the guide's
             unseen = poutine.block(self._sides[1], hide_fn=lambda site: site.get("is_observed"))
             self._sides = (self._sides[0], unseen)
@@ -112,6 +117,30 @@ class Pair(nn.Module):
             num_data: N.
         """
         self._sides = tuple(Declared(plate, num_data)(side) for side in self._sides)
+
+    def hand_out(self, tables: Mapping[str, DatumTable]) -> None:
+        r"""Let the guide's parameters of each datum be those that a batch brings as columns.
+
+        Arguments:
+            tables: See :mod:`~pyro_aevb.pairs.tables`, by the names of the parameters.
+        """
+        model, guide = self._sides
+        self.tables = dict(tables)
+
+        def without_rows(x: Data) -> Any:
+            return model(parted(x)[0])
+
+        def with_rows(x: Data) -> Any:
+            own, rows = parted(x)
+            if missing := self.tables.keys() - rows.keys():
+                raise UsageError(
+                    f"{self.name} keeps {min(missing)!r} for each training datum, and these data "
+                    "bring no rows of it (pyro_aevb.pairs.settle finds them)"
+                )
+            with Handed(self.tables, rows):
+                return guide(own)
+
+        self._sides = (without_rows, with_rows)
 
     def _with_columns(self, function: Callable[..., Any], names: Iterable[str]) -> Any:
         if not self.columns:
@@ -247,14 +276,14 @@ class Pair(nn.Module):
         return self
 
     def tensors(self) -> dict[str, Tensor]:
-        r"""Parameters and buffers of the modules, then unconstrained ``pyro.param`` values."""
+        r"""Parameters and buffers of the modules, unconstrained ``pyro.param`` values, and rows."""
         named = dict(self.sources.state_dict(keep_vars=True))
         seen = {id(value) for value in named.values()}
         store = pyro.get_param_store().get_state() if self._active else self._store
         for name, value in store["params"].items():
             if id(value) not in seen:
                 named[f"param:{name}"] = value
-        return named
+        return named | {f"held:{name}": value for name, value in self.held.items()}
 
     def trainable(self) -> dict[str, Tensor]:
         r"""The tensors that an optimizer updates, by name, each once."""

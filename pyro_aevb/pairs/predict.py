@@ -20,6 +20,7 @@ from pyro_aevb.pairs.density import at_least_two, base, data_first, run
 from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.handlers import AtMean, WholeBatch, typical
 from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.settle import settled
 
 
 def _described(pair: Pair) -> Description:
@@ -43,6 +44,7 @@ def latents(
     description = _described(pair)
     names = [site.name for site in (*description.local_sites, *description.global_sites)]
     names += description.auxiliary
+    x = settled(pair, x)
     with pair.active(), pair.evaluating(), WholeBatch():
         sites = run(pair.guide if sample else AtMean()(pair.guide), x, given)
     return {name: sites[name]["value"] for name in names}

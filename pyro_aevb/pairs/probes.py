@@ -6,7 +6,7 @@ latents change with x, as those of a decoder that is told the earlier pixels, it
 right, but nothing can be simulated by one call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,11 +38,21 @@ class Positions(TorchFunctionMode):
         side: ``model`` or ``guide``.
         plates: The handler that gives plates their indices.
         batch: B; plates of other sizes are not of the data.
+        table: From the tensors beside indices to the name of a parameter that has a row for each
+            training datum, whose rows a batch brings with it; None if there are none.
     """
 
-    def __init__(self, pair: str, side: str, plates: WholeBatch, batch: int) -> None:
+    def __init__(
+        self,
+        pair: str,
+        side: str,
+        plates: WholeBatch,
+        batch: int,
+        table: Callable[[Iterable[Tensor]], str | None] | None = None,
+    ) -> None:
         super().__init__()
         self.pair, self.side, self.plates, self.batch = pair, side, plates, batch
+        self.table = table
         self.derived: list[tuple[str, Tensor]] = []
 
     def __torch_function__(
@@ -66,13 +76,15 @@ class Positions(TorchFunctionMode):
         rows = [len(tensor) if tensor.dim() else 0 for tensor in others]
         if rows and all(count == self.batch for count in rows):
             return
+        if self.table is not None and self.table(others) is not None:
+            return
         what = f"computes with the indices of plate {plate!r}"
         if rows:
             what = f"looks the indices of plate {plate!r} up in {rows[0]} rows"
         raise UsageError(
             f"{self.pair}: the {self.side} {what}, but a batch is not told which data it holds, so "
-            "these are those of other data; put what belongs to a datum beside it into x (observe "
-            "one part, obs=x[:, :d], and read the other)"
+            "these are other data's; put what is known of a datum into x (obs=x[:, :d], and read "
+            'the rest), and a guide\'s rows into pyro.param("loc", torch.zeros(N, d))[index]'
         )
 
 

@@ -19,7 +19,9 @@ from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.missing import Seen
 from pyro_aevb.pairs.pair import Pair, load_pair
+from pyro_aevb.pairs.settle import settle
 from pyro_aevb.pairs.supports import check_support
+from pyro_aevb.pairs.tables import COLUMN
 from pyro_aevb.runs.checkpoint import load_checkpoint
 from pyro_aevb.runs.run import SETTINGS, Run
 
@@ -108,12 +110,13 @@ def prepare(
         valid=batches("valid", scored),
         test=batches("test", scored),
     )
+    _bring_rows(prepared)
     notes = _check_labels(prepared)
     if description.filled_in:
+        what = "parameters of each training datum" if loaded.tables else "global latent sites"
         notes += (
-            f"note: plate {description.plate!r} has the size of the batch, and the pair has global "
-            f"latent sites: N = {description.plate_size:,}, the number of training data, is filled "
-            "in",
+            f"note: plate {description.plate!r} has the size of the batch, and the pair has "
+            f"{what}: N = {description.plate_size:,}, the number of training data, is filled in",
         )
     prepared = replace(prepared, notes=notes)
     for split in ("train", "valid", "test"):
@@ -177,8 +180,21 @@ def restore(
     if state.get("source") != prepared.pair.source:
         changed = "warning: the pair's source has changed since it was trained; this scores the new"
         notes = [f"{changed} one", *notes]
-    notes = (*prepared.notes, *notes)
+    notes = (*prepared.notes, *notes, *settle(prepared.pair, prepared.test, settings["seed"]))
     return replace(prepared, notes=notes, best_epoch=best["epoch"] if returned else None)
+
+
+def _bring_rows(prepared: Prepared) -> None:
+    r"""Let batches bring rows of the guide's tables: training data their own, others the mean."""
+    train, fixed = prepared.train, prepared.fixed_train
+    for name, table in prepared.pair.tables.items():
+        train.columns[COLUMN + name] = table.values
+        if fixed is not train:
+            fixed.columns[COLUMN + name] = table.values.detach()
+        for others in (prepared.valid, prepared.test):
+            mean, _ = table.spread()
+            others.columns[COLUMN + name] = mean.expand(len(others), *mean.shape).clone()
+        prepared.pair.held[name] = prepared.valid.columns[COLUMN + name]
 
 
 def _telling(train: Batches) -> torch.Tensor:

@@ -47,9 +47,9 @@ class Search:
             the name of the set; None where something has to be searched before.
         data: By name of a data set, the numbers of training data of the rungs, rising.
         trials: How many trials each method has on each set.
-        minutes: How long they may take in all, of one process. No trial begins on a rung whose
-            share, of equal ones, is over, but for its first :data:`KEEP`; the file says how many
-            there were.
+        minutes: How long they may take in all, of a processor's time, which other work on the
+            machine does not change. No trial begins on a rung whose share, of equal ones, is over,
+            but for its first :data:`KEEP`; the file says how many there were.
     """
 
     methods: Mapping[str, Draw]
@@ -70,7 +70,7 @@ class Trial:
         validation_error: In per cent.
         num_valid: Of so many data.
         parameters: How many numbers the classifier has.
-        seconds: What it took.
+        seconds: What it took of a processor's time.
         machine: The processor.
     """
 
@@ -212,11 +212,11 @@ def _try(
     few = whole.train.subset(slice(num_train))
     # The validation data in the place of the test data, which a search must not see.
     data = replace(whole, train=few, test=whole.valid)
-    began = time.perf_counter()
+    began = time.process_time()
     given = {name: value for name, value in settings.items() if name != "by"}
     resume = (out / "settings.yaml").is_file()
     run = called(settings)(data=data, out=str(out), resume=resume, show=False, **given)
-    seconds, results = time.perf_counter() - began, run.results
+    seconds, results = time.process_time() - began, run.results
     shutil.rmtree(out, ignore_errors=True)
     return Trial(
         whole.name,

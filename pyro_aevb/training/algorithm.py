@@ -281,6 +281,11 @@ def make_algorithm(
         ascended = make_objective(objective, num_particles, objective_options, len(data))
         made = make(pair, ascended, weight_noise, corrupt)
         return made
+    if pair.tables:
+        raise UsageError(
+            f"{pair.name} keeps parameters of each training datum ({min(pair.tables)!r}), which "
+            f"{name} does not train; use --algorithm svi"
+        )
     for flag, given, default in (
         ("objective", objective, "elbo"),
         ("num-particles", num_particles, 1),

@@ -118,7 +118,12 @@ class SVI(Algorithm):
         """
         assert self.pair.description is not None
         objective, weights = self.objective, self.pair.description.global_sites
-        if not weights or self.corruption is not None or type(objective) is not TraceELBO:
+        if (
+            not weights
+            or self.corruption is not None
+            or self.pair.tables
+            or type(objective) is not TraceELBO
+        ):
             return False
         return objective.num_particles > 1 and not objective.vectorize_particles
 

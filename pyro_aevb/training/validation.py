@@ -9,6 +9,7 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.pairs.settle import settle
 from pyro_aevb.pairs.state.python import PythonState, untouched
 from pyro_aevb.training.algorithm import Algorithm, Row
 from pyro_aevb.training.divergence import not_finite
@@ -27,6 +28,7 @@ class Validation:
     def __call__(self) -> tuple[Row, str]:
         kept = untouched(self.python, [self.data.device])
         with kept, self.pair.evaluating(), torch.no_grad():
+            settle(self.pair, self.data, quick=True)
             return self.algorithm.validate(self.data, self.scorer)
 
     def not_finite(self, name: str, epoch: int, kept: str, batch_size: int) -> UsageError:

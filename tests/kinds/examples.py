@@ -7,7 +7,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoNormal, AutoNormalMessenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import one_hot, softmax, softplus
@@ -276,7 +276,7 @@ class Mixture(nn.Module):
 
 
 class Everything(nn.Module):
-    """One autoguide over weights and codes, which has parameters for each datum of a batch."""
+    """One autoguide over weights and codes, which has parameters of each datum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -287,6 +287,41 @@ class Everything(nn.Module):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z @ w, 1.0).to_event(1), obs=x)
+
+
+class Free(nn.Module):
+    """Variational inference without amortization: rows of parameters, looked up by the plate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = nn.Linear(2, 3)
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)) as index:
+            loc = pyro.param("loc", torch.zeros(40, 2))[index]
+            scale = pyro.param("scale", torch.ones(40, 2), constraints.positive)[index]
+            pyro.sample("z", dist.Normal(loc, scale).to_event(1))
+
+
+class OwnMessenger(Free):
+    """A messenger guide with parameters of each datum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guide = AutoNormalMessenger(self.model)
+
+
+class Points(Free):
+    """The most probable code of each datum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guide = AutoDelta(self.model)
 
 
 class Subsampled(nn.Module):
@@ -333,7 +368,10 @@ def kinds() -> Iterator[Kind]:
         ("latent Dirichlet allocation", partial(LocalTopics, 40), word_numbers, none, "elbo", ""),
         ("sparse gamma DEF", SparseGamma, counts, none, "elbo", ""),
         ("Gaussian mixture", Mixture, rows, none, ENUM, ""),
-        ("AutoNormal over codes too", Everything, rows, none, "elbo", "whose size it keeps"),
+        ("AutoNormal over codes too", Everything, rows, none, "elbo", ""),
+        ("free parameters of each datum", Free, rows, none, "elbo", ""),
+        ("AutoNormalMessenger over codes", OwnMessenger, rows, none, "elbo", ""),
+        ("AutoDelta over codes", Points, rows, none, "elbo", ""),
         ("a plate that subsamples", Subsampled, rows, none, "elbo", "draws 2 of the"),
     ):
         note = getattr(pair, "func", pair).__doc__ or ""
