@@ -25,9 +25,9 @@ from pyro_aevb.training.trainer import Trainer
 made = prepare("VAE", {path!r}, {{"hidden": [8], "likelihood": "gaussian"}}, memory=8)
 objective = make_objective("elbo")
 Trainer(
-    made.pair, made.train, made.valid, objective, epochs=1, batch_size=500, compile={compile!r}
+    made.pair, made.train, made.valid, objective, epochs=1, batch_size=500, compile="off"
 ).run()
-assert Scorer(made.pair, 2, 1, memory=8 << 20, compile={compile!r})(made.test).elbo.min() > -1e9
+assert Scorer(made.pair, 2, 1, memory=8 << 20, compile="off")(made.test).elbo.min() > -1e9
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -77,6 +77,8 @@ def test_a_run_from_the_disk_is_the_one_from_memory(tmp_path):
             parameters,
             epochs=2,
             num_samples=20,
+            num_data=70,
+            compile="off",
             memory=memory,
             out=str(tmp_path / str(memory)),
             show=False,
@@ -88,8 +90,8 @@ def test_a_run_from_the_disk_is_the_one_from_memory(tmp_path):
     assert one.keys() == other.keys()
     for name, metric in one.items():
         if metric["value"] is not None:
-            assert metric["value"] == pytest.approx(other[name]["value"], rel=1e-5, abs=2e-5), name
-    again = pyro_aevb.evaluate(runs[1], num_samples=20, show=False)
+            assert metric["value"] == pytest.approx(other[name]["value"], rel=1e-4, abs=1e-4), name
+    again = pyro_aevb.evaluate(runs[1], num_samples=20, num_data=70, compile="off", show=False)
     # Of another budget, so in chunks of other lengths.
     expected = pytest.approx(other["log_likelihood"]["value"], rel=1e-6)
     assert again["metrics"]["log_likelihood"]["value"] == expected
@@ -97,16 +99,16 @@ def test_a_run_from_the_disk_is_the_one_from_memory(tmp_path):
 
 def test_a_file_larger_than_the_budget_takes_bounded_memory(tmp_path):
     peaks = []
-    for n in (12_000, 48_000):
+    for n in (4000, 24_000):
         path = save(tmp_path / f"{n}.npy", n, (64, 64))
-        code = PEAK.format(path=path, compile="on")
+        code = PEAK.format(path=path)
         # A fixed threshold: glibc then gives large blocks back when they are freed.
         env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "100000"}
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split()[-1]))
-    # The files have 47 and 187 MiB; in memory, shuffled in a copy, the second would add 280.
-    assert peaks[1] - peaks[0] < 180
+    # The files have 16 and 94 MiB; in memory, shuffled in a copy, the second would add 156.
+    assert peaks[1] - peaks[0] < 100
 
 
 def test_bits_that_are_drawn_once_are_in_memory(tmp_path):

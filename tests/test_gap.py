@@ -361,12 +361,12 @@ def test_pairs_without_a_bound_are_refused():
 
 def test_evaluate_adds_the_gap_to_a_run(short, tmp_path, monkeypatch):
     monkeypatch.setattr(ascent, "HALVINGS", 0)
-    settings = {"num_samples": 30, "num_data": 25, "show": False}
+    settings = {"num_samples": 30, "num_data": 25, "compile": "off", "show": False}
     pair = {"latent_dim": 2, "hidden": [8]}
     run = pyro_aevb.fit("VAE", "digits", pair, epochs=1, out=str(tmp_path / "run"), **settings)
     before = run.results["metrics"]
     given = {"num_samples": 50}
-    results = pyro_aevb.evaluate(run, "gap", given, num_data=12, show=False)
+    results = pyro_aevb.evaluate(run, "gap", given, num_data=12, compile="off", show=False)
     assert {name: results["metrics"][name] for name in before} == before
     assert (results["settings"]["gap"]["num_data"], results["settings"]["gap"]["seed"]) == (12, 0)
     best, guide = (run.per_datum("gap", n) for n in ("log_likelihood_best", "elbo_guide"))
