@@ -8,11 +8,12 @@ A guide without amortization has a row of parameters :math:`\lambda_n` for each 
 
 with model, weights and their guide as they are: rows of different data do not touch. Adam starts at
 the mean of the training rows, in units of their standard deviation, at a rate that falls, and the
-rows are the mean over the last two fifths of its steps. The gradient is the pathwise one without
-the score term ("sticking the landing"), which has no variance at the posterior, or Pyro's own where
-a draw has no path. What is returned depends on the data, the pair and the seed alone. The rows of
-validation data, which are sought again after each epoch of the training, go on from those of the
-epoch before; checkpoints hold them.
+rows are the mean over the last two fifths of its steps. It goes on in rounds, each in units of the
+standard deviation of the rows that the last one found, until the bound rises no more. The gradient
+is the pathwise one without the score term ("sticking the landing"), which has no variance at the
+posterior, or Pyro's own where a draw has no path. What is returned depends on the data, the pair
+and the seed alone. The rows of validation data, which are sought again after each epoch of the
+training, go on from those of the epoch before; checkpoints hold them.
 
 References:
     Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference
@@ -36,10 +37,12 @@ from pyro_aevb.pairs.tables import COLUMN, joined, parted
 BLOCK = 1000
 r"""Data whose rows are sought at once."""
 FIRST, LAST = 0.2, 0.002
-r"""Adam's first and last rate, in standard deviations of the training rows."""
+r"""Adam's first and last rate of a round, in its units."""
+LEAST = 0.5
+r"""The least unit of the first round: training rows that have hardly moved say little."""
 STEPS, QUICK = 300, 20
 r"""Steps of a round, and of the only round after an epoch of the training."""
-ROUNDS, ENOUGH = 6, 0.005
+ROUNDS, ENOUGH = 6, 0.01
 r"""Rounds at most, each from where the last one ended; they end once the mean bound rises by less,
 in nats per datum and with the same draws."""
 
@@ -90,45 +93,60 @@ def search(pair: Pair, x: Data, seed: int, quick: bool = False) -> tuple[dict[st
         Rows by name, ``(B, *shape)``, and nats per datum.
     """
     assert pair.description is not None, "inspect the pair first"
-    frames = {name: table.spread() for name, table in pair.tables.items()}
-    size = pair.description.plate_size or len(x)
+    tables = pair.tables.items()
     x, there = parted(x)
-    moves = {n: mean.new_zeros(len(x), *mean.shape) for n, (mean, _) in frames.items()}
-    if quick:
-        moves = {n: (there[n] - mean) / spread for n, (mean, spread) in frames.items()}
-
-    def rows(at: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: frames[name][0] + frames[name][1] * move for name, move in at.items()}
-
+    size = pair.description.plate_size or len(x)
+    means = {name: table.mean().expand(len(x), *table.values.shape[1:]) for name, table in tables}
+    found = {name: there[name].clone() if quick else mean for name, mean in means.items()}
+    units = {name: _unit(table.values.detach()).clamp(min=LEAST) for name, table in tables}
     devices = [x.device] if x.is_cuda else []
     bound, risen = -math.inf, math.inf
     with pair.running(), torch.enable_grad(), torch.random.fork_rng(devices):
         for number in range(1 if quick else ROUNDS):
             torch.manual_seed(seed)
-            steps = QUICK if quick else STEPS
-            leaves = {name: move.clone().requires_grad_() for name, move in moves.items()}
-            optimizer = torch.optim.Adam(leaves.values(), lr=FIRST)
-            falling = torch.optim.lr_scheduler.ExponentialLR(
-                optimizer, (LAST / FIRST) ** (1 / steps)
-            )
-            last, total = 2 * steps // 5, x.new_zeros((), dtype=torch.float64)
-            moves = {name: torch.zeros_like(move) for name, move in moves.items()}
-            for step in range(steps):
-                loss = _loss(pair, x, rows(leaves)) / size
-                gradients = torch.autograd.grad(loss, list(leaves.values()))
-                for leaf, gradient in zip(leaves.values(), gradients, strict=True):
-                    # A draw far out in a tail may overflow; Adam would keep a NaN for ever.
-                    leaf.grad = torch.nan_to_num(gradient, 0, 0, 0)
-                optimizer.step()
-                falling.step()
-                if step >= steps - last:
-                    total -= loss.detach() / last
-                    for name, leaf in leaves.items():
-                        moves[name] += leaf.detach() / last
-            risen, bound = float(total) - bound, float(total)
+            if number or quick:
+                spread = {name: _unit(rows) for name, rows in found.items()}
+                units = {n: torch.where(u > 0, u, units[n]) for n, u in spread.items()}
+            before = bound
+            found, bound = _round(pair, x, found, units, QUICK if quick else STEPS, size)
+            risen = bound - before
             if number and not risen > ENOUGH:
                 break
-    return {name: value.detach() for name, value in rows(moves).items()}, risen
+    return found, risen
+
+
+def _unit(rows: Tensor) -> Tensor:
+    r"""The standard deviation of each parameter over data, ``(*shape,)``; 0 of a single one."""
+    return rows.std(0, correction=0)
+
+
+def _round(
+    pair: Pair,
+    x: Data,
+    start: Mapping[str, Tensor],
+    units: Mapping[str, Tensor],
+    steps: int,
+    size: int,
+) -> tuple[dict[str, Tensor], float]:
+    r"""Rows after some steps of Adam, and their mean bound, both over the last two fifths."""
+    moves = {name: torch.zeros_like(rows).requires_grad_() for name, rows in start.items()}
+    optimizer = torch.optim.Adam(moves.values(), lr=FIRST)
+    falling = torch.optim.lr_scheduler.ExponentialLR(optimizer, (LAST / FIRST) ** (1 / steps))
+    last, bound = 2 * steps // 5, x.new_zeros((), dtype=torch.float64)
+    found = {name: torch.zeros_like(rows) for name, rows in start.items()}
+    for step in range(steps):
+        loss = _loss(pair, x, {n: start[n] + units[n] * move for n, move in moves.items()}) / size
+        gradients = torch.autograd.grad(loss, list(moves.values()))
+        for move, gradient in zip(moves.values(), gradients, strict=True):
+            # A draw far out in a tail may overflow; Adam would keep a NaN for ever.
+            move.grad = torch.nan_to_num(gradient, 0, 0, 0)
+        optimizer.step()
+        falling.step()
+        if step >= steps - last:
+            bound -= loss.detach() / last
+            for name, move in moves.items():
+                found[name] += (start[name] + units[name] * move.detach()) / last
+    return found, float(bound)
 
 
 def _loss(pair: Pair, x: Data, rows: Mapping[str, Tensor]) -> Tensor:

@@ -42,10 +42,9 @@ class DatumTable:
     values: Tensor
     constraint: Any
 
-    def spread(self) -> tuple[Tensor, Tensor]:
-        r"""Mean and standard deviation of the rows, ``(*shape,)`` each; no less than 0.1."""
-        values = self.values.detach()
-        return values.mean(0), values.std(0, correction=0).clamp(min=0.1)
+    def mean(self) -> Tensor:
+        r"""The mean of the rows, ``(*shape,)``, where those of other data begin."""
+        return self.values.detach().mean(0)
 
 
 class Asked(Messenger):

@@ -192,7 +192,7 @@ def _bring_rows(prepared: Prepared) -> None:
         if fixed is not train:
             fixed.columns[COLUMN + name] = table.values.detach()
         for others in (prepared.valid, prepared.test):
-            mean, _ = table.spread()
+            mean = table.mean()
             others.columns[COLUMN + name] = mean.expand(len(others), *mean.shape).clone()
         prepared.pair.held[name] = prepared.valid.columns[COLUMN + name]
 
