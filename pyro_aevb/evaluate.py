@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE
+from pyro_aevb.keywords import with_known_keywords
 
 if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
 
 
 # Longer than a screen, as its parameters are the flags of the command.
+@with_known_keywords
 def evaluate(
     run: "str | Path | Run | Sequence[str]",
     estimator: Any = "importance",

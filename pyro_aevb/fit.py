@@ -2,10 +2,11 @@ r"""Train a pair, then say what it is worth: ``python -m pyro_aevb.fit``."""
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+from pyro_aevb.keywords import with_known_keywords
 from pyro_aevb.runs.settings import CALL, PLACES, SCORING
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def _with_stored_settings(function: Callable[Given, Returned]) -> Callable[Given
 
 
 # Longer than a screen, as its parameters are the command's flags; the body calls and prints.
+@with_known_keywords
 @_with_stored_settings
 def fit(
     pair: Any = "VAE",
@@ -73,13 +75,15 @@ def fit(
     trust: bool = False,
     show: bool = True,
     verbose: bool = False,
+    on_epoch: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
 ) -> "Run":
     r"""Check a pair, train it, score it on the test split and write the run.
 
     Arguments:
         pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name; in
             Python also a class, an instance (whose parameters are trained further) or a tuple.
-        data: A data set's name, or a path to a file or folder of images.
+        data: A data set's name, or a path to a file or folder of images; in Python also arrays,
+            tables and torch data sets (:func:`~pyro_aevb.data.own.of_object`).
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         binarize: none, dynamic (anew at each look in training, once for scoring) or fixed;
@@ -132,6 +136,9 @@ def fit(
             from; what is named by a flag, or in Python, runs without it.
         show: Print progress and the table.
         verbose: Print all that results.json holds.
+        on_epoch: In Python, called after each epoch with the history so far, a list with a dict
+            for each epoch. What it raises ends the training and goes through to the caller; the
+            epoch is kept, and ``resume=True`` goes on from it.
 
     Returns:
         The run, with the trained pair as ``run.pair``.
@@ -214,7 +221,7 @@ def fit(
             group.agree(lambda: run.write_history(trainer.history))
         group.agree(lambda: run.write_settings(plain))
         remember("objective", objective)
-        trainer.on_epoch = None if group.rank else _logger(run, tensorboard)
+        trainer.on_epoch = None if group.rank else _logger(run, tensorboard, on_epoch)
         if show:
             _announce(prepared, run)
         before = len(run.history) if resume else -1
@@ -323,7 +330,7 @@ def _tensorboard_writer() -> Any:
     return SummaryWriter
 
 
-def _logger(run: "Run", tensorboard: bool) -> Any:
+def _logger(run: "Run", tensorboard: bool, on_epoch: Callable[[Any], None] | None) -> Any:
     writer = _tensorboard_writer()(run.path / "tensorboard") if tensorboard else None
 
     def log(history: Any) -> None:
@@ -333,6 +340,8 @@ def _logger(run: "Run", tensorboard: bool) -> Any:
                 if value is not None and name != "epoch":
                     writer.add_scalar(name, value, int(history[-1]["epoch"]))
             writer.flush()
+        if on_epoch is not None:
+            on_epoch([dict(row) for row in history])
 
     return log
 
@@ -358,4 +367,4 @@ def _settings_of_run(arguments: dict[str, Any]) -> str | None:
 if __name__ == "__main__":
     from pyro_aevb.cli import run_command
 
-    run_command(fit, resume_from=_settings_of_run)
+    run_command(fit, hidden=("on_epoch",), resume_from=_settings_of_run)

@@ -354,8 +354,6 @@ def test_python_objects_train_and_are_asked_for_again(tmp_path):
     )
     again = pyro_aevb.evaluate(run, num_samples=30, num_data=20, show=False)
     assert again["metrics"] == run.results["metrics"]
-    with pytest.raises(pyro_aevb.UsageError, match="data is a ndarray"):
-        pyro_aevb.fit("VAE", pixels, **settings)
 
 
 def test_help_imports_nothing_heavy():

@@ -10,6 +10,7 @@ import torch
 
 from pyro_aevb.data.batches import Batches, evaluation_binarization
 from pyro_aevb.data.naming import LENGTHS
+from pyro_aevb.data.own import of_object
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import Binarize, DataSet, Split, looked_through
 from pyro_aevb.errors import UsageError
@@ -62,8 +63,9 @@ def prepare(
 
     Arguments:
         pair: See :func:`~pyro_aevb.pairs.pair.load_pair`.
-        data: A data set's name or path (:func:`~pyro_aevb.data.sets.load`), or a
-            :class:`~pyro_aevb.data.split.DataSet`.
+        data: A data set's name or path (:func:`~pyro_aevb.data.sets.load`), a
+            :class:`~pyro_aevb.data.split.DataSet`, or what Python holds
+            (:func:`~pyro_aevb.data.own.of_object`).
         pair_parameters: The pair's constructor parameters.
         data_root: Where data sets lie.
         binarize: None is the data set's own way.
@@ -75,15 +77,15 @@ def prepare(
     """
     chosen = choose_device(device)
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
-    if not isinstance(data, (str, DataSet)):
-        raise UsageError(
-            f"data is a {type(data).__name__}; give a data set's name, the path of a file or of a "
-            "folder of images, or a pyro_aevb.data.DataSet, as pyro_aevb.data.from_arrays makes"
-        )
     budget = memory and memory << 20
     if binarize not in (None, "none"):  # bits that are drawn once stay in memory, as their data do
         budget = sys.maxsize
-    dataset = data if isinstance(data, DataSet) else load(data, data_root, budget)
+    if isinstance(data, DataSet):
+        dataset = data
+    elif isinstance(data, str):
+        dataset = load(data, data_root, budget)
+    else:
+        dataset = of_object(data, budget)
     way: Binarize = dataset.binarize if binarize is None else binarize
     loaded = load_pair(pair, pair_parameters, dataset).move(chosen)
     scored = evaluation_binarization(way)
