@@ -10,7 +10,7 @@ from pyro_aevb.keywords import with_known_keywords
 from pyro_aevb.runs.settings import CALL, PLACES, SCORING
 
 if TYPE_CHECKING:
-    from pyro_aevb.runs.run import Run
+    from pyro_aevb.run import Run
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
@@ -141,7 +141,7 @@ def fit(
             epoch is kept, and ``resume=True`` goes on from it.
 
     Returns:
-        The run, with the trained pair as ``run.pair``.
+        The run, with the trained pair and the data in memory.
     """
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
     settings = {name: value for name, value in locals().items() if name not in CALL}
@@ -156,8 +156,8 @@ def fit(
     from pyro_aevb.reports.estimation import choose
     from pyro_aevb.reports.rehearsal import rehearse
     from pyro_aevb.reports.text import show_results
+    from pyro_aevb.run import Run
     from pyro_aevb.runs.prepare import prepare
-    from pyro_aevb.runs.run import Run
     from pyro_aevb.training.algorithm import make_algorithm
     from pyro_aevb.training.settings import chosen
     from pyro_aevb.training.trainer import Trainer, seed_everything
@@ -174,7 +174,6 @@ def fit(
         test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
         name = f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-")
         run = Run(group.agree(lambda: Run.create(out, name, resume).path))
-        run.pair = prepared.pair
         group.continues = (
             f"; --resume --out {run.path} continues from the last checkpoint, in any number of "
             "processes"
@@ -228,6 +227,7 @@ def fit(
         trainer.run()
         notes = (*prepared.notes, *trainer.notes)
         prepared = replace(prepared, notes=notes, best_epoch=trainer.progress.best_epoch)
+        run.held = prepared
         try:
             work = Work(group, show, memory and memory << 20, compile)
             results = assess(run, prepared, test, scored, work, len(run.history) > before)

@@ -1,5 +1,9 @@
 """From Python: data that are in memory, runs that are used, what is refused in one line."""
 
+import copy
+import pickle
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pyro
@@ -12,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 import pyro_aevb
 from pyro_aevb.data.own import of_object
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.prepare import prepare
 
 GENES = ["Ada", "Bex", "Cux", "Dll", "Eya"]
 KINDS = np.array(["B", "T", "NK"])
@@ -162,3 +167,214 @@ def test_what_on_epoch_raises_ends_a_run_that_goes_on_as_if_it_had_not(tmp_path)
     assert "on_epoch" not in run.settings
     assert run.results["metrics"] == whole.results["metrics"]
     assert [row["elbo"] for row in run.history] == [row["elbo"] for row in whole.history]
+
+
+# A run in memory, and from its directory
+
+GIVEN = {"x": TABLE, "label": pd.Series(KIND)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "counts"
+    return pyro_aevb.fit(Counts, GIVEN, out=str(out), **QUICK)
+
+
+def means_of_codes(net, counts):
+    with torch.no_grad():
+        return net.encoder(torch.log1p(torch.tensor(counts, dtype=torch.float32)))[:, :2].numpy()
+
+
+def test_codes_are_by_row_with_labels_by_name(run):
+    assert type(run.module) is Counts and not run.module.training
+    for of in ("train", "val", "test"):
+        codes = run.codes(of)
+        assert list(codes) == ["z[0]", "z[1]", "label"]
+        found = means_of_codes(run.module, TABLE.loc[codes.index].to_numpy())
+        np.testing.assert_allclose(codes[["z[0]", "z[1]"]], found, rtol=1e-5)
+        assert (codes["label"] == pd.Series(KIND, CELLS)[codes.index]).all()
+    new = run.codes(TABLE[GENES[::-1]].assign(label="other"))
+    assert list(new.index) == CELLS
+    np.testing.assert_allclose(new, means_of_codes(run.module, COUNTS), rtol=1e-5)
+    np.testing.assert_array_equal(pyro_aevb.encode(run, COUNTS)["z"].numpy(), new)
+
+
+def test_samples_and_reconstructions_have_the_columns_of_the_table(run):
+    torch.manual_seed(3)
+    means, draws = run.sample(3000, "means"), run.sample(3000)
+    assert list(means) == list(draws) == GENES and (draws == draws.round()).all(axis=None)
+    error = np.sqrt((means.var() + draws.var()) / 3000)
+    assert ((means.mean() - draws.mean()).abs() < 4 * error).all()
+    assert (draws.var() > means.var() + 0.5 * means.mean()).all()  # and Poisson noise
+    rates = run.reconstruct("test", 4)
+    codes = torch.tensor(run.codes("test")[["z[0]", "z[1]"]].to_numpy()[:4])
+    assert list(rates.index) == list(run.data.test.rows[:4])
+    np.testing.assert_allclose(rates, run.module.decoder(codes).exp().detach(), rtol=1e-5)
+    np.testing.assert_allclose(pyro_aevb.decode(run, codes.tolist()), rates, rtol=1e-5)
+    np.testing.assert_array_equal(pyro_aevb.reconstruct(run, TABLE.loc[rates.index]), rates)
+
+
+def test_a_run_is_scored_by_its_checkpoint_whatever_has_become_of_the_object(run):
+    metrics, how = run.results["metrics"], {"num_samples": 5, "proposal": "guide", "show": False}
+    before = [p.clone() for p in run.module.parameters()]
+    with torch.no_grad():
+        for parameter in run.module.parameters():
+            parameter += 1.0
+    assert run.evaluate(**how)["metrics"] == metrics
+    with torch.no_grad():
+        for parameter, value in zip(run.module.parameters(), before, strict=True):
+            parameter.copy_(value)
+    there = pyro_aevb.Run(run.path)
+    with pytest.raises(UsageError, match=r"Python object <Counts>; .* run.restore\(pair=\.\.\.\)"):
+        there.codes()
+    pd.testing.assert_frame_equal(there.restore(Counts, GIVEN).codes(), run.codes())
+    assert there.evaluate(**how)["metrics"] == metrics
+
+
+def test_tables_are_the_files_of_the_run(run):
+    table, metrics = run.table(), run.results["metrics"]
+    assert table["value"].dropna().to_dict() == {
+        name: m["value"] for name, m in metrics.items() if m["value"] is not None
+    }
+    assert table.loc["gap", "reason"] == "" and "global" in table.loc["weight_kl", "reason"]
+    assert run.table("history")["elbo"].to_dict() == {r["epoch"]: r["elbo"] for r in run.history}
+    data = run.table("data")
+    assert list(data.index) == list(run.data.test.rows)
+    for name in ("elbo", "log_likelihood", "kl"):
+        assert data[name].mean() == pytest.approx(metrics[name]["value"])
+    shown = run._repr_html_()
+    assert f"{metrics['elbo']['value']:.2f}" in shown and str(run.path) in shown
+
+
+def test_figures_by_name_are_drawn_again_or_shown_as_they_were_written(run):
+    before = {path: path.read_bytes() for path in run.figures.iterdir()}
+    (points, *_) = run.plot("latent").axes[0].collections
+    codes = run.codes()[["z[0]", "z[1]"]].to_numpy()
+    np.testing.assert_allclose(np.sort(points.get_offsets(), 0), np.sort(codes, 0), rtol=1e-5)
+    assert [t.get_text() for t in run.plot("latent").legends[0].get_texts()] == ["B", "NK", "T"]
+    (image,) = run.plot("latent_kl").axes[0].images
+    assert image.get_array().shape[1] == pytest.approx(613, abs=60)
+    with pytest.raises(UsageError, match="no figure of counts 'laten' .did you mean 'latent'"):
+        run.plot("laten")
+    assert before == {path: path.read_bytes() for path in run.figures.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "use, words",
+    [
+        (lambda run: run.codes("tset"), "no split 'tset' .did you mean 'test'"),
+        (lambda run: run.codes("test", label=3), "test split has columns of its own"),
+        (lambda run: run.codes(COUNTS, age=3), "Counts takes no 'age' beside x"),
+        (
+            lambda run: run.codes(COUNTS[:, :3]),
+            r"shape \(60, 3\), and those of arrays are \(n, 5\)",
+        ),
+        (lambda run: run.codes(COUNTS[0]), r"list, x\[None\]"),
+        (lambda run: run.codes(TABLE[GENES[:3]]), "have the columns Dll, Eya too"),
+        (lambda run: run.reconstruct(COUNTS * np.nan), "missing values"),
+        (lambda run: run.sample(0), "number of data is 0"),
+        (lambda run: run.sample(2, "mean"), "choose one of draws, means"),
+        (lambda run: run.table("datum"), "did you mean 'data'"),
+        (lambda run: pyro_aevb.generate(run.pair, 3), "needs x, a batch"),
+        (lambda run: pyro_aevb.decode(run.pair, {"z": [[0, 0]]}), "needs x, a batch"),
+        (lambda run: pyro_aevb.Run(run.path.parent / "count").table(), "did you mean counts"),
+        (lambda run: pyro_aevb.Run(run.path.parent / "count").plot("latent"), "is not a run"),
+    ],
+)
+def test_what_a_run_cannot_give_is_said_in_one_line(run, use, words):
+    with pytest.raises(UsageError, match=words):
+        use(run)
+
+
+class OfKind(Counts):
+    r"""The decoder's rates are multiplied for the label 1."""
+
+    def model(self, x, label):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(self.latent_dim), 1).to_event(1))
+            rates = self.decoder(z).exp() * torch.where(label == 1, 1e4, 1.0)[:, None]
+            pyro.sample("x", dist.Poisson(rates).to_event(1), obs=x)
+
+
+def test_labels_are_given_by_name_and_images_as_they_were():
+    held = prepare(OfKind, GIVEN, device="cpu")
+    of_kind = SimpleNamespace(prepared=held)
+    z = np.zeros((2, 2))
+    few, many = (pyro_aevb.decode(of_kind, z, label=kind) for kind in ("T", ["B", "NK"]))
+    torch.testing.assert_close(many[0], few[0])
+    torch.testing.assert_close(many[1], few[0] * 1e4)
+    assert (pyro_aevb.generate(of_kind, 3, label="NK") > 1e2).all()
+    torch.testing.assert_close(
+        pyro_aevb.reconstruct(of_kind, COUNTS, label=KIND),
+        pyro_aevb.reconstruct(of_kind, {"x": TABLE, "y": KIND}),
+    )
+    with pytest.raises(UsageError, match="no class 'NKT' .did you mean 'NK'"):
+        pyro_aevb.decode(of_kind, z, label="NKT")
+    with pytest.raises(UsageError, match="takes 'label' beside x"):
+        pyro_aevb.decode(of_kind, z)
+
+    levels = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
+    held = prepare("VAE", levels, {"hidden": [5], "likelihood": "gaussian"}, device="cpu")
+    colours = SimpleNamespace(prepared=held)
+    x = torch.from_numpy(levels).movedim(-1, 1) / 255
+    expected = pyro_aevb.encode(held.pair, x)["z"]
+    for given in (levels, x, x.double().numpy(), TensorDataset(torch.from_numpy(levels))):
+        torch.testing.assert_close(pyro_aevb.encode(colours, given)["z"], expected)
+
+
+# Copies
+
+
+class Params:
+    r"""No module: nets and numbers by ``pyro.module`` and ``pyro.param``."""
+
+    def __init__(self):
+        self.net = nn.Linear(2, 5)
+
+    def model(self, x):
+        pyro.module("net", self.net)
+        scale = pyro.param("scale", torch.tensor(2.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1).to_event(1))
+            pyro.sample("x", dist.Normal(self.net(z), scale).to_event(1), obs=x)
+
+    def guide(self, x):
+        loc = pyro.param("loc", torch.zeros(2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc.expand(len(x), 2), 1).to_event(1))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+@pytest.mark.parametrize("make, data", [(OfKind, GIVEN), (Params, COUNTS.astype(np.float32))])
+def test_a_pair_is_copied_and_pickled(make, data, copied):
+    held = prepare(make, data, device="cpu")
+    x = held.test.take(torch.arange(4))
+    expected, again = pyro_aevb.reconstruct(held.pair, x), copied(held.pair)
+    torch.testing.assert_close(pyro_aevb.reconstruct(again, x), expected, rtol=0, atol=0)
+    assert list(again.trainable()) == list(held.pair.trainable())
+    with torch.no_grad():
+        for value in again.trainable().values():
+            value += 1.0
+    assert not torch.equal(pyro_aevb.reconstruct(again, x), expected)
+    torch.testing.assert_close(pyro_aevb.reconstruct(held.pair, x), expected, rtol=0, atol=0)
+
+
+NET = Counts((5,))
+
+
+def functions_model(x):
+    NET.model(x)
+
+
+def functions_guide(x):
+    NET.guide(x)
+
+
+def test_a_pair_of_functions_is_not_copied_in_part_and_is_scored_in_memory(tmp_path):
+    run = pyro_aevb.fit(
+        (functions_model, functions_guide), COUNTS, out=str(tmp_path / "r"), **QUICK
+    )
+    with pytest.raises(UsageError, match="cannot be copied or pickled, as its model and guide are"):
+        copy.deepcopy(run.pair)
+    again = run.evaluate(num_samples=5, proposal="guide", show=False)
+    assert again["metrics"] == run.results["metrics"]

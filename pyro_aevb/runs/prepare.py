@@ -139,8 +139,9 @@ def restore(
         run: The run.
         device: The device to put them on: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where data sets lie; default the run's.
-        pair: A pair in place of what the settings name; needed if that was a Python object.
-        data: A data set in place of what the settings name; needed if that was a Python object.
+        pair: A pair in place of what the settings name; needed if that was a Python object, and
+            the run does not hold it.
+        data: A data set in place of what the settings name, or what the run holds; needed likewise.
         trust: Run the code of the pair that the settings name, wherever it comes from
             (:mod:`pyro_aevb.pairs.consent`).
         memory: In MiB; a larger array in a file stays on the disk. Default the run's.
@@ -148,19 +149,31 @@ def restore(
     Raises:
         UsageError: The run cannot be restored, or nobody here agreed to run its pair's code.
     """
-    settings = run.settings
+    settings, held = run.settings, run.held
     stored = {"pair": [settings["pair"], *(settings.get("pair_parameters") or {}).values()]}
     stored["data"] = [settings["data"]]
+    objects = {
+        name: [value for value in values if str(value).startswith("<")]
+        for name, values in stored.items()
+    }
+    if held is not None and data is None and (objects["data"] or data_root is None):
+        data = held.data
+    in_memory = held is not None and pair is None and bool(objects["pair"])
     for name, given in (("pair", pair), ("data", data)):
-        objects = [value for value in stored[name] if str(value).startswith("<")]
-        if given is None and objects:
+        if given is None and objects[name] and not (name == "pair" and in_memory):
             raise UsageError(
-                f"{run.path} was trained from the Python object {objects[0]}; "
-                f"call pyro_aevb.evaluate(run, {name}=...) with it"
+                f"{run.path} was trained from the Python object {objects[name][0]}; "
+                f"call pyro_aevb.evaluate(run, {name}=...) or run.restore({name}=...) with it"
             )
-    if pair is None:
+    if pair is None and not in_memory:
         consent.require("pair", settings["pair"], run.path / SETTINGS, trust)
     state = load_checkpoint(run.checkpoint)
+    returned = bool(settings.get("patience")) and "tensors" in state["best"]
+    best = state["best"] if returned else state
+    if held is not None and in_memory:
+        pair = _again(held.pair)
+        # first, as what it has become since may not even pass the check
+        pair.load_tensors(best["tensors"], str(run.checkpoint))
     prepared = prepare(
         settings["pair"] if pair is None else pair,
         settings["data"] if data is None else data,
@@ -170,8 +183,6 @@ def restore(
         device,
         memory or settings.get("memory"),
     )
-    returned = bool(settings.get("patience")) and "tensors" in state["best"]
-    best = state["best"] if returned else state
     prepared.pair.load_tensors(best["tensors"], str(run.checkpoint))
     prepared.pair.python.load(best.get("python", {}), prepared.train.device)
     prepared.pair.eval()
@@ -181,6 +192,14 @@ def restore(
         notes = [f"{changed} one", *notes]
     notes = (*prepared.notes, *notes)
     return replace(prepared, notes=notes, best_epoch=best["epoch"] if returned else None)
+
+
+def _again(pair: Pair) -> Pair:
+    r"""A pair in memory to load a checkpoint into: a copy, as it may have been trained further."""
+    try:
+        return pair.uninspected()
+    except Exception:  # of functions, or of what a user's object holds
+        return pair
 
 
 def _telling(train: Batches) -> torch.Tensor:
