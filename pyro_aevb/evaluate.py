@@ -69,7 +69,8 @@ def evaluate(
         verbose: Print all that results.json holds.
         pair: In place of what the run's settings name, if its file has moved, or if the run was
             trained from a Python object: file.py:Name; in Python also the object.
-        data: The data set, if the run was trained on a Python object.
+        data: In place of what the run's settings name, if that has moved, or if the run was
+            trained on a Python object: a name or a path; in Python also the object.
         trust: Run the code of the pair that the run's settings name, wherever it comes from. If
             the run was trained here, and the pair's file is what it was, it runs without.
 
@@ -143,4 +144,4 @@ evaluate.__doc__ = (evaluate.__doc__ or "").replace("NAMES", ", ".join(ESTIMATOR
 if __name__ == "__main__":
     from pyro_aevb.cli import run_command
 
-    run_command(evaluate, positional="run", hidden=("data",))
+    run_command(evaluate, positional="run")

@@ -59,6 +59,7 @@ def fit(
     corruption: Any = None,
     corruption_options: dict[str, Any] | None = None,
     map_prior: float | None = None,
+    clip_norm: float | None = None,
     patience: int = 0,
     num_samples: int = 500,
     weight_samples: int = 10,
@@ -75,6 +76,7 @@ def fit(
     trust: bool = False,
     show: bool = True,
     verbose: bool = False,
+    no_score: bool = False,
     on_epoch: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
 ) -> "Run":
     r"""Check a pair, train it, score it on the test split and write the run.
@@ -114,6 +116,7 @@ def fit(
             or none; default the pair's attribute corruption. In Python also a function of a batch.
         corruption_options: Its arguments: {rate: 0.25, exact: true}, {std: 0.1, clip: true}.
         map_prior: Standard deviation of a normal prior on all weights that are points.
+        clip_norm: The largest norm of a step's gradients together; larger ones are scaled down.
         patience: Stop after so many epochs without a better validation value, and return to
             the best; 0 never stops.
         num_samples: K, draws of the guide per test datum in scoring, for elbo and iwae_bound.
@@ -136,6 +139,7 @@ def fit(
             from; what is named by a flag, or in Python, runs without it.
         show: Print progress and the table.
         verbose: Print all that results.json holds.
+        no_score: Train only; evaluate scores the run later.
         on_epoch: In Python, called after each epoch with the history so far, a list with a dict
             for each epoch. What it raises ends the training and goes through to the caller; the
             epoch is kept, and ``resume=True`` goes on from it.
@@ -148,6 +152,7 @@ def fit(
     from contextlib import ExitStack
     from dataclasses import replace
 
+    from pyro_aevb.data.digest import digest
     from pyro_aevb.engine import rewrites
     from pyro_aevb.engine.processes import processes
     from pyro_aevb.estimators.work import Work
@@ -181,9 +186,10 @@ def fit(
         show = show and group.rank == 0
         if tensorboard:
             _tensorboard_writer()
+        known = {"data": digest(prepared.data)}
         plain = _plain(settings, str(run.path), prepared.pair.name, prepared.data.name)
         if resume:
-            group.agree(lambda: _refuse_other_settings(run, plain))
+            group.agree(lambda: _refuse_other_settings(run, plain, prepared.pair.source, known))
         learning = make_algorithm(
             algorithm,
             prepared.pair,
@@ -206,6 +212,7 @@ def fit(
             show=show,
             group=group,
             stop_after=stop_after,
+            known=known,
             **chosen(settings),
         )
         if epochs:
@@ -228,21 +235,24 @@ def fit(
         notes = (*prepared.notes, *trainer.notes)
         prepared = replace(prepared, notes=notes, best_epoch=trainer.progress.best_epoch)
         run.held = prepared
+        complete = f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
+        results = None
         try:
-            work = Work(group, show, memory and memory << 20, compile)
-            results = assess(run, prepared, test, scored, work, len(run.history) > before)
+            if not no_score:
+                work = Work(group, show, memory and memory << 20, compile)
+                results = assess(run, prepared, test, scored, work, len(run.history) > before)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
-            ) from None
-        if show:
+            raise KeyboardInterrupt(complete) from None
+        if show and results is not None:
             show_results(results, verbose)
             print(f"\nrun {run.path}: results.json, results.nc, and in figures/:")
             for figure in sorted(run.figures.glob("*.png")):
                 print(f"  {figure}")
-            if len(trainer.history) == stop_after and stop_after < epochs:
-                rest = f"--resume --out {run.path} goes on"
-                print(f"paused after {stop_after} of {epochs} epochs; {rest}")
+        elif show:
+            print(complete)
+        if show and len(trainer.history) == stop_after and stop_after < epochs:
+            rest = f"--resume --out {run.path} goes on"
+            print(f"paused after {stop_after} of {epochs} epochs; {rest}")
         return run
 
 
@@ -299,12 +309,35 @@ def _stored_settings(given: Mapping[str, Any], names: list[str]) -> dict[str, An
     return stored
 
 
-def _refuse_other_settings(run: "Run", settings: dict[str, Any]) -> None:
-    from pyro_aevb.errors import UsageError
+def _refuse_other_settings(
+    run: "Run", settings: dict[str, Any], source: str | None, known: Mapping[str, str]
+) -> None:
+    r"""Refuse what would make the record false; a pair's file and data may lie elsewhere now.
 
-    before = run.settings
+    Arguments:
+        run: The run that is resumed.
+        settings: Those of the call.
+        source: The hash of the file that the pair is from now.
+        known: What is known of the data now.
+    """
+    from pyro_aevb.errors import UsageError
+    from pyro_aevb.pairs.locate import split_source
+    from pyro_aevb.runs.checkpoint import load_checkpoint
+
+    before, state = run.settings, {}
+    if run.checkpoint.is_file():
+        state = load_checkpoint(run.checkpoint)
+    if state.get("data", known["data"]) != known["data"]:
+        raise UsageError(
+            f"--resume continues {run.path} with its own data, and these are others; give those "
+            "that it was trained on, or start a new run"
+        )
+    same = {"data"} if "data" in state else set()
+    names = [split_source(str(found["pair"]))[1] for found in (before, settings)]
+    if source is not None and state.get("source") == source and names[0] == names[1]:
+        same.add("pair")
     for name, value in settings.items():
-        if name in {"epochs", *SCORING, *PLACES} or name not in before:
+        if name in {"epochs", *SCORING, *PLACES, *same} or name not in before:
             continue  # of any other setting the record would be false
         # No options, and options of which there are none, are the same; 0 and None are not.
         one, other = (None if v == {} else v for v in (before[name], value))

@@ -10,12 +10,15 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from harness import refusal
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 import pyro_aevb
+from pyro_aevb.cli import run_command
 from pyro_aevb.data.own import of_object
 from pyro_aevb.errors import UsageError
+from pyro_aevb.fit import _settings_of_run
 from pyro_aevb.runs.prepare import prepare
 
 GENES = ["Ada", "Bex", "Cux", "Dll", "Eya"]
@@ -378,3 +381,61 @@ def test_a_pair_of_functions_is_not_copied_in_part_and_is_scored_in_memory(tmp_p
         copy.deepcopy(run.pair)
     again = run.evaluate(num_samples=5, proposal="guide", show=False)
     assert again["metrics"] == run.results["metrics"]
+
+
+# Runs that have moved, or are only trained
+
+SOURCE = """
+from test_python import Counts
+
+
+class Mine(Counts):
+    pass
+"""
+FLAGS = ["--num-samples=5", "--proposal=guide", "--show=false", "--batch-size=20"]
+
+
+def fit(*words):
+    run_command(pyro_aevb.fit, [*FLAGS, *words], resume_from=_settings_of_run, hidden=("on_epoch",))
+
+
+def evaluate(*words):
+    run_command(pyro_aevb.evaluate, [*FLAGS[:3], *words], positional="run")
+
+
+def test_a_run_that_moved_is_trained_and_scored_where_it_is(tmp_path, capsys):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "mine.py").write_text(SOURCE)
+    np.savez(old / "counts.npz", x=COUNTS, y=KIND)
+    named = [f"--pair={old}/mine.py:Mine", f"--data={old}/counts.npz"]
+    fit(*named, "--epochs=3", f"--out={tmp_path}/whole")
+    fit(*named, "--epochs=3", "--stop-after=1", "--no-score", f"--out={old}/run")
+    assert not (old / "run" / "results.json").exists()
+    with pytest.raises(UsageError, match="no results yet; evaluate it first"):
+        pyro_aevb.Run(old / "run").table()
+    old.rename(new)
+    run, there = f"{new}/run", [f"--pair={new}/mine.py:Mine", f"--data={new}/counts.npz"]
+    line = refusal(lambda: evaluate(run, there[0]), capsys)
+    assert "old/counts.npz, which is not here; say where it is now: --data PATH" in line
+    evaluate(run, *there)
+    assert pyro_aevb.Run(run).results["epochs"] == 1
+
+    resume = ["--resume", "--epochs=3", f"--out={run}"]
+    (new / "other.py").write_text(SOURCE + "\n# changed\n")
+    np.savez(new / "others.npz", x=COUNTS[::-1], y=KIND)
+    line = refusal(lambda: fit(*resume, f"--pair={new}/other.py:Mine", there[1]), capsys)
+    assert "pair is" in line and "leave it out, or start a new run" in line
+    line = refusal(lambda: fit(*resume, there[0], f"--data={new}/others.npz"), capsys)
+    assert "with its own data, and these are others" in line
+    fit(*resume, *there)
+    moved, whole = pyro_aevb.Run(run), pyro_aevb.Run(tmp_path / "whole")
+    assert moved.settings["data"] == f"{new}/counts.npz"
+    assert moved.results["metrics"] == whole.results["metrics"]
+    evaluate(run, f"--data={new}/others.npz")
+    assert any("not those that the pair was trained on" in n for n in moved.results["notes"])
+
+
+def test_data_from_python_that_differ_are_not_trained_on(run):
+    with pytest.raises(UsageError, match="with its own data, and these are others"):
+        pyro_aevb.fit(Counts, COUNTS + 1, out=str(run.path), resume=True, show=False)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from pyro_aevb.data.batches import Batches, evaluation_binarization
+from pyro_aevb.data.digest import digest
 from pyro_aevb.data.naming import LENGTHS
 from pyro_aevb.data.own import of_object
-from pyro_aevb.data.sets import load
+from pyro_aevb.data.sets import check_name, load
 from pyro_aevb.data.split import Binarize, DataSet, Split, looked_through
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.classification import predict
@@ -167,6 +168,14 @@ def restore(
             )
     if pair is None and not in_memory:
         consent.require("pair", settings["pair"], run.path / SETTINGS, trust)
+    if data is None:
+        try:
+            check_name(settings["data"])
+        except UsageError as error:
+            raise UsageError(
+                f"{run.path} was trained on {settings['data']}, which is not here; say where it is "
+                "now: --data PATH"
+            ) from error
     state = load_checkpoint(run.checkpoint)
     returned = bool(settings.get("patience")) and "tensors" in state["best"]
     best = state["best"] if returned else state
@@ -190,6 +199,8 @@ def restore(
     if state.get("source") != prepared.pair.source:
         changed = "warning: the pair's source has changed since it was trained; this scores the new"
         notes = [f"{changed} one", *notes]
+    if state.get("data", known := digest(prepared.data)) != known:
+        notes = ["warning: the data are not those that the pair was trained on", *notes]
     notes = (*prepared.notes, *notes)
     return replace(prepared, notes=notes, best_epoch=best["epoch"] if returned else None)
 
