@@ -30,7 +30,7 @@ class Run(directory.Run):
 
     Numbers are read from the directory; the trained pair and the data are there after ``fit``, and
     are brought into memory when they are first needed, by what ``settings.yaml`` names. Where that
-    was a Python object, :meth:`restore` takes it.
+    was a Python object, ``restore`` takes it.
 
     Data are given back as they came: of a table whose columns have names as a
     :class:`pandas.DataFrame` with these, else as a NumPy array ``(n, *event_shape)``.
@@ -48,8 +48,8 @@ class Run(directory.Run):
             columns: Of other data, columns that the pair takes beside x, such as ``label=``.
 
         Returns:
-            A row for each datum, called as in its source: the components ``z[0]``, ``z[1]`` and so
-            on of the local sites; of a split its columns too, and labels by the names of their
+            A row for each datum, named as in its source, with the components ``z[0]``, ``z[1]`` and
+            so on of the local sites; of a split its columns too, and labels by the names of their
             classes.
 
         Raises:
@@ -77,7 +77,7 @@ class Run(directory.Run):
         Arguments:
             n: How many.
             of: ``draws`` of the likelihood, which are draws from the model; or its ``means``, as
-                :func:`~pyro_aevb.decode` has them.
+                :func:`~pyro_aevb.runs.using.decode` has them.
             columns: Columns that the pair takes beside x, such as ``label="cat"``, one value or n;
                 by default those of the first test data.
 

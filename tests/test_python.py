@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -439,3 +441,69 @@ def test_a_run_that_moved_is_trained_and_scored_where_it_is(tmp_path, capsys):
 def test_data_from_python_that_differ_are_not_trained_on(run):
     with pytest.raises(UsageError, match="with its own data, and these are others"):
         pyro_aevb.fit(Counts, COUNTS + 1, out=str(run.path), resume=True, show=False)
+
+
+# The documentation
+
+ROOT = Path(__file__).parents[1]
+
+
+def snippets(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+RECIPES = {"optuna": "optuna", "wandb": "wandb", "mlflow": "mlflow"}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """What the names of the page stand for after its sessions, with few epochs and draws."""
+    few = {**QUICK, "num_data": 20, "pair_parameters": {"latent_dim": 2}}
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("page"))
+        whole = pyro_aevb.fit
+        patch.setattr(pyro_aevb, "fit", lambda *a, **k: whole(*a, **{**few_of(a, few), **k, **one}))
+        one = {"epochs": 2, "show": False}
+        patch.setenv("WANDB_MODE", "offline")
+        for source in snippets("docs/python.md"):
+            if not source.startswith(tuple(f"import {name}" for name in RECIPES)):
+                exec(source, found)
+                found.setdefault("runs", []).append(found["run"])
+        yield found
+
+
+def few_of(given, few):
+    return {name: v for name, v in few.items() if name != "pair_parameters" or len(given) < 3}
+
+
+def test_the_sessions_of_the_page_run(page):
+    images, counts, opened = (page["runs"][at] for at in (1, 2, 3))
+    assert images.sample(16).shape == (16, 1, 8, 8) and images.data.num_classes == 10
+    assert images.results["metrics"]["parzen"]["num_kernels"] == 1000
+    assert type(images.module) is page["MyVAE"] and counts.data.classes == ("B", "NK", "T")
+    codes = page["codes"]
+    assert list(codes) == ["z[0]", "z[1]", "label"]
+    assert (codes["label"] == page["y"][codes.index]).all()
+    pd.testing.assert_frame_equal(opened.codes("test"), counts.codes("test"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("library", RECIPES)
+def test_the_recipes_of_the_page_run(page, library):
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    (source,) = (s for s in snippets("docs/python.md") if s.startswith(f"import {library}"))
+    exec(source.replace("n_trials=20", "n_trials=3"), page)
+    if library == "optuna":
+        (*others, last) = page["study"].trials
+        assert last.intermediate_values[2] == last.value if last.value else len(others) == 2
+
+
+def test_the_session_of_the_readme_runs(tmp_path, monkeypatch):
+    pair, session = (s for s in snippets("README.md"))
+    monkeypatch.chdir(tmp_path)
+    Path("my_pair.py").write_text(pair)
+    quick = 'epochs=1, num_samples=2, proposal="guide", num_data=20, show=False'
+    session = session.replace("mnist5k", "mnist5k:200").replace("epochs=20", quick)
+    exec(session, found := {})
+    assert len(found["run"].codes("test")) == 500

@@ -232,7 +232,7 @@ class Pair(nn.Module):
 
     @property
     def origin(self) -> Any:
-        r"""What the pair was made of: the user's own module, or another object, file or tuple."""
+        r"""The user's own module, or another object, file or tuple that the pair was made of."""
         return self._origin[0]
 
     def attribute(self, name: str) -> Any:

@@ -122,7 +122,7 @@ class Run:
         r"""The trained pair, checked, and its data as it sees them; restored where they are needed.
 
         Raises:
-            UsageError: They cannot be restored by what the settings name (:meth:`restore`).
+            UsageError: They cannot be restored by what the settings name; ``restore`` takes more.
         """
         if self.held is None:
             self.restore()
@@ -166,8 +166,8 @@ class Run:
 
     @property
     def module(self) -> Any:
-        r"""What the pair was made of: a trained instance of the user's own class, a torch module;
-        or the tuple, or the file as a module, that has its functions."""
+        r"""The object that the pair was made of, trained, such as a torch module of the user's own
+        class; of functions the tuple, or the file as a module."""
         return self.pair.origin
 
     @property
