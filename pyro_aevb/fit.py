@@ -141,8 +141,8 @@ def fit(
         verbose: Print all that results.json holds.
         no_score: Train only; evaluate scores the run later.
         on_epoch: In Python, called after each epoch with the history so far, a list with a dict
-            for each epoch. What it raises ends the training and goes through to the caller; the
-            epoch is kept, and ``resume=True`` goes on from it.
+            for each epoch; of several processes in the first. What it raises ends the training and
+            goes through to the caller; the epoch is kept, and ``resume=True`` goes on from it.
 
     Returns:
         The run, with the trained pair and the data in memory.
@@ -152,9 +152,10 @@ def fit(
     from contextlib import ExitStack
     from dataclasses import replace
 
-    from pyro_aevb.data.digest import digest
+    from pyro_aevb.data.looks import looks
     from pyro_aevb.engine import rewrites
     from pyro_aevb.engine.processes import processes
+    from pyro_aevb.errors import UsageError
     from pyro_aevb.estimators.work import Work
     from pyro_aevb.pairs.consent import remember
     from pyro_aevb.reports.assess import assess, to_score
@@ -167,6 +168,8 @@ def fit(
     from pyro_aevb.training.settings import chosen
     from pyro_aevb.training.trainer import Trainer, seed_everything
 
+    if on_epoch is not None and not callable(on_epoch):
+        raise UsageError(f"on_epoch is {on_epoch!r}; it takes a function of the history")
     scored = {"num_samples": num_samples, "weight_samples": weight_samples, "proposal": proposal}
     scored = choose(None, None, seed=seed, **scored)
     with (
@@ -186,7 +189,7 @@ def fit(
         show = show and group.rank == 0
         if tensorboard:
             _tensorboard_writer()
-        known = {"data": digest(prepared.data)}
+        known = {"looks": looks(prepared.data)}
         plain = _plain(settings, str(run.path), prepared.pair.name, prepared.data.name)
         if resume:
             group.agree(lambda: _refuse_other_settings(run, plain, prepared.pair.source, known))
@@ -235,21 +238,22 @@ def fit(
         notes = (*prepared.notes, *trainer.notes)
         prepared = replace(prepared, notes=notes, best_epoch=trainer.progress.best_epoch)
         run.held = prepared
-        complete = f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
         results = None
         try:
             if not no_score:
                 work = Work(group, show, memory and memory << 20, compile)
                 results = assess(run, prepared, test, scored, work, len(run.history) > before)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(complete) from None
+            raise KeyboardInterrupt(
+                f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
+            ) from None
         if show and results is not None:
             show_results(results, verbose)
             print(f"\nrun {run.path}: results.json, results.nc, and in figures/:")
             for figure in sorted(run.figures.glob("*.png")):
                 print(f"  {figure}")
         elif show:
-            print(complete)
+            print(f"\nrun {run.path}: python -m pyro_aevb.evaluate {run.path} scores it")
         if show and len(trainer.history) == stop_after and stop_after < epochs:
             rest = f"--resume --out {run.path} goes on"
             print(f"paused after {stop_after} of {epochs} epochs; {rest}")
@@ -310,7 +314,7 @@ def _stored_settings(given: Mapping[str, Any], names: list[str]) -> dict[str, An
 
 
 def _refuse_other_settings(
-    run: "Run", settings: dict[str, Any], source: str | None, known: Mapping[str, str]
+    run: "Run", settings: dict[str, Any], source: str | None, known: Mapping[str, Any]
 ) -> None:
     r"""Refuse what would make the record false; a pair's file and data may lie elsewhere now.
 
@@ -320,6 +324,7 @@ def _refuse_other_settings(
         source: The hash of the file that the pair is from now.
         known: What is known of the data now.
     """
+    from pyro_aevb.data.looks import alike
     from pyro_aevb.errors import UsageError
     from pyro_aevb.pairs.locate import split_source
     from pyro_aevb.runs.checkpoint import load_checkpoint
@@ -327,12 +332,12 @@ def _refuse_other_settings(
     before, state = run.settings, {}
     if run.checkpoint.is_file():
         state = load_checkpoint(run.checkpoint)
-    if state.get("data", known["data"]) != known["data"]:
+    same = {"data"} if "looks" in state and alike(state["looks"], known["looks"]) else set()
+    if "looks" in state and not same and before["data"] == settings["data"]:
         raise UsageError(
             f"--resume continues {run.path} with its own data, and these are others; give those "
             "that it was trained on, or start a new run"
         )
-    same = {"data"} if "data" in state else set()
     names = [split_source(str(found["pair"]))[1] for found in (before, settings)]
     if source is not None and state.get("source") == source and names[0] == names[1]:
         same.add("pair")

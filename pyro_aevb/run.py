@@ -10,7 +10,7 @@ import torch
 from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.naming import ALIASES, SPLITS
-from pyro_aevb.errors import UsageError, one_of, unknown
+from pyro_aevb.errors import UsageError, at_least_one, one_of, unknown
 from pyro_aevb.pairs import predict
 from pyro_aevb.runs import run as directory
 from pyro_aevb.runs.using import as_columns, generate, presented
@@ -98,6 +98,7 @@ class Run(directory.Run):
             sample: Use a draw of codes and weights instead of their means.
             columns: Of other data, columns that the pair takes beside x.
         """
+        at_least_one("n", n)
         blocks, rows, _ = self._blocks(of, n, columns)
         parts = [as_numpy(predict.reconstruct(self.pair, x, sample)) for x in blocks]
         return self._as_data(np.concatenate(parts), rows)

@@ -125,6 +125,7 @@ def test_splits_in_memory_stay_as_they_are_given():
         ({"train": COUNTS, "tset": COUNTS}, "'tset', which is not known"),
         ((COUNTS, KIND[:9]), r"60 data in images but labels of .* shape \(9,\)"),
         (TensorDataset(torch.tensor(COUNTS), *[torch.rand(60)] * 2), "have 3 parts"),
+        (Counts, "data is Counts, which is none: the pair comes first"),
     ],
 )
 def test_data_that_are_none_end_in_one_line(data, words, tmp_path):
@@ -142,11 +143,16 @@ def test_data_that_are_none_end_in_one_line(data, words, tmp_path):
         (lambda: pyro_aevb.fit(Counts, COUNTS, epoch=3), r"fit .*'epoch' \(did you mean 'epochs'"),
         (lambda: pyro_aevb.fit(Counts, COUNTS, latent_dim=3), r"give pair_parameters=.*: 3\}"),
         (lambda: pyro_aevb.check(latent_dims=3), r"check .* 'latent_dim' is a parameter of the"),
+        (lambda: pyro_aevb.fit(Counts, COUNTS, KIND), r"labels come with the data: data=\(x, "),
+        (lambda: pyro_aevb.fit(Counts, COUNTS, on_epoch=3), "on_epoch is 3; it takes a function"),
+        (lambda: pyro_aevb.fit(Counts, COUNTS, clip_norm="1"), "--clip-norm is '1'; it takes a nu"),
+        (lambda: pyro_aevb.fit(Counts, COUNTS, clip_norm=0), "--clip-norm=0 is not possible"),
+        (lambda: pyro_aevb.encode("run", COUNTS), "here is a str, and what is used is a run"),
         (lambda: pyro_aevb.evaluate("run", num_sample=3), "did you mean 'num_samples'"),
         (lambda: pyro_aevb.compare(["run"], foo=3), "no argument 'foo'; it has runs, out, export"),
     ],
 )
-def test_unknown_keywords_name_the_nearest(call, words):
+def test_what_no_call_takes_is_said_in_one_line(call, words):
     with pytest.raises(UsageError, match=words):
         call()
 
@@ -429,7 +435,7 @@ def test_a_run_that_moved_is_trained_and_scored_where_it_is(tmp_path, capsys):
     line = refusal(lambda: fit(*resume, f"--pair={new}/other.py:Mine", there[1]), capsys)
     assert "pair is" in line and "leave it out, or start a new run" in line
     line = refusal(lambda: fit(*resume, there[0], f"--data={new}/others.npz"), capsys)
-    assert "with its own data, and these are others" in line
+    assert "data is" in line and "others.npz' here; leave it out" in line
     fit(*resume, *there)
     moved, whole = pyro_aevb.Run(run), pyro_aevb.Run(tmp_path / "whole")
     assert moved.settings["data"] == f"{new}/counts.npz"

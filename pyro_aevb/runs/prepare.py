@@ -4,12 +4,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
+from types import FunctionType
 from typing import Any
 
 import torch
 
 from pyro_aevb.data.batches import Batches, evaluation_binarization
-from pyro_aevb.data.digest import digest
+from pyro_aevb.data.looks import alike, looks
 from pyro_aevb.data.naming import LENGTHS
 from pyro_aevb.data.own import of_object
 from pyro_aevb.data.sets import check_name, load
@@ -78,6 +79,16 @@ def prepare(
     """
     chosen = choose_device(device)
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
+    if not isinstance(pair_parameters, (Mapping, type(None))):
+        raise UsageError(
+            f"pair_parameters is a {type(pair_parameters).__name__}; it takes names with their "
+            "values, as {'latent_dim': 2} (labels come with the data: data=(x, labels))"
+        )
+    if isinstance(data, type) or isinstance(data, FunctionType):
+        raise UsageError(
+            f"data is {data.__name__}, which is none: the pair comes first, then the data; a pair "
+            "of two functions is (model, guide)"
+        )
     budget = memory and memory << 20
     if binarize not in (None, "none"):  # bits that are drawn once stay in memory, as their data do
         budget = sys.maxsize
@@ -199,7 +210,7 @@ def restore(
     if state.get("source") != prepared.pair.source:
         changed = "warning: the pair's source has changed since it was trained; this scores the new"
         notes = [f"{changed} one", *notes]
-    if state.get("data", known := digest(prepared.data)) != known:
+    if "looks" in state and not alike(state["looks"], looks(prepared.data)):
         notes = ["warning: the data are not those that the pair was trained on", *notes]
     notes = (*prepared.notes, *notes)
     return replace(prepared, notes=notes, best_epoch=best["epoch"] if returned else None)

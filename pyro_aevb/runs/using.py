@@ -82,7 +82,7 @@ def decode(
                 f"decode of the pair {pair.name} needs x, a batch of the wanted length"
             )
         return of_pair.decode(pair, values, x, sample, **columns)
-    held = pair.prepared
+    held = _prepared(pair)
     local = [site.name for site in held.description.local_sites]
     if not isinstance(values, Mapping):
         if len(local) != 1:
@@ -128,7 +128,7 @@ def predict(pair: "Pair | Run", x: Any, weight_samples: int = 10, **columns: Any
         UsageError: The pair is no classifier, or the number of draws is below 1.
     """
     if not isinstance(pair, Pair):
-        held = pair.prepared
+        held = _prepared(pair)
         (x, found, _), pair = presented(held, x), held.pair
         observed = held.description.column
         found = {name: v for name, v in found.items() if name != observed}
@@ -154,7 +154,7 @@ def generate(pair: "Pair | Run", x: Any = 1, sample: bool = False, **columns: An
         if isinstance(x, int):
             raise UsageError(f"generate of the pair {pair.name} needs x, a batch of that length")
         return of_pair.generate(pair, x, sample, **columns)
-    held = pair.prepared
+    held = _prepared(pair)
     x = first_data(held, x) if isinstance(x, int) else presented(held, x)[0]
     return of_pair.generate(held.pair, x, sample, **as_columns(held, len(x), columns))
 
@@ -216,10 +216,21 @@ def _shaped(held: Prepared, array: np.ndarray) -> np.ndarray:
     )
 
 
+def _prepared(run: Any) -> Prepared:
+    held = getattr(run, "prepared", None)
+    if held is None:
+        raise UsageError(
+            f"here is a {type(run).__name__}, and what is used is a run, as fit returns and "
+            "pyro_aevb.Run(path) opens, or a pair that was inspected, as run.pair"
+        )
+    found: Prepared = held
+    return found
+
+
 def _seen(pair: "Pair | Run", x: Any, columns: Mapping[str, Any]) -> tuple[Pair, Data]:
     if isinstance(pair, Pair):
         return pair, pair.batch(x, columns)
-    held = pair.prepared
+    held = _prepared(pair)
     values, found, _ = presented(held, x)
     return held.pair, held.pair.batch(values, found | as_columns(held, len(values), columns))
 

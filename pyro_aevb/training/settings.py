@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pyro_aevb.errors import UsageError, above_zero
+from pyro_aevb.errors import UsageError, above_zero, of_kind
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.training.algorithm import Algorithm, Phase, Stage
 from pyro_aevb.training.optimizers import latent_weight, make_optimizer, make_schedule, map_options
@@ -68,6 +68,7 @@ class Settings:
                 raise UsageError(f"--{flag} is {getattr(self, name)}; it must not be negative")
 
         if self.clip_norm is not None:
+            of_kind("--clip-norm", self.clip_norm, float)
             above_zero("--clip-norm", self.clip_norm)
 
     def latent_weight(self, pair: Pair, algorithm: Algorithm) -> float:

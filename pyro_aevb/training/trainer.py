@@ -68,7 +68,7 @@ class Trainer(Settings):
     on_epoch: Callable[[Sequence[Row]], None] | None = None
     show: bool = False
     group: Alone = field(default_factory=Alone)
-    known: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
