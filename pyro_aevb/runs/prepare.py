@@ -84,7 +84,7 @@ def prepare(
             f"pair_parameters is a {type(pair_parameters).__name__}; it takes names with their "
             "values, as {'latent_dim': 2} (labels come with the data: data=(x, labels))"
         )
-    if isinstance(data, type) or isinstance(data, FunctionType):
+    if isinstance(data, (type, FunctionType)):
         raise UsageError(
             f"data is {data.__name__}, which is none: the pair comes first, then the data; a pair "
             "of two functions is (model, guide)"

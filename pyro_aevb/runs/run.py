@@ -155,8 +155,7 @@ class Run:
         """
         from pyro_aevb.runs.prepare import restore
 
-        opened = type(self).open(self.path)
-        self.held = restore(opened, device, data_root, pair, data, trust)
+        self.held = restore(self, device, data_root, pair, data, trust)
         return self
 
     @property
