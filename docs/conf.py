@@ -22,9 +22,15 @@ html_title = "pyro_aevb"
 # such as (N, d), or a name that is written short in a signature.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|np|pyro|pathlib|collections|inspect|contextlib|pandas)\..*"),
+    (
+        r"py:.*",
+        r"(torch|numpy|np|pyro|pathlib|collections|inspect|contextlib|pandas|matplotlib)\..*",
+    ),
     (r"py:class", r"(pyro_aevb\..*\.)?[A-Zd]"),
-    (r"py:class", r"Path|Module|Tensor|Prepared|(dict|tuple|list\[dict)\[.*"),
+    (
+        r"py:class",
+        r"Path|Module|Tensor|Prepared|DataFrame|Figure|(pyro_aevb\.keywords\.)?(Given|Returned)|(dict|tuple|list\[dict)\[.*",
+    ),
 ]
 
 myst_enable_extensions = ["dollarmath", "deflist"]

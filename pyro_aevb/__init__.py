@@ -37,8 +37,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from pyro_aevb.pairs.contract import inspect
     from pyro_aevb.pairs.missing import impute
     from pyro_aevb.pairs.pair import Pair, load_pair
-    from pyro_aevb.pairs.predict import decode, encode, generate, predict, reconstruct
-    from pyro_aevb.runs.run import Run
+    from pyro_aevb.run import Run
+    from pyro_aevb.runs.using import decode, encode, generate, predict, reconstruct
 
 __version__ = "0.1.0"
 
@@ -51,8 +51,8 @@ _HOME = {
     "load_pair": "pairs.pair",
     "inspect": "pairs.contract",
     "impute": "pairs.missing",
-    **dict.fromkeys(("encode", "decode", "reconstruct", "generate", "predict"), "pairs.predict"),
-    "Run": "runs.run",
+    **dict.fromkeys(("encode", "decode", "reconstruct", "generate", "predict"), "runs.using"),
+    "Run": "run",
     "Estimator": "estimators.estimator",
 }
 r"""Where a name lives that is imported when it is first used; of all others, in models."""

@@ -2,10 +2,13 @@ r"""Describe a pair, or say what is wrong with it: ``python -m pyro_aevb.check -
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from pyro_aevb.keywords import with_known_keywords
+
 if TYPE_CHECKING:
     from pyro_aevb.pairs.description import Description
 
 
+@with_known_keywords
 def check(
     pair: Any = "VAE",
     data: Any = "mnist5k",
@@ -21,7 +24,8 @@ def check(
 
     Arguments:
         pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name.
-        data: A data set's name, or a path to a file or folder of images.
+        data: A data set's name, or a path to a file or folder of images; in Python whatever fit
+            takes.
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         binarize: none, dynamic or fixed; default the data set's own.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.keywords import with_known_keywords
 
 if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".md", ".tex")
 
 
+@with_known_keywords
 def compare(
     runs: "Sequence[str | Path | Run]",
     out: str | None = None,

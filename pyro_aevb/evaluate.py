@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE
+from pyro_aevb.keywords import with_known_keywords
 
 if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
 
 
 # Longer than a screen, as its parameters are the flags of the command.
+@with_known_keywords
 def evaluate(
     run: "str | Path | Run | Sequence[str]",
     estimator: Any = "importance",
@@ -67,7 +69,8 @@ def evaluate(
         verbose: Print all that results.json holds.
         pair: In place of what the run's settings name, if its file has moved, or if the run was
             trained from a Python object: file.py:Name; in Python also the object.
-        data: The data set, if the run was trained on a Python object.
+        data: In place of what the run's settings name, if that has moved, or if the run was
+            trained on a Python object: a name or a path; in Python also the object.
         trust: Run the code of the pair that the run's settings name, wherever it comes from. If
             the run was trained here, and the pair's file is what it was, it runs without.
 
@@ -141,4 +144,4 @@ evaluate.__doc__ = (evaluate.__doc__ or "").replace("NAMES", ", ".join(ESTIMATOR
 if __name__ == "__main__":
     from pyro_aevb.cli import run_command
 
-    run_command(evaluate, positional="run", hidden=("data",))
+    run_command(evaluate, positional="run")

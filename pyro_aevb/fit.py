@@ -2,14 +2,15 @@ r"""Train a pair, then say what it is worth: ``python -m pyro_aevb.fit``."""
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+from pyro_aevb.keywords import with_known_keywords
 from pyro_aevb.runs.settings import CALL, PLACES, SCORING
 
 if TYPE_CHECKING:
-    from pyro_aevb.runs.run import Run
+    from pyro_aevb.run import Run
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
@@ -30,6 +31,7 @@ def _with_stored_settings(function: Callable[Given, Returned]) -> Callable[Given
 
 
 # Longer than a screen, as its parameters are the command's flags; the body calls and prints.
+@with_known_keywords
 @_with_stored_settings
 def fit(
     pair: Any = "VAE",
@@ -57,6 +59,7 @@ def fit(
     corruption: Any = None,
     corruption_options: dict[str, Any] | None = None,
     map_prior: float | None = None,
+    clip_norm: float | None = None,
     patience: int = 0,
     num_samples: int = 500,
     weight_samples: int = 10,
@@ -73,13 +76,16 @@ def fit(
     trust: bool = False,
     show: bool = True,
     verbose: bool = False,
+    no_score: bool = False,
+    on_epoch: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
 ) -> "Run":
     r"""Check a pair, train it, score it on the test split and write the run.
 
     Arguments:
         pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name; in
             Python also a class, an instance (whose parameters are trained further) or a tuple.
-        data: A data set's name, or a path to a file or folder of images.
+        data: A data set's name, or a path to a file or folder of images; in Python also arrays,
+            tables and torch data sets (:func:`~pyro_aevb.data.own.of_object`).
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         binarize: none, dynamic (anew at each look in training, once for scoring) or fixed;
@@ -110,6 +116,7 @@ def fit(
             or none; default the pair's attribute corruption. In Python also a function of a batch.
         corruption_options: Its arguments: {rate: 0.25, exact: true}, {std: 0.1, clip: true}.
         map_prior: Standard deviation of a normal prior on all weights that are points.
+        clip_norm: The largest norm of a step's gradients together; larger ones are scaled down.
         patience: Stop after so many epochs without a better validation value, and return to
             the best; 0 never stops.
         num_samples: K, draws of the guide per test datum in scoring, for elbo and iwae_bound.
@@ -132,17 +139,23 @@ def fit(
             from; what is named by a flag, or in Python, runs without it.
         show: Print progress and the table.
         verbose: Print all that results.json holds.
+        no_score: Train only; evaluate scores the run later.
+        on_epoch: In Python, called after each epoch with the history so far, a list with a dict
+            for each epoch; of several processes in the first. What it raises ends the training and
+            goes through to the caller; the epoch is kept, and ``resume=True`` goes on from it.
 
     Returns:
-        The run, with the trained pair as ``run.pair``.
+        The run, with the trained pair and the data in memory.
     """
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
     settings = {name: value for name, value in locals().items() if name not in CALL}
     from contextlib import ExitStack
     from dataclasses import replace
 
+    from pyro_aevb.data.looks import looks
     from pyro_aevb.engine import rewrites
     from pyro_aevb.engine.processes import processes
+    from pyro_aevb.errors import UsageError
     from pyro_aevb.estimators.work import Work
     from pyro_aevb.pairs.consent import remember
     from pyro_aevb.pairs.settle import settle
@@ -150,12 +163,14 @@ def fit(
     from pyro_aevb.reports.estimation import choose
     from pyro_aevb.reports.rehearsal import rehearse
     from pyro_aevb.reports.text import show_results
+    from pyro_aevb.run import Run
     from pyro_aevb.runs.prepare import prepare
-    from pyro_aevb.runs.run import Run
     from pyro_aevb.training.algorithm import make_algorithm
     from pyro_aevb.training.settings import chosen
     from pyro_aevb.training.trainer import Trainer, seed_everything
 
+    if on_epoch is not None and not callable(on_epoch):
+        raise UsageError(f"on_epoch is {on_epoch!r}; it takes a function of the history")
     scored = {"num_samples": num_samples, "weight_samples": weight_samples, "proposal": proposal}
     scored = choose(None, None, seed=seed, **scored)
     with (
@@ -168,7 +183,6 @@ def fit(
         test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
         name = f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-")
         run = Run(group.agree(lambda: Run.create(out, name, resume).path))
-        run.pair = prepared.pair
         group.continues = (
             f"; --resume --out {run.path} continues from the last checkpoint, in any number of "
             "processes"
@@ -176,9 +190,10 @@ def fit(
         show = show and group.rank == 0
         if tensorboard:
             _tensorboard_writer()
+        known = {"looks": looks(prepared.data)}
         plain = _plain(settings, str(run.path), prepared.pair.name, prepared.data.name)
         if resume:
-            group.agree(lambda: _refuse_other_settings(run, plain))
+            group.agree(lambda: _refuse_other_settings(run, plain, prepared.pair.source, known))
         learning = make_algorithm(
             algorithm,
             prepared.pair,
@@ -201,6 +216,7 @@ def fit(
             show=show,
             group=group,
             stop_after=stop_after,
+            known=known,
             **chosen(settings),
         )
         if epochs:
@@ -215,28 +231,33 @@ def fit(
             group.agree(lambda: run.write_history(trainer.history))
         group.agree(lambda: run.write_settings(plain))
         remember("objective", objective)
-        trainer.on_epoch = None if group.rank else _logger(run, tensorboard)
+        trainer.on_epoch = None if group.rank else _logger(run, tensorboard, on_epoch)
         if show:
             _announce(prepared, run)
         before = len(run.history) if resume else -1
         trainer.run()
         notes = (*prepared.notes, *trainer.notes, *settle(prepared.pair, prepared.test, seed))
         prepared = replace(prepared, notes=notes, best_epoch=trainer.progress.best_epoch)
+        run.held = prepared
+        results = None
         try:
-            work = Work(group, show, memory and memory << 20, compile)
-            results = assess(run, prepared, test, scored, work, len(run.history) > before)
+            if not no_score:
+                work = Work(group, show, memory and memory << 20, compile)
+                results = assess(run, prepared, test, scored, work, len(run.history) > before)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"the training is complete; python -m pyro_aevb.evaluate {run.path} scores it"
             ) from None
-        if show:
+        if show and results is not None:
             show_results(results, verbose)
             print(f"\nrun {run.path}: results.json, results.nc, and in figures/:")
             for figure in sorted(run.figures.glob("*.png")):
                 print(f"  {figure}")
-            if len(trainer.history) == stop_after and stop_after < epochs:
-                rest = f"--resume --out {run.path} goes on"
-                print(f"paused after {stop_after} of {epochs} epochs; {rest}")
+        elif show:
+            print(f"\nrun {run.path}: python -m pyro_aevb.evaluate {run.path} scores it")
+        if show and len(trainer.history) == stop_after and stop_after < epochs:
+            rest = f"--resume --out {run.path} goes on"
+            print(f"paused after {stop_after} of {epochs} epochs; {rest}")
         return run
 
 
@@ -293,12 +314,36 @@ def _stored_settings(given: Mapping[str, Any], names: list[str]) -> dict[str, An
     return stored
 
 
-def _refuse_other_settings(run: "Run", settings: dict[str, Any]) -> None:
-    from pyro_aevb.errors import UsageError
+def _refuse_other_settings(
+    run: "Run", settings: dict[str, Any], source: str | None, known: Mapping[str, Any]
+) -> None:
+    r"""Refuse what would make the record false; a pair's file and data may lie elsewhere now.
 
-    before = run.settings
+    Arguments:
+        run: The run that is resumed.
+        settings: Those of the call.
+        source: The hash of the file that the pair is from now.
+        known: What is known of the data now.
+    """
+    from pyro_aevb.data.looks import alike
+    from pyro_aevb.errors import UsageError
+    from pyro_aevb.pairs.locate import split_source
+    from pyro_aevb.runs.checkpoint import load_checkpoint
+
+    before, state = run.settings, {}
+    if run.checkpoint.is_file():
+        state = load_checkpoint(run.checkpoint)
+    same = {"data"} if "looks" in state and alike(state["looks"], known["looks"]) else set()
+    if "looks" in state and not same and before["data"] == settings["data"]:
+        raise UsageError(
+            f"--resume continues {run.path} with its own data, and these are others; give those "
+            "that it was trained on, or start a new run"
+        )
+    names = [split_source(str(found["pair"]))[1] for found in (before, settings)]
+    if source is not None and state.get("source") == source and names[0] == names[1]:
+        same.add("pair")
     for name, value in settings.items():
-        if name in {"epochs", *SCORING, *PLACES} or name not in before:
+        if name in {"epochs", *SCORING, *PLACES, *same} or name not in before:
             continue  # of any other setting the record would be false
         # No options, and options of which there are none, are the same; 0 and None are not.
         one, other = (None if v == {} else v for v in (before[name], value))
@@ -324,7 +369,7 @@ def _tensorboard_writer() -> Any:
     return SummaryWriter
 
 
-def _logger(run: "Run", tensorboard: bool) -> Any:
+def _logger(run: "Run", tensorboard: bool, on_epoch: Callable[[Any], None] | None) -> Any:
     writer = _tensorboard_writer()(run.path / "tensorboard") if tensorboard else None
 
     def log(history: Any) -> None:
@@ -334,6 +379,8 @@ def _logger(run: "Run", tensorboard: bool) -> Any:
                 if value is not None and name != "epoch":
                     writer.add_scalar(name, value, int(history[-1]["epoch"]))
             writer.flush()
+        if on_epoch is not None:
+            on_epoch([dict(row) for row in history])
 
     return log
 
@@ -359,4 +406,4 @@ def _settings_of_run(arguments: dict[str, Any]) -> str | None:
 if __name__ == "__main__":
     from pyro_aevb.cli import run_command
 
-    run_command(fit, resume_from=_settings_of_run)
+    run_command(fit, hidden=("on_epoch",), resume_from=_settings_of_run)

@@ -46,7 +46,7 @@ def run(trained, tmp_path):
 
 
 def command(*words):
-    run_command(pyro_aevb.evaluate, list(words), positional="run", hidden=("data",))
+    run_command(pyro_aevb.evaluate, list(words), positional="run")
 
 
 def test_estimators_add_to_results_and_leave_one_another(run):

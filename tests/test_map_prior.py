@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from harness import assert_resumes
+from harness import assert_resumes, capture_only
 from linear_gaussian import PPCA, BayesianPPCA, batches, matrix, ready
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -70,6 +70,33 @@ def test_it_is_the_gradient_of_the_bound_plus_the_log_prior(optimizer, lr, optio
             steps.step()
             objective += bound.item() * len(x) / N**2  # of the data alone
         assert history[epoch]["objective"] == pytest.approx(objective, rel=1e-6)
+    for name, value in source.state_dict().items():
+        torch.testing.assert_close(t.pair.tensors()[f"pair.{name}"], value, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "optimizer, prior, compile", [("adagrad", None, "off"), ("sgd", 0.3, "on")]
+)
+def test_gradients_of_the_bound_are_clipped_as_torch_does(optimizer, prior, compile, monkeypatch):
+    capture_only(monkeypatch)
+    t = trainer(
+        optimizer=optimizer, lr=0.05, clip_norm=1.2, map_prior=prior, compile=compile, batch_size=12
+    )
+    source = Autoencoder((D,), latent_dim=2, hidden=[4]).double()
+    source.load_state_dict({k[5:]: v.clone() for k, v in t.pair.tensors().items()})
+    t.run()
+    parameters, norms = list(source.parameters()), []
+    make = {"adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}[optimizer]
+    steps = make(parameters, lr=0.05, weight_decay=0 if prior is None else 1 / (N * prior**2))
+    for epoch in range(3):
+        for chosen in order(N, 2, epoch).split(12):
+            x = PIXELS[chosen]
+            logits = source.likelihood(source.decoder(source.encoder(x)[0])).base_dist.logits
+            steps.zero_grad()
+            binary_cross_entropy_with_logits(logits, x, reduction="sum").div(len(x)).backward()
+            norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, 1.2)))
+            steps.step()
+    assert min(norms) < 1.2 < max(norms)
     for name, value in source.state_dict().items():
         torch.testing.assert_close(t.pair.tensors()[f"pair.{name}"], value, rtol=1e-9, atol=1e-11)
 

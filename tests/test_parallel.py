@@ -86,7 +86,7 @@ CASES = {
     "vae": (*VAE, {"schedule": "cosine", "kl_warm_up": 2}),
     "weights": (
         *(BAYESIAN, SMALL),
-        {"optimizer": "sgd", "lr": 0.01, "batch_size": 108, "particles": 2},
+        {"optimizer": "sgd", "lr": 0.01, "batch_size": 108, "particles": 2, "clip_norm": 9.0},
     ),
     "local": (BAYESIAN, SMALL, {"weight_noise": "local", "patience": 1}),
     "iwae": (*VAE, {"objective": "iwae", "particles": 3}),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.data.files import damaged, read_arrays
-from pyro_aevb.data.naming import LABELS, SPLIT, WHOLE
+from pyro_aevb.data.naming import LABELS, ROWS, SPLIT, WHOLE
 from pyro_aevb.data.stored import HDF5Array, NpyArray, Stored, ZarrArray
 from pyro_aevb.data.tables import FEATURES, arrays_of, read_csv
 from pyro_aevb.errors import UsageError
@@ -68,7 +68,7 @@ def _npy(path: Path, memory: int) -> Arrays:
     arrays = read_arrays(path)
     if {"indices", "indptr", "format", "shape", "data"} <= set(arrays):  # as SciPy saves them
         sparse = importlib.import_module("scipy.sparse")
-        return {"x": _dense(path, sparse.load_npz(path), memory)}
+        return {"x": dense(path, sparse.load_npz(path), memory)}
     return {**arrays}
 
 
@@ -212,10 +212,26 @@ def _plain(tensor: Any) -> np.ndarray:
 
 def _anndata(path: Path, memory: int) -> Arrays:
     anndata = _library("anndata", path)
-    held = _parsed(path, "an AnnData file", lambda: anndata.read_h5ad(path))
+    return arrays_of_anndata(
+        _parsed(path, "an AnnData file", lambda: anndata.read_h5ad(path)), path, memory
+    )
+
+
+def arrays_of_anndata(held: Any, path: Path, memory: int) -> Arrays:
+    r"""``X``, made dense, what its rows and columns are called, and the columns of ``obs``.
+
+    Arguments:
+        held: An ``anndata.AnnData``.
+        path: Where it is from.
+        memory: The most bytes that X may take.
+    """
     if held.X is None:
         raise UsageError(f"{path} has no X; the data are what AnnData calls X, cells by genes")
-    found: Arrays = {"x": _dense(path, held.X, memory), FEATURES: held.var_names.to_numpy(str)}
+    found: Arrays = {
+        "x": dense(path, held.X, memory),
+        FEATURES: held.var_names.to_numpy(str),
+        ROWS: held.obs_names.to_numpy(str),
+    }
     for name, column in held.obs.items():
         words = str(name).lower() in LABELS | {SPLIT}
         if column.dtype.name == "category" and not words:
@@ -225,7 +241,8 @@ def _anndata(path: Path, memory: int) -> Arrays:
     return found
 
 
-def _dense(path: Path, matrix: Any, memory: int) -> np.ndarray:
+def dense(path: Path, matrix: Any, memory: int) -> np.ndarray:
+    r"""A matrix as an array; a UsageError where a sparse one would take more memory."""
     if hasattr(matrix, "toarray"):
         size = math.prod(matrix.shape) * matrix.dtype.itemsize
         if size > memory:

@@ -18,6 +18,8 @@ LABELS = {"labels", "label", "y", "targets", "target"}
 r"""What an array may be called besides its split, as in ``train_labels`` and ``y_train``."""
 LENGTHS = ("length", "lengths")
 r"""What the column is called that says how much of a sequence counts."""
+ROWS = "row_names"
+r"""The array of what the data are called one by one, or ``train_row_names`` and so on."""
 SPLIT = "split"
 r"""The column of words that says which split a row belongs to."""
 NUMBERED = re.compile(r"[xX]_?\d+")

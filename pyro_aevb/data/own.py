@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.blocks import by_blocks
 from pyro_aevb.data.disk import OnDisk
 from pyro_aevb.data.files import channels_first
 from pyro_aevb.data.folders import Named, read_splits
 from pyro_aevb.data.formats import Arrays, is_zarr, read_file
+from pyro_aevb.data.held import arrays_in, name_of
 from pyro_aevb.data.naming import (
     ALIASES,
     DATA,
     LABELS,
     LENGTHS,
+    ROWS,
     SEQUENCES,
     SPLIT,
     SPLITS,
@@ -102,22 +103,38 @@ def from_arrays(
         memory: The largest :class:`numpy.memmap` that is read into memory, in bytes.
         missing: NaN stands for missing values, and is left in.
         sequences: Data of three axes or more are sequences, and no images.
-        arrays: NumPy's or torch's, of any type of numbers, byte order and layout.
+        arrays: NumPy's or torch's, of any type of numbers, byte order and layout; as `x`, `train`,
+            `test` and `valid` also what :func:`~pyro_aevb.data.own.of_object` takes.
 
     Raises:
         UsageError: If the data are not usable; the line says which and why.
     """
+    return _in_memory(name, arrays, memory, Reading(missing, sequences))
+
+
+def of_object(data: Any, memory: int | None = None) -> DataSet:
+    r"""Make a data set of what Python holds, by the rules of :func:`from_arrays`.
+
+    Arguments:
+        data: An array, a tensor, a pandas DataFrame, an AnnData, a torch ``Dataset`` of data or of
+            data with their labels, a pair (x, labels), or a mapping of such by name, as
+            ``{"train": ..., "test": ...}`` or ``{"x": ..., "label": ..., "age": ...}``.
+        memory: The largest :class:`numpy.memmap` that is read into memory, in bytes.
+
+    Raises:
+        UsageError: If the data are not usable; the line says which and why.
+    """
+    return _in_memory(name_of(data), data, memory, Reading())
+
+
+def _in_memory(name: str, data: Any, memory: int | None, reading: Reading) -> DataSet:
     budget, found = memory or ON_DISK, Arrays()
-    for key, given in arrays.items():
-        array = as_numpy(given) if isinstance(given, Tensor) else given
-        if isinstance(array, np.ma.MaskedArray):
-            masked = bool(np.ma.getmaskarray(array).any())
-            array = np.where(array.mask, np.nan, array.data) if masked else array.data
+    for key, array in arrays_in(data, budget).items():
         if isinstance(array, np.memmap) and array.nbytes > budget:
             found[key] = MappedArray.of(array)
         else:
             found[key] = np.asarray(array)
-    return _made(name, Path(name), found, Reading(missing, sequences))
+    return _made(name, Path(name), found, reading)
 
 
 def _made(name: str, path: Path, arrays: Arrays, reading: Reading) -> DataSet:
@@ -126,6 +143,8 @@ def _made(name: str, path: Path, arrays: Arrays, reading: Reading) -> DataSet:
         array = arrays.get(key)
         if isinstance(array, np.ndarray) and array.dtype.kind == "U":
             said[key] = [str(word) for word in arrays.pop(key).ravel()]  # type: ignore[union-attr]
+    places = {WHOLE: ROWS} | {split: f"{split}_{ROWS}" for split in SPLITS}
+    rows = {k: np.asarray(arrays.pop(key)) for k, key in places.items() if key in arrays}
     data, labels, columns, notes = _named(path, arrays)
     if any(set(words(key)) & SEQUENCES for key in arrays) or any(
         column in LENGTHS for of_split in columns.values() for column in of_split
@@ -133,7 +152,7 @@ def _made(name: str, path: Path, arrays: Arrays, reading: Reading) -> DataSet:
         reading = replace(reading, sequences=True)
     if LEFT_OUT in said:
         notes.insert(0, f"the columns {', '.join(said[LEFT_OUT])} left out")
-    return _assembled(name, path, data, labels, columns, notes, reading, said)
+    return _assembled(name, path, data, labels, columns, notes, reading, said, rows)
 
 
 def _assembled(
@@ -145,8 +164,9 @@ def _assembled(
     notes: list[str],
     reading: Reading,
     said: Mapping[str, list[str]] | None = None,
+    rows: Mapping[str, np.ndarray] | None = None,
 ) -> DataSet:
-    said = said or {}
+    said, rows = said or {}, rows or {}
     if TRAIN not in data and WHOLE not in data:
         raise UsageError(f"{path} has {' and '.join(data)} data and no training data")
     first, ends, shapes = next(iter(data)), [], {}
@@ -171,7 +191,7 @@ def _assembled(
         ends += checked
     tables = reading.sequences or len(shapes[first]) == 1
     kept, scale, levels = levels_of({x.dtype for x in data.values()}, tables, ends)
-    classes, named = _classes(path, labels, data)
+    numbered, classes, named = _classes(path, labels, data)
     missing = sum(count for _, _, count in ends)
     splits = {}
     for key, array in data.items():
@@ -181,11 +201,14 @@ def _assembled(
         }
         if isinstance(array, Stored):
             dtype = torch.uint8 if kept is np.uint8 else torch.float32
-            rows = np.arange(len(array))
-            images: Images = OnDisk(array, dtype, rows, reading.sequences, bool(missing))
+            whole_file = np.arange(len(array))
+            images: Images = OnDisk(array, dtype, whole_file, reading.sequences, bool(missing))
         else:
             images = torch.from_numpy(np.ascontiguousarray(array.astype(kept, copy=False)))
-        splits[key] = Split(images, classes.get(key), scale, further)
+        places = rows.get(key, np.arange(len(images)))
+        if len(places) != len(images):
+            raise UsageError(f"{path} has {len(images)} data in {key} and {len(places)} {ROWS}")
+        splits[key] = Split(images, numbered.get(key), scale, further, places)
     if reading.sequences:
         _check_lengths(path, splits)
     factors = said.get(FACTORS, [])
@@ -197,7 +220,13 @@ def _assembled(
     if SPLIT in said:
         splits = _by_words(path, splits, said[SPLIT])
     data_set = _split(name, path, splits, list(dict.fromkeys(notes)))
-    return replace(data_set, factors={f: _size(f, splits.values()) for f in factors})
+    features = said.get(FEATURES, [])
+    return replace(
+        data_set,
+        factors={f: _size(f, splits.values()) for f in factors},
+        classes=classes,
+        features=tuple(features if shapes[first] == (len(features),) else ()),
+    )
 
 
 def _arranged(array: np.ndarray, reading: Reading) -> tuple[np.ndarray, list[str]]:
@@ -316,9 +345,13 @@ def _size(factor: str, splits: Iterable[Split]) -> int:
     return 1 + max((int(c.max()) for c in columns if c.dtype == torch.int64), default=0)
 
 
-def _classes(path: Path, labels: Named, data: Arrays) -> tuple[dict[str, Tensor], list[str]]:
-    r"""The number of each datum's class by split, -1 where none is known, and notes."""
-    notes = []
+def _classes(
+    path: Path, labels: Named, data: Arrays
+) -> tuple[dict[str, Tensor], tuple[str, ...], list[str]]:
+    r"""The number of each datum's class by split, -1 where none is known; what the classes are
+    called, if they are words; and notes."""
+    notes: list[str] = []
+    called: tuple[str, ...] = ()
     labels = {k: a[:, 0] if a.ndim == 2 and a.shape[1] == 1 else a for k, a in labels.items()}
     for key, array in labels.items():
         if array.dtype.kind == "f" and (array == np.round(array)).any():
@@ -340,12 +373,13 @@ def _classes(path: Path, labels: Named, data: Arrays) -> tuple[dict[str, Tensor]
             key: np.where(array == "", -1, np.searchsorted(names, array))
             for key, array in labels.items()
         }
-        first = ", ".join(map(str, names[:5])) + (", and so on" if len(names) > 5 else "")
+        called = tuple(map(str, names))
+        first = ", ".join(called[:5]) + (", and so on" if len(names) > 5 else "")
         notes.append(f"{len(names)} classes: {first}")
     numbers = {key: torch.from_numpy(array.astype(np.int64)) for key, array in labels.items()}
     unknown = sum(int((array == -1).sum()) for array in numbers.values())
     notes += [f"{unknown:,} labels are not known (-1)"] if unknown else []
-    return numbers, notes
+    return numbers, called, notes
 
 
 def _together(part: Split) -> Split:

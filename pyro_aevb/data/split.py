@@ -42,12 +42,15 @@ class Split:
         columns: By name, further values of each datum, :math:`(N, *shape)`, int64, float32, bool. A
             pair whose functions take a parameter of that name sees it; ``label`` is always the
             labels.
+        rows: What each datum is called in its source, or its place there, ``(N,)``; None where
+            that is not known.
     """
 
     images: Images
     labels: Tensor | None
     scale: int
     columns: Mapping[str, Tensor] = field(default_factory=dict)
+    rows: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None:
@@ -60,7 +63,9 @@ class Split:
         r"""The data at some positions, in that order: a view for a slice, a copy for a tensor."""
         labels = None if self.labels is None else self.labels[index]
         columns = {name: values[index] for name, values in self.columns.items()}
-        return Split(self.images[index], labels, self.scale, columns)
+        places = index if isinstance(index, slice) else index.cpu().numpy()
+        rows = None if self.rows is None else self.rows[places]
+        return Split(self.images[index], labels, self.scale, columns, rows)
 
     @cached_property
     def missing(self) -> bool:
@@ -114,6 +119,8 @@ class DataSet:
         factors: The columns that are what the data were made of, and how many classes each has:
             their values are 0, 1, ... below that.
         factor_values: By factor, where they are known, what its classes stand for, ``(size,)``.
+        classes: What the labels 0, 1, ... are called, where they were given as words.
+        features: What the components of a datum are called, ``(D,)``, where it is a row of a table.
 
     Raises:
         UsageError: A factor is no column of all three splits, or has other values.
@@ -127,6 +134,8 @@ class DataSet:
     binarize: Binarize
     factors: Mapping[str, int] = field(default_factory=dict)
     factor_values: Mapping[str, Tensor] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, size in self.factors.items():
@@ -156,6 +165,12 @@ class DataSet:
         if known[0] is None:
             return None
         return max(int(labels.max()) for labels in known if labels is not None) + 1
+
+    def called(self, labels: Tensor) -> np.ndarray:
+        r"""Labels by the names of their classes, ``(n,)``, empty where not known; else numbers."""
+        numbers = labels.cpu().numpy()
+        # the last name is that of -1
+        return np.array([*self.classes, ""])[numbers] if self.classes else numbers
 
     def first(self, n: int) -> DataSet:
         r"""The data set with the first `n` training data alone; validation and test stay.

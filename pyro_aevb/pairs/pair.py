@@ -19,6 +19,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -72,18 +73,13 @@ class Pair(nn.Module):
         everything = dict.fromkeys(name for side, _ in takes for name in side)
         self.columns = {name: any(side.get(name) for side, _ in takes) for name in everything}
         r"""The columns that the pair takes, by name, and whether it needs each."""
-        self._sides = tuple(
-            self._with_columns(function, everything if rest else side)
-            for function, (side, rest) in zip(self._callables, takes, strict=True)
-        )
-        self._handlers: list[type[Messenger]] = []
         self.tables: dict[str, DatumTable] = {}
         r"""The guide's parameters that have a row for each training datum, by name."""
         self.held: dict[str, Tensor] = {}
         r"""Rows of validation data, by the names of these parameters, unconstrained."""
-        if isinstance(guide, GuideMessenger):  # it runs the model, whose data are not the guide's
-            unseen = poutine.block(self._sides[1], hide_fn=lambda site: site.get("is_observed"))
-            self._sides = (self._sides[0], unseen)
+        self._around: list[Messenger | tuple[str, int] | None] = []
+        r"""What :meth:`in_handler` and :meth:`declare` were given, in order; None is the tables."""
+        self._bind()
         self._store: Any = {"params": {}, "constraints": {}}
         self._module_local_params = pyro.settings.get("module_local_params")
         self._active = False
@@ -92,6 +88,63 @@ class Pair(nn.Module):
         self.source: str | None = None
         r"""A hash of the file that the pair was loaded from, to notice when it changes."""
         self._origin: tuple[Any] = (None,)
+
+    def _bind(self) -> None:
+        r"""Make the sides of the callables, and run them in all that they are to run in."""
+        takes, guide = [_columns(function) for function in self._callables], self._callables[1]
+        self._sides = tuple(
+            self._with_columns(function, self.columns if rest else side)
+            for function, (side, rest) in zip(self._callables, takes, strict=True)
+        )
+        if isinstance(guide, GuideMessenger):  # it runs the model, whose data are not the guide's
+            unseen = poutine.block(self._sides[1], hide_fn=lambda site: site.get("is_observed"))
+            self._sides = (self._sides[0], unseen)
+        for handler in self._around:
+            self._run_in(handler)
+
+    def _run_in(self, handler: Messenger | tuple[str, int] | None) -> None:
+        if handler is None:
+            self._sides = self._with_rows()
+        elif isinstance(handler, tuple):
+            self._sides = tuple(Declared(*handler)(side) for side in self._sides)
+        else:
+            self._sides = (handler(self._sides[0]), self._sides[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        r"""What a copy and a pickle hold: of the sides the user's own methods or modules.
+
+        Raises:
+            UsageError: The sides are functions, which would go on using the nets of this pair.
+        """
+        if self.sources and any(map(inspect.isfunction, self._callables)):
+            raise UsageError(
+                f"{self.name} cannot be copied or pickled, as its model and guide are functions, "
+                "which find their nets by name; make them methods of one torch.nn.Module"
+            )
+        for tensor in self.tensors().values():  # Pyro's weak reference, made anew when asked for
+            vars(tensor).pop("unconstrained", None)
+        return {name: value for name, value in vars(self).items() if name != "_sides"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        model, guide = self._callables
+        self._callables = (_in_context(model), _in_context(guide))
+        self._bind()
+
+    def uninspected(self) -> "Pair":
+        r"""A copy of the pair as it was before it was inspected, with the tensors that it has now.
+
+        Raises:
+            UsageError: Its sides are functions.
+        """
+        copied = deepcopy(self)
+        copied.forget()
+        return copied
+
+    def forget(self) -> None:
+        r"""Forget what inspecting the pair has found."""
+        self._around, self.tables, self.description = [], {}, None
+        self._bind()
 
     @property
     def model(self) -> Callable[[Any], Any]:
@@ -105,9 +158,9 @@ class Pair(nn.Module):
 
     def in_handler(self, handler: Messenger) -> None:
         r"""Run the model in a handler from now on, if it is not yet in one of its kind."""
-        if type(handler) not in self._handlers:
-            self._handlers.append(type(handler))
-            self._sides = (handler(self._sides[0]), self._sides[1])
+        if type(handler) not in map(type, self._around):
+            self._around.append(handler)
+            self._run_in(handler)
 
     def declare(self, plate: str, num_data: int) -> None:
         r"""Let a data plate of the size of the batch declare the number of training data.
@@ -116,7 +169,8 @@ class Pair(nn.Module):
             plate: Its name.
             num_data: N.
         """
-        self._sides = tuple(Declared(plate, num_data)(side) for side in self._sides)
+        self._around.append((plate, num_data))
+        self._run_in((plate, num_data))
 
     def hand_out(self, tables: Mapping[str, DatumTable]) -> None:
         r"""Let the guide's parameters of each datum be those that a batch brings as columns.
@@ -124,8 +178,13 @@ class Pair(nn.Module):
         Arguments:
             tables: See :mod:`~pyro_aevb.pairs.tables`, by the names of the parameters.
         """
-        model, guide = self._sides
         self.tables = dict(tables)
+        self._around.append(None)
+        self._run_in(None)
+
+    def _with_rows(self) -> tuple[Any, Any]:
+        r"""The sides: the model without the rows of a batch, the guide with them."""
+        model, guide = self._sides
 
         def without_rows(x: Data) -> Any:
             return model(parted(x)[0])
@@ -140,7 +199,7 @@ class Pair(nn.Module):
             with Handed(self.tables, rows):
                 return guide(own)
 
-        self._sides = (without_rows, with_rows)
+        return without_rows, with_rows
 
     def _with_columns(self, function: Callable[..., Any], names: Iterable[str]) -> Any:
         if not self.columns:
@@ -210,6 +269,11 @@ class Pair(nn.Module):
         origin = [] if isinstance(self._origin[0], tuple) else [("", self._origin[0])]
         sides = zip(("model", "guide"), self._callables, strict=True)
         return PythonState((*self.sources.items(), *origin, *sides))
+
+    @property
+    def origin(self) -> Any:
+        r"""The user's own module, or another object, file or tuple that the pair was made of."""
+        return self._origin[0]
 
     def attribute(self, name: str) -> Any:
         r"""An attribute of the object or file that the pair was made of; None where there is none.

@@ -170,10 +170,31 @@ def declare_size(guide: Any, plate: Any, num_data: int) -> None:
     """
     # Pyro makes an autoguide of a model once; there is no public way to give it another.
     if plate.full_size != num_data and hasattr(guide, "_model"):
-        guide._model = (WholeBatch()(Declared(plate.name, num_data)(guide.model)),)
+        guide._model = (_Sized(guide.model, plate.name, num_data),)
     if isinstance(guide, AutoGuide) and guide.create_plates is None and guide.master is None:
+        guide.create_plates = _Plates(plate.name, num_data, plate.dim)
 
-        def plates(x: Tensor, **columns: Any) -> Any:
-            return pyro.plate(plate.name, num_data, subsample_size=len(x), dim=plate.dim)
 
-        guide.create_plates = plates
+@dataclass(frozen=True)
+class _Sized:
+    r"""A model whose data plate declares N; an object, so that copies have their own model."""
+
+    model: Any
+    plate: str
+    num_data: int
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with WholeBatch(), Declared(self.plate, self.num_data):
+            return self.model(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Plates:
+    r"""Makes the data plate of a batch."""
+
+    name: str
+    num_data: int
+    dim: int
+
+    def __call__(self, x: Tensor, **columns: Any) -> Any:
+        return pyro.plate(self.name, self.num_data, subsample_size=len(x), dim=self.dim)

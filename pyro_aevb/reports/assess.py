@@ -242,6 +242,8 @@ def _on_training(run: Run, pair: Pair) -> Iterator[str]:
     corruption, weight = trained_corruption(run, pair), run.history[-1]["kl_scale"]
     if corruption is not None:
         yield f"note: {pair.name} was trained on {corruption} of its input; scored on clean input"
+    if (norm := run.settings.get("clip_norm")) is not None:
+        yield f"note: {pair.name} was trained with gradients of a norm of at most {norm:g}"
     if weight != 1:
         yield f"note: {pair.name} was trained with the KL times {weight:g}; scored with the KL"
 

@@ -178,7 +178,7 @@ def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
     if codes.shape[1] == 2 or (site.matched and codes.shape[1] > 1):
         with drawn("latent.png", undrawn, run):
             labels = prepared.data.test.labels
-            known = None if labels is None else labels[: len(codes)].numpy()
+            known = None if labels is None else prepared.data.called(labels[: len(codes)])
             prior = _array(draw_prior(pair, x))[:, :2] if site.matched else None
             plots.latent_scatter(codes[:, :2], known, path / "latent.png", prior)
     has_prior = prepared.description.undefined() is None

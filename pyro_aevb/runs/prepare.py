@@ -4,13 +4,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
+from types import FunctionType
 from typing import Any
 
 import torch
 
 from pyro_aevb.data.batches import Batches, evaluation_binarization
+from pyro_aevb.data.looks import alike, looks
 from pyro_aevb.data.naming import LENGTHS
-from pyro_aevb.data.sets import load
+from pyro_aevb.data.own import of_object
+from pyro_aevb.data.sets import check_name, load
 from pyro_aevb.data.split import Binarize, DataSet, Split, looked_through
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.classification import predict
@@ -64,8 +67,9 @@ def prepare(
 
     Arguments:
         pair: See :func:`~pyro_aevb.pairs.pair.load_pair`.
-        data: A data set's name or path (:func:`~pyro_aevb.data.sets.load`), or a
-            :class:`~pyro_aevb.data.split.DataSet`.
+        data: A data set's name or path (:func:`~pyro_aevb.data.sets.load`), a
+            :class:`~pyro_aevb.data.split.DataSet`, or what Python holds
+            (:func:`~pyro_aevb.data.own.of_object`).
         pair_parameters: The pair's constructor parameters.
         data_root: Where data sets lie.
         binarize: None is the data set's own way.
@@ -77,15 +81,25 @@ def prepare(
     """
     chosen = choose_device(device)
     pair, data = (str(x) if isinstance(x, PathLike) else x for x in (pair, data))
-    if not isinstance(data, (str, DataSet)):
+    if not isinstance(pair_parameters, (Mapping, type(None))):
         raise UsageError(
-            f"data is a {type(data).__name__}; give a data set's name, the path of a file or of a "
-            "folder of images, or a pyro_aevb.data.DataSet, as pyro_aevb.data.from_arrays makes"
+            f"pair_parameters is a {type(pair_parameters).__name__}; it takes names with their "
+            "values, as {'latent_dim': 2} (labels come with the data: data=(x, labels))"
+        )
+    if isinstance(data, (type, FunctionType)):
+        raise UsageError(
+            f"data is {data.__name__}, which is none: the pair comes first, then the data; a pair "
+            "of two functions is (model, guide)"
         )
     budget = memory and memory << 20
     if binarize not in (None, "none"):  # bits that are drawn once stay in memory, as their data do
         budget = sys.maxsize
-    dataset = data if isinstance(data, DataSet) else load(data, data_root, budget)
+    if isinstance(data, DataSet):
+        dataset = data
+    elif isinstance(data, str):
+        dataset = load(data, data_root, budget)
+    else:
+        dataset = of_object(data, budget)
     way: Binarize = dataset.binarize if binarize is None else binarize
     loaded = load_pair(pair, pair_parameters, dataset).move(chosen)
     scored = evaluation_binarization(way)
@@ -140,8 +154,9 @@ def restore(
         run: The run.
         device: The device to put them on: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where data sets lie; default the run's.
-        pair: A pair in place of what the settings name; needed if that was a Python object.
-        data: A data set in place of what the settings name; needed if that was a Python object.
+        pair: A pair in place of what the settings name; needed if that was a Python object, and
+            the run does not hold it.
+        data: A data set in place of what the settings name, or what the run holds; needed likewise.
         trust: Run the code of the pair that the settings name, wherever it comes from
             (:mod:`pyro_aevb.pairs.consent`).
         memory: In MiB; a larger array in a file stays on the disk. Default the run's.
@@ -149,19 +164,39 @@ def restore(
     Raises:
         UsageError: The run cannot be restored, or nobody here agreed to run its pair's code.
     """
-    settings = run.settings
+    settings, held = run.settings, run.held
     stored = {"pair": [settings["pair"], *(settings.get("pair_parameters") or {}).values()]}
     stored["data"] = [settings["data"]]
+    objects = {
+        name: [value for value in values if str(value).startswith("<")]
+        for name, values in stored.items()
+    }
+    if held is not None and data is None and (objects["data"] or data_root is None):
+        data = held.data
+    in_memory = held is not None and pair is None and bool(objects["pair"])
     for name, given in (("pair", pair), ("data", data)):
-        objects = [value for value in stored[name] if str(value).startswith("<")]
-        if given is None and objects:
+        if given is None and objects[name] and not (name == "pair" and in_memory):
             raise UsageError(
-                f"{run.path} was trained from the Python object {objects[0]}; "
-                f"call pyro_aevb.evaluate(run, {name}=...) with it"
+                f"{run.path} was trained from the Python object {objects[name][0]}; "
+                f"call pyro_aevb.evaluate(run, {name}=...) or run.restore({name}=...) with it"
             )
-    if pair is None:
+    if pair is None and not in_memory:
         consent.require("pair", settings["pair"], run.path / SETTINGS, trust)
+    if data is None:
+        try:
+            check_name(settings["data"])
+        except UsageError as error:
+            raise UsageError(
+                f"{run.path} was trained on {settings['data']}, which is not here; say where it is "
+                "now: --data PATH"
+            ) from error
     state = load_checkpoint(run.checkpoint)
+    returned = bool(settings.get("patience")) and "tensors" in state["best"]
+    best = state["best"] if returned else state
+    if held is not None and in_memory:
+        pair = _again(held.pair)
+        # first, as what it has become since may not even pass the check
+        pair.load_tensors(best["tensors"], str(run.checkpoint))
     prepared = prepare(
         settings["pair"] if pair is None else pair,
         settings["data"] if data is None else data,
@@ -171,8 +206,6 @@ def restore(
         device,
         memory or settings.get("memory"),
     )
-    returned = bool(settings.get("patience")) and "tensors" in state["best"]
-    best = state["best"] if returned else state
     prepared.pair.load_tensors(best["tensors"], str(run.checkpoint))
     prepared.pair.python.load(best.get("python", {}), prepared.train.device)
     prepared.pair.eval()
@@ -180,8 +213,19 @@ def restore(
     if state.get("source") != prepared.pair.source:
         changed = "warning: the pair's source has changed since it was trained; this scores the new"
         notes = [f"{changed} one", *notes]
+    if "looks" in state and not alike(state["looks"], looks(prepared.data)):
+        notes = ["warning: the data are not those that the pair was trained on", *notes]
     notes = (*prepared.notes, *notes, *settle(prepared.pair, prepared.test, settings["seed"]))
     return replace(prepared, notes=notes, best_epoch=best["epoch"] if returned else None)
+
+
+def _again(pair: Pair) -> Pair:
+    r"""A pair in memory to load a checkpoint into: a copy, as it may have been trained further."""
+    try:
+        return pair.uninspected()
+    except Exception:  # of functions, or of what a user's object holds
+        pair.forget()
+        return pair
 
 
 def _bring_rows(prepared: Prepared) -> None:

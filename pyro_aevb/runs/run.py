@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, hint
 from pyro_aevb.estimators import IMPORTANCE
 from pyro_aevb.runs import earlier
 from pyro_aevb.runs.locking import alone, write_whole
@@ -26,9 +26,12 @@ from pyro_aevb.runs.settings import read_settings
 if TYPE_CHECKING:
     import numpy as np
 
+    from pyro_aevb.data.split import DataSet
     from pyro_aevb.estimators.classification import Predictions
     from pyro_aevb.estimators.importance import Scores
     from pyro_aevb.estimators.marginal import Marginals
+    from pyro_aevb.pairs.pair import Pair
+    from pyro_aevb.runs.prepare import Prepared
 
 SETTINGS = "settings.yaml"
 SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
@@ -47,11 +50,11 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.pair: Any = None
-        r"""The trained :class:`~pyro_aevb.pairs.pair.Pair`, after :func:`~pyro_aevb.fit`."""
+        self.held: Prepared | None = None
+        r"""The trained pair and its data, while they are in memory."""
 
     @classmethod
-    def create(cls, path: str | Path | None, name: str, resume: bool) -> "Run":
+    def create(cls, path: str | Path | None, name: str, resume: bool) -> Self:
         r"""The directory of a new run, or of one to be resumed; nothing is written yet.
 
         Arguments:
@@ -97,15 +100,79 @@ class Run:
             yield
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: str | Path) -> Self:
         r"""A run that exists.
 
         Raises:
             UsageError: There is none at the path.
         """
-        if not (Path(path) / SETTINGS).is_file():
-            raise UsageError(f"{path} is not a run: there is no {SETTINGS} in it")
+        cls(path)._exists()
         return cls(path)
+
+    def _exists(self) -> Path:
+        if not (self.path / SETTINGS).is_file():
+            near = ""
+            if not self.path.exists() and self.path.parent.is_dir():
+                near = hint(self.path.name, os.listdir(self.path.parent), "; did you mean {}?")
+            raise UsageError(f"{self.path} is not a run: there is no {SETTINGS} in it{near}")
+        return self.path
+
+    @property
+    def prepared(self) -> "Prepared":
+        r"""The trained pair, checked, and its data as it sees them; restored where they are needed.
+
+        Raises:
+            UsageError: They cannot be restored by what the settings name; ``restore`` takes more.
+        """
+        if self.held is None:
+            self.restore()
+        assert self.held is not None
+        return self.held
+
+    def restore(
+        self,
+        pair: Any = None,
+        data: Any = None,
+        trust: bool = False,
+        device: str = "auto",
+        data_root: str | None = None,
+    ) -> Self:
+        r"""Bring the trained pair and the data of a run into memory.
+
+        Arguments:
+            pair: The pair, in place of what the settings name, if its file has moved, or it was
+                given as a Python object: its class, an instance or a name.
+            data: The data, likewise: whatever :func:`~pyro_aevb.fit` takes.
+            trust: Run the code that the settings name, wherever it comes from.
+            device: The device to put them on.
+            data_root: Where data sets lie; default the run's.
+
+        Returns:
+            The run itself.
+
+        Raises:
+            UsageError: They are not there, do not fit the run, or nobody agreed to run the code.
+        """
+        from pyro_aevb.runs.prepare import restore
+
+        self.held = restore(self, device, data_root, pair, data, trust)
+        return self
+
+    @property
+    def pair(self) -> "Pair":
+        r"""The trained pair, in evaluation mode."""
+        return self.prepared.pair
+
+    @property
+    def module(self) -> Any:
+        r"""The object that the pair was made of, trained, such as a torch module of the user's own
+        class; of functions the tuple, or the file as a module."""
+        return self.pair.origin
+
+    @property
+    def data(self) -> "DataSet":
+        r"""The data that the run was trained on."""
+        return self.prepared.data
 
     @property
     def checkpoint(self) -> Path:
@@ -125,7 +192,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        settings = read_settings(self.path / SETTINGS)
+        settings = read_settings(self._exists() / SETTINGS)
         if not {"pair", "data"} <= set(settings):
             raise UsageError(f"{self.path / SETTINGS} does not hold the settings of a run")
         return settings
@@ -134,6 +201,7 @@ class Run:
     def results(self) -> dict[str, Any]:
         path = self.path / "results.json"
         if not path.is_file():
+            self._exists()
             raise UsageError(f"{self.path} has no results yet; evaluate it first")
         try:
             results: dict[str, Any] = json.loads(path.read_text())

@@ -8,7 +8,7 @@ import yaml
 
 from pyro_aevb.errors import UsageError
 
-CALL = frozenset(("stop_after", "resume", "trust", "show", "verbose"))
+CALL = frozenset(("stop_after", "resume", "trust", "show", "verbose", "no_score", "on_epoch"))
 r"""Settings of one call of ``fit``, which a run does not keep."""
 PLACES = frozenset(("device", "data_root", "out", "tensorboard"))
 r"""Settings that say where a run is made and kept; a resumed run may change them."""

@@ -17,6 +17,7 @@ from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.training.algorithm import Algorithm, Stage
+from pyro_aevb.training.clipping import clip
 from pyro_aevb.training.optimizers import follow
 from pyro_aevb.training.order import Order
 from pyro_aevb.training.step import Step
@@ -31,12 +32,14 @@ class Learner:
         step: Computes the phase's loss and gradients.
         optimizer: Steps the phase's parameters.
         schedule: Moves the optimizer's learning rate, once an epoch.
+        clip_norm: The largest norm of the phase's gradients together; None is any.
         graph: The update as a CUDA graph, where there is one.
     """
 
     step: Step
     optimizer: Any
     schedule: Any
+    clip_norm: float | None = None
     graph: GraphedUpdate | None = None
 
     def update(self, *batch: Any) -> Tensor:
@@ -49,6 +52,8 @@ class Learner:
         # On a CPU a look at the loss is free; on a GPU it would wait for the device.
         if not loss.is_cuda and not math.isfinite(float(loss)):
             raise FloatingPointError
+        if self.clip_norm is not None:
+            clip(self.step.parameters.values(), self.clip_norm)
         self.optimizer.step()
         return loss
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, above_zero, of_kind
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.training.algorithm import Algorithm, Phase, Stage
 from pyro_aevb.training.optimizers import latent_weight, make_optimizer, make_schedule, map_options
@@ -31,6 +31,8 @@ class Settings:
         kl_warm_up: Epochs over which the weight of the latent KL rises to beta; 0 is none.
         map_prior: The standard deviation of a normal prior on all parameters, which makes them
             maximum a posteriori: :func:`~.optimizers.map_options`. None is no prior.
+        clip_norm: The largest norm of the gradients of a phase together, of the whole batch; larger
+            ones are scaled down to it: :func:`~.clipping.clip`. None is any.
         patience: End a stage after this many epochs without a better validation value and return
             to its best; 0 never does.
         seed: Fixes the order of the data, and the draws of the validation.
@@ -54,6 +56,7 @@ class Settings:
     beta: float | None = None
     kl_warm_up: int = 0
     map_prior: float | None = None
+    clip_norm: float | None = None
     patience: int = 0
     seed: int = 0
     compile: str = "auto"
@@ -63,6 +66,10 @@ class Settings:
             if (getattr(self, name) or 0) < 0:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} is {getattr(self, name)}; it must not be negative")
+
+        if self.clip_norm is not None:
+            of_kind("--clip-norm", self.clip_norm, float)
+            above_zero("--clip-norm", self.clip_norm)
 
     def latent_weight(self, pair: Pair, algorithm: Algorithm) -> float:
         r"""The weight of the latent KL; a UsageError where there is none to weigh."""

@@ -4,7 +4,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Trainer(Settings):
         on_epoch: Called with the history after each epoch.
         show: Show a progress bar.
         group: The processes that share every batch; process 0 keeps the checkpoint.
+        known: What the checkpoint should say beside what training needs, such as of the data.
         settings: Those of :class:`~.settings.Settings`, each by its name.
     """
 
@@ -67,6 +68,7 @@ class Trainer(Settings):
     on_epoch: Callable[[Sequence[Row]], None] | None = None
     show: bool = False
     group: Alone = field(default_factory=Alone)
+    known: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,6 +108,7 @@ class Trainer(Settings):
             Learner(
                 Step(pair, phase, train, self.group),
                 *self.optimization(pair, phase, len(train), epochs),
+                self.clip_norm,
             )
             for phase in self.phases(stage, algorithm)
         ]
@@ -143,7 +146,7 @@ class Trainer(Settings):
 
     def save(self) -> None:
         r"""Write the checkpoint."""
-        state = {**self.progress.state(), "compiled": self.compiling.on}
+        state = {**self.progress.state(), "compiled": self.compiling.on, **self.known}
         self._snapshots.save(self._learners, state)
 
     def run(self) -> list[Row]:

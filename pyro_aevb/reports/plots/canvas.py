@@ -2,6 +2,9 @@ r"""What figures are drawn on and saved with: paper, events as pictures, a grid 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 DPI = 120
 NATS = "nats per datum, higher is better"
+_KEPT: ContextVar[dict[str, Figure] | None] = ContextVar("kept", default=None)
 
 
 def displayable(events: np.ndarray) -> np.ndarray:
@@ -104,9 +108,23 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
+@contextmanager
+def kept() -> Iterator[dict[str, Figure]]:
+    """Figures that are drawn inside this, by the stems of their files, which are not written."""
+    figures: dict[str, Figure] = {}
+    before = _KEPT.set(figures)
+    try:
+        yield figures
+    finally:
+        _KEPT.reset(before)
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Writes a figure, and the folder it lies in if there is none."""
     path = Path(path)
+    if (figures := _KEPT.get()) is not None:
+        figures[path.stem] = figure
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", bbox_inches="tight")
     return path
