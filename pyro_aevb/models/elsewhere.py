@@ -57,7 +57,7 @@ LIKELIHOODS: dict[str, dict[str, Callable[..., Any]]] = {
 r"""By likelihood and by what the decoder gives, the distribution of data given its outputs."""
 
 
-class Elsewhere(nn.Module):
+class TwoModules(nn.Module):
     r"""What :func:`pair` makes: its arguments, as a module with ``model`` and ``guide``.
 
     Latent site ``z``, observed site ``x``.
@@ -118,7 +118,7 @@ def pair(
     prior: Any = None,
     scale: float | None = None,
     name: str = "elsewhere",
-) -> Elsewhere:
+) -> TwoModules:
     r"""Make a pair of an encoder and a decoder, as they are: of a VAE that was trained elsewhere.
 
     The encoder is called as ``encoder(x)`` with a batch of data, ``(B, *event_shape)``, the decoder
@@ -169,7 +169,7 @@ def pair(
     said = "likelihood" if decoder_gives is None else f"decoder_gives={decoder_gives!r}"
     made = said, _made(likelihood, decoder_gives, scale)
     shape = None if code_shape is None else tuple(code_shape)
-    return Elsewhere(encoder, decoder, code, made, shape, prior, name)
+    return TwoModules(encoder, decoder, code, made, shape, prior, name)
 
 
 def _made(
