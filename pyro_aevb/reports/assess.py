@@ -28,6 +28,7 @@ from pyro_aevb.reports.figures import draw_figures, drawn, noted, trained_corrup
 from pyro_aevb.reports.rehearsal import attempt
 from pyro_aevb.reports.text import value_of
 from pyro_aevb.runs.prepare import Prepared, is_grey_bernoulli
+from pyro_aevb.runs.provenance import provenance
 from pyro_aevb.runs.run import Run
 
 DEFAULTS: dict[str, Any] = {
@@ -109,6 +110,7 @@ def assess(
     if predictions is not None:
         metrics |= predictions.metrics()
         metrics["log_likelihood"]["of"] = description.observed
+    seconds = time.perf_counter() - began
     results: dict[str, Any] = {
         "pair": pair.name,
         "data": prepared.data.name,
@@ -120,10 +122,11 @@ def assess(
         "num_train": len(prepared.train),
         "epochs": len(run.history),
         **({} if prepared.best_epoch is None else {"best_epoch": prepared.best_epoch}),
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(seconds, 3),
         "parameters": description.num_parameters,
         "codes": description.kind_of_codes(),
         "environment": environment(test.device),
+        "provenance": provenance(run, len(prepared.train), seed, seconds),
         "settings": {IMPORTANCE: {**settings, "num_data": len(test)}},
         "metrics": metrics,
         "notes": [

@@ -215,6 +215,7 @@ def _seen(pair: Pair, few: Batches, num_draws: int, settings: Mapping[str, Any])
 def _provenance(run: "Run", results: Mapping[str, Any], split: str) -> dict[str, Any]:
     from pyro_aevb import __version__
 
+    known = results.get("provenance", {})
     return {
         "inference_library": "pyro_aevb",
         "inference_library_version": __version__,
@@ -226,6 +227,7 @@ def _provenance(run: "Run", results: Mapping[str, Any], split: str) -> dict[str,
         "training_seed": run.settings["seed"],
         "seed": results["settings"][IMPORTANCE]["seed"],
         "environment": results["environment"],
+        **{name: known[name] for name in ("command", "commit") if known.get(name)},
     }
 
 
