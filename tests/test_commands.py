@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 import torch
 from harness import refusal
+from linear_gaussian import PPCA, batches, ready
 
 import pyro_aevb
 import pyro_aevb.__main__
 from pyro_aevb.cli import run_command
 from pyro_aevb.engine import bars, inductor
+from pyro_aevb.engine.processes import Alone
+from pyro_aevb.estimators.work import Work
+from pyro_aevb.reports import duration
+from pyro_aevb.reports.assess import DEFAULTS
 
 QUICK = ["--epochs=1", "--num-samples=30", "--num-data=20", "--data=digits", "--show=false"]
 
@@ -439,6 +444,19 @@ def test_a_log_file_gets_a_line_now_and_then(monkeypatch, capsys):
         "training: 955 of 1000 (96 %)",
     ]
     assert lines[0].endswith("epoch 9") or lines[0].endswith("epoch 10")
+
+
+def test_how_long_scoring_takes_is_said_before_it(monkeypatch, capsys):
+    source = PPCA()
+    x = source.data(2100)
+    clock = iter((0.0, 10.0, 10.0, 26.0))  # 10 seconds for 4 data, 16 for 16
+    monkeypatch.setattr(duration.time, "perf_counter", lambda: next(clock))
+    state = torch.get_rng_state()
+    work = Work(Alone("cpu"), show=True)
+    duration.say_how_long(ready(source, x[:5]), batches(x), DEFAULTS, work)
+    # 10 s, and half a second for each of the others
+    assert capsys.readouterr().err == "scoring 2,100 data takes up to about 18 min\n"
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_no_toolkit_without_a_gpu_is_warned_of(monkeypatch, caplog):

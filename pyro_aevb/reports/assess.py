@@ -24,6 +24,7 @@ from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.comparison import paired
+from pyro_aevb.reports.duration import say_how_long
 from pyro_aevb.reports.figures import draw_figures, drawn, noted, trained_corruption
 from pyro_aevb.reports.rehearsal import attempt
 from pyro_aevb.reports.text import value_of
@@ -85,6 +86,8 @@ def assess(
         scorer = Scorer(pair, k, weight_samples, seed, *how)
         return work.score(what, scorer, data)
 
+    if work.show:
+        say_how_long(pair, test, settings, work)
     scores = scored("scoring test data", test, settings["num_samples"], seed, True)
     marginals = _marginals(pair, test, settings, scores, work, said.append)
     train = scored("scoring training data", prepared.fixed_train, 1, seed + 1, False)
