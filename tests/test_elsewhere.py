@@ -1,5 +1,6 @@
 """Pairs of modules that were trained elsewhere: closed forms, other packages' losses, the page."""
 
+import copy
 import math
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import scipy.stats
 import torch
 from linear_gaussian import marginal, posterior, ready
+from pyro import poutine
 from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
@@ -96,6 +98,7 @@ def test_log_likelihood_of_a_linear_vae_is_its_closed_form():
 
     found = MarginalLikelihood(loaded, target=0.03, compile="off")(columns)
     np.testing.assert_allclose(found.log_likelihood[0], expected, atol=0.1)
+    torch.testing.assert_close(copied_trace(pair, x, offset), 1 + decoder.linear.bias)
     scores = Scorer(loaded, 500, compile="off")(columns)
     mean = (x @ gain.T - gain @ bias).numpy()
     variance = covariance.diagonal().numpy() * math.exp(0.5)
@@ -107,6 +110,16 @@ def test_log_likelihood_of_a_linear_vae_is_its_closed_form():
     errors = scores.reconstruction[0] - reconstruction
     assert_unbiased(errors)
     assert np.abs(errors).max() < 1
+
+
+def copied_trace(pair, x, offset):
+    """The bias that the model of a copy adds, of which the copy's own is raised by 1."""
+    copied = copy.deepcopy(pair)
+    with torch.no_grad():
+        copied.decoder.linear.bias += 1
+    with poutine.condition(data={"z": torch.zeros(len(x), 2).double()}):
+        site = poutine.trace(copied.model).get_trace(x, offset=offset).nodes["x"]
+    return (site["fn"].mean - offset)[0].detach()
 
 
 S = torch.tensor([[0.3, 1.7]])

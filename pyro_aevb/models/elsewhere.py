@@ -77,8 +77,8 @@ class TwoModules(nn.Module):
         self.encoder, self.decoder, self.prior, self.name = encoder, decoder, prior, name
         self._code, self._likelihood, self._code_shape = code, likelihood, code_shape
         # What a net takes beyond its input is a column of the data, as of any model and guide.
-        self.model = _taking(self._model, decoder)
-        self.guide = _taking(self._guide, encoder)
+        self.model = _Side(self._model, decoder)
+        self.guide = _Side(self._guide, encoder)
 
     def _model(self, x: Tensor, **columns: Any) -> None:
         with pyro.plate("data", len(x), dim=-1):
@@ -201,21 +201,22 @@ def _made(
     return lambda mean: dist.Normal(mean, scale)
 
 
-def _taking(side: Callable[..., Any], net: nn.Module) -> Callable[..., Any]:
+class _Side:
     r"""A side of the pair, with the parameters that a net's ``forward`` has after its first."""
 
-    def called(x: Tensor, **columns: Any) -> None:
-        side(x, **columns)
+    def __init__(self, run: Callable[..., None], net: nn.Module) -> None:
+        self.run = run
+        try:
+            _, *others = inspect.signature(net.forward).parameters.values()
+        except (TypeError, ValueError):  # of a scripted module
+            others = []
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        kept = [p.replace(kind=p.KEYWORD_ONLY) for p in others if p.kind in named]
+        first = inspect.Parameter("x", inspect.Parameter.POSITIONAL_ONLY)
+        self.__signature__ = inspect.Signature([first, *kept])
 
-    try:
-        _, *others = inspect.signature(net.forward).parameters.values()
-    except (TypeError, ValueError):  # of a scripted module
-        others = []
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    kept = [p.replace(kind=p.KEYWORD_ONLY) for p in others if p.kind in named]
-    first = inspect.Parameter("x", inspect.Parameter.POSITIONAL_ONLY)
-    called.__signature__ = inspect.Signature([first, *kept])  # type: ignore[attr-defined]
-    return called
+    def __call__(self, x: Tensor, **columns: Any) -> None:
+        self.run(x, **columns)
 
 
 def _tensors(output: Any) -> tuple[Any, ...]:

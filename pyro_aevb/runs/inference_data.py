@@ -90,14 +90,14 @@ def inference_data(
     one_of("split", split, get_args(Which))
     at_least_one("num_draws", num_draws)
     results, stored = run.current_results(), run.settings
-    for name, given in (("pair", pair or run.pair), ("data", data)):
+    if pair is None and str(stored["pair"]).startswith("<"):
+        pair = run.pair
+    for name, given in (("pair", pair), ("data", data)):
         if given is None and str(stored[name]).startswith("<"):
             raise UsageError(
                 f"{run.path} was trained from the Python object {stored[name]}; call "
                 f"run.inference_data({name}=...) with it"
             )
-    if pair is None and str(stored["pair"]).startswith("<"):
-        pair = run.pair
     prepared = restore(run, device, pair=pair, data=data, trust=trust)
     held_out = split == "test"
     whole = prepared.test if held_out else prepared.fixed_train
@@ -116,7 +116,7 @@ def inference_data(
     said = {"posterior_predictive": description.no_x()} if description.reads_data else {}
     if held_out:
         said["loo"] = HELD_OUT
-        groups |= _held_out(run, n)
+        groups |= _held_out(run, n, description.observed)
     elif not description.global_sites:
         said["loo"] = POINTS.format(loaded.name)
     elif (reason := description.undefined()) is not None:
@@ -178,7 +178,7 @@ def _given(pair: Pair, x: Data) -> dict[str, dict[str, Any]]:
     return {group: variables for group, variables in groups.items() if variables}
 
 
-def _held_out(run: "Run", n: int) -> dict[str, dict[str, Any]]:
+def _held_out(run: "Run", n: int, observed: str) -> dict[str, dict[str, Any]]:
     r"""What ``results.nc`` holds of the first n test data."""
     from pyro_aevb.runs.netcdf import HEALTH
 
@@ -191,7 +191,8 @@ def _held_out(run: "Run", n: int) -> dict[str, dict[str, Any]]:
                 found = run.per_datum(group.removeprefix("heldout_"), name)
             except UsageError:  # not defined for the pair
                 continue
-            groups[group][name] = (("chain", "draw", "datum"), found[..., :n])
+            called = observed if group == "heldout_log_likelihood" else name
+            groups[group][called] = (("chain", "draw", "datum"), found[..., :n])
     return {group: variables for group, variables in groups.items() if variables}
 
 
@@ -201,12 +202,12 @@ def _seen(pair: Pair, few: Batches, num_draws: int, settings: Mapping[str, Any])
     assert description is not None
     estimate = MarginalLikelihood(
         pair,
-        settings["proposal"] if description.local_sites else "guide",
+        settings.get("proposal", "laplace") if description.local_sites else "guide",
         settings["num_samples"],
         num_draws,
         settings["seed"],
-        target=settings["monte_carlo_error"],
-        max_samples=settings["max_samples"],
+        target=settings.get("monte_carlo_error", 0.1),
+        max_samples=settings.get("max_samples", 5000),
     )
     values = estimate(few).log_likelihood[None]
     return {description.observed: (("chain", "draw", "datum"), values)}
@@ -250,7 +251,7 @@ def _dataset(
 ) -> xarray.Dataset:
     made = xarray.Dataset(variables)
     numbered = {dim: np.arange(size) for dim, size in made.sizes.items()}
-    known = names if "datum" in made.dims else {}
+    known = {k: v for k, v in names.items() if "datum" in made.dims and k not in variables}
     return made.assign_coords({**numbered, **known}).assign_attrs(attributes)
 
 
