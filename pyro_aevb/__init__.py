@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
         InfoGAN,
         StackedDenoisingAutoencoder,
     )
+    from pyro_aevb.models.elsewhere import pair
     from pyro_aevb.pairs.contract import inspect
     from pyro_aevb.pairs.missing import impute
     from pyro_aevb.pairs.pair import Pair, load_pair
@@ -54,6 +55,7 @@ _HOME = {
     **dict.fromkeys(("encode", "decode", "reconstruct", "generate", "predict"), "runs.using"),
     "Run": "run",
     "Estimator": "estimators.estimator",
+    "pair": "models.elsewhere",
 }
 r"""Where a name lives that is imported when it is first used; of all others, in models."""
 __all__ = [
@@ -86,6 +88,7 @@ __all__ = [
     "impute",
     "inspect",
     "load_pair",
+    "pair",
     "predict",
     "reconstruct",
 ]

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -12,6 +13,7 @@ from typing import Any, Literal, NoReturn
 
 from pyro_aevb.errors import UsageError, hint
 from pyro_aevb.pairs.consent import require
+from pyro_aevb.runs.provenance import called_as
 from pyro_aevb.runs.settings import read_settings
 
 PAIR_FLAG = "--pair."
@@ -60,7 +62,8 @@ def run_command(
     if "RANK" in os.environ:  # torch warns of a lost process with a stack trace of its own
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        given = _joined(list(sys.argv[1:] if argv is None else argv), function)
+        words = list(sys.argv[1:] if argv is None else argv)
+        given = _joined(words, function)
         own = [word for word in given if not word.startswith(PAIR_FLAG)]
         arguments, files = _parse(function, own, name, positional, hidden)
         config = resume_from(arguments) if resume_from is not None else None
@@ -81,7 +84,8 @@ def run_command(
             # ArviZ announces its next version on every import; nothing a user can act on here.
             warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
             silent = False
-            return function(**arguments)
+            with called_as(shlex.join([*name.split(), *words])):
+                return function(**arguments)
     except UsageError as error:
         _leave("" if silent else " ".join(str(error).split()))
     except OSError as error:

@@ -1,5 +1,6 @@
 """The commands as a user meets them: what they write, and what they say to mistakes."""
 
+import logging
 import pickletools
 import signal
 import subprocess
@@ -12,9 +13,16 @@ import numpy as np
 import pytest
 import torch
 from harness import refusal
+from linear_gaussian import PPCA, batches, ready
 
 import pyro_aevb
+import pyro_aevb.__main__
 from pyro_aevb.cli import run_command
+from pyro_aevb.engine import bars, inductor
+from pyro_aevb.engine.processes import Alone
+from pyro_aevb.estimators.work import Work
+from pyro_aevb.reports import duration
+from pyro_aevb.reports.assess import DEFAULTS
 
 QUICK = ["--epochs=1", "--num-samples=30", "--num-data=20", "--data=digits", "--show=false"]
 
@@ -46,6 +54,12 @@ def test_a_run_holds_what_it_promises(trained):
         assert key in results
     assert (results["data"], results["split"], results["num_data"]) == ("digits", "test", 20)
     assert results["parameters"] == 64 * 500 + 500 + 500 * 4 + 4 + 2 * 500 + 500 + 500 * 64 + 64
+    said = results["provenance"]
+    assert said["version"] == pyro_aevb.__version__
+    assert said["command"].startswith("python -m pyro_aevb.fit ") and "--out" in said["command"]
+    assert said["seeds"] == {"training": 0, "scoring": 0}
+    assert said["seconds"]["training"] == pytest.approx(run.clock()[-1], abs=1e-3)
+    assert said["seconds"]["scoring"] == results["seconds"]
     metrics = results["metrics"]
     per_datum = run.per_datum("predictive", "log_likelihood")
     assert metrics["log_likelihood"]["value"] == pytest.approx(per_datum.mean(), abs=1e-9)
@@ -393,3 +407,59 @@ def test_a_checkpoint_holds_tensors_and_plain_numbers_only(trained):
         stream = archive.read(name)
     called = {arg for op, arg, _ in pickletools.genops(stream) if op.name == "GLOBAL"}
     assert called and all(c.startswith(("torch", "collections OrderedDict")) for c in called)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["fitt"], "no command 'fitt' (did you mean 'fit'?); use fit, evaluate, check, compare"),
+        (["evaluate"], "name a run's directory: python -m pyro_aevb.evaluate RUN"),
+        (["check", "--pair", "VAEE"], "no pair 'VAEE'"),
+    ],
+)
+def test_one_command_has_them_all(words, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pyro-aevb", *words])
+    assert said in refusal(pyro_aevb.__main__.main, capsys)
+
+
+def test_a_log_file_gets_a_line_now_and_then(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    with bars.bar(total=1000, unit="step", desc="training") as shown:
+        for second in range(200):
+            now[0] = float(second)
+            shown.update(5)
+            shown.set_postfix_str(f"epoch {second}")
+            if second == 50:
+                shown.write("said", file=sys.stderr)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [
+        "training: 55 of 1000 (6 %)",
+        "said",
+        "training: 355 of 1000 (36 %)",
+        "training: 655 of 1000 (66 %)",
+        "training: 955 of 1000 (96 %)",
+    ]
+    assert lines[0].endswith("epoch 9") or lines[0].endswith("epoch 10")
+
+
+def test_how_long_scoring_takes_is_said_before_it(monkeypatch, capsys):
+    source = PPCA()
+    x = source.data(2100)
+    clock = iter((0.0, 10.0, 10.0, 26.0))  # 10 seconds for 4 data, 16 for 16
+    monkeypatch.setattr(duration.time, "perf_counter", lambda: next(clock))
+    state = torch.get_rng_state()
+    work = Work(Alone("cpu"), show=True)
+    duration.say_how_long(ready(source, x[:5]), batches(x), DEFAULTS, work)
+    # 10 s, and half a second for each of the others
+    assert capsys.readouterr().err == "scoring 2,100 data takes up to about 18 min\n"
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_no_toolkit_without_a_gpu_is_warned_of(monkeypatch, caplog):
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    with inductor.without_cuda():
+        logger.warning("No CUDA runtime is found, using CUDA_HOME='%s'", "/usr")
+        logger.warning("another")
+    assert [record.getMessage() for record in caplog.records] == ["another"]

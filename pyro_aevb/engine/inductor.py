@@ -1,9 +1,11 @@
 r"""Compile a captured graph with Inductor."""
 
 import functools
+import logging
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -23,6 +25,21 @@ def missing() -> str | None:
     if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         return "there is no C++ compiler (g++ or clang++) on the path"
     return None
+
+
+@contextmanager
+def without_cuda() -> Iterator[None]:
+    r"""PyTorch does not warn, inside this, that there is a CUDA toolkit and no GPU."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+
+    def other(record: logging.LogRecord) -> bool:
+        return "No CUDA runtime is found" not in record.msg
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def compile_captured(
@@ -48,7 +65,7 @@ def compile_captured(
     # Called directly, Inductor saves the guards that `torch.compile` checks before every call.
     direct = getattr(torch._inductor, "compile", None)
     try:
-        with torch._inductor.config.patch(how), torch.no_grad():
+        with torch._inductor.config.patch(how), torch.no_grad(), without_cuda():
             compiled: Callable[..., list[Tensor]] = (
                 torch.compile(captured.graph, fullgraph=True, dynamic=False)
                 if direct is None

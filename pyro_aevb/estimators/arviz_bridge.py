@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from pyro_aevb.estimators.reliability import UNRELIABLE
+
 
 def compare_pointwise(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
     r"""ArviZ's ``compare`` on per-datum test log-likelihoods of the same data.
@@ -44,16 +46,49 @@ def compare_pointwise(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, di
     }
 
 
-def _elpd(pointwise: Any) -> Any:
+def elpd(pointwise: np.ndarray, num_draws: int = 1, pareto_k: np.ndarray | None = None) -> Any:
+    r"""Log-densities of held-out data as ArviZ's ``compare`` and ``plot_khat`` take them.
+
+    ArviZ knows one kind for such numbers, and prints them under its name ``loo``; nothing is left
+    out, as the data were not trained on, and the effective number of parameters is 0.
+
+    Arguments:
+        pointwise: log p(x) in nats, ``(N,)``.
+        num_draws: How many draws of the weights it is averaged over.
+        pareto_k: The shape of the tail of each estimate's weights, ``(N,)``.
+
+    Returns:
+        An ``ELPDData``.
+    """
+    import xarray
+
+    tails = None if pareto_k is None else xarray.DataArray(pareto_k, dims=["datum"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _elpd(xarray.DataArray(pointwise, dims=["datum"]), num_draws, tails)
+
+
+def _elpd(pointwise: Any, num_draws: int = 1, tails: Any = None) -> Any:
     n = pointwise.size
     total, error = float(pointwise.sum()), float(np.sqrt(n * pointwise.var()))
+    bad = tails is not None and bool((tails > UNRELIABLE).any())
     try:
-        from arviz_stats.utils import ELPDData as Elpd
+        import arviz_stats.utils as kinds
     except ImportError:
         from arviz.stats.stats_utils import ELPDData as Elpd
 
-        values = [total, error, 0.0, 1, n, False, pointwise, "log"]
-        index = ["elpd_loo", "se", "p_loo", "n_samples", "n_data_points", "warning", "loo_i"]
-        return Elpd(data=values, index=[*index, "scale"])
-    counts = {"n_samples": 1, "n_data_points": n, "p": 0.0, "good_k": 0.7}
-    return Elpd(elpd=total, se=error, scale="log", warning=False, elpd_i=pointwise, **counts)
+        found: dict[str, Any] = {
+            "elpd_loo": total,
+            "se": error,
+            "p_loo": 0.0,
+            "n_samples": num_draws,
+        }
+        found |= {"n_data_points": n, "warning": bad, "loo_i": pointwise}
+        found |= {} if tails is None else {"pareto_k": tails}
+        found |= {"scale": "log", "good_k": UNRELIABLE}
+        return Elpd(data=list(found.values()), index=list(found))
+    # Later ones have a class for each kind; the first ones have the kind "loo" by default.
+    of_kind: Any = getattr(kinds, "ELPDDataLOO", kinds.ELPDData)
+    counts = {"n_samples": num_draws, "n_data_points": n, "p": 0.0, "good_k": UNRELIABLE}
+    more = {"elpd_i": pointwise, "pareto_k": tails, "warning": bad, "scale": "log"}
+    return of_kind(elpd=total, se=error, **counts, **more)

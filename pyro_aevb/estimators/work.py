@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.bars import bar
 from pyro_aevb.engine.processes import Alone
 from pyro_aevb.engine.streams import numbered
 from pyro_aevb.estimators.importance import Compile
@@ -61,11 +62,8 @@ class Work:
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         r"""A progress bar; what it yields is called with the number of units done."""
-        from tqdm import tqdm
-
-        hidden = not self.show
-        with tqdm(total=total, disable=hidden, unit=unit, desc=what, mininterval=0.5) as bar:
-            yield lambda n: None if bar.update(n) else None
+        with bar(total=total, disable=not self.show, unit=unit, desc=what) as shown:
+            yield lambda n: None if shown.update(n) else None
 
 
 def score_together(group: Alone, n: int, scorer: Callable[[range], T]) -> T | None:

@@ -24,10 +24,12 @@ from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.comparison import paired
+from pyro_aevb.reports.duration import say_how_long
 from pyro_aevb.reports.figures import draw_figures, drawn, noted, trained_corruption
 from pyro_aevb.reports.rehearsal import attempt
 from pyro_aevb.reports.text import value_of
 from pyro_aevb.runs.prepare import Prepared, is_grey_bernoulli
+from pyro_aevb.runs.provenance import provenance
 from pyro_aevb.runs.run import Run
 
 DEFAULTS: dict[str, Any] = {
@@ -84,6 +86,8 @@ def assess(
         scorer = Scorer(pair, k, weight_samples, seed, *how)
         return work.score(what, scorer, data)
 
+    if work.show:
+        say_how_long(pair, test, settings, work)
     scores = scored("scoring test data", test, settings["num_samples"], seed, True)
     marginals = _marginals(pair, test, settings, scores, work, said.append)
     train = scored("scoring training data", prepared.fixed_train, 1, seed + 1, False)
@@ -109,6 +113,7 @@ def assess(
     if predictions is not None:
         metrics |= predictions.metrics()
         metrics["log_likelihood"]["of"] = description.observed
+    seconds = time.perf_counter() - began
     results: dict[str, Any] = {
         "pair": pair.name,
         "data": prepared.data.name,
@@ -120,10 +125,11 @@ def assess(
         "num_train": len(prepared.train),
         "epochs": len(run.history),
         **({} if prepared.best_epoch is None else {"best_epoch": prepared.best_epoch}),
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(seconds, 3),
         "parameters": description.num_parameters,
         "codes": description.kind_of_codes(),
         "environment": environment(test.device),
+        "provenance": provenance(run, len(prepared.train), seed, seconds),
         "settings": {IMPORTANCE: {**settings, "num_data": len(test)}},
         "metrics": metrics,
         "notes": [

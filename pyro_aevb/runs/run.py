@@ -382,6 +382,18 @@ class Run:
             ) from error
         return values
 
+    def elpd(self) -> Any:
+        r"""log p(x) of the held-out data as ArviZ's ``compare`` takes it; see :doc:`/arviz`."""
+        from pyro_aevb.runs.inference_data import held_out_elpd
+
+        return held_out_elpd(self)
+
+    def inference_data(self, **options: Any) -> Any:
+        r"""The run as an ``arviz.InferenceData``; arguments and groups: :doc:`/arviz`."""
+        from pyro_aevb.runs.inference_data import inference_data
+
+        return inference_data(self, **options)
+
     def _write(self, name: str, text: str) -> None:
         path = self.path / name
         try:

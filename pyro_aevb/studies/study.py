@@ -71,8 +71,8 @@ def study(
     Returns:
         Where the page is, and what failed.
     """
-    from tqdm import tqdm
 
+    from pyro_aevb.engine.bars import bar as progress_bar
     from pyro_aevb.runs.prepare import choose_device
     from pyro_aevb.studies.collect import Collected
     from pyro_aevb.studies.known import CELLS, read_cells, write_cells
@@ -135,7 +135,7 @@ def study(
         )
         if todo
         else nullcontext(),
-        tqdm(
+        progress_bar(
             total=len(chosen),
             initial=len(chosen) - len(todo),
             disable=not show or page_only,

@@ -16,6 +16,7 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.bars import bar as progress_bar
 from pyro_aevb.engine.processes import Alone
 from pyro_aevb.engine.streams import check_seed
 from pyro_aevb.errors import UsageError, one_line
@@ -156,18 +157,15 @@ class Trainer(Settings):
             UsageError: The objective became non-finite; the last good checkpoint is kept.
             KeyboardInterrupt: After the state at the interruption has been saved.
         """
-        from tqdm import tqdm
-
         at, steps = self.progress, self._learners.order.steps
         self.pair.train()
         self.group.align([*self.pair.tensors().values(), *self._algorithm.state.values()])
-        bar = tqdm(
+        bar = progress_bar(
             total=self.epochs * steps,
             initial=at.epoch * steps + at.step,
             disable=not self.show,
             unit="step",
             desc="training",
-            mininterval=0.5,
         )
         if at.epoch == at.step == 0:
             self.save()
