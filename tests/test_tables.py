@@ -328,3 +328,13 @@ def test_points_of_each_datum_train_and_other_algorithms_say_no():
         pyro_aevb.UsageError, match="wake_sleep does not train; use --algorithm svi"
     ):
         pyro_aevb.fit(Indexed(), data=dataset(), algorithm="wake_sleep", **SETTINGS)
+
+
+def test_a_run_in_memory_is_scored_by_a_copy_of_its_guide(tmp_path):
+    """Pyro's guides lose their model, and a list its parts, where they are copied."""
+    few = {"data": dataset(), "epochs": 1, "out": str(tmp_path), **SETTINGS}
+    run = pyro_aevb.fit(of(listed), **few)
+    first = run.results["metrics"]["elbo"]["value"]
+    for _ in range(2):
+        again = run.evaluate(num_samples=50, proposal="guide", show=False)
+        assert again["metrics"]["elbo"]["value"] == first

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule, pyro_method
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
@@ -137,7 +138,12 @@ class Pair(nn.Module):
         Raises:
             UsageError: Its sides are functions.
         """
+        # Pyro's guides forget their model, and the list that they are in, as they are copied.
+        guides = [module for module in self.modules() if isinstance(module, AutoGuide)]
+        known = [(guide._model, guide.master) for guide in guides]
         copied = deepcopy(self)
+        for guide, kept in zip(guides, known, strict=True):
+            guide._model, guide.master = kept
         copied.forget()
         return copied
 

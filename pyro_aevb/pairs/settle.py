@@ -39,7 +39,7 @@ r"""Data whose rows are sought at once."""
 FIRST, LAST = 0.2, 0.002
 r"""Adam's first and last rate of a round, in its units."""
 LEAST = 0.5
-r"""The least unit of the first round: training rows that have hardly moved say little."""
+r"""The unit of the first round is no less, as training rows that have hardly moved say little."""
 STEPS, QUICK = 300, 20
 r"""Steps of a round, and of the only round after an epoch of the training."""
 ROUNDS, ENOUGH = 6, 0.01
