@@ -66,6 +66,20 @@ def test_a_table_of_text(tmp_path, mark):
     assert np.array_equal(load(str(tmp_path / "b.csv")).test.images, expected)
 
 
+@pytest.mark.parametrize("mark", ";\t")
+def test_decimal_commas_and_question_marks_are_numbers(tmp_path, mark):
+    values = REAL.round(3)
+    values[4, 1] = np.nan
+    frame = table(values, ["x1", "x2", "x3", "x4"]).assign(label=WORDS)
+    frame.to_csv(tmp_path / "a.csv", sep=mark, decimal=",", na_rep="?", index=False)
+    frame.iloc[:, :4].to_csv(tmp_path / "b.csv", sep=mark, decimal=",", header=False, index=False)
+    assert "x2" in refusal(tmp_path / "a.csv")  # missing values stay where they are asked for
+    for name in ("a.csv:nan", "b.csv:nan"):
+        data = load(str(tmp_path / name))
+        found = torch.cat([data.train.images, data.valid.images, data.test.images]).numpy()
+        assert np.array_equal(found, values[SHUFFLE].astype(np.float32), equal_nan=True)
+
+
 def test_numbered_columns_are_the_data_and_a_column_says_the_split(tmp_path):
     parts = np.array(["Train", "val", "test"])[CLASSES]
     frame = table(REAL, ["x1", "x2", "x3", "x4"]).assign(age=CLASSES * 10, split=parts)

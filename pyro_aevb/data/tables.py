@@ -14,6 +14,9 @@ from pyro_aevb.errors import UsageError
 FEATURES = "feature_names"
 r"""The array of what the components of a datum are called."""
 
+DECIMAL = r"^(\s*[-+]?\d*),(\d+(?:[eE][-+]?\d+)?\s*)$"
+r"""A number with a decimal comma, and no other comma."""
+
 LEFT_OUT = "left_out"
 r"""The array of what columns were passed over."""
 
@@ -65,16 +68,33 @@ def arrays_of(table: Any, path: Path) -> dict[str, np.ndarray]:
 def read_csv(path: Path) -> Any:
     r"""The data frame of a text, whose separator is what its first line has most of: ``, ; tab``.
 
-    A first line of numbers alone is a row, and no names.
+    A first line of numbers alone is a row, and no names. A column of numbers may have ``?`` where
+    one is missing, and decimal commas where the separator is no comma.
     """
     import pandas
 
     with path.open(encoding="utf-8-sig") as file:
         first = file.readline().strip()
     mark = max(",;\t", key=first.count)
+    for other in ";\t":  # decimal commas may be more than the separators
+        if other in first and all(re.match(DECIMAL, cell) for cell in first.split(other)):
+            mark = other
     cells = [cell.strip(' "') for cell in first.split(mark)]
+    if mark != ",":
+        cells = [re.sub(DECIMAL, r"\1.\2", cell) for cell in cells]
     header = None if all(map(_reads_as_number, cells)) else "infer"
-    return pandas.read_csv(path, sep=mark, header=header, encoding="utf-8-sig")
+    table = pandas.read_csv(path, sep=mark, header=header, encoding="utf-8-sig")
+    for place in range(table.shape[1]):
+        column = table.iloc[:, place]
+        if _is_number(column) or column.isna().all():
+            continue
+        words = column.where(column.ne("?")).astype(object)
+        if mark != ",":
+            words = words.str.replace(DECIMAL, r"\1.\2", regex=True)
+        numbers = pandas.to_numeric(words, errors="coerce")
+        if numbers.notna().any() and bool((numbers.isna() == words.isna()).all()):
+            table[table.columns[place]] = numbers
+    return table
 
 
 def _reads_as_number(cell: str) -> bool:
