@@ -338,3 +338,16 @@ def test_a_run_in_memory_is_scored_by_a_copy_of_its_guide(tmp_path):
     for _ in range(2):
         again = run.evaluate(num_samples=50, proposal="guide", show=False)
         assert again["metrics"]["elbo"]["value"] == first
+
+
+def test_other_sets_are_inferred_and_corrupted_data_refused(fitted, tmp_path):
+    run, _ = fitted
+    np.savez(tmp_path / "far.npz", train=drawn(20, 5), test=drawn(12, 6) + 3, valid=drawn(4, 7))
+    far = {"pair": Indexed(), "data": dataset(), "num_samples": 50, "show": False}
+    results = pyro_aevb.evaluate(run, against=str(tmp_path / "far.npz"), **far)
+    (entry,) = results["against"].values()
+    found = [entry["metrics"]["iwae_bound"][name]["value"] for name in ("test", "other")]
+    expected = [evidence(drawn(12, 3)), evidence(drawn(12, 6) + 3)]
+    assert found == pytest.approx(expected, abs=0.02)
+    with pytest.raises(pyro_aevb.UsageError, match="--corruption is what the guide sees"):
+        pyro_aevb.evaluate(run, corruption="gaussian", **far)

@@ -52,7 +52,7 @@ def settle(pair: Pair, data: Batches, seed: int = 0, quick: bool = False) -> tup
 
     Arguments:
         pair: An inspected pair.
-        data: Data that it was not trained on, with columns for their rows.
+        data: Data that it was not trained on.
         seed: Fixes the draws.
         quick: Go on from the rows that are there by one round of :data:`QUICK` steps.
 
@@ -61,6 +61,7 @@ def settle(pair: Pair, data: Batches, seed: int = 0, quick: bool = False) -> tup
     """
     if not pair.tables:
         return ()
+    bring(pair, data)
     rising = 0
     for index in torch.arange(len(data)).split(BLOCK):
         rows, risen = search(pair, data.take(index), seed, quick)
@@ -73,6 +74,14 @@ def settle(pair: Pair, data: Batches, seed: int = 0, quick: bool = False) -> tup
         f"warning: the guide's own parameters of {rising} of {len(data)} data had not settled "
         f"after {ROUNDS * STEPS} steps, so their bounds are too low",
     )
+
+
+def bring(pair: Pair, data: Batches) -> None:
+    r"""Give data rows, those of the mean of the training data, where they have none."""
+    for name, table in pair.tables.items():
+        if COLUMN + name not in data.columns:
+            mean = table.values.detach().mean(0)
+            data.columns[COLUMN + name] = mean.expand(len(data), *mean.shape).clone()
 
 
 def settled(pair: Pair, x: Data, seed: int = 0) -> Data:
@@ -96,7 +105,10 @@ def search(pair: Pair, x: Data, seed: int, quick: bool = False) -> tuple[dict[st
     tables = pair.tables.items()
     x, there = parted(x)
     size = pair.description.plate_size or len(x)
-    means = {name: table.mean().expand(len(x), *table.values.shape[1:]) for name, table in tables}
+    means = {
+        name: table.values.detach().mean(0).expand(len(x), *table.values.shape[1:])
+        for name, table in tables
+    }
     found = {name: there[name].clone() if quick else mean for name, mean in means.items()}
     units = {name: _unit(table.values.detach()).clamp(min=LEAST) for name, table in tables}
     devices = [x.device] if x.is_cuda else []

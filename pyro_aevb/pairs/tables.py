@@ -42,10 +42,6 @@ class DatumTable:
     values: Tensor
     constraint: Any
 
-    def mean(self) -> Tensor:
-        r"""The mean of the rows, ``(*shape,)``, where those of other data begin."""
-        return self.values.detach().mean(0)
-
 
 class Asked(Messenger):
     r"""Record the parameters that a guide asks for, and which of them are rows of a plate.

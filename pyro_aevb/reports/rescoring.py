@@ -15,6 +15,7 @@ from pyro_aevb.estimators.corrupted import robustness
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.other_data import scores_of, separation
 from pyro_aevb.estimators.work import Work
+from pyro_aevb.pairs.settle import settle
 from pyro_aevb.pairs.supports import check_support
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.figures import drawn, noted
@@ -74,6 +75,11 @@ def score_corrupted(
             "corrupt the data themselves, as a file of your own, to score it on them"
         )
     scorer = make(corruption=corruption, calls=1 + num_noise)
+    if prepared.pair.tables:
+        raise UsageError(
+            f"--corruption is what the guide sees of the data, and that of {prepared.pair.name} "
+            "sees none: it has parameters of each datum"
+        )
     clean = work.score("scoring clean data", scorer, test)
     draws = [
         work.score(f"scoring corrupted data {i + 1} of {num_noise}", scorer, test, noise=i)
@@ -177,7 +183,9 @@ def other_data(prepared: Prepared, name: str, data_root: str | None = None) -> B
                 f"{own.event_shape}; name a set of the same shape"
             )
     columns = prepared.pair.columns_in(split)
-    return Batches(split, prepared.test.binarize, prepared.test.device, columns)
+    batches = Batches(split, prepared.test.binarize, prepared.test.device, columns)
+    settle(prepared.pair, batches)
+    return batches
 
 
 def _counts(scorer: Scorer, test: Batches) -> dict[str, int]:

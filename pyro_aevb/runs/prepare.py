@@ -22,7 +22,7 @@ from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.missing import Seen
 from pyro_aevb.pairs.pair import Pair, load_pair
-from pyro_aevb.pairs.settle import settle
+from pyro_aevb.pairs.settle import bring, settle
 from pyro_aevb.pairs.supports import check_support
 from pyro_aevb.pairs.tables import COLUMN
 from pyro_aevb.runs.checkpoint import load_checkpoint
@@ -235,9 +235,9 @@ def _bring_rows(prepared: Prepared) -> None:
         train.columns[COLUMN + name] = table.values
         if fixed is not train:
             fixed.columns[COLUMN + name] = table.values.detach()
-        for others in (prepared.valid, prepared.test):
-            mean = table.mean()
-            others.columns[COLUMN + name] = mean.expand(len(others), *mean.shape).clone()
+    for others in (prepared.valid, prepared.test):
+        bring(prepared.pair, others)
+    for name in prepared.pair.tables:
         prepared.pair.held[name] = prepared.valid.columns[COLUMN + name]
 
 
