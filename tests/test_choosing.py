@@ -1,10 +1,13 @@
 """Settings chosen by other data than the test split: scores of a split, many runs, a picture."""
 
 import csv
+import functools
 import json
 import re
 import shutil
+import subprocess
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,3 +186,26 @@ def test_only_importance_sampling_scores_other_splits(folder, capsys):
     words = [str(folder / "a"), "--split=valid", "--estimator=parzen"]
     error = refusal(partial(run_command, pyro_aevb.evaluate, words, positional="run"), capsys)
     assert "--estimator scores the test split; leave out --split valid" in error
+
+
+def test_the_commands_of_the_page_are_commands(tmp_path):
+    """Bash runs the block, and says which calls it makes; every one is a call that can be made."""
+    page = (Path(__file__).parents[1] / "docs" / "commands.md").read_text()
+    block = page.partition("## Choosing settings")[2].partition("```shell")[2].partition("```")[0]
+    for name in ("d2-seed0", "d2-seed1"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    script = f'python() {{ echo "$@"; }}\n{block}'
+    how = {"cwd": tmp_path, "text": True, "capture_output": True, "check": True}
+    calls = [
+        line.split() for line in subprocess.run(["bash", "-c", script], **how).stdout.splitlines()
+    ]
+    assert len(calls) == 2 * 9 + 2
+    for _, module, *words in calls:
+        command = getattr(pyro_aevb, module.removeprefix("pyro_aevb."))
+        given = []
+        seen = functools.wraps(command)(lambda given=given, **arguments: given.append(arguments))
+        run_command(seen, words, {"evaluate": "run", "compare": "runs"}.get(command.__name__))
+        (arguments,) = given
+        if command is pyro_aevb.compare:
+            assert arguments["runs"] == ["runs/d2-seed0", "runs/d2-seed1"]
+            assert (arguments["split"], arguments["by"]) == ("valid", "pair.latent_dim")

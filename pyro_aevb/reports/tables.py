@@ -70,7 +70,9 @@ def settings_rows(
         by: The metric that orders it.
         few: The quantities that matter most alone.
     """
-    by_place = {row["setting"]["place"]: row for row in reversed(table.values())}
+    by_place: dict[int, Any] = {}
+    for row in table.values():
+        by_place.setdefault(row["setting"]["place"], row)
     ordered = [by_place[place] for place in sorted(by_place)]
     of = [row["setting"] for row in ordered]
     columns = {"run": [_called(one["runs"]) for one in of]}

@@ -13,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -292,7 +292,9 @@ class Run:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         if self.split != TEST:
-            stored = self._stored()
+            stored: dict[str, Any] = {}
+            with suppress(UsageError):  # a damaged file is written anew
+                stored = self._stored()
             results = {**stored, "splits": {**stored.get("splits", {}), self.split: results}}
         text = json.dumps(_finite(results), indent=2, allow_nan=False)
         self._write("results.json", text + "\n")
