@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from harness import refusal
 
 import pyro_aevb
@@ -18,6 +19,7 @@ from pyro_aevb.cli import run_command
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.metrics import log_mean
 from pyro_aevb.reports.plots import score_against_setting
+from pyro_aevb.reports.settings import differing, repetitions
 from pyro_aevb.runs.prepare import restore
 
 SCORED = {"num_samples": 20, "proposal": "guide", "show": False}
@@ -161,6 +163,32 @@ def test_words_are_categories_of_a_picture(tmp_path, drawn):
     (axes,) = drawn[0].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["elbo", "iwae"]
     assert axes.get_xscale() == "linear"
+
+
+def test_what_the_pair_says_is_no_setting_of_its_own(tmp_path):
+    """Defaults count as given; families differ in many parameters that nobody has chosen."""
+    runs = {}
+    for name, given in (
+        ("plain", {"pair": "VAE"}),
+        ("same", {"pair": "VAE", "pair_parameters": {"latent_dim": 20}, "seed": 1, "beta": None}),
+        ("beta", {"pair": "BetaVAE", "optimizer_options": {"eps": 1e-4}}),
+        ("noisy", {"pair": "DenoisingAutoencoder", "pair_parameters": {"latent_dim": 3}}),
+        ("wide", {"pair": "/some/where.py:Mine", "pair_parameters": {"latent_dim": 3}}),
+    ):
+        (tmp_path / name).mkdir()
+        settings = {"data": "digits", "optimizer_options": {"eps": 1e-8}, **given}
+        (tmp_path / name / "settings.yaml").write_text(yaml.safe_dump(settings))
+        runs[name] = pyro_aevb.Run(tmp_path / name)
+    groups = repetitions(runs)
+    assert groups == [["plain", "same"], ["beta"], ["noisy"], ["wide"]]
+    names = ("pair", "pair.latent_dim", "optimizer_options.eps")
+    assert differing(runs) == {
+        "plain": dict(zip(names, ("VAE", 20, 1e-8), strict=True)),
+        "same": dict(zip(names, ("VAE", 20, 1e-8), strict=True)),
+        "beta": dict(zip(names, ("BetaVAE", 20, 1e-4), strict=True)),
+        "noisy": dict(zip(names, ("DenoisingAutoencoder", 3, 1e-8), strict=True)),
+        "wide": dict(zip(names, ("where.py:Mine", 3, 1e-8), strict=True)),
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pyro_aevb.runs.settings import PLACES, SCORING
 
 NOT_TRAINING = {"seed", *SCORING, *PLACES}
 r"""Settings in which runs may differ and still be repetitions of one training."""
-DEFAULT, ABSENT = "default", "none"
+DEFAULT, ABSENT = "default", "(none)"
 r"""What stands for a setting that a run left to its pair or data, and for one that its pair does
 not have."""
 
@@ -33,23 +33,38 @@ def settings_of(run: Run) -> dict[str, Any]:
         defaults = {name: constructor_parameters(make)[name].default for name in settable(make)}
         known = {k: v for k, v in defaults.items() if v is not inspect.Parameter.empty}
         parameters = {**known, **(parameters or {})}
-    for name, value in {**stored, "pair": pair, "pair_parameters": parameters or {}}.items():
+    found |= _flat({**stored, "pair": pair, "pair_parameters": parameters or {}})
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Settings by the names of their flags, entries of options by theirs; None is left out."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
         prefix = "pair" if name == "pair_parameters" else name
         entries = value.items() if isinstance(value, Mapping) else [("", value)]
         found |= {".".join(filter(None, (prefix, k))): v for k, v in entries if v is not None}
-    return {name: _plain(value) for name, value in found.items()}
+    return found
 
 
 def differing(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     r"""For each run the values of the settings in which some of them differ, in one order.
 
-    A value is as ``settings.yaml`` has it, :data:`DEFAULT` or :data:`ABSENT`; pairs in files are
-    called by the names of these.
+    Parameters that no run was given, whose defaults differ with the pair, are not among them, nor
+    those that only some pairs have and that are alike there: the pair says as much. A value is as
+    ``settings.yaml`` has it, :data:`DEFAULT` or :data:`ABSENT`; pairs in files are called by the
+    names of these.
     """
     found = {name: settings_of(run) for name, run in runs.items()}
     names = list(dict.fromkeys(key for settings in found.values() for key in settings))
     table = {run: {key: _value(key, of) for key in names} for run, of in found.items()}
-    apart = [key for key in names if len({_key(row[key]) for row in table.values()}) > 1]
+    given = {key for run in runs.values() for key in _flat(run.settings)}
+    apart = [
+        key
+        for key in names
+        if len({_key(row[key]) for row in table.values() if row[key] != ABSENT}) > 1
+        and key in given
+    ]
     called = {pair: pair.rpartition("/")[2] for pair in {row["pair"] for row in table.values()}}
     if len({*called.values()}) == len(called):
         table = {run: {**row, "pair": called[row["pair"]]} for run, row in table.items()}
@@ -78,8 +93,7 @@ def find(by: str, runs: Mapping[str, Run]) -> str:
         f"; they differ in {', '.join(apart)}" if apart else "; they differ in their seeds alone"
     )
     known = {key for run in runs.values() for key in settings_of(run)}
-    known |= {key for run in runs.values() for key in run.settings} - NOT_TRAINING
-    if name in known - {"pair_parameters"}:
+    if name in known:
         raise UsageError(f"--by {by}: the runs do not differ in it{those}")
     raise UsageError(f"--by {by}: no setting of training is called so{hint(name, known)}{those}")
 

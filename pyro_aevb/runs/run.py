@@ -56,7 +56,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.split = TEST
-        r"""Whose results :attr:`results` and :meth:`per_datum` read; see :meth:`on`."""
+        r"""Whose results are read and written; ``on`` gives the run on another split."""
         self.held: Prepared | None = None
         r"""The trained pair and its data, while they are in memory."""
 
