@@ -70,7 +70,7 @@ def compare(
     setting = None if by is None else find(by, named)
     table = side_by_side(named)
     results = {name: named[name].results for name in table}
-    drawn = _score(table, score)
+    drawn = "" if setting is None else _score(table, score)
     columns, rows, notes = ["", *table], tables.rows_of(table), _notes(table, results)
     shown = columns, rows
     if len(table) > ACROSS:
@@ -131,7 +131,7 @@ def _score(table: Mapping[str, Any], score: str | None) -> str:
     r"""The metric to draw, by default the one that orders the table.
 
     Raises:
-        UsageError: No run has it.
+        UsageError: No run has it, as a finite number.
     """
     from pyro_aevb.reports.text import value_of
 
@@ -139,8 +139,8 @@ def _score(table: Mapping[str, Any], score: str | None) -> str:
     values = [(name, value_of(of, name)) for of in metrics for name in of]
     known = {name for name, value in values if value is not None and math.isfinite(value)}
     found = _by(table) if score is None else score.removeprefix("--").replace("-", "_")
-    if score is not None and found not in known:
-        raise unknown("score", score, sorted(known))
+    if found not in known:
+        raise unknown("score", score or found, sorted(known))
     return found
 
 
@@ -229,8 +229,9 @@ def _notes(table: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     notes.append(ROWS if len(table) > ACROSS else COLUMNS)
     if any("classification_error" in metrics for metrics in scores.values()):
         notes.append(
-            "errors of classification and calibration are per cent of the data; the p-value is "
-            "that of McNemar's test on the data that only one of the two classifiers gets wrong"
+            "errors of classification and calibration are per cent of the data"
+            + "; the p-value is that of McNemar's test on the data that only one of the two "
+            "classifiers gets wrong" * (len(table) <= ACROSS)
         )
     notes += dict.fromkeys(note for result in results.values() for note in result.get("notes", []))
     return notes
