@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, one_of
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE
 from pyro_aevb.keywords import with_known_keywords
 
@@ -22,6 +22,7 @@ def evaluate(
     weight_samples: int | None = None,
     proposal: Literal["laplace", "guide", "prior"] | None = None,
     num_data: int | None = None,
+    split: Literal["test", "valid", "train"] = "test",
     corruption: Any = None,
     corruption_options: dict[str, Any] | None = None,
     num_noise: int | None = None,
@@ -38,7 +39,7 @@ def evaluate(
     data: Any = None,
     trust: bool = False,
 ) -> dict[str, Any]:
-    r"""Score the test split with a run's trained pair, and merge what is found into its results.
+    r"""Score a split with a run's trained pair, and merge what is found into its results.
 
     Arguments:
         run: The run's directory.
@@ -51,7 +52,9 @@ def evaluate(
         weight_samples: S, draws of global latents; default 10, of other estimators 1.
         proposal: What log_likelihood draws latents from: laplace (default), normals fitted to each
             datum's posterior; guide, which makes it iwae_bound; or prior.
-        num_data: Score only the first n test data; results of more data are kept.
+        num_data: Score only the first n data; results of more data are kept.
+        split: Score another split than test: valid, to choose settings by, or train. Its results
+            stand in the section splits of results.json, beside those of the test split.
         corruption: Score through a guide that sees the data corrupted, beside the clean data:
             masking, salt_and_pepper or gaussian. In Python also a function of a batch.
         corruption_options: Its arguments: {rate: 0.25, exact: true}, {std: 0.1, clip: true}.
@@ -75,8 +78,8 @@ def evaluate(
             the run was trained here, and the pair's file is what it was, it runs without.
 
     Returns:
-        What ``results.json`` holds, or of fewer data than that is of, what they gave; of several
-        processes under torchrun, in the first.
+        What ``results.json`` holds of the split, or of fewer data than that is of, what they gave;
+        of several processes under torchrun, in the first.
     """
     from functools import partial
 
@@ -101,6 +104,13 @@ def evaluate(
             "--estimator, --corruption and --against are evaluations of their own; run evaluate "
             "once for each"
         )
+    one_of("--split", split, ("test", "valid", "train"))
+    others = {"estimator": estimator != IMPORTANCE, "corruption": corruption, "against": against}
+    for flag in (name for name, given in others.items() if given and split != "test"):
+        raise UsageError(
+            f"--{flag} scores the test split; leave out --split {split}, which importance sampling "
+            "alone scores"
+        )
     corrupt = choose_corruption(corruption, corruption_options, num_noise)
     num_noise = 5 if num_noise is None else num_noise
     drawn = {"num_samples": num_samples, "weight_samples": weight_samples}
@@ -108,7 +118,7 @@ def evaluate(
     other = find(estimator)
     settings = choose(other, estimator_options, seed=seed, proposal=proposal, **drawn, **how)
     with rewrites.matmul_precision(matmul_precision), processes(device) as group:
-        opened = only_run(run)
+        opened = only_run(run).on(split)
         prepared = restore(opened, group.device, data_root, pair, data, trust, memory)
         budget = memory and memory << 20
         work = Work(group, show and group.rank == 0, budget, compile)
@@ -116,7 +126,8 @@ def evaluate(
         seed = settings.get("seed", seed)
         if num_data is None and other is not None and other.first is not None:
             num_data = min(other.first, len(prepared.test))
-        test = to_score(prepared.test, k, s, num_data, memory)
+        whole = prepared.fixed_train if split == "train" else getattr(prepared, split)
+        test = to_score(whole, k, s, num_data, memory)
         make = partial(Scorer, prepared.pair, k, s, seed, budget, compile=compile)
         if other is not None:
             results = estimate(opened, prepared, test, other, settings, work)

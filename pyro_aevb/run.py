@@ -185,7 +185,8 @@ class Run(directory.Run):
             results, table = self.results, self.table()
         except UsageError as error:
             return place + f"<p>{escape(str(error))}</p>"
-        title = f"{results['pair']} on {results['data']}, {results['num_data']:,} test data"
+        count = f"{results['num_data']:,} {results['split']} data"
+        title = f"{results['pair']} on {results['data']}, {count}"
         known = table[table["value"].notna()].drop(columns="reason")
         shown = known.to_html(float_format="{:.2f}".format, na_rep="")
         heads = [escape(line) for line in (title, lead(results["metrics"])) if line]
@@ -238,7 +239,7 @@ class Run(directory.Run):
             except OSError:
                 continue
         n = self.results["num_data"]
-        rows = self.data.test.rows
+        rows = getattr(self.data, self.split).rows
         return pandas.DataFrame(found, index=np.arange(n) if rows is None else rows[:n])
 
 

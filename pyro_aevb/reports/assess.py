@@ -1,4 +1,4 @@
-r"""Assess a trained pair on the test split: numbers, per-datum values and figures of a run."""
+r"""Assess a trained pair on a split: numbers, per-datum values and figures of a run."""
 
 import platform
 import time
@@ -57,16 +57,18 @@ def assess(
     work: Work,
     trained: bool = False,
 ) -> dict[str, Any]:
-    r"""Score the test split and write ``results.json``, ``results.nc`` and ``figures/``.
+    r"""Score a split and write ``results.json``, ``results.nc`` and ``figures/``.
+
+    Figures are of the test split alone.
 
     What other estimators have left in the results stays, unless the pair was trained since. Where
     results of more data of the same training are there, they stay too, with their figures, and what
     is found now goes into their section ``looks``.
 
     Arguments:
-        run: Where to write.
+        run: Where to write, on the split that is scored.
         prepared: The trained pair and its data.
-        test: The data to score, the first of the test split.
+        test: The data to score, the first of the split.
         settings: Those of :data:`DEFAULTS`, all of them.
         work: The processes that share the work, of which process 0 writes, and how they score;
             where the pair has to be scored eagerly, a note of the results says why.
@@ -88,9 +90,10 @@ def assess(
 
     if work.show:
         say_how_long(pair, test, settings, work)
-    scores = scored("scoring test data", test, settings["num_samples"], seed, True)
+    what = {"valid": "validation", "train": "training"}.get(run.split, run.split)
+    scores = scored(f"scoring {what} data", test, settings["num_samples"], seed, True)
     marginals = _marginals(pair, test, settings, scores, work, said.append)
-    train = scored("scoring training data", prepared.fixed_train, 1, seed + 1, False)
+    train = scored("scoring training data once", prepared.fixed_train, 1, seed + 1, False)
     if scores is None or train is None:
         return {}
     weights, no_weights = None, None
@@ -118,13 +121,14 @@ def assess(
         "pair": pair.name,
         "data": prepared.data.name,
         "data_description": prepared.data.description,
-        "split": "test",
+        "split": run.split,
         "binarization": test.binarize,
         "training_binarization": prepared.binarize,
         "num_data": len(test),
         "num_train": len(prepared.train),
         "epochs": len(run.history),
         **({} if prepared.best_epoch is None else {"best_epoch": prepared.best_epoch}),
+        **({"validation": validated(run, prepared.best_epoch)} if run.history else {}),
         "seconds": round(seconds, 3),
         "parameters": description.num_parameters,
         "codes": description.kind_of_codes(),
@@ -136,6 +140,7 @@ def assess(
             *prepared.notes,
             *([GREY] if is_grey_bernoulli(prepared) else []),
             *(_on_training(run, pair) if run.history else ()),
+            *_of_split(run, prepared),
             *(f"note: {reason}" for reason in dict.fromkeys(said)),
         ],
     }
@@ -144,16 +149,50 @@ def assess(
     # The numbers first: whatever happens to the rest, they are kept.
     if trained:  # what other evaluations drew is of other weights
         files = [shipped(name).file for name in ESTIMATORS]
-        for stale in ("against-*.png", "estimator-*.png", *filter(None, files)):
-            for path in run.figures.glob(stale):
-                path.unlink()
+        stale = ("against-*.png", "estimator-*.png", *filter(None, files))
+        found = [path for name in stale for path in run.figures.glob(name)]
+        for path in (*found, *run.path.glob("results-*.nc")):
+            path.unlink()
     else:
         results = run.with_others(results)
     run.write_results(results)
     run.write_per_datum(scores, marginals, predictions)
+    if run.split != "test":
+        return run.results
     undrawn = draw_figures(run, prepared, scores, marginals, health)
     compare_bounds(run, undrawn)
     return noted(run, undrawn)
+
+
+def validated(run: Run, best_epoch: int | None = None) -> dict[str, float | None]:
+    r"""What training found of its validation data after the epoch whose weights are scored.
+
+    It is the mean over the validation data in nats, as ``history.csv`` has it, of one draw of the
+    guide for each datum: a score to choose settings by that costs nothing and has seen no test
+    data, with more noise than what ``evaluate --split valid`` finds.
+
+    Arguments:
+        run: The run, with a history.
+        best_epoch: The epoch that training returned to, if it was not the last.
+    """
+    row = run.history[(best_epoch or 0) - 1]
+    of_training = {"stage", "learning_rate", "kl_scale", "objective", "images_per_second"}
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in of_training and not name.endswith("_loss")
+    }
+
+
+def _of_split(run: Run, prepared: Prepared) -> Iterator[str]:
+    r"""Notes on scores of data that training has seen."""
+    if run.split == "train":
+        yield "note: these are the data that the pair was trained on; of new ones scores are lower"
+    if run.split == "valid" and prepared.best_epoch is not None:
+        yield (
+            "note: training returned to its best epoch on these data (--patience), so their scores "
+            "err upwards"
+        )
 
 
 def _marginals(
@@ -195,8 +234,8 @@ def _look(run: Run, results: dict[str, Any]) -> dict[str, Any]:
     r"""Keep results of fewer data than those that are there beside these."""
     n, more = results["num_data"], run.results["num_data"]
     notes = results["notes"] + [
-        f"note: of the first {n:,} data alone: results.json keeps this in its section looks, and "
-        f"the results, results.nc and figures of {more:,} data stay"
+        f"note: of the first {n:,} data alone: results.json keeps this in a section looks, and "
+        f"the results, {run.arrays.name} and figures of {more:,} data stay"
     ]
     entry = {"settings": results["settings"][IMPORTANCE], "metrics": results["metrics"]}
     run.add_section("looks", str(n), entry)

@@ -11,8 +11,8 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators import found_by
 from pyro_aevb.estimators.arviz_bridge import compare_pointwise
 from pyro_aevb.estimators.metrics import Metric, measured
+from pyro_aevb.reports.settings import differing, repetitions
 from pyro_aevb.runs.run import Run, seconds_per_epoch
-from pyro_aevb.runs.settings import PLACES, SCORING
 
 PAIRED = {
     "elbo": ("sample_stats", "elbo"),
@@ -25,8 +25,6 @@ r"""Where the per-datum values of a metric are in ``results.nc``; those of other
 group of the estimator's name."""
 LIKELIHOODS = ("log_likelihood", "iwae_bound")
 r"""What orders runs, rather the first."""
-NOT_TRAINING = {"seed", *SCORING, *PLACES}
-r"""Settings in which runs may differ and still be repetitions of one training."""
 
 
 def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
@@ -49,8 +47,9 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
         ``corrupted``, its scores under corruptions;
         ``parameters``, how many are trained, and ``seconds_per_epoch``, of training, the median;
         where it is a likelihood or a bound that orders them, by ArviZ, of the runs that have it,
-        ``difference`` to the best, its ``standard_error`` and the stacking ``weight``; and for
-        repetitions of one training ``over_seeds``.
+        ``difference`` to the best, its ``standard_error`` and the stacking ``weight``; for
+        repetitions of one training ``over_seeds``; and ``setting``, what is known of the runs of
+        its settings, by :func:`by_setting`.
 
     Raises:
         UsageError: They were scored on different data, or trained further after they were scored.
@@ -85,10 +84,88 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     if len(likely) > 1:
         for name, row in compare_pointwise(likely).items():
             table[name] |= row
-    for group in repetitions(runs):
-        for name in group:
-            table[name]["over_seeds"] = over_seeds({n: table[n] for n in group})
+    groups = repetitions({name: runs[name] for name in table})
+    apart = differing({name: runs[name] for name in table})
+    if mixed:
+        values = {n: {k: v[k] for k in v if k != "reconstruction"} for n, v in values.items()}
+    for place, setting in enumerate(by_setting(groups, table, values, worth)):
+        first, *others = setting["runs"]
+        found = {"place": place, "settings": apart[first], **setting}
+        for name in (first, *others):
+            table[name]["setting"] = found
+            if others:
+                table[name]["over_seeds"] = over_seeds({n: table[n] for n in found["runs"]})
     return table
+
+
+@np.errstate(invalid="ignore")  # infinite values have no difference
+def by_setting(
+    groups: Iterable[Sequence[str]],
+    rows: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    worth: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    r"""Settings side by side, each by all of its runs, the best one first.
+
+    The best is the one whose runs are worth the most on average. A difference to it is of means
+    over seeds, datum by datum: of settings A and B with :math:`k_A` and :math:`k_B` runs
+
+    .. math::
+        d_n = \frac{1}{k_A} \sum_{a \in A} v_{an} - \frac{1}{k_B} \sum_{b \in B} v_{bn}, \qquad
+        \sqrt{\frac{s_A^2}{k_A} + \frac{s_B^2}{k_B}},
+
+    with the standard error of the mean of :math:`d_n` over data, and to its right, with the
+    standard deviations s over seeds, the error that seeds leave in it.
+
+    Arguments:
+        groups: The names of the runs of each setting.
+        rows: For each run its ``metrics`` and ``corrupted``.
+        values: For each run the per-datum values of metrics in nats, ``(n,)``.
+        worth: What each run is ordered by, the higher the better.
+
+    Returns:
+        For each setting its ``runs``, the best first; ``metrics``, of each that all of them have
+        the mean ``value``, its ``standard_error`` over data and the ``spread`` over seeds, None of
+        one run; and, but for the first, ``paired`` differences to it with ``standard_error`` over
+        data and ``seeds_error``, None where one of the two has a single run.
+    """
+    ordered = [sorted(group, key=lambda name: -worth[name]) for group in groups]
+    ordered.sort(key=lambda group: -float(np.mean([worth[name] for name in group])))
+    found: list[dict[str, Any]] = []
+    best: dict[str, np.ndarray] = {}
+    for group in ordered:
+        per_datum = {
+            metric: _mean([values[name][metric] for name in group])
+            for metric in values[group[0]]
+            if all(metric in values[name] for name in group)
+        }
+        metrics = over_seeds({name: rows[name] for name in group})["metrics"]
+        for name, metric in metrics.items():
+            of_one = rows[group[0]]["metrics"].get(name, {})
+            metric |= {k: of_one[k] for k in ("latent_dim", "unit") if k in of_one}
+            if len(group) == 1:
+                metric["standard_error"] = of_one.get("standard_error")
+            elif name in per_datum:
+                metric["standard_error"] = measured(per_datum[name])["standard_error"]
+        setting: dict[str, Any] = {"runs": group, "metrics": metrics, "paired": {}}
+        for metric in [name for name in per_datum if name in best]:
+            spreads = [one["metrics"].get(metric, {}).get("spread") for one in (setting, found[0])]
+            counts = [len(one["runs"]) for one in (setting, found[0])]
+            error = None
+            if None not in spreads:
+                error = float(np.sqrt(sum(s**2 / k for s, k in zip(spreads, counts, strict=True))))
+            difference = paired(best[metric], per_datum[metric])
+            setting["paired"][metric] = {**difference, "seeds_error": error}
+        best = per_datum if not found else best
+        found.append(setting)
+    return found
+
+
+def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
+    r"""The mean over runs of the data that all of them have values of, the first ones."""
+    n = min(map(len, values))
+    mean: np.ndarray = np.mean([one[:n] for one in values], 0)
+    return mean
 
 
 def criterion(known: Iterable[Collection[str]], mixed: bool = False) -> str:
@@ -167,21 +244,12 @@ def wrong(run: Run) -> np.ndarray:
     return missed
 
 
-def repetitions(runs: Mapping[str, Run]) -> list[list[str]]:
-    r"""Runs that differ in nothing but the seed of their training, in groups of two and more."""
-    groups: dict[str, list[str]] = {}
-    for name, run in runs.items():
-        settings = {k: v for k, v in run.settings.items() if k not in NOT_TRAINING}
-        groups.setdefault(repr(sorted(settings.items())), []).append(name)
-    return [group for group in groups.values() if len(group) > 1]
-
-
 def over_seeds(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     r"""Metrics over repetitions of one training.
 
     Returns:
         ``runs``, their names; and ``metrics``, by name the mean over runs, ``value``, and the
-        standard deviation over them, ``spread``; those under a corruption as
+        standard deviation over them, ``spread``, None of one run; those under a corruption as
         ``reconstruction, CORRUPTION``.
     """
     found = [_values(row) for row in rows.values()]
@@ -190,7 +258,10 @@ def over_seeds(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "runs": list(rows),
         "metrics": {
-            name: {"value": float(values.mean()), "spread": float(values.std(ddof=1))}
+            name: {
+                "value": float(values.mean()),
+                "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
+            }
             for name, values in columns.items()
         },
     }

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pyro_aevb.reports.settings import written
 from pyro_aevb.reports.text import counts, value_of, with_error
 
 SHOWN = (
     *("elbo", "iwae_bound", "log_likelihood", "gap", "reconstruction", "reconstruction_mean", "kl"),
     "active_units",
 )
+FEW = ("elbo", "iwae_bound", "log_likelihood", "reconstruction", "kl", "active_units")
+r"""Of these the ones that a terminal shows of many runs."""
 CLASSIFIED = ("classification_error", "calibration_error")
 r"""What is shown of classifiers, in per cent."""
 
@@ -57,6 +60,65 @@ def _cell(name: str, metrics: Mapping[str, Any]) -> str:
     return with_error(metric)
 
 
+def settings_rows(
+    table: Mapping[str, Any], by: str, few: bool = False
+) -> tuple[list[str], list[list[str]]]:
+    r"""Columns and cells of the table with a row for each setting, the best one first.
+
+    Arguments:
+        table: See :func:`~pyro_aevb.reports.comparison.side_by_side`.
+        by: The metric that orders it.
+        few: The quantities that matter most alone.
+    """
+    by_place: dict[int, Any] = {}
+    for row in table.values():
+        by_place.setdefault(row["setting"]["place"], row)
+    ordered = [by_place[place] for place in sorted(by_place)]
+    of = [row["setting"] for row in ordered]
+    columns = {"run": [_called(one["runs"]) for one in of]}
+    columns |= {name: [written(one["settings"][name]) for one in of] for name in of[0]["settings"]}
+    repeated = any(len(one["runs"]) > 1 for one in of)
+    if repeated:
+        columns["seeds"] = [str(len(one["runs"])) for one in of]
+    columns[by] = [_over(one["metrics"].get(by, {})) for one in of]
+    if repeated:
+        columns["spread"] = [_number(one["metrics"].get(by, {}).get("spread")) for one in of]
+    columns["difference"] = [with_error(one["paired"].get(by, {})) for one in of]
+    columns["difference"][0] = "reference"
+    if repeated:
+        columns["± seeds"] = [_number(one["paired"].get(by, {}).get("seeds_error")) for one in of]
+    shown = (*CLASSIFIED, *FEW) if few else (*CLASSIFIED, *SHOWN)
+    others = [] if few else [n for row in ordered for n in _of_others(row)]
+    for name in dict.fromkeys((*shown, *others)):
+        cells = [_over(one["metrics"].get(name, {})) for one in of]
+        if name != by and any(cells):
+            columns[name] = cells
+    columns["parameters"] = [f"{row['parameters']:,}" for row in ordered]
+    seconds = [row["seconds_per_epoch"] for row in ordered]
+    columns["s per epoch"] = ["" if s is None else f"{s:.3g}" for s in seconds]
+    return [*columns], [list(cells) for cells in zip(*columns.values(), strict=True)]
+
+
+def _of_others(row: Mapping[str, Any]) -> list[str]:
+    r"""What other estimators found, and what was found under corruptions."""
+    seen = [f"{name}, {label}" for label in row["corrupted"] for name in ("reconstruction", "elbo")]
+    return [name for name, metric in row["metrics"].items() if "estimator" in metric] + seen
+
+
+def _called(runs: Sequence[str]) -> str:
+    return runs[0] + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
+
+
+def _over(metric: Mapping[str, Any]) -> str:
+    if "latent_dim" in metric:
+        return f"{metric['value']:.3g} of {metric['latent_dim']}"
+    return with_error(metric)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
 def over_seeds_tables(table: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     r"""For each group of repetitions a title, columns and rows."""
     groups = {}
@@ -77,6 +139,7 @@ def numbers_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name, row in table.items():
         numbers: dict[str, Any] = {"run": name}
+        numbers |= {k: written(value) for k, value in row["setting"]["settings"].items()}
         corrupted = {f", {label}": entry["metrics"] for label, entry in row["corrupted"].items()}
         for ending, metrics in {"": row["metrics"], **corrupted}.items():
             for metric, entry in metrics.items():

@@ -151,7 +151,7 @@ def restore(
     r"""A run's trained pair and its data.
 
     Arguments:
-        run: The run.
+        run: The run, on the split that will be scored.
         device: The device to put them on: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where data sets lie; default the run's.
         pair: A pair in place of what the settings name; needed if that was a Python object, and
@@ -215,7 +215,10 @@ def restore(
         notes = [f"{changed} one", *notes]
     if "looks" in state and not alike(state["looks"], looks(prepared.data)):
         notes = ["warning: the data are not those that the pair was trained on", *notes]
-    notes = (*prepared.notes, *notes, *settle(prepared.pair, prepared.test, settings["seed"]))
+    if run.split != "train":  # whose rows were trained
+        scored = prepared.valid if run.split == "valid" else prepared.test
+        notes = [*notes, *settle(prepared.pair, scored, settings["seed"])]
+    notes = (*prepared.notes, *notes)
     return replace(prepared, notes=notes, best_epoch=best["epoch"] if returned else None)
 
 

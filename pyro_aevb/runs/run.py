@@ -2,22 +2,26 @@ r"""A run: a directory that holds everything about one training, read and writte
 
 ``settings.yaml`` (everything resolved; fed back with ``--config`` it reproduces the run),
 ``checkpoint.pt``, ``history.csv``, ``results.json``, ``results.nc`` (ArviZ) and ``figures/``.
+Results of another split than the test split are in the section ``splits`` of ``results.json``, and
+their per-datum values in ``results-SPLIT.nc``.
 """
 
+import copy
 import csv
 import io
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from pyro_aevb.errors import UsageError, hint
+from pyro_aevb.data.naming import SPLITS, TEST
+from pyro_aevb.errors import UsageError, hint, one_of
 from pyro_aevb.estimators import IMPORTANCE
 from pyro_aevb.runs import earlier
 from pyro_aevb.runs.locking import alone, write_whole
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 SETTINGS = "settings.yaml"
 SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
 r"""The entries that results of two estimators must share to stand side by side."""
+DAMAGED = " is damaged; evaluate the run again"
 SECTIONS = ("corrupted", "against", "looks")
 r"""The parts of ``results.json`` beside the metrics, with entries that are added one by one."""
 
@@ -50,6 +55,8 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.split = TEST
+        r"""Whose results are read and written; ``on`` gives the run on another split."""
         self.held: Prepared | None = None
         r"""The trained pair and its data, while they are in memory."""
 
@@ -87,6 +94,20 @@ class Run:
         if not os.access(parent, os.W_OK):
             raise UsageError(f"no permission to write in {parent}; choose another --out")
         return cls(path)
+
+    def on(self, split: str) -> Self:
+        r"""The same run, whose results are those of another split.
+
+        Arguments:
+            split: ``train``, ``valid`` or ``test``.
+
+        Raises:
+            UsageError: No such split.
+        """
+        one_of("--split", split, SPLITS)
+        other = copy.copy(self)
+        other.split = split
+        return other
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -180,7 +201,7 @@ class Run:
 
     @property
     def arrays(self) -> Path:
-        return self.path / "results.nc"
+        return self.path / ("results.nc" if self.split == TEST else f"results-{self.split}.nc")
 
     @property
     def figures(self) -> Path:
@@ -199,17 +220,40 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
+        stored, split = self._stored(), self.split
+        if split != TEST:
+            if split not in stored.get("splits", {}):
+                raise UsageError(
+                    f"{self.path} has no results of the {split} split; score it first: "
+                    f"{self._scoring()}"
+                )
+            stored = stored["splits"][split]
+        elif not stored.keys() - {"splits"}:
+            raise UsageError(f"{self.path} has no results yet; evaluate it first")
+        try:
+            stored["metrics"]["reconstruction"], stored["data"], stored["num_data"]
+            results = earlier.current(stored)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{self.path / 'results.json'}{DAMAGED}") from error
+        return results
+
+    def _stored(self) -> dict[str, Any]:
+        r"""What ``results.json`` holds, of all splits; nothing where there is none."""
         path = self.path / "results.json"
         if not path.is_file():
             self._exists()
-            raise UsageError(f"{self.path} has no results yet; evaluate it first")
+            return {}
         try:
-            results: dict[str, Any] = json.loads(path.read_text())
-            results["metrics"]["reconstruction"], results["data"], results["num_data"]
-            results = earlier.current(results)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path} is damaged; evaluate the run again") from error
-        return results
+            stored: dict[str, Any] = json.loads(path.read_text())
+            stored.get("splits", {}).keys()
+        except (json.JSONDecodeError, AttributeError) as error:
+            raise UsageError(f"{path}{DAMAGED}") from error
+        return stored
+
+    def _scoring(self) -> str:
+        r"""The command that scores the split."""
+        other = "" if self.split == TEST else f" --split {self.split}"
+        return f"python -m pyro_aevb.evaluate {self.path}{other}"
 
     @property
     def history(self) -> list[dict[str, float | None]]:
@@ -247,17 +291,32 @@ class Run:
         self._write(SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
+        if self.split != TEST:
+            stored: dict[str, Any] = {}
+            with suppress(UsageError):  # a damaged file is written anew
+                stored = self._stored()
+            results = {**stored, "splits": {**stored.get("splits", {}), self.split: results}}
         text = json.dumps(_finite(results), indent=2, allow_nan=False)
         self._write("results.json", text + "\n")
 
     def with_others(self, results: Mapping[str, Any]) -> dict[str, Any]:
         r"""New results, and what other estimators found for the same trained pair and data.
 
+        Those of the test split keep the results of other splits beside them.
+
         Arguments:
             results: The new results, which are those of importance sampling.
         """
         merged = dict(results)
         try:
+            others = {} if self.split != TEST else self._stored().get("splits", {})
+            trained = [key for key in SAME if key != "split"]
+            same = {
+                split: found
+                for split, found in others.items()
+                if all(found.get(key) == results[key] for key in trained)
+            }
+            merged |= {"splits": same} if same else {}
             before = self.results
         except UsageError:
             return merged
@@ -287,7 +346,7 @@ class Run:
         if results.get("epochs") != len(self.history):
             raise UsageError(
                 f"{self.path} was trained further after its results were written; first score it: "
-                f"python -m pyro_aevb.evaluate {self.path}"
+                f"{self._scoring()}"
             )
         return results
 
@@ -392,7 +451,7 @@ class Run:
         r"""The run as an ``arviz.InferenceData``; arguments and groups: :doc:`/arviz`."""
         from pyro_aevb.runs.inference_data import inference_data
 
-        return inference_data(self, **options)
+        return inference_data(self.on(TEST), **options)
 
     def _write(self, name: str, text: str) -> None:
         path = self.path / name

@@ -25,6 +25,7 @@ from pyro_aevb.reports.plots.events import (
     traversals,
     walks,
 )
+from pyro_aevb.reports.plots.settings import score_against_setting
 from pyro_aevb.reports.plots.training import history
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "pairwise",
     "reconstructions",
     "samples",
+    "score_against_setting",
     "traversals",
     "walks",
 ]
