@@ -36,10 +36,9 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     )
     from pyro_aevb.models.elsewhere import pair
     from pyro_aevb.pairs.contract import inspect
-    from pyro_aevb.pairs.missing import impute
     from pyro_aevb.pairs.pair import Pair, load_pair
     from pyro_aevb.run import Run
-    from pyro_aevb.runs.using import decode, encode, generate, predict, reconstruct
+    from pyro_aevb.runs.using import decode, encode, generate, impute, predict, reconstruct
 
 __version__ = "0.1.0"
 
@@ -51,8 +50,9 @@ _HOME = {
     "Pair": "pairs.pair",
     "load_pair": "pairs.pair",
     "inspect": "pairs.contract",
-    "impute": "pairs.missing",
-    **dict.fromkeys(("encode", "decode", "reconstruct", "generate", "predict"), "runs.using"),
+    **dict.fromkeys(
+        ("encode", "decode", "reconstruct", "generate", "predict", "impute"), "runs.using"
+    ),
     "Run": "run",
     "Estimator": "estimators.estimator",
     "pair": "models.elsewhere",

@@ -1,12 +1,14 @@
-r"""A call from Python whose keywords are looked at before any work, as a command's flags are."""
+r"""A call from Python whose keywords and their kinds are looked at before any work, as a command's
+flags are."""
 
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from os import PathLike
 from typing import Any, ParamSpec, TypeVar
 
-from pyro_aevb.errors import UsageError, hint
+from pyro_aevb.errors import UsageError, hint, of_kind
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
@@ -16,10 +18,10 @@ def with_known_keywords(function: Callable[Given, Returned]) -> Callable[Given, 
     r"""The function, which refuses a keyword that it does not have in one line.
 
     The line names the nearest that it has; of a parameter of the pair's constructor it says where
-    that is given.
+    that is given. Values of another kind than the function's signature states are refused too.
 
     Raises:
-        UsageError: By the function, for such a keyword.
+        UsageError: By the function, for such a keyword or value.
     """
     signature = inspect.signature(function)
 
@@ -32,6 +34,9 @@ def with_known_keywords(function: Callable[Given, Returned]) -> Callable[Given, 
             pair = given.arguments.get("pair", known["pair"].default if "pair" in known else None)
             takes = _settable(pair) if "pair_parameters" in known else []
             raise _refused(function.__name__, unknown[0], kwargs[unknown[0]], known, takes)
+        for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
+            if value is not known[name].default and not isinstance(value, PathLike):
+                of_kind(name, value, known[name].annotation)
         return function(*args, **kwargs)
 
     return call

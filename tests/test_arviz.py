@@ -134,8 +134,8 @@ def test_mistakes_are_refused_in_a_line(runs, data):
     for options, said in (
         ({"split": "valid"}, "choose one of test, train"),
         ({"num_draws": 0}, "num_draws is 0; it must be at least 1"),
-        ({}, r"the Python object <Shifted>; call run.inference_data\(pair=...\) with it"),
-        ({"pair": Shifted}, r"the Python object <mine>; call run.inference_data\(data=...\)"),
+        ({}, r"the Python object <Shifted>; .*run.restore\(pair=...\) with it"),
+        ({"pair": Shifted}, r"the Python object <mine>; .*run.restore\(data=...\)"),
         (
             {"pair": Shifted(data.train.images), "data": data, "num_data": 99},
             "num_data is 99; it must lie between 2 and 20",

@@ -305,7 +305,7 @@ def test_codes_are_found_with_the_weights_as_they_are():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (Embedded, 'rows into pyro.param("loc", torch.zeros(N, d))[index]'),
+        (Embedded, 'looked up at once, pyro.param("loc", torch.zeros(N, d))[index]'),
         (lambda: of(AutoDiagonalNormal), "or by AutoNormal or AutoDelta"),
         (lambda: type("Few", (Indexed,), {"rows": 7})(), "parameter 'loc' has 7 rows"),
     ],

@@ -134,6 +134,14 @@ def _in_memory(name: str, data: Any, memory: int | None, reading: Reading) -> Da
             found[key] = MappedArray.of(array)
         else:
             found[key] = np.asarray(array)
+    for key, array in found.items():
+        others = {len(other) for name, other in found.items() if name != key and other.ndim}
+        if array.ndim == 1 and array.dtype.kind in "buif" and others and len(array) not in others:
+            lengths = " and ".join(map(str, sorted(others)))
+            raise UsageError(
+                f"{key!r} has {len(array)} values, and the other arrays have {lengths}; a column "
+                "has one for each datum"
+            )
     return _made(name, Path(name), found, reading)
 
 

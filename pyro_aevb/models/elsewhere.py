@@ -12,7 +12,8 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, finfo, nn
 
-from pyro_aevb.errors import UsageError, above_zero, at_least_one, one_line, one_of
+from pyro_aevb.errors import UsageError, above_zero, at_least_one, of_kind, one_line, one_of
+from pyro_aevb.keywords import with_known_keywords
 
 NORMALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean_scale": lambda mean, scale: scale,
@@ -57,6 +58,24 @@ LIKELIHOODS: dict[str, dict[str, Callable[..., Any]]] = {
 r"""By likelihood and by what the decoder gives, the distribution of data given its outputs."""
 
 
+PARTS = {
+    **{word: ["mean", word.removeprefix("mean_")] for word in NORMALS},
+    "mean_dispersion": ["mean", "dispersion"],
+    "total_count_logits": ["total_count", "logits"],
+}
+r"""The outputs that a word stands for, in order, where they are two."""
+NAMES = {
+    "mean": ("loc", "mu", "embedding", "reconstruction"),
+    "scale": ("std", "sigma"),
+    "variance": ("var",),
+    "log_variance": ("log_var", "logvar", "log_covariance"),
+    "log_scale": ("log_std", "log_sigma"),
+    "probabilities": ("probs", "reconstruction"),
+    "logits": ("reconstruction",),
+}
+r"""Other names that outputs have, such as those of pythae's nets."""
+
+
 class TwoModules(nn.Module):
     r"""What :func:`pair` makes: its arguments, as a module with ``model`` and ``guide``.
 
@@ -83,12 +102,12 @@ class TwoModules(nn.Module):
     def _model(self, x: Tensor, **columns: Any) -> None:
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", self._prior(x))
-            outputs = _tensors(self.decoder(z, **columns))
+            outputs = _tensors(self.decoder(z, **columns), *self._likelihood)
             px = _by_datum(_called(*self._likelihood, "decoder", outputs), len(x))
             pyro.sample("x", px, obs=_as(px, x))
 
     def _guide(self, x: Tensor, **columns: Any) -> None:
-        outputs = _tensors(self.encoder(x, **columns))
+        outputs = _tensors(self.encoder(x, **columns), *self._code)
         q = _by_datum(_called(*self._code, "encoder", outputs), len(x))
         if self._code_shape not in (None, tuple(q.event_shape)):
             raise UsageError(
@@ -107,6 +126,7 @@ class TwoModules(nn.Module):
         return prior.to_event(len(prior.batch_shape))
 
 
+@with_known_keywords
 def pair(
     encoder: nn.Module,
     decoder: nn.Module,
@@ -122,10 +142,11 @@ def pair(
     r"""Make a pair of an encoder and a decoder, as they are: of a VAE that was trained elsewhere.
 
     The encoder is called as ``encoder(x)`` with a batch of data, ``(B, *event_shape)``, the decoder
-    as ``decoder(z)`` with codes, ``(B, latent_dim)``. Each returns a tensor, a tuple of tensors, or
-    names with tensors; where one tensor is returned and two are needed, they are its halves along
-    dimension 1. What the decoder gives may be flat where the data are not, ``(B, D)``. What their
-    ``forward`` takes beyond the first argument are columns of the data of those names.
+    as ``decoder(z)`` with codes, ``(B, latent_dim)``. Each returns a tensor, a tuple of tensors in
+    the order of the words, or names with tensors, which count by their names (:data:`NAMES`); where
+    one tensor is returned and two are needed, they are its halves along dimension 1. What the
+    decoder gives may be flat where the data are not, ``(B, D)``. What their ``forward`` takes
+    beyond the first argument are columns of the data of those names.
 
     Arguments:
         encoder: Gives the parameters of :math:`q(z|x)`.
@@ -197,6 +218,7 @@ def _made(
             "scale is missing, as the decoder gives the mean alone; a decoder trained on half the "
             "sum of squared errors, beside the KL in full, has scale=1"
         )
+    of_kind("scale", scale, float)
     above_zero("scale", scale)
     return lambda mean: dist.Normal(mean, scale)
 
@@ -219,10 +241,38 @@ class _Side:
         self.run(x, **columns)
 
 
-def _tensors(output: Any) -> tuple[Any, ...]:
+def _tensors(output: Any, option: str, function: Any) -> tuple[Any, ...]:
+    r"""What a net gives, in the order in which a function takes it."""
     if isinstance(output, Mapping):
+        parts = _parts(option, function)
+        found = {part: _named(output, part) for part in parts}
+        if parts and all(value is not None for value in found.values()):
+            return tuple(found.values())
+        if "=" in option and len(output) > 1:
+            raise UsageError(
+                f"a net gives {', '.join(map(str, output))}, and {option} is of "
+                f"{', '.join(parts)}; call them so, or give a function of them by their names"
+            )
         return tuple(output.values())
     return tuple(output) if isinstance(output, (tuple, list)) else (output,)
+
+
+def _parts(option: str, function: Any) -> list[str]:
+    r"""What the outputs are called that a function takes, or the word that stands for it."""
+    word = option.partition("=")[2].strip("'")
+    if word:
+        return PARTS.get(word, [word])
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _named(output: Mapping[Any, Any], part: str) -> Any:
+    r"""The output of a name, or of another name for the same; None where there is none."""
+    names = (part, *NAMES.get(part, ()))
+    return next((output[name] for name in names if name in output), None)
 
 
 def _called(option: str, function: Any, side: str, outputs: tuple[Any, ...]) -> Any:

@@ -86,10 +86,14 @@ def _size_own_guides(pair: Pair, x: Data, num_data: int | None) -> None:
         return
     with WholeBatch(), torch.no_grad():
         sites = run(pair.model, x)
-    observed = [site for site in sites.values() if site["is_observed"]]
-    frames = [f for site in observed[:1] for f in site["cond_indep_stack"] if f.size == len(x)]
-    if not frames or not any(holds_rows(guide, frames[0].name, sites) for guide in guides):
-        return
+        observed = [site for site in sites.values() if site["is_observed"]]
+        frames = [f for site in observed[:1] for f in site["cond_indep_stack"] if f.size == len(x)]
+        # Each may guide a part of the model alone, as of one that is blocked.
+        if not frames or not any(
+            holds_rows(guide, frames[0].name, run(pair.like_model(guide.model), x))
+            for guide in guides
+        ):
+            return
     for guide in guides:
         declare_size(guide, frames[0], num_data)
 

@@ -20,7 +20,13 @@ from pyro.distributions.relaxed_straight_through import QuantizeBernoulli, Quant
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Independent
+from torch.distributions import (
+    AffineTransform,
+    ComposeTransform,
+    Independent,
+    Normal,
+    TransformedDistribution,
+)
 
 from pyro_aevb.errors import UsageError
 
@@ -140,9 +146,11 @@ def _rounded(fn: Any, value: Tensor) -> Tensor:
 
 
 def typical(fn: Any) -> tuple[Tensor, str]:
-    r"""A value that stands for a distribution, and what it is: ``mean``, ``mode`` or ``draw``.
+    r"""A value that stands for a distribution, and what it is: ``mean``, ``mode``, ``median`` or
+    ``draw``.
 
-    The mode where there is no finite mean, as for an index; a draw where there is neither.
+    The mode where there is no finite mean, as for an index; the median of a normal that is
+    transformed component by component, as a messenger guide's; a draw where there is none of them.
     """
     # By a call, which is what every distribution of Pyro has; not all have a method sample.
     return _middle(fn) or (fn(), "draw")
@@ -158,7 +166,32 @@ def _middle(fn: Any) -> tuple[Tensor, str] | None:
         # A categorical distribution answers NaN where it is asked for its mean.
         if bool(torch.isfinite(value).all()):
             return value, name
-    return None
+    return _transformed(fn)
+
+
+def _transformed(fn: Any) -> tuple[Tensor, str] | None:
+    r"""The median of a normal that monotone functions of single numbers were applied to."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    if not isinstance(fn, TransformedDistribution):
+        return None
+    base = fn.base_dist
+    while isinstance(base, Independent):
+        base = base.base_dist
+    alone = all(t.bijective and t.domain.event_dim == 0 for t in fn.transforms)
+    if not isinstance(base, Normal) or not alone:
+        return None
+    value = base.mean
+    for transform in fn.transforms:
+        value = transform(value)
+    affine = all(_is_affine(transform) for transform in fn.transforms)
+    return (value, "mean" if affine else "median") if bool(value.isfinite().all()) else None
+
+
+def _is_affine(transform: Any) -> bool:
+    if isinstance(transform, ComposeTransform):
+        return all(map(_is_affine, transform.parts))
+    return isinstance(transform, AffineTransform)
 
 
 class AtMean(Messenger):

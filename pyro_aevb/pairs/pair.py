@@ -220,6 +220,11 @@ class Pair(nn.Module):
 
         return side
 
+    def like_model(self, function: Callable[..., Any]) -> Callable[[Any], Any]:
+        r"""A function that is called as the model is, such as a part of it, of a batch."""
+        side: Callable[[Any], Any] = self._with_columns(function, _columns(self._callables[0])[0])
+        return side
+
     def missing(self, name: str, known: Iterable[str], where: str = "the data have") -> UsageError:
         r"""The error of a column that the pair needs, and that is not among the known names."""
         return UsageError(
@@ -334,6 +339,11 @@ class Pair(nn.Module):
         fast = pyro.validation_enabled(False)
         with self.active(), self.evaluating(), WholeBatch(), fast:
             yield
+
+    @property
+    def device(self) -> torch.device:
+        r"""Where its tensors are."""
+        return self._device
 
     def move(self, device: torch.device | str) -> "Pair":
         r"""Move every tensor of the pair to a device, in place."""

@@ -83,8 +83,8 @@ class Positions(TorchFunctionMode):
             what = f"looks the indices of plate {plate!r} up in {rows[0]} rows"
         raise UsageError(
             f"{self.pair}: the {self.side} {what}, but a batch is not told which data it holds, so "
-            "these are other data's; put what is known of a datum into x (obs=x[:, :d], and read "
-            'the rest), and a guide\'s rows into pyro.param("loc", torch.zeros(N, d))[index]'
+            "these are other data's; a guide's parameters of each datum are looked up at once, "
+            'pyro.param("loc", torch.zeros(N, d))[index], and what is known of a datum goes into x'
         )
 
 

@@ -164,10 +164,13 @@ def _round(
 def _loss(pair: Pair, x: Data, rows: Mapping[str, Tensor]) -> Tensor:
     r"""Minus the bound at one draw, whose gradient is that of the rows."""
     assert pair.description is not None
-    if pair.description.enumerated:
-        loss: Tensor = TraceEnum_ELBO().differentiable_loss(pair.model, pair.guide, joined(x, rows))
-        return loss
     guide, model = run_both(pair, joined(x, rows))
+    if pair.description.enumerated:
+        sites = (*guide.values(), *model.values())
+        dims = [frame.dim or 0 for site in sites for frame in site["cond_indep_stack"]]
+        objective = TraceEnum_ELBO(max_plate_nesting=-min(dims))
+        loss: Tensor = objective.differentiable_loss(pair.model, pair.guide, joined(x, rows))
+        return loss
     if pair.description.own_draws or not all(site["fn"].has_rsample for site in guide.values()):
         loss = Trace_ELBO().differentiable_loss(pair.model, pair.guide, joined(x, rows))
         return loss

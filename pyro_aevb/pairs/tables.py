@@ -3,7 +3,8 @@ r"""Parameters of a guide that hold one row for each training datum, as without 
 A guide may keep free parameters of each datum, in a *table* of N rows, instead of a function of x:
 
 - ``pyro.param("loc", torch.zeros(N, d))[index]``, with ``index`` what the data plate returns, or
-  ``pyro.param("loc", torch.zeros(N, d), event_dim=1)`` inside a data plate that declares N;
+  ``pyro.param("loc", torch.zeros(N, d), event_dim=1)`` or ``pyro.subsample`` of such a parameter
+  inside a data plate that declares N;
 - Pyro's ``AutoNormal(model)``, ``AutoDelta(model)`` and ``AutoNormalMessenger(model)`` over sites
   of the data plate; N is filled in where the model does not declare it.
 
@@ -67,6 +68,9 @@ class Asked(Messenger):
             if frame.size == self.batch and value.dim() == -dim and len(value) == full:
                 self.tables[name] = None
 
+    def _pyro_post_subsample(self, msg: Any) -> None:
+        self.look_up([msg["value"]])
+
     def look_up(self, tensors: Iterable[Tensor]) -> str | None:
         r"""Note that a plate's indices are looked up in tensors; the parameter that one is."""
         tensors = list(tensors)
@@ -100,6 +104,7 @@ class Handed(Messenger):
     def __init__(self, tables: Mapping[str, DatumTable], rows: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.tables, self.rows = tables, rows
+        self.given: list[Tensor] = []
 
     def _pyro_param(self, msg: Any) -> None:
         name = msg["name"]
@@ -107,6 +112,11 @@ class Handed(Messenger):
             msg["value"] = transform_to(self.tables[name].constraint)(self.rows[name])
             msg["done"] = True
             # They are the batch's already: its plate has nothing to take from them.
+            msg["kwargs"] = {**msg["kwargs"], "event_dim": None}
+            self.given.append(msg["value"])
+
+    def _pyro_subsample(self, msg: Any) -> None:
+        if any(msg["args"][0] is value for value in self.given):
             msg["kwargs"] = {**msg["kwargs"], "event_dim": None}
 
 
@@ -133,7 +143,7 @@ def holds_rows(guide: Any, plate: str, sites: Mapping[str, Any]) -> bool:
     Arguments:
         guide: The guide.
         plate: The name of the data plate.
-        sites: The sites of its model, by name.
+        sites: The sites of its own model, by name.
     """
     if plate in getattr(guide, "amortized_plates", ()):
         return False

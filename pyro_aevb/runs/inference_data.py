@@ -37,6 +37,7 @@ from pyro_aevb.estimators.marginal import MarginalLikelihood
 from pyro_aevb.estimators.terms import weight_draw
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.predict import decode, latents
+from pyro_aevb.pairs.tables import parted
 from pyro_aevb.runs.prepare import restore
 
 if TYPE_CHECKING:
@@ -89,15 +90,7 @@ def inference_data(
     """
     one_of("split", split, get_args(Which))
     at_least_one("num_draws", num_draws)
-    results, stored = run.current_results(), run.settings
-    if pair is None and str(stored["pair"]).startswith("<"):
-        pair = run.pair
-    for name, given in (("pair", pair), ("data", data)):
-        if given is None and str(stored[name]).startswith("<"):
-            raise UsageError(
-                f"{run.path} was trained from the Python object {stored[name]}; call "
-                f"run.inference_data({name}=...) with it"
-            )
+    results = run.current_results()
     prepared = restore(run, device, pair=pair, data=data, trust=trust)
     held_out = split == "test"
     whole = prepared.test if held_out else prepared.fixed_train
@@ -164,6 +157,7 @@ def _given(pair: Pair, x: Data) -> dict[str, dict[str, Any]]:
     r"""The data, and what the pair is given beside them."""
     description = pair.description
     assert description is not None
+    x = parted(x)[0]
     columns = dict(x.columns) if isinstance(x, Batch) else {}
     values = {description.observed: data_of(x), **columns}
     if description.column is not None:  # a classifier observes it, given x

@@ -233,11 +233,9 @@ def _again(pair: Pair) -> Pair:
 
 def _bring_rows(prepared: Prepared) -> None:
     r"""Let batches bring rows of the guide's tables: training data their own, others the mean."""
-    train, fixed = prepared.train, prepared.fixed_train
     for name, table in prepared.pair.tables.items():
-        train.columns[COLUMN + name] = table.values
-        if fixed is not train:
-            fixed.columns[COLUMN + name] = table.values.detach()
+        for own in (prepared.train, prepared.fixed_train):
+            own.columns[COLUMN + name] = table.values.detach()
     for others in (prepared.valid, prepared.test):
         bring(prepared.pair, others)
     for name in prepared.pair.tables:

@@ -20,6 +20,7 @@ from pyro_aevb.data.naming import DATA, LABELS, ROWS, words
 from pyro_aevb.data.own import ON_DISK
 from pyro_aevb.data.tables import FEATURES
 from pyro_aevb.errors import UsageError, at_least_one, unknown
+from pyro_aevb.pairs import missing
 from pyro_aevb.pairs import predict as of_pair
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.runs.prepare import Prepared
@@ -201,6 +202,24 @@ def presented(held: Prepared, x: Any) -> tuple[Tensor, dict[str, Tensor], np.nda
     return values, as_columns(held, len(values), given), rows
 
 
+def impute(
+    pair: "Pair | Run", x: Any, num_samples: int = 100, return_std: bool = False, **columns: Any
+) -> Any:
+    r"""Data with their missing values replaced by what the pair expects of them.
+
+    Arguments:
+        pair: An inspected pair, or a run, which was trained on data with missing values.
+        x: The data, ``(batch, *event_shape)``, in which NaN stands for a missing value.
+        num_samples, return_std: See :func:`pyro_aevb.pairs.missing.impute`.
+        columns: Columns that the pair takes beside x, ``(batch, *shape)``.
+
+    Returns:
+        ``(batch, *event_shape)``, and with `return_std` the standard deviations of the same shape.
+    """
+    pair, x = _seen(pair, x, columns)
+    return missing.impute(pair, x, num_samples, return_std)
+
+
 def _shaped(held: Prepared, array: np.ndarray) -> np.ndarray:
     event, shape = held.data.event_shape, array.shape[1:]
     if shape == event:
@@ -229,6 +248,8 @@ def _prepared(run: Any) -> Prepared:
 
 def _seen(pair: "Pair | Run", x: Any, columns: Mapping[str, Any]) -> tuple[Pair, Data]:
     if isinstance(pair, Pair):
+        if not isinstance(x, (Tensor, Batch)):
+            x = torch.from_numpy(np.array(as_array(x), np.float32)).to(pair.device)
         return pair, pair.batch(x, columns)
     held = _prepared(pair)
     values, found, _ = presented(held, x)

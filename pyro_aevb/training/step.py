@@ -17,6 +17,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.handlers import ScaleSites
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import PythonState, untouched
+from pyro_aevb.pairs.tables import joined
 from pyro_aevb.training.algorithm import Phase
 
 
@@ -143,7 +144,7 @@ class Step:
         def step(index: Tensor, kl_scale: Tensor, *tensors: Tensor) -> list[Tensor]:
             batch = unflatten(tensors, given)
             with self._rows(index, *batch) as rows, ScaleSites(kl_scale, self.latent):
-                loss = self.phase.loss(*rows) / self.phase.particles
+                loss = self._loss(*rows)
             values = list(self.parameters.values())
             gradients = torch.autograd.grad(loss, values, allow_unused=True)
             reached = dict(zip(self.parameters, gradients, strict=True))
@@ -198,10 +199,16 @@ class Step:
 
     def _evaluate(self, x: Data, index: Tensor) -> Tensor:
         r"""One particle's part of the loss, whose gradient is added to the parameters'."""
-        loss = self.phase.loss(x, index) / self.phase.particles
+        loss = self._loss(x, index)
         if loss.requires_grad:
             loss.backward(inputs=list(self.parameters.values()))
         return loss.detach()
+
+    def _loss(self, x: Data, index: Tensor) -> Tensor:
+        # Rows of the guide's own tables are taken here, whoever made the batch: gradients reach
+        # them through it.
+        rows = {n: t.values.index_select(0, index) for n, t in self.pair.tables.items()}
+        return self.phase.loss(joined(x, rows), index) / self.phase.particles
 
     def _forget_gradients(self) -> None:
         r"""Also those that another phase may have left."""
