@@ -184,7 +184,7 @@ class Double(Linear):
 
 
 FIGURES = {"convergence", "elbo_log_likelihood", "history", "latent_kl", "reconstructions"}
-FIGURES |= {"samples", "traversals", "interpolations"}
+FIGURES |= {"samples", "latent", "traversals", "interpolations"}
 
 
 def fitted(pair, data, folder, **options):
@@ -220,7 +220,7 @@ def test_every_kind_of_likelihood_is_scored_decoded_and_drawn(name, tmp_path, ca
     else:
         np.testing.assert_allclose(decoded, source.shown(h), rtol=1e-4, atol=1e-5)
     assert drawn_in(run) == FIGURES and not run.results["notes"]
-    assert titles["samples"][2] == f"{kind}s of p(x|z), one for each z of the prior"
+    assert titles["samples"][2] == f"{kind}s of p(x|z), one for each draw of the prior"
     assert titles["traversals"][4] == f"{kind}s of p(x|z)"
     assert "log_likelihood" in capsys.readouterr().out
 

@@ -153,12 +153,12 @@ def test_samples_of_vectors_are_curves_in_their_cells(tmp_path, drawn):
 def test_traversals_rows_are_dimensions(tmp_path, drawn):
     images = np.linspace(0.1, 0.9, 12).reshape(3, 4)[:, :, None, None, None] * np.ones((1, 8, 8))
     values = np.array([-3.0, -1.0, 1.0, 3.0])
-    path = plots.traversals(images, values, tmp_path / "t.png", ["$z_1$", "$z_5$", "$z_7$"])
+    path = plots.traversals(images, values, tmp_path / "t.png", ["z[1]", "z[5]", "z[7]"])
     levels = cells(picture(path), 3, 4)[..., 0]
     np.testing.assert_allclose(levels, images[:, :, 0, 0, 0], atol=0.01)
     axes = drawn[0].axes[0]
     assert [float(label.get_text()) for label in axes.get_xticklabels()] == values.tolist()
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["$z_1$", "$z_5$", "$z_7$"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["z[1]", "z[5]", "z[7]"]
 
 
 def test_walks_are_rows_in_order_of_what_they_are_called(tmp_path, drawn):
@@ -183,24 +183,47 @@ def test_walks_end_at_the_other_code_and_at_the_difference_of_means():
     expected = codes[1] + np.array([[0], [0.5], [1]]) * difference
     np.testing.assert_allclose(found["label 0 to 2"], expected)
     constant = np.zeros(9, int)
+    named = along_columns(codes, {"label": label}, 3, {"label": list("ABCDEF")})
+    assert list(named) == ["label A to C", "label C to F"]
     both = along_columns(codes, {"label": label, "none": constant, "size": size})
     assert list(both) == ["label 0 to 5", "size 1 to 3"]
 
 
-def test_latent_scatter_colours_by_label(tmp_path, drawn):
+def test_latent_scatter_colours_by_the_name_of_the_class(tmp_path, drawn):
     rng = np.random.default_rng(0)
-    codes, labels = rng.normal(size=(200, 2)), rng.integers(3, 8, size=200)
-    plots.latent_scatter(codes, labels, tmp_path / "codes.png")
+    codes, labels = rng.normal(size=(200, 2)), np.array(["NK $", "B", "", "T"])[np.arange(200) % 4]
+    plots.latent_scatter(
+        codes, labels, tmp_path / "codes.png", names=("u$[0]", "u$[1]"), circle=True
+    )
     figure = drawn[0]
     points, *samples = figure.axes[0].collections
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["3", "4", "5", "6", "7"]
-    colour = {int(name): s.get_facecolor()[0][:3] for name, s in zip(legend, samples, strict=True)}
+    assert legend == ["unknown", "B", r"NK \$", "T"]
+    assert figure.axes[0].get_xlabel() == r"u\$[0]" and figure.axes[0].get_ylabel() == r"u\$[1]"
+    colour = {name: s.get_facecolor()[0][:3] for name, s in zip(legend, samples, strict=True)}
     pairs = zip(points.get_offsets(), points.get_facecolor(), strict=True)
     shown = {tuple(point): face[:3] for point, face in pairs}
-    assert len({tuple(c) for c in colour.values()}) == 5
+    assert len({tuple(c) for c in colour.values()}) == 4
     for code, label in zip(codes, labels, strict=True):
-        np.testing.assert_array_equal(shown[tuple(code)], colour[label])
+        name = {"": "unknown", "NK $": r"NK \$"}.get(label, label)
+        np.testing.assert_array_equal(shown[tuple(code)], colour[name])
+    # The circle of a standard normal that 86 % of its draws are in, round in the picture too.
+    (circle,) = figure.axes[0].lines
+    np.testing.assert_allclose(
+        np.hypot(*circle.get_data()), np.sqrt(stats.chi2(2).ppf(0.86466)), rtol=1e-4
+    )
+    assert figure.axes[0].get_aspect() == 1
+
+
+def test_codes_of_one_dimension_are_histograms_of_the_classes_in_turn(tmp_path, drawn):
+    codes, labels = np.random.default_rng(0).normal(size=(90, 1)), np.arange(90) % 3
+    plots.latent_scatter(codes, labels, tmp_path / "codes.png", names=("z[0]",))
+    axes = drawn[0].axes[0]
+    edges = np.histogram_bin_edges(codes[:, 0], 40)
+    counts = [np.histogram(codes[labels == c, 0], edges)[0] for c in range(3)]
+    bars = [[bar.get_height() for bar in container] for container in axes.containers]
+    np.testing.assert_array_equal(bars, counts)
+    assert axes.get_xlabel() == "z[0]"
 
 
 def test_latent_scatter_beside_draws_from_the_prior(tmp_path, drawn):

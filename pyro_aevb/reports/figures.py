@@ -27,6 +27,7 @@ from pyro_aevb.pairs.predict import (
     traverse,
 )
 from pyro_aevb.reports import plots
+from pyro_aevb.reports.planes import By, plane_of, standard_normal
 from pyro_aevb.reports.walks import along_columns, between
 from pyro_aevb.runs.prepare import Prepared
 from pyro_aevb.runs.run import Run
@@ -70,8 +71,18 @@ def draw_figures(
     scores: Scores | None,
     marginals: Marginals | None = None,
     health: LatentHealth | None = None,
+    by: By = "pca",
 ) -> list[str]:
     r"""Every picture that the pair allows, into ``figures/``.
+
+    Arguments:
+        run: The run.
+        prepared: Its trained pair and data.
+        scores: Scores of the test data by the guide's draws, if there are some.
+        marginals: Estimates of their log-likelihoods.
+        health: The latents' KL, by dimension.
+        by: What brings codes of more than two dimensions into a plane; see
+            :func:`~pyro_aevb.reports.planes.plane_of`.
 
     Returns:
         In a line each, which figures failed, and why.
@@ -86,7 +97,7 @@ def draw_figures(
     if (reason := description.no_x()) is None:
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             torch.manual_seed(0)
-            _decoded_figures(run, prepared, x, undrawn)
+            _decoded_figures(run, prepared, x, undrawn, by)
     elif description.observes_x:  # of a classifier nobody expects them
         undrawn.append(f"note: no data are decoded in pictures: {reason}")
     if scores is not None and scores.elbo is not None and marginals is not None:
@@ -125,7 +136,7 @@ def _objective(run: Run, prepared: Prepared) -> str:
     return called
 
 
-def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str]) -> None:
+def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str], by: By) -> None:
     pair, description, path = prepared.pair, prepared.description, run.figures
 
     def reconstructions(file: str, seen: Data, clean: np.ndarray | None = None) -> None:
@@ -142,11 +153,11 @@ def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str]) 
     if description.no_prior() is None:
         with drawn("samples.png", undrawn, run):
             many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
-            title = f"{_shown(pair, many)}, one for each z of the prior"
+            title = f"{_shown(pair, many)}, one for each draw of the prior"
             plots.samples(like_data(generate(pair, many), many), path / "samples.png", title)
     if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
         with drawn("latent.png", undrawn, run):
-            _latent_figures(run, prepared, undrawn)
+            _latent_figures(run, prepared, undrawn, by)
 
 
 def like_data(images: torch.Tensor | np.ndarray, x: Data) -> np.ndarray:
@@ -167,7 +178,7 @@ def trained_corruption(run: Run, pair: Pair) -> Corruption | None:
     return make_corruption(named, options, pair.attribute("corruption"))
 
 
-def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
+def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str], by: By) -> None:
     pair, test, path = prepared.pair, prepared.test, run.figures
     x = test.take(torch.arange(min(2000, len(test))))
     (site,) = prepared.description.local_sites
@@ -175,24 +186,29 @@ def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
         return  # bits lie on the corners of a cube, and there is nothing to walk along
     # Draws where their distribution is what was trained for, else means.
     codes = _array(encode(pair, x, sample=site.matched)[site.name])
-    if codes.shape[1] == 2 or (site.matched and codes.shape[1] > 1):
-        with drawn("latent.png", undrawn, run):
-            labels = prepared.data.test.labels
-            known = None if labels is None else prepared.data.called(labels[: len(codes)])
-            prior = _array(draw_prior(pair, x))[:, :2] if site.matched else None
-            plots.latent_scatter(codes[:, :2], known, path / "latent.png", prior)
+    with drawn("latent.png", undrawn, run):
+        labels = prepared.data.test.labels
+        known = None if labels is None else prepared.data.called(labels[: len(codes)])
+        plane = plane_of(codes, site.name, by)
+        flat, prior = plane.axes is not None and codes.shape[1] > 1, None
+        if flat and site.matched:
+            prior = _array(draw_prior(pair, x)) @ plane.axes
+        described = not site.masked or site.matched
+        circle = flat and described and standard_normal(pair, x[:2], site.name)
+        plots.latent_scatter(plane.points, known, path / "latent.png", prior, plane.names, circle)
     has_prior = prepared.description.undefined() is None
     if codes.shape[1] == 2 and (has_prior or (site.matched and site.prior == "Normal")):
         with drawn("manifold.png", undrawn, run):
             grid = like_data(decode_grid(pair, plots.manifold_grid(20), x), x)
-            plots.manifold(grid, path / "manifold.png", _shown(pair, x[:2]))
+            names = [f"{site.name}[{i}]" for i in range(2)]
+            plots.manifold(grid, path / "manifold.png", _shown(pair, x[:2]), names)
     if codes.shape[1] > 2:
         with drawn("traversals.png", undrawn, run):
             dimensions = [int(i) for i in np.argsort(-codes.var(0))[:8]]
             values = np.linspace(-3, 3, 11) * max(1.0, float(codes.std(0)[dimensions].max()) / 3)
             images = traverse(pair, x[:1], dimensions, values)
             like_data(images[0], x)
-            names = [f"z[{dimension}]" for dimension in dimensions]
+            names = [f"{site.name}[{dimension}]" for dimension in dimensions]
             title = _shown(pair, x[:2])
             plots.traversals(images, values, path / "traversals.png", names, title)
     _walks(run, prepared, x, codes, undrawn)
@@ -217,14 +233,17 @@ def _walks(run: Run, prepared: Prepared, x: Data, codes: np.ndarray, undrawn: li
     known = prepared.data.test.columns
     chosen = prepared.data.factors or (["label"] if "label" in known else [])
     columns = {name: known[name][: len(codes)].cpu().numpy() for name in chosen}
-    if columns and (along := along_columns(codes, columns)):
+    called = {"label": prepared.data.classes}
+    if columns and (along := along_columns(codes, columns, names=called)):
         with drawn("directions.png", undrawn, run):
             title = "a datum's code, and on by the difference of two classes' means"
             walked("directions.png", np.stack(list(along.values())), list(along), title)
 
 
 def _shown(pair: Pair, x: Data) -> str:
-    given = ", ".join(("z", *(x.columns if isinstance(x, Batch) else ())))
+    assert pair.description is not None
+    latent = [site.name for site in pair.description.local_sites] or ["z"]
+    given = ", ".join((*latent, *(x.columns if isinstance(x, Batch) else ())))
     return f"{shown_by(pair, x)}s of p(x|{given})"
 
 

@@ -6,6 +6,7 @@ channels), an event of another shape as the curve of its flattened components. V
 :math:`[0, 1]` are shown as they are; others are mapped to it by one affine map per figure.
 """
 
+from pyro_aevb.reports.plots.codes import latent_scatter
 from pyro_aevb.reports.plots.estimates import (
     against,
     comparison,
@@ -17,7 +18,6 @@ from pyro_aevb.reports.plots.estimates import (
     pairwise,
 )
 from pyro_aevb.reports.plots.events import (
-    latent_scatter,
     manifold,
     manifold_grid,
     reconstructions,

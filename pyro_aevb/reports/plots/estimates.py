@@ -93,7 +93,7 @@ def latent_kl(kl: Mapping[str, np.ndarray], collapsed: float, path: str | Path) 
         text = f"{canvas.plain(site)}: {means.sum():.2f} nats, "
         text += f"{active} of {len(means)} above {collapsed}"
         axes.set_title(text, loc="left", fontsize="medium")
-        axes.set_xlabel("latent dimension")
+        axes.set_xlabel(f"i of {canvas.plain(site)}[i]")
         axes.margins(x=0.01)
     panels[0].set_ylabel("KL of a dimension, nats per datum")
     return canvas.save(figure, path)
@@ -118,7 +118,7 @@ def factors_in_codes(tables: Mapping[str, Mapping[str, Sequence[float]]], path: 
         if d <= 64:
             axes.set_xticks(np.arange(d), [str(i) for i in range(d)], fontsize="x-small")
         axes.set_title(canvas.plain(title), loc="left", fontsize="medium")
-        axes.set_xlabel("latent dimension")
+        axes.set_xlabel("i of z[i]")
         figure.colorbar(image, ax=axes)
     return canvas.save(figure, path)
 
