@@ -256,10 +256,11 @@ def test_a_likelihood_of_another_shape_than_the_data_is_scored_and_not_drawn(tmp
 # One that fails
 
 
-def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch, capsys):
+def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch, capsys, drawn):
     source, data = Double(), dataset(UNIT)
     whole = fitted(source, data, tmp_path)
     assert drawn_in(whole) == FIGURES
+    assert [figure.get_suptitle() for figure in drawn] == ["Double on made"] * len(FIGURES)
 
     def fail(*args, **options):
         raise RuntimeError("no ink\nleft")
@@ -278,6 +279,7 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch, capsys):
     # Estimators and other data draw figures too, after what they found is kept.
     monkeypatch.setattr(plots, "against", fail)
     found = pyro_aevb.evaluate(whole, against="noise", num_samples=5, pair=source, data=data)
+    assert whole.plot("history").get_suptitle() == drawn[-1].get_suptitle() == "Double on made"
     area = found["against"]["noise"]["metrics"]["reconstruction"]["value"]
     assert 0 <= area <= 1 and whole.results["against"] == found["against"]
     assert "note: against-noise.png is not drawn: RuntimeError: no ink left" in found["notes"]

@@ -427,6 +427,16 @@ def test_comparison_places_runs_and_errors(tmp_path, drawn):
     assert "-97.00 ± 0.20" in texts(drawn[0])
 
 
+def test_a_title_is_broken_into_lines_and_shrinks_nothing(tmp_path, drawn):
+    with canvas.titled("a$b " + "x" * 50):
+        figure = canvas.blank(2.0, 3.0)
+        canvas.save(figure, tmp_path / "titled.png")
+    assert figure.get_suptitle().split("\n") == [r"a\$b " + "x" * 18, "x" * 22, "x" * 10]
+    assert figure.get_figheight() == pytest.approx(3.6)
+    canvas.save(figure := canvas.blank(2.0, 3.0), tmp_path / "untitled.png")
+    assert figure.get_suptitle() == "" and figure.get_figheight() == 3.0
+
+
 def test_pyplot_is_never_imported(tmp_path):
     code = (
         "import sys, numpy as np; from pyro_aevb.reports import plots;"

@@ -28,6 +28,7 @@ from pyro_aevb.pairs.predict import (
 )
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.planes import By, plane_of, standard_normal
+from pyro_aevb.reports.plots import canvas
 from pyro_aevb.reports.walks import along_columns, between
 from pyro_aevb.runs.prepare import Prepared
 from pyro_aevb.runs.run import Run
@@ -40,15 +41,25 @@ def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[N
     Arguments:
         figure: The name of its file.
         undrawn: The list that the note is added to.
-        run: The run that the figure is of; an earlier one of that name is removed.
+        run: The run that the figure is of, which its title names; an earlier one is removed.
     """
     try:
-        yield
+        with canvas.titled(_title(run)):
+            yield
     except Exception as error:  # of a pair's code, or of data that a picture was not made for
         if run is not None:
             (run.figures / figure).unlink(missing_ok=True)
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
         undrawn.append(f"note: {figure} is not drawn: {kind}{one_line(error)}")
+
+
+def _title(run: Run | None) -> str:
+    if run is None:
+        return ""
+    if run.held is not None:
+        return f"{run.held.pair.name} on {run.held.data.name}"
+    results = run.results
+    return f"{results['pair']} on {results['data']}"
 
 
 def noted(run: Run, undrawn: Sequence[str]) -> dict[str, Any]:

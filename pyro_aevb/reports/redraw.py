@@ -24,8 +24,9 @@ r"""Figures that need no scoring, and can be drawn of any pair that allows them.
 class _Elsewhere(Run):
     r"""A run whose figures lie in another folder."""
 
-    def __init__(self, run: Run, figures: Path) -> None:
+    def __init__(self, run: Run, prepared: Prepared, figures: Path) -> None:
         super().__init__(run.path)
+        self.held = prepared
         self._figures = figures
 
     @property
@@ -40,7 +41,7 @@ def figure_of(run: Run, prepared: Prepared, name: str, by: By = "pca") -> "Figur
         UsageError: The pair does not allow it, and why, if that is known.
     """
     with TemporaryDirectory() as folder, canvas.kept() as figures:
-        undrawn = draw_figures(_Elsewhere(run, Path(folder)), prepared, None, by=by)
+        undrawn = draw_figures(_Elsewhere(run, prepared, Path(folder)), prepared, None, by=by)
     if name in figures:
         return figures[name]
     for note in undrawn:
