@@ -204,10 +204,12 @@ def test_every_kind_of_likelihood_is_scored_decoded_and_drawn(name, tmp_path, ca
     )
     x, kind = source.x, source.kind
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("samples", "traversals"):
+        for name in ("distributions", "responses"):
             real = getattr(plots, name)
             patch.setattr(
-                plots, name, lambda *a, _n=name, _r=real: titles.update({_n: a}) or _r(*a)
+                plots,
+                name,
+                lambda *a, _n=name, _r=real: titles.setdefault(_n, []).append(a) or _r(*a),
             )
         run = fitted(source, dataset(x), tmp_path, show=True)
     h = source.parameters_at_means(x)
@@ -220,8 +222,11 @@ def test_every_kind_of_likelihood_is_scored_decoded_and_drawn(name, tmp_path, ca
     else:
         np.testing.assert_allclose(decoded, source.shown(h), rtol=1e-4, atol=1e-5)
     assert drawn_in(run) == FIGURES and not run.results["notes"]
-    assert titles["samples"][2] == f"{kind}s of p(x|z), one for each draw of the prior"
-    assert titles["traversals"][4] == f"{kind}s of p(x|z)"
+    ((shown, draws, *_, title),) = titles["distributions"]
+    np.testing.assert_array_equal(shown, x)
+    assert draws.shape == x.shape and title == "draws of p(x|z)"
+    walks = [(names[0], what, along) for *_, names, what, along in titles["responses"]]
+    assert walks[0] == ("x[0]", f"{kind}s of p(x|z)", "value of the latent dimension")
     assert "log_likelihood" in capsys.readouterr().out
 
 
@@ -265,7 +270,7 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch, capsys, d
     def fail(*args, **options):
         raise RuntimeError("no ink\nleft")
 
-    monkeypatch.setattr(plots, "samples", fail)
+    monkeypatch.setattr(plots, "distributions", fail)
     monkeypatch.setattr(plots, "convergence", fail)
     before = whole.results
     again = pyro_aevb.evaluate(whole, num_samples=20, pair=source, data=data)

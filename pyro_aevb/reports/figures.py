@@ -33,6 +33,9 @@ from pyro_aevb.reports.walks import along_columns, between
 from pyro_aevb.runs.prepare import Prepared
 from pyro_aevb.runs.run import Run
 
+MANY = 2000
+r"""Data at most whose codes, and whose components where they are vectors, are in a picture."""
+
 
 @contextmanager
 def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[None]:
@@ -150,10 +153,20 @@ def _objective(run: Run, prepared: Prepared) -> str:
 def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str], by: By) -> None:
     pair, description, path = prepared.pair, prepared.description, run.figures
 
+    vectors, names = len(x.shape) == 2, _components(prepared)
+    many = prepared.test.take(torch.arange(min(MANY if vectors else 64, len(prepared.test))))
+    if vectors:
+        x = many
+
     def reconstructions(file: str, seen: Data, clean: np.ndarray | None = None) -> None:
         images = like_data(reconstruct(pair, seen), x)
         what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
-        plots.reconstructions(_array(seen), images, path / file, clean, what)
+        if not vectors:
+            plots.reconstructions(_array(seen), images, path / file, clean, what)
+            return
+        what += " of the corrupted input" if clean is not None else ""
+        observed = _array(seen) if clean is None else clean
+        plots.observed_against_predicted(observed, images, path / file, names, what)
 
     with drawn("reconstructions.png", undrawn, run):
         reconstructions("reconstructions.png", x)
@@ -163,9 +176,13 @@ def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str], 
             reconstructions("denoising.png", seen, _array(x))
     if description.no_prior() is None:
         with drawn("samples.png", undrawn, run):
-            many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
-            title = f"{_shown(pair, many)}, one for each draw of the prior"
-            plots.samples(like_data(generate(pair, many), many), path / "samples.png", title)
+            if vectors:
+                draws = like_data(generate(pair, many, sample=True), many)
+                title = _shown(pair, many, "draw")
+                plots.distributions(_array(many), draws, path / "samples.png", names, title)
+            else:
+                title = f"{_shown(pair, many)}, one for each draw of the prior"
+                plots.samples(like_data(generate(pair, many), many), path / "samples.png", title)
     if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
         with drawn("latent.png", undrawn, run):
             _latent_figures(run, prepared, undrawn, by)
@@ -191,7 +208,7 @@ def trained_corruption(run: Run, pair: Pair) -> Corruption | None:
 
 def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str], by: By) -> None:
     pair, test, path = prepared.pair, prepared.test, run.figures
-    x = test.take(torch.arange(min(2000, len(test))))
+    x = test.take(torch.arange(min(MANY, len(test))))
     (site,) = prepared.description.local_sites
     if site.posterior == "Bernoulli":
         return  # bits lie on the corners of a cube, and there is nothing to walk along
@@ -220,8 +237,12 @@ def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str], by: By) ->
             images = traverse(pair, x[:1], dimensions, values)
             like_data(images[0], x)
             names = [f"{site.name}[{dimension}]" for dimension in dimensions]
-            title = _shown(pair, x[:2])
-            plots.traversals(images, values, path / "traversals.png", names, title)
+            file, title = path / "traversals.png", _shown(pair, x[:2])
+            if images.ndim == 3:
+                components, along = _components(prepared), "value of the latent dimension"
+                plots.responses(images, values, file, names, components, title, along)
+            else:
+                plots.traversals(images, values, file, names, title)
     _walks(run, prepared, x, codes, undrawn)
 
 
@@ -231,7 +252,12 @@ def _walks(run: Run, prepared: Prepared, x: Data, codes: np.ndarray, undrawn: li
     def walked(file: str, walks: np.ndarray, names: Sequence[str], title: str) -> None:
         images = decode_grid(prepared.pair, walks.reshape(-1, walks.shape[-1]), x)
         images = like_data(images, x).reshape(*walks.shape[:2], *images.shape[1:])
-        plots.walks(images, run.figures / file, names, title)
+        if images.ndim == 3:
+            share, components = np.linspace(0, 1, images.shape[1]), _components(prepared)
+            of, along = (names, components), "share of the walk"
+            plots.responses(images, share, run.figures / file, *of, title, along)
+        else:
+            plots.walks(images, run.figures / file, names, title)
 
     ends = _spread(len(codes), prepared.data.test.labels)
     ends = ends[ends < len(codes)]
@@ -251,11 +277,16 @@ def _walks(run: Run, prepared: Prepared, x: Data, codes: np.ndarray, undrawn: li
             walked("directions.png", np.stack(list(along.values())), list(along), title)
 
 
-def _shown(pair: Pair, x: Data) -> str:
+def _components(prepared: Prepared) -> Sequence[str]:
+    r"""What the components of data that are vectors are called."""
+    return prepared.data.features or [f"x[{j}]" for j in range(prepared.data.event_shape[0])]
+
+
+def _shown(pair: Pair, x: Data, kind: str | None = None) -> str:
     assert pair.description is not None
     latent = [site.name for site in pair.description.local_sites] or ["z"]
     given = ", ".join((*latent, *(x.columns if isinstance(x, Batch) else ())))
-    return f"{shown_by(pair, x)}s of p(x|{given})"
+    return f"{kind or shown_by(pair, x)}s of p(x|{given})"
 
 
 def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:

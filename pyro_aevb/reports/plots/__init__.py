@@ -2,7 +2,8 @@ r"""Figures, each a pure function from NumPy arrays to a PNG file.
 
 Every function returns the path that it wrote. An event of shape :math:`(H, W)`, :math:`(1, H, W)`
 or :math:`(3, H, W)` is drawn as a picture (any other number of channels as the grey mean over
-channels), an event of another shape as the curve of its flattened components. Values within
+channels), an event of another shape as the curve of its flattened components. Vectors, whose
+components have no order, have figures of their own: a panel for each component. Values within
 :math:`[0, 1]` are shown as they are; others are mapped to it by one affine map per figure.
 """
 
@@ -26,11 +27,13 @@ from pyro_aevb.reports.plots.events import (
     walks,
 )
 from pyro_aevb.reports.plots.training import history
+from pyro_aevb.reports.plots.vectors import distributions, observed_against_predicted, responses
 
 __all__ = [
     "against",
     "comparison",
     "convergence",
+    "distributions",
     "elbo_against_log_likelihood",
     "factors_in_codes",
     "history",
@@ -39,8 +42,10 @@ __all__ = [
     "latent_scatter",
     "manifold",
     "manifold_grid",
+    "observed_against_predicted",
     "pairwise",
     "reconstructions",
+    "responses",
     "samples",
     "traversals",
     "walks",

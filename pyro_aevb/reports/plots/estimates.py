@@ -200,7 +200,7 @@ def against(
         label = f"{canvas.plain(name)}: {of_set.mean():.2f} on average, {len(of_set):,} data"
         axes.hist(of_set, edges, density=True, alpha=0.55, color=color, label=label)
     axes.set_title(f"AUROC {auroc:.3f}", loc="left", fontsize="medium")
-    figure.legend(loc="outside upper center", frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
     return canvas.save(figure, path)
 
 

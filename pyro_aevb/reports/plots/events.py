@@ -18,7 +18,8 @@ def reconstructions(
     clean: np.ndarray | None = None,
     output: str = "reconstruction",
 ) -> Path:
-    r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are vectors.
+    r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are no
+    pictures.
 
     Arguments:
         inputs: The data, shape :math:`(n, *event)`.
@@ -54,7 +55,7 @@ def reconstructions(
         else:
             axes.set_visible(False)
     handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=len(rows))
+    figure.legend(*handles, loc="outside right upper", frameon=False)
     figure.supxlabel("component")
     figure.supylabel("value")
     return canvas.save(figure, path)
