@@ -54,6 +54,7 @@ def observed_against_predicted(
         if len(x) > 1 and np.ptp(x) > 0 and np.ptp(y) > 0:
             title += f", r = {np.corrcoef(x, y)[0, 1]:.2f}"
         axes.set_title(title, fontsize="medium")
+        axes.locator_params(nbins=4)  # most of the time to draw is that of numbers
     figure.supxlabel(_of(observed, chosen, "observed"), fontsize="medium")
     figure.supylabel(canvas.plain(output), fontsize="medium")
     return canvas.save(figure, path)
@@ -90,6 +91,7 @@ def distributions(
         if beyond >= 0.005:
             text += f" ({100 * beyond:.0f} % of draws beyond)"
         axes.set_title(text, fontsize="medium")
+        axes.locator_params(nbins=4)
     known = panels[0].get_legend_handles_labels()
     figure.legend(*known, loc="outside right upper", frameon=False)
     figure.supxlabel(_of(data, chosen, "value"), fontsize="medium")
@@ -123,13 +125,14 @@ def responses(
     columns = min(len(curves), 4)
     rows = ceil(len(curves) / columns)
     figure = canvas.blank(2.4 * columns + 1.8, 2.0 * rows + 0.9)
-    panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
     for axes, walk, label in zip(panels, curves, labels, strict=False):
         for i, j in enumerate(chosen):
             axes.plot(values, walk[:, j], color=f"C{i}", lw=1.3, label=canvas.plain(names[j]))
         axes.set_title(canvas.plain(label), fontsize="medium")
+    panels[0].locator_params(nbins=4)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     most = f", the {len(chosen)} of {len(names)} that move most" * (len(chosen) < len(names))
     lines = wrap(canvas.plain(title) + most, int(12 * figure.get_figheight()))
