@@ -325,24 +325,30 @@ def annotated(text, name):
     return float(found[1]), float(found[2])
 
 
-def test_elbo_against_log_likelihood_annotates_means_and_errors(tmp_path, drawn):
+def test_the_gap_of_each_datum_is_drawn_with_means_and_errors(tmp_path, drawn):
     rng = np.random.default_rng(0)
     elbo = rng.normal(-100, 25, 30)
     likelihood = elbo + rng.gamma(3, 1, 30)
-    plots.elbo_against_log_likelihood(elbo, likelihood, tmp_path / "gap.png")
+    bound = elbo + rng.gamma(2, 1, 30)
+    plots.elbo_against_log_likelihood(elbo, likelihood, tmp_path / "gap.png", bound)
     axes = drawn[0].axes[0]
     points = axes.collections[0].get_offsets()
-    np.testing.assert_array_equal(points, np.stack([elbo, likelihood], 1))
+    np.testing.assert_array_equal(points, np.stack([likelihood, likelihood - elbo], 1))
     for name, values in (
         ("ELBO", elbo),
         ("log-likelihood", likelihood),
         ("gap", likelihood - elbo),
+        ("IWAE bound", bound),
     ):
         expected = (values.mean(), stats.sem(values))
         assert annotated(texts(drawn[0]), name) == pytest.approx(expected, abs=0.0051)
-    diagonal = axes.lines[0]
-    assert diagonal.get_slope() == 1 and diagonal.get_xy1()[0] == diagonal.get_xy1()[1]
-    assert axes.get_xlabel() == "ELBO, nats" and axes.get_ylabel() == "log-likelihood, nats"
+    levels = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+    assert levels == {
+        "ELBO": 0,
+        "mean gap": pytest.approx((likelihood - elbo).mean()),
+        "mean of the IWAE bound above the ELBO": pytest.approx((bound - elbo).mean()),
+    }
+    assert axes.get_ylabel() == "log-likelihood - ELBO, nats"
 
 
 def test_pairwise_error_is_of_the_paired_difference(tmp_path, drawn):
