@@ -123,6 +123,15 @@ def test_reconstructions_lie_below_inputs_and_those_below_what_is_clean(names, t
             np.testing.assert_array_equal(line.get_ydata(), values)
 
 
+def test_the_weights_deviation_lies_below_on_a_scale_of_its_own(tmp_path, drawn):
+    spread = np.array([0.05, 0.1, 0.15, 0.2])[:, None, None] * np.ones((4, 8, 8))
+    x = np.full_like(spread, -2.0)
+    path = plots.reconstructions(x, x, tmp_path / "a.png", spread=spread)
+    assert drawn[0].axes[0].get_yticklabels()[2].get_text() == "s.d. over weights,\n0 to 0.2"
+    levels = cells(picture(path), 3, 4)[..., 0]
+    np.testing.assert_allclose(levels, [[0] * 4, [0] * 4, [0.25, 0.5, 0.75, 1]], atol=0.01)
+
+
 def test_reconstructions_of_more_than_twelve_shows_the_first(tmp_path, drawn):
     x = np.random.default_rng(0).random((20, 1, 2, 2))
     plots.reconstructions(x, x, tmp_path / "reconstructions.png")

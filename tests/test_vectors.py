@@ -30,6 +30,18 @@ def test_what_is_predicted_stands_over_what_was_observed(tmp_path, drawn):
     assert drawn[0].get_supxlabel() == said and drawn[0].get_supylabel() == r"its \$mode"
 
 
+def test_the_weights_deviation_is_a_bar_of_twice_its_length(tmp_path, drawn):
+    observed, predicted, spread = np.random.default_rng(0).normal(size=(3, 9, 2))
+    told = ["a", "b"], "reconstruction", abs(spread)
+    plots.observed_against_predicted(observed, predicted, tmp_path / "r.png", *told)
+    for j, axes in enumerate(drawn[0].axes):
+        (bars,) = (c for c in axes.collections if hasattr(c, "get_segments"))
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        np.testing.assert_allclose(ends.mean(1), predicted[:, j])
+        np.testing.assert_allclose(ends[:, 1] - ends[:, 0], 2 * abs(spread[:, j]))
+    assert drawn[0].get_supylabel() == "reconstruction, ± s.d. over weights"
+
+
 @pytest.mark.parametrize("observed", [np.ones((1, 1)), np.full((2, 1), np.nan)])
 def test_a_single_or_a_missing_component_has_no_correlation(observed, tmp_path, drawn):
     plots.observed_against_predicted(observed, np.ones_like(observed), tmp_path / "a.png", NAMES)

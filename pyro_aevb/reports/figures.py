@@ -29,6 +29,7 @@ from pyro_aevb.pairs.predict import (
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.planes import By, plane_of, standard_normal
 from pyro_aevb.reports.plots import canvas
+from pyro_aevb.reports.uncertainty import over_weights
 from pyro_aevb.reports.walks import along_columns, between
 from pyro_aevb.runs.prepare import Prepared
 from pyro_aevb.runs.run import Run
@@ -161,12 +162,14 @@ def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str], 
     def reconstructions(file: str, seen: Data, clean: np.ndarray | None = None) -> None:
         images = like_data(reconstruct(pair, seen), x)
         what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
+        # Of draws the deviation would be that of the likelihood, too.
+        spread = over_weights(pair, seen) if kind == "mean" else None
         if not vectors:
-            plots.reconstructions(_array(seen), images, path / file, clean, what)
+            plots.reconstructions(_array(seen), images, path / file, clean, what, spread)
             return
         what += " of the corrupted input" if clean is not None else ""
         observed = _array(seen) if clean is None else clean
-        plots.observed_against_predicted(observed, images, path / file, names, what)
+        plots.observed_against_predicted(observed, images, path / file, names, what, spread)
 
     with drawn("reconstructions.png", undrawn, run):
         reconstructions("reconstructions.png", x)

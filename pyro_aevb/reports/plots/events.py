@@ -17,6 +17,7 @@ def reconstructions(
     path: str | Path,
     clean: np.ndarray | None = None,
     output: str = "reconstruction",
+    spread: np.ndarray | None = None,
 ) -> Path:
     r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are no
     pictures.
@@ -27,12 +28,18 @@ def reconstructions(
         path: Where to write.
         clean: The data that the inputs are a corruption of, if they are one; drawn above them.
         output: What to call the reconstructions.
+        spread: Of the same shape, their standard deviation over draws of the weights; drawn below
+            them, on a scale of its own from 0 to its largest value.
     """
     rows = {"input": inputs[:12], output: outputs[:12]}
     if clean is not None:
         rows = {"clean": clean[:12], "corrupted input": inputs[:12], output: outputs[:12]}
     n = len(rows[output])
     events = canvas.displayable(np.concatenate(list(rows.values())))
+    if spread is not None and events.ndim > 2:
+        largest = float(spread[:12].max())
+        rows[f"s.d. over weights,\n0 to {largest:.2g}"] = spread[:12]
+        events = np.concatenate([events, canvas.displayable(spread[:12] / (largest or 1.0))])
     if events.ndim > 2:
         figure, axes = canvas.grid(events, len(rows), n, gap=True, cell=0.85)
         axes.set_yticks([i + 0.5 for i in range(len(rows))], list(rows))

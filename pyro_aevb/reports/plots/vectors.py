@@ -28,6 +28,7 @@ def observed_against_predicted(
     path: str | Path,
     names: Sequence[str],
     output: str = "reconstruction",
+    spread: np.ndarray | None = None,
 ) -> Path:
     r"""Draws what is predicted of each component against what was observed, and their correlation.
 
@@ -37,12 +38,17 @@ def observed_against_predicted(
         path: Where to write.
         names: The names of the :math:`D` components.
         output: What to call the predictions.
+        spread: Of the same shape, their standard deviation over draws of the weights; drawn as
+            bars.
     """
     figure, panels, chosen = _panels(observed, names)
     for axes, j in zip(panels, chosen, strict=True):
         x, y = observed[:, j], predicted[:, j]
         known = np.isfinite(x) & np.isfinite(y)
         x, y = x[known], y[known]
+        if spread is not None:
+            style: dict[str, Any] = {"fmt": "none", "ecolor": "C1", "elinewidth": 0.8, "alpha": 0.5}
+            axes.errorbar(x, y, spread[known, j], **style)
         size = float(np.clip(2e4 / max(len(x), 1), 3, 25))
         axes.scatter(x, y, s=size, lw=0, alpha=0.4)
         # One range for both: what is predicted too flat must look flat.
@@ -56,7 +62,8 @@ def observed_against_predicted(
         axes.set_title(title, fontsize="medium")
         axes.locator_params(nbins=4)  # most of the time to draw is that of numbers
     figure.supxlabel(_of(observed, chosen, "observed"), fontsize="medium")
-    figure.supylabel(canvas.plain(output), fontsize="medium")
+    bars = ", ± s.d. over weights" if spread is not None else ""
+    figure.supylabel(canvas.plain(output) + bars, fontsize="medium")
     return canvas.save(figure, path)
 
 
