@@ -16,6 +16,8 @@ from pyro_aevb.runs import run as directory
 from pyro_aevb.runs.using import as_columns, generate, presented
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
@@ -150,6 +152,12 @@ class Run(directory.Run):
         from pyro_aevb.evaluate import evaluate
 
         return evaluate(self, *args, **kwargs)
+
+    def report(self, out: str | None = None) -> "Path":
+        r"""Write the run as one page of HTML: :func:`pyro_aevb.report` of it."""
+        from pyro_aevb.report import report
+
+        return report(self, out, show=False)
 
     def plot(self, name: str, by: Literal["pca", "umap"] = "pca") -> "Figure":
         r"""A figure of the run by its name, such as ``latent``.

@@ -22,7 +22,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.pairs.predict import decode, decode_grid, encode, traverse
 from pyro_aevb.reports import assess as assessment
-from pyro_aevb.reports import plots
+from pyro_aevb.reports import figures, plots
 from pyro_aevb.reports.rehearsal import rehearse
 from pyro_aevb.runs.prepare import prepare
 
@@ -288,6 +288,12 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch, capsys, d
     area = found["against"]["noise"]["metrics"]["reconstruction"]["value"]
     assert 0 <= area <= 1 and whole.results["against"] == found["against"]
     assert "note: against-noise.png is not drawn: RuntimeError: no ink left" in found["notes"]
+
+
+def test_a_title_has_the_last_name_of_a_path():
+    results = {"pair": "VAE", "data": "/home/me/faces/"}
+    assert figures._title(SimpleNamespace(held=None, results=results)) == "VAE on faces"
+    assert figures._title(None) == ""
 
 
 def test_a_summary_that_fails_costs_nothing_else(tmp_path, monkeypatch):

@@ -61,9 +61,10 @@ def _title(run: Run | None) -> str:
     if run is None:
         return ""
     if run.held is not None:
-        return f"{run.held.pair.name} on {run.held.data.name}"
-    results = run.results
-    return f"{results['pair']} on {results['data']}"
+        pair, data = run.held.pair.name, run.held.data.name
+    else:
+        pair, data = run.results["pair"], run.results["data"]
+    return f"{pair} on {data.rstrip('/').rpartition('/')[2]}"  # of a path its last name
 
 
 def noted(run: Run, undrawn: Sequence[str]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def reconstructions(
         else:
             axes.set_visible(False)
     handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside right upper", frameon=False)
+    figure.legend(*handles, loc="outside right center", frameon=False)
     figure.supxlabel("component")
     figure.supylabel("value")
     return canvas.save(figure, path)

@@ -100,7 +100,7 @@ def distributions(
         axes.set_title(text, fontsize="medium")
         axes.locator_params(nbins=4)
     known = panels[0].get_legend_handles_labels()
-    figure.legend(*known, loc="outside right upper", frameon=False)
+    figure.legend(*known, loc="outside right center", frameon=False)
     figure.supxlabel(_of(data, chosen, "value"), fontsize="medium")
     figure.supylabel("share", fontsize="medium")
     return canvas.save(figure, path)
@@ -140,7 +140,7 @@ def responses(
             axes.plot(values, walk[:, j], color=f"C{i}", lw=1.3, label=canvas.plain(names[j]))
         axes.set_title(canvas.plain(label), fontsize="medium")
     panels[0].locator_params(nbins=4)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     most = f", the {len(chosen)} of {len(names)} that move most" * (len(chosen) < len(names))
     lines = wrap(canvas.plain(title) + most, int(12 * figure.get_figheight()))
     figure.supylabel("\n".join(lines), fontsize="medium")
@@ -171,10 +171,11 @@ def _of(data: np.ndarray, chosen: np.ndarray, text: str) -> str:
 
 
 def _edges(values: np.ndarray) -> list[float]:
-    r"""Edges of bins over the range of values and half of it on both sides; of a few whole numbers
-    a bin for each."""
+    r"""Edges of bins over the range of values and half of it on both sides: the more values, the
+    narrower; of a few whole numbers a bin for each."""
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     beside = 0.5 * (high - low) or 0.5
     if (values == np.round(values)).all() and high - low <= 30:
         return np.arange(low - ceil(beside) - 0.5, high + ceil(beside) + 1).tolist()
-    return np.linspace(low - beside, high + beside, 41).tolist()
+    bins = int(np.clip(2 * np.sqrt(len(values)), 8, 40))
+    return np.linspace(low - beside, high + beside, bins + 1).tolist()
