@@ -290,10 +290,10 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch, capsys, d
     assert "note: against-noise.png is not drawn: RuntimeError: no ink left" in found["notes"]
 
 
-def test_a_title_has_the_last_name_of_a_path():
+def test_a_title_has_the_last_name_of_a_path(tmp_path):
     results = {"pair": "VAE", "data": "/home/me/faces/"}
     assert figures._title(SimpleNamespace(held=None, results=results)) == "VAE on faces"
-    assert figures._title(None) == ""
+    assert figures._title(pyro_aevb.Run(tmp_path / "unscored")) == "unscored"
 
 
 def test_a_summary_that_fails_costs_nothing_else(tmp_path, monkeypatch):

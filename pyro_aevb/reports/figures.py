@@ -36,6 +36,8 @@ from pyro_aevb.runs.run import Run
 
 MANY = 2000
 r"""Data at most whose codes, and whose components where they are vectors, are in a picture."""
+VALUES = 4_000_000
+r"""Values at most of such vectors."""
 
 
 @contextmanager
@@ -47,8 +49,9 @@ def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[N
         undrawn: The list that the note is added to.
         run: The run that the figure is of, which its title names; an earlier one is removed.
     """
+    title = _title(run)
     try:
-        with canvas.titled(_title(run)):
+        with canvas.titled(title):
             yield
     except Exception as error:  # of a pair's code, or of data that a picture was not made for
         if run is not None:
@@ -63,7 +66,11 @@ def _title(run: Run | None) -> str:
     if run.held is not None:
         pair, data = run.held.pair.name, run.held.data.name
     else:
-        pair, data = run.results["pair"], run.results["data"]
+        try:
+            results = run.results
+        except UsageError:  # none yet
+            return run.name
+        pair, data = results["pair"], results["data"]
     return f"{pair} on {data.rstrip('/').rpartition('/')[2]}"  # of a path its last name
 
 
@@ -155,8 +162,11 @@ def _objective(run: Run, prepared: Prepared) -> str:
 def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str], by: By) -> None:
     pair, description, path = prepared.pair, prepared.description, run.figures
 
-    vectors, names = len(x.shape) == 2, _components(prepared)
-    many = prepared.test.take(torch.arange(min(MANY if vectors else 64, len(prepared.test))))
+    names, count = [], 64
+    if vectors := len(x.shape) == 2:
+        names = _components(prepared)
+        count = min(MANY, max(10, VALUES // len(names)))
+    many = prepared.test.take(torch.arange(min(count, len(prepared.test))))
     if vectors:
         x = many
 
@@ -281,9 +291,9 @@ def _walks(run: Run, prepared: Prepared, x: Data, codes: np.ndarray, undrawn: li
             walked("directions.png", np.stack(list(along.values())), list(along), title)
 
 
-def _components(prepared: Prepared) -> Sequence[str]:
+def _components(prepared: Prepared) -> list[str]:
     r"""What the components of data that are vectors are called."""
-    return prepared.data.features or [f"x[{j}]" for j in range(prepared.data.event_shape[0])]
+    return [*prepared.data.features] or [f"x[{j}]" for j in range(prepared.data.event_shape[0])]
 
 
 def _shown(pair: Pair, x: Data, kind: str | None = None) -> str:

@@ -67,7 +67,7 @@ def _results(title: str, results: Mapping[str, Any]) -> Iterator[str]:
     yield f"<h1>{escape(title)}</h1>"
     if said := lead(metrics):
         yield f'<p class="lead">{escape(said)}</p>'
-    yield f"<p>{escape(results['data_description'])}</p>"
+    yield f"<p>{escape(results.get('data_description', ''))}</p>"
     yield _table(*metrics_table(results, few(metrics)))
     notes = [*results.get("notes", []), *warnings(metrics)]
     if notes:
@@ -105,10 +105,10 @@ def _made(run: Run, results: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     yield "<h2>How it was made</h2>"
     said = results.get("provenance", {})
     facts = {
-        "parameters": f"{results['parameters']:,}",
-        "epochs": results["epochs"],
+        "parameters": results.get("parameters"),
+        "epochs": results.get("epochs"),
         **{f"seconds of {what}": value for what, value in said.get("seconds", {}).items()},
-        "computed with": results["environment"],
+        "computed with": results.get("environment"),
         **{name: said.get(name) for name in ("version", "commit", "date")},
         "results written by": said.get("command"),
     }
@@ -132,9 +132,11 @@ def commands(run: Run, results: Mapping[str, Any]) -> Iterator[str]:
 
     Those of corruptions, and of estimators of one's own, are no command lines, and are left out.
     """
-    path, kept = str(run.path), results.get("settings", {})
+    # A directory that is called "." has no name to be called after.
+    folder = run.path if run.path.name else run.path.resolve()
+    path, kept = str(folder), results.get("settings", {})
     fit, evaluate = (["python", "-m", f"pyro_aevb.{name}"] for name in ("fit", "evaluate"))
-    yield shlex.join([*fit, "--config", str(run.path / SETTINGS), "--out", f"{path}-again"])
+    yield shlex.join([*fit, "--config", str(folder / SETTINGS), "--out", f"{path}-again"])
     flags = ("num_samples", "weight_samples", "proposal", "seed", "num_data")
     for name, settings in kept.items():
         if name not in (IMPORTANCE, *ESTIMATORS):

@@ -9,7 +9,7 @@ from pyro.distributions import Normal
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.errors import UsageError, one_of
-from pyro_aevb.pairs.density import base, run
+from pyro_aevb.pairs.density import at_least_two, base, run
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.predict import latents
 
@@ -84,5 +84,6 @@ def standard_normal(pair: Pair, x: Data, site: str) -> bool:
         site: The name of the code's site.
     """
     with pair.running():
+        x = at_least_two(x)
         prior = base(run(pair.model, x, latents(pair, x))[site]["fn"])
     return isinstance(prior, Normal) and not bool(prior.loc.any() or (prior.scale != 1).any())

@@ -35,10 +35,15 @@ def over_weights(pair: Pair, x: Data, draws: int = DRAWS) -> np.ndarray | None:
     if not names:
         return None
     few = at_least_two(x)[:2]
-    means = []
-    for _ in range(draws):
+    first, same, mean, squares = None, True, np.zeros(()), np.zeros(())
+    for s in range(1, draws + 1):
         drawn = latents(pair, few, sample=True)
         weights = {name: drawn[name] for name in names}
-        means.append(as_numpy(decode(pair, latents(pair, x, given=weights), x)))
-    spread: np.ndarray = np.std(means, axis=0, ddof=1, dtype=np.float64)
-    return spread if np.ptp(means, axis=0).any() else None
+        decoded = decode(pair, latents(pair, x, given=weights), x)
+        one = as_numpy(decoded).astype(np.float64)
+        first = one if first is None else first
+        same = same and np.array_equal(first, one)
+        step = one - mean  # Welford's recurrence: no draw is kept
+        mean = mean + step / s
+        squares = squares + step * (one - mean)
+    return None if same else np.sqrt(squares / (draws - 1))
