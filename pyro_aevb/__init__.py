@@ -15,6 +15,7 @@ from pyro_aevb.compare import compare
 from pyro_aevb.errors import UsageError
 from pyro_aevb.evaluate import evaluate
 from pyro_aevb.fit import fit
+from pyro_aevb.report import report
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from pyro_aevb.estimators.estimator import Estimator
@@ -91,6 +92,7 @@ __all__ = [
     "pair",
     "predict",
     "reconstruct",
+    "report",
 ]
 
 

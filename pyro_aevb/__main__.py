@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "score a run again, or otherwise",
     "check": "say what a pair is, or what is wrong with it",
     "compare": "set runs side by side",
+    "report": "write a run as one page of HTML",
     "studies": "regenerate a comparison beside published values",
     "studies.search": "search a study's settings on validation data",
 }

@@ -16,6 +16,8 @@ from pyro_aevb.runs import run as directory
 from pyro_aevb.runs.using import as_columns, generate, presented
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
@@ -151,7 +153,13 @@ class Run(directory.Run):
 
         return evaluate(self, *args, **kwargs)
 
-    def plot(self, name: str) -> "Figure":
+    def report(self, out: str | None = None) -> "Path":
+        r"""Write the run as one page of HTML: :func:`pyro_aevb.report` of it."""
+        from pyro_aevb.report import report
+
+        return report(self, out, show=False)
+
+    def plot(self, name: str, by: Literal["pca", "umap"] = "pca") -> "Figure":
         r"""A figure of the run by its name, such as ``latent``.
 
         Figures of the history and of decoded data are drawn anew, and can be worked on; the others,
@@ -159,18 +167,20 @@ class Run(directory.Run):
 
         Arguments:
             name: The name of a file in ``figures/``, without its ending.
+            by: What brings codes of more than two dimensions into the plane of ``latent``: their
+                principal components, or ``umap``, where umap-learn is installed.
 
         Returns:
             A :class:`matplotlib.figure.Figure`, which notebooks show.
 
         Raises:
-            UsageError: The run has no figure of that name.
+            UsageError: The run has no figure of that name, or umap-learn is not there.
         """
         from pyro_aevb.reports.redraw import NAMES, figure_of, stored_figure
 
         stored = sorted(path.stem for path in self.figures.glob("*.png"))
         if name in NAMES:
-            return figure_of(self, self.prepared, name)
+            return figure_of(self, self.prepared, name, by)
         if name not in stored:
             self._exists()
             raise unknown(f"figure of {self.name}", name, stored or NAMES)

@@ -22,7 +22,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.parzen import parzen
 from pyro_aevb.pairs.predict import decode, decode_grid, encode, traverse
 from pyro_aevb.reports import assess as assessment
-from pyro_aevb.reports import plots
+from pyro_aevb.reports import figures, plots
 from pyro_aevb.reports.rehearsal import rehearse
 from pyro_aevb.runs.prepare import prepare
 
@@ -184,7 +184,7 @@ class Double(Linear):
 
 
 FIGURES = {"convergence", "elbo_log_likelihood", "history", "latent_kl", "reconstructions"}
-FIGURES |= {"samples", "traversals", "interpolations"}
+FIGURES |= {"samples", "latent", "traversals", "interpolations"}
 
 
 def fitted(pair, data, folder, **options):
@@ -204,10 +204,12 @@ def test_every_kind_of_likelihood_is_scored_decoded_and_drawn(name, tmp_path, ca
     )
     x, kind = source.x, source.kind
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("samples", "traversals"):
+        for name in ("distributions", "responses"):
             real = getattr(plots, name)
             patch.setattr(
-                plots, name, lambda *a, _n=name, _r=real: titles.update({_n: a}) or _r(*a)
+                plots,
+                name,
+                lambda *a, _n=name, _r=real: titles.setdefault(_n, []).append(a) or _r(*a),
             )
         run = fitted(source, dataset(x), tmp_path, show=True)
     h = source.parameters_at_means(x)
@@ -220,8 +222,11 @@ def test_every_kind_of_likelihood_is_scored_decoded_and_drawn(name, tmp_path, ca
     else:
         np.testing.assert_allclose(decoded, source.shown(h), rtol=1e-4, atol=1e-5)
     assert drawn_in(run) == FIGURES and not run.results["notes"]
-    assert titles["samples"][2] == f"{kind}s of p(x|z), one for each z of the prior"
-    assert titles["traversals"][4] == f"{kind}s of p(x|z)"
+    ((shown, draws, *_, title),) = titles["distributions"]
+    np.testing.assert_array_equal(shown, x)
+    assert draws.shape == x.shape and title == "draws of p(x|z)"
+    walks = [(names[0], what, along) for *_, names, what, along in titles["responses"]]
+    assert walks[0] == ("x[0]", f"{kind}s of p(x|z)", "value of the latent dimension")
     assert "log_likelihood" in capsys.readouterr().out
 
 
@@ -256,15 +261,16 @@ def test_a_likelihood_of_another_shape_than_the_data_is_scored_and_not_drawn(tmp
 # One that fails
 
 
-def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch, capsys):
+def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch, capsys, drawn):
     source, data = Double(), dataset(UNIT)
     whole = fitted(source, data, tmp_path)
     assert drawn_in(whole) == FIGURES
+    assert [figure.get_suptitle() for figure in drawn] == ["Double on made"] * len(FIGURES)
 
     def fail(*args, **options):
         raise RuntimeError("no ink\nleft")
 
-    monkeypatch.setattr(plots, "samples", fail)
+    monkeypatch.setattr(plots, "distributions", fail)
     monkeypatch.setattr(plots, "convergence", fail)
     before = whole.results
     again = pyro_aevb.evaluate(whole, num_samples=20, pair=source, data=data)
@@ -278,9 +284,16 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch, capsys):
     # Estimators and other data draw figures too, after what they found is kept.
     monkeypatch.setattr(plots, "against", fail)
     found = pyro_aevb.evaluate(whole, against="noise", num_samples=5, pair=source, data=data)
+    assert whole.plot("history").get_suptitle() == drawn[-1].get_suptitle() == "Double on made"
     area = found["against"]["noise"]["metrics"]["reconstruction"]["value"]
     assert 0 <= area <= 1 and whole.results["against"] == found["against"]
     assert "note: against-noise.png is not drawn: RuntimeError: no ink left" in found["notes"]
+
+
+def test_a_title_has_the_last_name_of_a_path(tmp_path):
+    results = {"pair": "VAE", "data": "/home/me/faces/"}
+    assert figures._title(SimpleNamespace(held=None, results=results)) == "VAE on faces"
+    assert figures._title(pyro_aevb.Run(tmp_path / "unscored")) == "unscored"
 
 
 def test_a_summary_that_fails_costs_nothing_else(tmp_path, monkeypatch):

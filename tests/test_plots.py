@@ -123,6 +123,15 @@ def test_reconstructions_lie_below_inputs_and_those_below_what_is_clean(names, t
             np.testing.assert_array_equal(line.get_ydata(), values)
 
 
+def test_the_weights_deviation_lies_below_on_a_scale_of_its_own(tmp_path, drawn):
+    spread = np.array([0.05, 0.1, 0.15, 0.2])[:, None, None] * np.ones((4, 8, 8))
+    x = np.full_like(spread, -2.0)
+    path = plots.reconstructions(x, x, tmp_path / "a.png", spread=spread)
+    assert drawn[0].axes[0].get_yticklabels()[2].get_text() == "s.d. over weights,\n0 to 0.2"
+    levels = cells(picture(path), 3, 4)[..., 0]
+    np.testing.assert_allclose(levels, [[0] * 4, [0] * 4, [0.25, 0.5, 0.75, 1]], atol=0.01)
+
+
 def test_reconstructions_of_more_than_twelve_shows_the_first(tmp_path, drawn):
     x = np.random.default_rng(0).random((20, 1, 2, 2))
     plots.reconstructions(x, x, tmp_path / "reconstructions.png")
@@ -153,12 +162,12 @@ def test_samples_of_vectors_are_curves_in_their_cells(tmp_path, drawn):
 def test_traversals_rows_are_dimensions(tmp_path, drawn):
     images = np.linspace(0.1, 0.9, 12).reshape(3, 4)[:, :, None, None, None] * np.ones((1, 8, 8))
     values = np.array([-3.0, -1.0, 1.0, 3.0])
-    path = plots.traversals(images, values, tmp_path / "t.png", ["$z_1$", "$z_5$", "$z_7$"])
+    path = plots.traversals(images, values, tmp_path / "t.png", ["z[1]", "z[5]", "z[7]"])
     levels = cells(picture(path), 3, 4)[..., 0]
     np.testing.assert_allclose(levels, images[:, :, 0, 0, 0], atol=0.01)
     axes = drawn[0].axes[0]
     assert [float(label.get_text()) for label in axes.get_xticklabels()] == values.tolist()
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["$z_1$", "$z_5$", "$z_7$"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["z[1]", "z[5]", "z[7]"]
 
 
 def test_walks_are_rows_in_order_of_what_they_are_called(tmp_path, drawn):
@@ -183,24 +192,47 @@ def test_walks_end_at_the_other_code_and_at_the_difference_of_means():
     expected = codes[1] + np.array([[0], [0.5], [1]]) * difference
     np.testing.assert_allclose(found["label 0 to 2"], expected)
     constant = np.zeros(9, int)
+    named = along_columns(codes, {"label": label}, 3, {"label": list("ABCDEF")})
+    assert list(named) == ["label A to C", "label C to F"]
     both = along_columns(codes, {"label": label, "none": constant, "size": size})
     assert list(both) == ["label 0 to 5", "size 1 to 3"]
 
 
-def test_latent_scatter_colours_by_label(tmp_path, drawn):
+def test_latent_scatter_colours_by_the_name_of_the_class(tmp_path, drawn):
     rng = np.random.default_rng(0)
-    codes, labels = rng.normal(size=(200, 2)), rng.integers(3, 8, size=200)
-    plots.latent_scatter(codes, labels, tmp_path / "codes.png")
+    codes, labels = rng.normal(size=(200, 2)), np.array(["NK $", "B", "", "T"])[np.arange(200) % 4]
+    plots.latent_scatter(
+        codes, labels, tmp_path / "codes.png", names=("u$[0]", "u$[1]"), circle=True
+    )
     figure = drawn[0]
     points, *samples = figure.axes[0].collections
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["3", "4", "5", "6", "7"]
-    colour = {int(name): s.get_facecolor()[0][:3] for name, s in zip(legend, samples, strict=True)}
+    assert legend == ["unknown", "B", r"NK \$", "T"]
+    assert figure.axes[0].get_xlabel() == r"u\$[0]" and figure.axes[0].get_ylabel() == r"u\$[1]"
+    colour = {name: s.get_facecolor()[0][:3] for name, s in zip(legend, samples, strict=True)}
     pairs = zip(points.get_offsets(), points.get_facecolor(), strict=True)
     shown = {tuple(point): face[:3] for point, face in pairs}
-    assert len({tuple(c) for c in colour.values()}) == 5
+    assert len({tuple(c) for c in colour.values()}) == 4
     for code, label in zip(codes, labels, strict=True):
-        np.testing.assert_array_equal(shown[tuple(code)], colour[label])
+        name = {"": "unknown", "NK $": r"NK \$"}.get(label, label)
+        np.testing.assert_array_equal(shown[tuple(code)], colour[name])
+    # The circle of a standard normal that 86 % of its draws are in, round in the picture too.
+    (circle,) = figure.axes[0].lines
+    np.testing.assert_allclose(
+        np.hypot(*circle.get_data()), np.sqrt(stats.chi2(2).ppf(0.86466)), rtol=1e-4
+    )
+    assert figure.axes[0].get_aspect() == 1
+
+
+def test_codes_of_one_dimension_are_histograms_of_the_classes_in_turn(tmp_path, drawn):
+    codes, labels = np.random.default_rng(0).normal(size=(90, 1)), np.arange(90) % 3
+    plots.latent_scatter(codes, labels, tmp_path / "codes.png", names=("z[0]",))
+    axes = drawn[0].axes[0]
+    edges = np.histogram_bin_edges(codes[:, 0], 40)
+    counts = [np.histogram(codes[labels == c, 0], edges)[0] for c in range(3)]
+    bars = [[bar.get_height() for bar in container] for container in axes.containers]
+    np.testing.assert_array_equal(bars, counts)
+    assert axes.get_xlabel() == "z[0]"
 
 
 def test_latent_scatter_beside_draws_from_the_prior(tmp_path, drawn):
@@ -302,24 +334,30 @@ def annotated(text, name):
     return float(found[1]), float(found[2])
 
 
-def test_elbo_against_log_likelihood_annotates_means_and_errors(tmp_path, drawn):
+def test_the_gap_of_each_datum_is_drawn_with_means_and_errors(tmp_path, drawn):
     rng = np.random.default_rng(0)
     elbo = rng.normal(-100, 25, 30)
     likelihood = elbo + rng.gamma(3, 1, 30)
-    plots.elbo_against_log_likelihood(elbo, likelihood, tmp_path / "gap.png")
+    bound = elbo + rng.gamma(2, 1, 30)
+    plots.elbo_against_log_likelihood(elbo, likelihood, tmp_path / "gap.png", bound)
     axes = drawn[0].axes[0]
     points = axes.collections[0].get_offsets()
-    np.testing.assert_array_equal(points, np.stack([elbo, likelihood], 1))
+    np.testing.assert_array_equal(points, np.stack([likelihood, likelihood - elbo], 1))
     for name, values in (
         ("ELBO", elbo),
         ("log-likelihood", likelihood),
         ("gap", likelihood - elbo),
+        ("IWAE bound", bound),
     ):
         expected = (values.mean(), stats.sem(values))
         assert annotated(texts(drawn[0]), name) == pytest.approx(expected, abs=0.0051)
-    diagonal = axes.lines[0]
-    assert diagonal.get_slope() == 1 and diagonal.get_xy1()[0] == diagonal.get_xy1()[1]
-    assert axes.get_xlabel() == "ELBO, nats" and axes.get_ylabel() == "log-likelihood, nats"
+    levels = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+    assert levels == {
+        "ELBO": 0,
+        "mean gap": pytest.approx((likelihood - elbo).mean()),
+        "mean of the IWAE bound above the ELBO": pytest.approx((bound - elbo).mean()),
+    }
+    assert axes.get_ylabel() == "log-likelihood - ELBO, nats"
 
 
 def test_pairwise_error_is_of_the_paired_difference(tmp_path, drawn):
@@ -402,6 +440,16 @@ def test_comparison_places_runs_and_errors(tmp_path, drawn):
     assert len(undefined) == 1 and "ELBO" in undefined[0].get_text()
     assert round(undefined[0].get_position()[1]) == 2
     assert "-97.00 ± 0.20" in texts(drawn[0])
+
+
+def test_a_title_is_broken_into_lines_and_shrinks_nothing(tmp_path, drawn):
+    with canvas.titled("a$b " + "x" * 50):
+        figure = canvas.blank(2.0, 3.0)
+        canvas.save(figure, tmp_path / "titled.png")
+    assert figure.get_suptitle().split("\n") == [r"a\$b " + "x" * 18, "x" * 22, "x" * 10]
+    assert figure.get_figheight() == pytest.approx(3.6)
+    canvas.save(figure := canvas.blank(2.0, 3.0), tmp_path / "untitled.png")
+    assert figure.get_suptitle() == "" and figure.get_figheight() == 3.0
 
 
 def test_pyplot_is_never_imported(tmp_path):

@@ -27,9 +27,17 @@ from pyro_aevb.pairs.predict import (
     traverse,
 )
 from pyro_aevb.reports import plots
+from pyro_aevb.reports.planes import By, plane_of, standard_normal
+from pyro_aevb.reports.plots import canvas
+from pyro_aevb.reports.uncertainty import over_weights
 from pyro_aevb.reports.walks import along_columns, between
 from pyro_aevb.runs.prepare import Prepared
 from pyro_aevb.runs.run import Run
+
+MANY = 2000
+r"""Data at most whose codes, and whose components where they are vectors, are in a picture."""
+VALUES = 4_000_000
+r"""Values at most of such vectors."""
 
 
 @contextmanager
@@ -39,15 +47,31 @@ def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[N
     Arguments:
         figure: The name of its file.
         undrawn: The list that the note is added to.
-        run: The run that the figure is of; an earlier one of that name is removed.
+        run: The run that the figure is of, which its title names; an earlier one is removed.
     """
+    title = _title(run)
     try:
-        yield
+        with canvas.titled(title):
+            yield
     except Exception as error:  # of a pair's code, or of data that a picture was not made for
         if run is not None:
             (run.figures / figure).unlink(missing_ok=True)
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
         undrawn.append(f"note: {figure} is not drawn: {kind}{one_line(error)}")
+
+
+def _title(run: Run | None) -> str:
+    if run is None:
+        return ""
+    if run.held is not None:
+        pair, data = run.held.pair.name, run.held.data.name
+    else:
+        try:
+            results = run.results
+        except UsageError:  # none yet
+            return run.name
+        pair, data = results["pair"], results["data"]
+    return f"{pair} on {data.rstrip('/').rpartition('/')[2]}"  # of a path its last name
 
 
 def noted(run: Run, undrawn: Sequence[str]) -> dict[str, Any]:
@@ -70,8 +94,18 @@ def draw_figures(
     scores: Scores | None,
     marginals: Marginals | None = None,
     health: LatentHealth | None = None,
+    by: By = "pca",
 ) -> list[str]:
     r"""Every picture that the pair allows, into ``figures/``.
+
+    Arguments:
+        run: The run.
+        prepared: Its trained pair and data.
+        scores: Scores of the test data by the guide's draws, if there are some.
+        marginals: Estimates of their log-likelihoods.
+        health: The latents' KL, by dimension.
+        by: What brings codes of more than two dimensions into a plane; see
+            :func:`~pyro_aevb.reports.planes.plane_of`.
 
     Returns:
         In a line each, which figures failed, and why.
@@ -86,7 +120,7 @@ def draw_figures(
     if (reason := description.no_x()) is None:
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             torch.manual_seed(0)
-            _decoded_figures(run, prepared, x, undrawn)
+            _decoded_figures(run, prepared, x, undrawn, by)
     elif description.observes_x:  # of a classifier nobody expects them
         undrawn.append(f"note: no data are decoded in pictures: {reason}")
     if scores is not None and scores.elbo is not None and marginals is not None:
@@ -125,13 +159,28 @@ def _objective(run: Run, prepared: Prepared) -> str:
     return called
 
 
-def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str]) -> None:
+def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str], by: By) -> None:
     pair, description, path = prepared.pair, prepared.description, run.figures
+
+    names, count = [], 64
+    if vectors := len(x.shape) == 2:
+        names = _components(prepared)
+        count = min(MANY, max(10, VALUES // len(names)))
+    many = prepared.test.take(torch.arange(min(count, len(prepared.test))))
+    if vectors:
+        x = many
 
     def reconstructions(file: str, seen: Data, clean: np.ndarray | None = None) -> None:
         images = like_data(reconstruct(pair, seen), x)
         what = {"mean": "reconstruction"}.get(kind := shown_by(pair, seen), f"its {kind}")
-        plots.reconstructions(_array(seen), images, path / file, clean, what)
+        # Of draws the deviation would be that of the likelihood, too.
+        spread = over_weights(pair, seen) if kind == "mean" else None
+        if not vectors:
+            plots.reconstructions(_array(seen), images, path / file, clean, what, spread)
+            return
+        what += " of the corrupted input" if clean is not None else ""
+        observed = _array(seen) if clean is None else clean
+        plots.observed_against_predicted(observed, images, path / file, names, what, spread)
 
     with drawn("reconstructions.png", undrawn, run):
         reconstructions("reconstructions.png", x)
@@ -141,12 +190,16 @@ def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str]) 
             reconstructions("denoising.png", seen, _array(x))
     if description.no_prior() is None:
         with drawn("samples.png", undrawn, run):
-            many = prepared.test.take(torch.arange(min(64, len(prepared.test))))
-            title = f"{_shown(pair, many)}, one for each z of the prior"
-            plots.samples(like_data(generate(pair, many), many), path / "samples.png", title)
+            if vectors:
+                draws = like_data(generate(pair, many, sample=True), many)
+                title = _shown(pair, many, "draw")
+                plots.distributions(_array(many), draws, path / "samples.png", names, title)
+            else:
+                title = f"{_shown(pair, many)}, one for each draw of the prior"
+                plots.samples(like_data(generate(pair, many), many), path / "samples.png", title)
     if len(description.local_sites) == 1 and len(description.local_sites[0].event_shape) == 1:
         with drawn("latent.png", undrawn, run):
-            _latent_figures(run, prepared, undrawn)
+            _latent_figures(run, prepared, undrawn, by)
 
 
 def like_data(images: torch.Tensor | np.ndarray, x: Data) -> np.ndarray:
@@ -167,34 +220,43 @@ def trained_corruption(run: Run, pair: Pair) -> Corruption | None:
     return make_corruption(named, options, pair.attribute("corruption"))
 
 
-def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str]) -> None:
+def _latent_figures(run: Run, prepared: Prepared, undrawn: list[str], by: By) -> None:
     pair, test, path = prepared.pair, prepared.test, run.figures
-    x = test.take(torch.arange(min(2000, len(test))))
+    x = test.take(torch.arange(min(MANY, len(test))))
     (site,) = prepared.description.local_sites
     if site.posterior == "Bernoulli":
         return  # bits lie on the corners of a cube, and there is nothing to walk along
     # Draws where their distribution is what was trained for, else means.
     codes = _array(encode(pair, x, sample=site.matched)[site.name])
-    if codes.shape[1] == 2 or (site.matched and codes.shape[1] > 1):
-        with drawn("latent.png", undrawn, run):
-            labels = prepared.data.test.labels
-            known = None if labels is None else prepared.data.called(labels[: len(codes)])
-            prior = _array(draw_prior(pair, x))[:, :2] if site.matched else None
-            plots.latent_scatter(codes[:, :2], known, path / "latent.png", prior)
+    with drawn("latent.png", undrawn, run):
+        labels = prepared.data.test.labels
+        known = None if labels is None else prepared.data.called(labels[: len(codes)])
+        plane = plane_of(codes, site.name, by)
+        flat, prior = plane.axes is not None and codes.shape[1] > 1, None
+        if flat and site.matched:
+            prior = _array(draw_prior(pair, x)) @ plane.axes
+        described = not site.masked or site.matched
+        circle = flat and described and standard_normal(pair, x[:2], site.name)
+        plots.latent_scatter(plane.points, known, path / "latent.png", prior, plane.names, circle)
     has_prior = prepared.description.undefined() is None
     if codes.shape[1] == 2 and (has_prior or (site.matched and site.prior == "Normal")):
         with drawn("manifold.png", undrawn, run):
             grid = like_data(decode_grid(pair, plots.manifold_grid(20), x), x)
-            plots.manifold(grid, path / "manifold.png", _shown(pair, x[:2]))
+            names = [f"{site.name}[{i}]" for i in range(2)]
+            plots.manifold(grid, path / "manifold.png", _shown(pair, x[:2]), names)
     if codes.shape[1] > 2:
         with drawn("traversals.png", undrawn, run):
             dimensions = [int(i) for i in np.argsort(-codes.var(0))[:8]]
             values = np.linspace(-3, 3, 11) * max(1.0, float(codes.std(0)[dimensions].max()) / 3)
             images = traverse(pair, x[:1], dimensions, values)
             like_data(images[0], x)
-            names = [f"z[{dimension}]" for dimension in dimensions]
-            title = _shown(pair, x[:2])
-            plots.traversals(images, values, path / "traversals.png", names, title)
+            names = [f"{site.name}[{dimension}]" for dimension in dimensions]
+            file, title = path / "traversals.png", _shown(pair, x[:2])
+            if images.ndim == 3:
+                components, along = _components(prepared), "value of the latent dimension"
+                plots.responses(images, values, file, names, components, title, along)
+            else:
+                plots.traversals(images, values, file, names, title)
     _walks(run, prepared, x, codes, undrawn)
 
 
@@ -204,7 +266,12 @@ def _walks(run: Run, prepared: Prepared, x: Data, codes: np.ndarray, undrawn: li
     def walked(file: str, walks: np.ndarray, names: Sequence[str], title: str) -> None:
         images = decode_grid(prepared.pair, walks.reshape(-1, walks.shape[-1]), x)
         images = like_data(images, x).reshape(*walks.shape[:2], *images.shape[1:])
-        plots.walks(images, run.figures / file, names, title)
+        if images.ndim == 3:
+            share, components = np.linspace(0, 1, images.shape[1]), _components(prepared)
+            of, along = (names, components), "share of the walk"
+            plots.responses(images, share, run.figures / file, *of, title, along)
+        else:
+            plots.walks(images, run.figures / file, names, title)
 
     ends = _spread(len(codes), prepared.data.test.labels)
     ends = ends[ends < len(codes)]
@@ -217,15 +284,23 @@ def _walks(run: Run, prepared: Prepared, x: Data, codes: np.ndarray, undrawn: li
     known = prepared.data.test.columns
     chosen = prepared.data.factors or (["label"] if "label" in known else [])
     columns = {name: known[name][: len(codes)].cpu().numpy() for name in chosen}
-    if columns and (along := along_columns(codes, columns)):
+    called = {"label": prepared.data.classes}
+    if columns and (along := along_columns(codes, columns, names=called)):
         with drawn("directions.png", undrawn, run):
             title = "a datum's code, and on by the difference of two classes' means"
             walked("directions.png", np.stack(list(along.values())), list(along), title)
 
 
-def _shown(pair: Pair, x: Data) -> str:
-    given = ", ".join(("z", *(x.columns if isinstance(x, Batch) else ())))
-    return f"{shown_by(pair, x)}s of p(x|{given})"
+def _components(prepared: Prepared) -> list[str]:
+    r"""What the components of data that are vectors are called."""
+    return [*prepared.data.features] or [f"x[{j}]" for j in range(prepared.data.event_shape[0])]
+
+
+def _shown(pair: Pair, x: Data, kind: str | None = None) -> str:
+    assert pair.description is not None
+    latent = [site.name for site in pair.description.local_sites] or ["z"]
+    given = ", ".join((*latent, *(x.columns if isinstance(x, Batch) else ())))
+    return f"{kind or shown_by(pair, x)}s of p(x|{given})"
 
 
 def _spread(n: int, labels: torch.Tensor | None) -> torch.Tensor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyro_aevb.errors import UsageError, unknown
 from pyro_aevb.reports.figures import draw_figures
+from pyro_aevb.reports.planes import By
 from pyro_aevb.reports.plots import canvas
 from pyro_aevb.runs.prepare import Prepared
 from pyro_aevb.runs.run import Run
@@ -23,8 +24,9 @@ r"""Figures that need no scoring, and can be drawn of any pair that allows them.
 class _Elsewhere(Run):
     r"""A run whose figures lie in another folder."""
 
-    def __init__(self, run: Run, figures: Path) -> None:
+    def __init__(self, run: Run, prepared: Prepared, figures: Path) -> None:
         super().__init__(run.path)
+        self.held = prepared
         self._figures = figures
 
     @property
@@ -32,14 +34,14 @@ class _Elsewhere(Run):
         return self._figures
 
 
-def figure_of(run: Run, prepared: Prepared, name: str) -> "Figure":
+def figure_of(run: Run, prepared: Prepared, name: str, by: By = "pca") -> "Figure":
     r"""One of :data:`NAMES`, drawn again; nothing is written.
 
     Raises:
         UsageError: The pair does not allow it, and why, if that is known.
     """
     with TemporaryDirectory() as folder, canvas.kept() as figures:
-        undrawn = draw_figures(_Elsewhere(run, Path(folder)), prepared, None)
+        undrawn = draw_figures(_Elsewhere(run, prepared, Path(folder)), prepared, None, by=by)
     if name in figures:
         return figures[name]
     for note in undrawn:

@@ -46,8 +46,7 @@ def show_results(results: Mapping[str, Any], verbose: bool = False) -> None:
         verbose: Every metric, note and section, and not the few that matter most.
     """
     metrics = results["metrics"]
-    few = (*FEW, *(OF_WEIGHTS if "weight_samples" in metrics["reconstruction"] else ()))
-    about = [name for name in (metrics if verbose else few) if name in metrics]
+    about = [*metrics] if verbose else few(metrics)
     shown = {name: metrics[name] for name in about}
     notes = [*_absent(shown), *results.get("notes", [])]
     notes += warnings(metrics, None if verbose else about)
@@ -74,25 +73,51 @@ def show_added(
         title = f"{_title(results)}, {estimator}"
         _print(title, COLUMNS, SIDES, _rows(found), notes, lead(metrics) if likely else "")
     if corrupted is not None:
-        entry = results["corrupted"][corrupted]
-        title = f"seen as {corrupted}, {entry['num_noise']} draws, {counts(entry)}"
-        columns = ["quantity", "clean", "corrupted", "± s.e.", "over draws", "change", "± s.e."]
-        rows = []
-        for quantity, metric in _defined(entry["metrics"]):
-            numbers = [metric["clean"]["value"], metric["value"], metric["standard_error"]]
-            numbers += [metric["spread"], *map(metric["change"].get, ("value", "standard_error"))]
-            rows.append([quantity, *map(_number, numbers)])
-        _print(title, columns, "lrrrrrr", rows, _absent(entry["metrics"]))
+        _print(*corrupted_table(results, corrupted))
     if against is not None:
-        entry = results["against"][against]
-        title = f"test data against {against}, {counts(entry)}, {entry['num_others']:,} others"
-        columns = ["score", "test data", against, "AUROC", "± s.e."]
-        rows = []
-        for quantity, metric in _defined(entry["metrics"]):
-            means = [_number(metric[side]["value"]) for side in ("test", "other")]
-            area = [_number(metric[key], 3) for key in ("value", "standard_error")]
-            rows.append([quantity, *means, *area])
-        _print(title, columns, "lrrrr", rows, _absent(entry["metrics"]))
+        _print(*against_table(results, against))
+
+
+Table = tuple[str, Sequence[str], str, list[list[str]], list[str]]
+r"""A title, columns, the side of each, ``l`` or ``r``, rows of cells, and notes."""
+
+
+def few(metrics: Mapping[str, Any]) -> list[str]:
+    r"""The metrics that the table of a run shows without being asked for more."""
+    names = (*FEW, *(OF_WEIGHTS if "weight_samples" in metrics["reconstruction"] else ()))
+    return [name for name in names if name in metrics]
+
+
+def metrics_table(results: Mapping[str, Any], names: Collection[str]) -> Table:
+    r"""Some metrics of a run."""
+    shown = {name: results["metrics"][name] for name in names}
+    return _title(results), COLUMNS, SIDES, _rows(shown), _absent(shown)
+
+
+def corrupted_table(results: Mapping[str, Any], name: str) -> Table:
+    r"""An entry of the section ``corrupted``."""
+    entry = results["corrupted"][name]
+    title = f"seen as {name}, {entry['num_noise']} draws, {counts(entry)}"
+    columns = ["quantity", "clean", "corrupted", "± s.e.", "over draws", "change", "± s.e."]
+    rows = []
+    for quantity, metric in _defined(entry["metrics"]):
+        numbers = [metric["clean"]["value"], metric["value"], metric["standard_error"]]
+        numbers += [metric["spread"], *map(metric["change"].get, ("value", "standard_error"))]
+        rows.append([quantity, *map(_number, numbers)])
+    return title, columns, "lrrrrrr", rows, _absent(entry["metrics"])
+
+
+def against_table(results: Mapping[str, Any], name: str) -> Table:
+    r"""An entry of the section ``against``."""
+    entry = results["against"][name]
+    title = f"test data against {name}, {counts(entry)}, {entry['num_others']:,} others"
+    columns = ["score", "test data", name, "AUROC", "± s.e."]
+    rows = []
+    for quantity, metric in _defined(entry["metrics"]):
+        means = [_number(metric[side]["value"]) for side in ("test", "other")]
+        area = [_number(metric[key], 3) for key in ("value", "standard_error")]
+        rows.append([quantity, *means, *area])
+    return title, columns, "lrrrr", rows, _absent(entry["metrics"])
 
 
 def lead(metrics: Mapping[str, Any]) -> str:

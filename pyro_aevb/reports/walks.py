@@ -1,6 +1,6 @@
 r"""Straight walks through the space of codes: between data, and along what a column stands for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,7 +27,10 @@ def between(codes: np.ndarray, steps: int = STEPS) -> np.ndarray:
 
 
 def along_columns(
-    codes: np.ndarray, columns: Mapping[str, np.ndarray], steps: int = STEPS
+    codes: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    steps: int = STEPS,
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, np.ndarray]:
     r"""From the first datum of a class, in the direction of the mean code of another.
 
@@ -40,6 +43,7 @@ def along_columns(
         codes: ``(N, d)``.
         columns: Whole numbers by name, ``(N,)``; one with a single class is left out.
         steps: s.
+        names: Of some columns, what their numbers 0, 1, ... are called; -1 is unknown.
 
     Returns:
         By the name of the walk ``(s, d)``, :data:`FACTOR_ROWS` at most.
@@ -48,12 +52,13 @@ def along_columns(
     walks: dict[str, np.ndarray] = {}
     share = np.linspace(0, 1, steps)[:, None]
     for name, values in columns.items():
-        classes = np.unique(values)
+        classes, called = np.unique(values), (names or {}).get(name)
         ends = [(classes[0], classes[-1])] if several else zip(classes, classes[1:], strict=False)
         for a, b in ends:
             if a == b:
                 continue
             direction = codes[values == b].mean(0) - codes[values == a].mean(0)
             start = codes[np.flatnonzero(values == a)[0]]
-            walks[f"{name} {a} to {b}"] = start + share * direction
+            one, other = (called[i] if called and i >= 0 else i for i in (a, b))
+            walks[f"{name} {one} to {other}"] = start + share * direction
     return dict(list(walks.items())[:FACTOR_ROWS])

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from math import sqrt
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 DPI = 120
 NATS = "nats per datum, higher is better"
+_TITLE: ContextVar[str] = ContextVar("title", default="")
 _KEPT: ContextVar[dict[str, Figure] | None] = ContextVar("kept", default=None)
 
 
@@ -109,6 +111,16 @@ def blank(width: float, height: float) -> Figure:
 
 
 @contextmanager
+def titled(text: str) -> Iterator[None]:
+    """Figures that are saved inside this have a title over all their panels."""
+    before = _TITLE.set(text)
+    try:
+        yield
+    finally:
+        _TITLE.reset(before)
+
+
+@contextmanager
 def kept() -> Iterator[dict[str, Figure]]:
     """Figures that are drawn inside this, by the stems of their files, which are not written."""
     figures: dict[str, Figure] = {}
@@ -122,6 +134,11 @@ def kept() -> Iterator[dict[str, Figure]]:
 def save(figure: Figure, path: str | Path) -> Path:
     """Writes a figure, and the folder it lies in if there is none."""
     path = Path(path)
+    if title := _TITLE.get():
+        # A long name must not shrink what is drawn: it takes several lines, and further height.
+        lines = wrap(title, max(20, int(11 * figure.get_figwidth())))
+        figure.set_figheight(figure.get_figheight() + 0.2 * len(lines))
+        figure.suptitle(plain("\n".join(lines)), fontsize="large")
     if (figures := _KEPT.get()) is not None:
         figures[path.stem] = figure
         return path

@@ -22,8 +22,10 @@ def elbo_against_log_likelihood(
     path: str | Path,
     iwae_bound: np.ndarray | None = None,
 ) -> Path:
-    r"""Draws the log-likelihood of each datum against its ELBO; the height above the diagonal is
-    the gap.
+    r"""Draws by how much the log-likelihood of each datum is above its ELBO.
+
+    The abscissa is the log-likelihood, so that the gap is seen beside how likely a datum is, and at
+    its own scale, which is often a hundredth of that.
 
     Arguments:
         elbo: The ELBO of each datum in nats, shape :math:`(N,)`.
@@ -32,16 +34,22 @@ def elbo_against_log_likelihood(
         iwae_bound: What draws of the guide give in its place, shape :math:`(N,)`; its mean is
             drawn and stated too.
     """
-    lines = {
-        "ELBO": elbo,
-        "log-likelihood": log_likelihood,
-        "gap": log_likelihood - elbo,
-    }
-    means = {}
+    gap = log_likelihood - elbo
+    lines = {"ELBO": elbo, "log-likelihood": log_likelihood, "gap": gap}
+    levels = {"ELBO": (0.0, "0.3", "--"), "mean gap": (float(np.mean(gap)), "C3", "-")}
     if iwae_bound is not None:
-        means["mean of the IWAE bound"] = iwae_bound
         lines = {"ELBO": elbo, "IWAE bound": iwae_bound, **lines}
-    return _diagonal(elbo, log_likelihood, ("ELBO", "log-likelihood"), lines, path, means)
+        level = float(np.mean(iwae_bound - elbo))
+        levels["mean of the IWAE bound above the ELBO"] = (level, "C1", "-.")
+    figure = canvas.blank(7.0, 5.0)
+    axes = figure.add_subplot(xlabel="log-likelihood, nats", ylabel="log-likelihood - ELBO, nats")
+    size = float(np.clip(4e4 / max(len(gap), 1), 5, 25))
+    axes.scatter(log_likelihood, gap, s=size, lw=0, alpha=0.4)
+    for label, (level, color, dashes) in levels.items():
+        axes.axhline(level, color=color, lw=1.2, ls=dashes, label=label)
+    axes.set_title(_means(lines), loc="left", fontsize="medium")
+    axes.legend(loc="upper right", fontsize="small", framealpha=0.7)
+    return canvas.save(figure, path)
 
 
 def inference_gap(bounds: Mapping[str, np.ndarray], path: str | Path) -> Path:
@@ -93,7 +101,7 @@ def latent_kl(kl: Mapping[str, np.ndarray], collapsed: float, path: str | Path) 
         text = f"{canvas.plain(site)}: {means.sum():.2f} nats, "
         text += f"{active} of {len(means)} above {collapsed}"
         axes.set_title(text, loc="left", fontsize="medium")
-        axes.set_xlabel("latent dimension")
+        axes.set_xlabel(f"i of {canvas.plain(site)}[i]")
         axes.margins(x=0.01)
     panels[0].set_ylabel("KL of a dimension, nats per datum")
     return canvas.save(figure, path)
@@ -118,7 +126,7 @@ def factors_in_codes(tables: Mapping[str, Mapping[str, Sequence[float]]], path: 
         if d <= 64:
             axes.set_xticks(np.arange(d), [str(i) for i in range(d)], fontsize="x-small")
         axes.set_title(canvas.plain(title), loc="left", fontsize="medium")
-        axes.set_xlabel("latent dimension")
+        axes.set_xlabel("i of z[i]")
         figure.colorbar(image, ax=axes)
     return canvas.save(figure, path)
 
@@ -200,7 +208,7 @@ def against(
         label = f"{canvas.plain(name)}: {of_set.mean():.2f} on average, {len(of_set):,} data"
         axes.hist(of_set, edges, density=True, alpha=0.55, color=color, label=label)
     axes.set_title(f"AUROC {auroc:.3f}", loc="left", fontsize="medium")
-    figure.legend(loc="outside upper center", frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
     return canvas.save(figure, path)
 
 
@@ -269,20 +277,22 @@ def _diagonal(
     labels: tuple[str, str],
     lines: Mapping[str, np.ndarray],
     path: str | Path,
-    means: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Draws y against x with the diagonal, the mean of each of `lines`, and further ones of y."""
+    """Draws y against x with the diagonal, and the mean of each of `lines`."""
     figure = canvas.blank(6.0, 6.0)
     axes = figure.add_subplot()
     axes.set(xlabel=canvas.plain(labels[0]) + ", nats", ylabel=canvas.plain(labels[1]) + ", nats")
     axes.scatter(x, y, s=float(np.clip(4e4 / max(len(x), 1), 5, 25)), lw=0, alpha=0.4)
     axes.axline((float(np.mean(x)),) * 2, slope=1, color="0.3", lw=1, ls="--", label="equal")
     axes.plot(np.mean(x), np.mean(y), "P", color="C3", mec="white", ms=9, label="mean")
-    for i, (name, values) in enumerate((means or {}).items()):
-        axes.plot(np.mean(x), np.mean(values), "X", color=f"C{i + 1}", mec="white", label=name)
-    text = [f"means over {len(x)} data, ± one standard error"]
-    text += [canvas.mean_text(name, values) for name, values in lines.items()]
-    axes.set_title("\n".join(text), loc="left", fontsize="medium")
+    axes.set_title(_means(lines), loc="left", fontsize="medium")
     axes.legend(frameon=False, loc="lower right")
     axes.set_aspect("equal", adjustable="datalim")
     return canvas.save(figure, path)
+
+
+def _means(lines: Mapping[str, np.ndarray]) -> str:
+    """The mean of each of some values of the same data, in a line each."""
+    n = len(next(iter(lines.values())))
+    text = [f"means over {n:,} data, ± one standard error"]
+    return "\n".join([*text, *(canvas.mean_text(name, values) for name, values in lines.items())])

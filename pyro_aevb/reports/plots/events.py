@@ -1,11 +1,10 @@
-r"""Data and what a pair makes of them, as pictures, and where their codes lie."""
+r"""Data and what a pair makes of them, as pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,8 +17,10 @@ def reconstructions(
     path: str | Path,
     clean: np.ndarray | None = None,
     output: str = "reconstruction",
+    spread: np.ndarray | None = None,
 ) -> Path:
-    r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are vectors.
+    r"""Draws the first 12 inputs above their reconstructions, or overlays them if they are no
+    pictures.
 
     Arguments:
         inputs: The data, shape :math:`(n, *event)`.
@@ -27,12 +28,18 @@ def reconstructions(
         path: Where to write.
         clean: The data that the inputs are a corruption of, if they are one; drawn above them.
         output: What to call the reconstructions.
+        spread: Of the same shape, their standard deviation over draws of the weights; drawn below
+            them, on a scale of its own from 0 to its largest value.
     """
     rows = {"input": inputs[:12], output: outputs[:12]}
     if clean is not None:
         rows = {"clean": clean[:12], "corrupted input": inputs[:12], output: outputs[:12]}
     n = len(rows[output])
     events = canvas.displayable(np.concatenate(list(rows.values())))
+    if spread is not None and events.ndim > 2:
+        largest = float(spread[:12].max())
+        rows[f"s.d. over weights,\n0 to {largest:.2g}"] = spread[:12]
+        events = np.concatenate([events, canvas.displayable(spread[:12] / (largest or 1.0))])
     if events.ndim > 2:
         figure, axes = canvas.grid(events, len(rows), n, gap=True, cell=0.85)
         axes.set_yticks([i + 0.5 for i in range(len(rows))], list(rows))
@@ -55,7 +62,7 @@ def reconstructions(
         else:
             axes.set_visible(False)
     handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=len(rows))
+    figure.legend(*handles, loc="outside right center", frameon=False)
     figure.supxlabel("component")
     figure.supylabel("value")
     return canvas.save(figure, path)
@@ -81,7 +88,7 @@ def manifold_grid(g: int) -> np.ndarray:
 
     They are :math:`(\Phi^{-1}(u_j), \Phi^{-1}(u_i))` with :math:`u_i = (i + 1/2) / g` and
     :math:`\Phi` the standard normal distribution function, in reading order: from left to right
-    :math:`z_1` grows, from top to bottom :math:`z_2` falls.
+    :math:`z[0]` grows, from top to bottom :math:`z[1]` falls.
 
     Arguments:
         g: The number of points per dimension.
@@ -96,13 +103,19 @@ def manifold_grid(g: int) -> np.ndarray:
     return np.stack([horizontal.ravel(), vertical.ravel()], axis=1)
 
 
-def manifold(images: np.ndarray, path: str | Path, title: str = "") -> Path:
+def manifold(
+    images: np.ndarray,
+    path: str | Path,
+    title: str = "",
+    names: Sequence[str] = ("z[0]", "z[1]"),
+) -> Path:
     r"""Draws the decodings of :func:`manifold_grid`, tiled without gaps.
 
     Arguments:
         images: The decodings in the order of the grid, shape :math:`(g^2, *event)`.
         path: Where to write.
         title: What a decoding is.
+        names: The names of the two dimensions.
     """
     g = round(sqrt(len(images)))
     figure, axes = canvas.grid(canvas.displayable(images), g, g, gap=False, cell=max(0.38, 5 / g))
@@ -111,12 +124,12 @@ def manifold(images: np.ndarray, path: str | Path, title: str = "") -> Path:
     step = ceil(g / 8)
     ticks = np.array([i for i in range(g) if min(i, g - 1 - i) % step == 0])
     ticks = ticks[(abs(2 * ticks - g + 1) >= step) | (2 * ticks == g - 1)]
-    names = [f"{z[i]:.2f}" for i in ticks]
-    axes.set_xticks(ticks + 0.5, names)
-    axes.set_yticks(g - ticks - 0.5, names)
+    values = [f"{z[i]:.2f}" for i in ticks]
+    axes.set_xticks(ticks + 0.5, values)
+    axes.set_yticks(g - ticks - 0.5, values)
     axes.tick_params(length=3)
-    axes.set_xlabel("$z_1$")
-    axes.set_ylabel("$z_2$")
+    axes.set_xlabel(canvas.plain(names[0]))
+    axes.set_ylabel(canvas.plain(names[1]))
     axes.set_title(canvas.plain(title))
     return canvas.save(figure, path)
 
@@ -135,13 +148,13 @@ def traversals(
             in :math:`s` steps.
         values: The values taken along each walk, shape :math:`(s,)`.
         path: Where to write.
-        labels: The names of the :math:`d` dimensions, `"$z_3$"` for example.
+        labels: The names of the :math:`d` dimensions, `"z[3]"` for example.
         title: What a decoding is.
     """
     rows, columns = images.shape[:2]
     events = canvas.displayable(images.reshape(rows * columns, *images.shape[2:]))
     figure, axes = canvas.grid(events, rows, columns, gap=True, cell=0.7)
-    axes.set_yticks(np.arange(rows) + 0.5, labels)
+    axes.set_yticks(np.arange(rows) + 0.5, [canvas.plain(label) for label in labels])
     axes.set_xticks(np.arange(columns) + 0.5, [f"{value:.3g}" for value in values])
     axes.set_xlabel("value of the latent dimension")
     axes.set_title(canvas.plain(title))
@@ -162,52 +175,4 @@ def walks(images: np.ndarray, path: str | Path, labels: Sequence[str], title: st
     figure, axes = canvas.grid(events, rows, columns, gap=True, cell=0.7)
     axes.set_yticks(np.arange(rows) + 0.5, [canvas.plain(label) for label in labels])
     axes.set_title(canvas.plain(title))
-    return canvas.save(figure, path)
-
-
-def latent_scatter(
-    codes: np.ndarray,
-    labels: np.ndarray | None,
-    path: str | Path,
-    prior: np.ndarray | None = None,
-) -> Path:
-    r"""Draws two-dimensional codes, coloured by label, and beside them draws from their prior.
-
-    Arguments:
-        codes: The codes, shape :math:`(N, 2)`.
-        labels: The labels, shape :math:`(N,)`, if there are any. More than 20 different ones are
-            shown by a colour bar instead of a legend.
-        path: Where to write.
-        prior: Draws from the prior, shape :math:`(M, 2)`, for a second panel of the same scale.
-    """
-    panels = 1 if prior is None else 2
-    figure = canvas.blank(2.0 + 5.0 * panels, 6.0)
-    axes = figure.add_subplot(1, panels, 1, xlabel="$z_1$", ylabel="$z_2$")
-    # In a random order, so that the last class does not cover the others.
-    order = np.random.default_rng(0).permutation(len(codes))
-    x, y = codes[order, 0], codes[order, 1]
-    style: dict[str, Any] = {"s": float(np.clip(4e4 / max(len(codes), 1), 5, 25)), "lw": 0}
-    if labels is None:
-        axes.scatter(x, y, alpha=0.5, **style)
-    else:
-        from matplotlib import colormaps
-
-        names, index = np.unique(labels, return_inverse=True)
-        if len(names) > 20:
-            points = axes.scatter(x, y, c=np.asarray(labels)[order], cmap="turbo", **style)
-            figure.colorbar(points, label="label")
-        else:
-            colors = np.array(colormaps["tab10" if len(names) <= 10 else "tab20"].colors)  # type: ignore[attr-defined]
-            axes.scatter(x, y, c=colors[index[order]], alpha=0.8, **style)
-            for color, name in zip(colors, names, strict=False):
-                axes.scatter([], [], color=color, s=30, label=canvas.plain(str(name)))
-            figure.legend(loc="outside right center", title="label", frameon=False)
-    if prior is None:
-        axes.set_aspect("equal", adjustable="datalim")
-        return canvas.save(figure, path)
-    second = figure.add_subplot(1, 2, 2, xlabel="$z_1$", sharex=axes, sharey=axes)
-    second.scatter(prior[:, 0], prior[:, 1], color="0.4", alpha=0.6, **style)
-    for panel, title in ((axes, "codes of data"), (second, "draws from the prior")):
-        panel.set_aspect("equal", adjustable="box")
-        panel.set_title(title)
     return canvas.save(figure, path)
