@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from os import PathLike
+from numbers import Number
 from typing import Any, ParamSpec, TypeVar
 
 from pyro_aevb.errors import UsageError, hint, of_kind
@@ -18,7 +18,7 @@ def with_known_keywords(function: Callable[Given, Returned]) -> Callable[Given, 
     r"""The function, which refuses a keyword that it does not have in one line.
 
     The line names the nearest that it has; of a parameter of the pair's constructor it says where
-    that is given. Values of another kind than the function's signature states are refused too.
+    that is given. Words and numbers of another kind than the signature states are refused too.
 
     Raises:
         UsageError: By the function, for such a keyword or value.
@@ -35,8 +35,8 @@ def with_known_keywords(function: Callable[Given, Returned]) -> Callable[Given, 
             takes = _settable(pair) if "pair_parameters" in known else []
             raise _refused(function.__name__, unknown[0], kwargs[unknown[0]], known, takes)
         for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
-            if value is not known[name].default and not isinstance(value, PathLike):
-                of_kind(name, value, known[name].annotation)
+            if isinstance(value, (str, Number)) and value is not known[name].default:
+                of_kind(f"--{name.replace('_', '-')}", value, known[name].annotation)
         return function(*args, **kwargs)
 
     return call

@@ -62,6 +62,39 @@ def assert_unbiased(errors):
     assert abs(errors.mean()) < 4 * scipy.stats.sem(errors)
 
 
+class Named(nn.Module):
+    """Outputs by their names, in another order than that of the words."""
+
+    def __init__(self, net, first="mean", second="log_scale"):
+        super().__init__()
+        self.net, self.names = net, (second, first)
+
+    def forward(self, x):
+        mean, log_scale = self.net(x).chunk(2, 1)
+        return dict(zip(self.names, (log_scale, mean), strict=True))
+
+
+def test_outputs_with_names_count_by_these():
+    torch.manual_seed(0)
+    net, decoder, x = nn.Linear(3, 4), nn.Linear(2, 3), torch.randn(5, 3)
+    how = {"likelihood": "gaussian", "decoder_gives": "mean", "latent_dim": 2, "scale": 1.0}
+    words = {"encoder_gives": "mean_log_scale", **how}
+    sites = [
+        poutine.trace(pyro_aevb.pair(encoder, decoder, **words).guide).get_trace(x).nodes["z"]["fn"]
+        for encoder in (net, Named(net), Named(net, "loc", "log_std"))
+    ]
+    for site in sites[1:]:
+        assert torch.equal(site.mean, sites[0].mean) and torch.equal(site.stddev, sites[0].stddev)
+    own = pyro_aevb.pair(
+        *(Named(net, "a", "b"), decoder),
+        encoder_gives=lambda a, b: dist.Normal(a, b.exp()).to_event(1),
+        **how,
+    )
+    assert torch.equal(poutine.trace(own.guide).get_trace(x).nodes["z"]["fn"].mean, sites[0].mean)
+    with pytest.raises(UsageError, match="a net gives b, a, and encoder_gives='mean_log_scale' is"):
+        poutine.trace(pyro_aevb.pair(Named(net, "a", "b"), decoder, **words).guide).get_trace(x)
+
+
 class Decoder(nn.Module):
     """A linear decoder, with a column that is added to its mean."""
 

@@ -73,6 +73,16 @@ class Subsampled(Declared):
             pyro.sample("z", dist.Normal(loc, scale).to_event(1))
 
 
+class ByPlate(Declared):
+    """Parameters that ``pyro.subsample`` takes rows of."""
+
+    def guide(self, x):
+        loc, scale = pyro.param("loc", torch.zeros(N, 2)), pyro.param("scale", torch.ones(N, 2))
+        with self.plate(x):
+            loc, scale = pyro.subsample(loc, event_dim=1), pyro.subsample(scale, event_dim=1).exp()
+            pyro.sample("z", dist.Normal(loc, scale).to_event(1))
+
+
 class Embedded(Linear):
     def __init__(self):
         super().__init__()
@@ -182,6 +192,11 @@ def test_other_data_are_inferred_with_the_rest_fixed(fitted):
     np.testing.assert_allclose(
         pyro_aevb.encode(pair, torch.from_numpy(x))["z"], posterior(x)[0], atol=0.02
     )
+    messenger = load_pair(of(AutoNormalMessenger))  # whose normals are behind a transform
+    inspect(messenger, torch.from_numpy(drawn(N, 1)), N)
+    np.testing.assert_allclose(
+        pyro_aevb.encode(messenger, torch.from_numpy(x))["z"], posterior(x)[0], atol=0.02
+    )
     for name, values in before.items():
         assert torch.equal(values, pair.tables[name].values)
 
@@ -219,7 +234,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
 
 @pytest.mark.parametrize(
     "make",
-    [Indexed, Subsampled]
+    [Indexed, Subsampled, ByPlate]
     + [
         lambda guide=guide, base=base: of(guide, base)
         for guide in (AutoNormal, AutoNormalMessenger)

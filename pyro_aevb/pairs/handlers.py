@@ -24,6 +24,7 @@ from torch.distributions import (
     AffineTransform,
     ComposeTransform,
     Independent,
+    IndependentTransform,
     Normal,
     TransformedDistribution,
 )
@@ -178,14 +179,22 @@ def _transformed(fn: Any) -> tuple[Tensor, str] | None:
     base = fn.base_dist
     while isinstance(base, Independent):
         base = base.base_dist
-    alone = all(t.bijective and t.domain.event_dim == 0 for t in fn.transforms)
+    transforms = [_of_numbers(transform) for transform in fn.transforms]
+    alone = all(t.bijective and t.domain.event_dim == 0 for t in transforms)
     if not isinstance(base, Normal) or not alone:
         return None
     value = base.mean
-    for transform in fn.transforms:
+    for transform in transforms:
         value = transform(value)
-    affine = all(_is_affine(transform) for transform in fn.transforms)
+    affine = all(map(_is_affine, transforms))
     return (value, "mean" if affine else "median") if bool(value.isfinite().all()) else None
+
+
+def _of_numbers(transform: Any) -> Any:
+    r"""A transform without what only declares its dimensions."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return transform
 
 
 def _is_affine(transform: Any) -> bool:

@@ -95,7 +95,8 @@ def decode(
     r"""The mean of the observed site given latents: :math:`\mathrm{E}[x|z, w]`.
 
     Where that distribution has no finite mean it is its mode, as of categorical data, and where it
-    has neither a draw: :func:`~pyro_aevb.pairs.predict.shown_by` says which. A classifier observes
+    has neither a draw, or the median of a transformed normal:
+    :func:`~pyro_aevb.pairs.predict.shown_by` says which. A classifier observes
     a column of the data: that column's given x.
 
     Arguments:

@@ -117,6 +117,7 @@ class Handed(Messenger):
 
     def _pyro_subsample(self, msg: Any) -> None:
         if any(msg["args"][0] is value for value in self.given):
+            msg["value"], msg["done"] = msg["args"][0], True
             msg["kwargs"] = {**msg["kwargs"], "event_dim": None}
 
 

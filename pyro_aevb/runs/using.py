@@ -7,6 +7,7 @@ channels, integers of 8 bits as grey levels where the run's data are, a DataFram
 in any order, labels by the names of their classes. Tensors come back on the device of the pair.
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -250,6 +251,15 @@ def _seen(pair: "Pair | Run", x: Any, columns: Mapping[str, Any]) -> tuple[Pair,
     if isinstance(pair, Pair):
         if not isinstance(x, (Tensor, Batch)):
             x = torch.from_numpy(np.array(as_array(x), np.float32)).to(pair.device)
+        known = pair.description
+        if known is not None and known.observes_x and not known.in_parts:
+            if tuple(x.shape[1:]) != known.event_shape and data_of(x)[0].numel() != math.prod(
+                known.event_shape
+            ):
+                raise UsageError(
+                    f"the data have shape {tuple(x.shape)}, and those of {pair.name} are "
+                    f"(n, {', '.join(map(str, known.event_shape))})"
+                )
         return pair, pair.batch(x, columns)
     held = _prepared(pair)
     values, found, _ = presented(held, x)
