@@ -145,8 +145,9 @@ def pair(
     as ``decoder(z)`` with codes, ``(B, latent_dim)``. Each returns a tensor, a tuple of tensors in
     the order of the words, or names with tensors, which count by their names
     (:data:`~pyro_aevb.models.elsewhere.NAMES`); where one tensor is returned and two are needed,
-    they are its halves along dimension 1. What the decoder gives may be flat where the data are not, ``(B, D)``. What their ``forward`` takes
-    beyond the first argument are columns of the data of those names.
+    they are its halves along dimension 1. What the decoder gives may be flat where the data are
+    not, ``(B, D)``. What their ``forward`` takes beyond the first argument are columns of the data
+    of those names.
 
     Arguments:
         encoder: Gives the parameters of :math:`q(z|x)`.
