@@ -140,10 +140,10 @@ class Pair(nn.Module):
         """
         # Pyro's guides forget their model, and the list that they are in, as they are copied.
         guides = [module for module in self.modules() if isinstance(module, AutoGuide)]
-        known = [(guide._model, guide.master) for guide in guides]
+        known = [{k: vars(guide).get(k) for k in ("_model", "master")} for guide in guides]
         copied = deepcopy(self)
         for guide, kept in zip(guides, known, strict=True):
-            guide._model, guide.master = kept
+            vars(guide).update(kept)
         copied.forget()
         return copied
 

@@ -20,7 +20,7 @@ from pyro_aevb.pairs.density import at_least_two, base, data_first, run
 from pyro_aevb.pairs.description import Description
 from pyro_aevb.pairs.handlers import AtMean, WholeBatch, typical
 from pyro_aevb.pairs.pair import Pair
-from pyro_aevb.pairs.settle import settled
+from pyro_aevb.pairs.settle import at_the_mean, settled
 
 
 def _described(pair: Pair) -> Description:
@@ -126,7 +126,7 @@ def decode(
     weights = {site.name for site in description.global_sites}
     if not weights <= set(values):
         given = {name: value for name, value in values.items() if name in weights}
-        means = latents(pair, at_least_two(x)[:2], given=given)
+        means = latents(pair, _any_two(pair, x), given=given)
         values = {name: means[name] for name in weights} | values
     site = _model(pair, values, x)[description.observed]
     fn = site["fn"]
@@ -142,11 +142,16 @@ def shown_by(pair: Pair, x: Data) -> str:
     return typical(_model(pair, latents(pair, x), x)[_described(pair).observed]["fn"])[1]
 
 
+def _any_two(pair: Pair, x: Data) -> Data:
+    r"""Two data to run the guide on for what does not depend on them, such as the weights."""
+    return at_the_mean(pair, at_least_two(x)[:2])
+
+
 def _like_draws(pair: Pair, values: Mapping[str, Any], x: Data) -> dict[str, Tensor]:
     r"""Values as tensors of the precision, and on the device, of what the guide draws."""
     if all(isinstance(v, Tensor) and v.dtype == x.dtype for v in values.values()):
         return dict(values)
-    drawn = latents(pair, at_least_two(x)[:2])
+    drawn = latents(pair, _any_two(pair, x))
     tensors = {name: torch.as_tensor(value) for name, value in values.items()}
     return {name: value.to(drawn.get(name, value)) for name, value in tensors.items()}
 
@@ -212,7 +217,7 @@ def predict(pair: Pair, x: Data, weight_samples: int = 10, **columns: Any) -> Te
     x = pair.batch(x, columns)
     draws = weight_samples if description.global_sites else 1
     with pair.running():
-        drawn = [latents(pair, at_least_two(x)[:2], sample=True) for _ in range(draws)]
+        drawn = [latents(pair, _any_two(pair, x), sample=True) for _ in range(draws)]
         return class_log_prob(pair, x, drawn)[0].exp().to(x.dtype)
 
 
@@ -275,7 +280,7 @@ def _weights(pair: Pair, x: Data, what: str) -> dict[str, Tensor]:
     description = _described(pair)
     if (reason := description.no_prior()) is not None:
         raise UsageError(f"{pair.name} cannot {what}: {reason}")
-    drawn = latents(pair, x, sample=True)
+    drawn = latents(pair, at_the_mean(pair, x), sample=True)
     return {site.name: drawn[site.name] for site in description.global_sites}
 
 
@@ -300,7 +305,7 @@ def decode_grid(pair: Pair, points: np.ndarray, x: Data) -> np.ndarray:
     """
     name = _single_site(pair)
     # Of the precision of the pair's own codes, which need not be that of the data.
-    z = torch.as_tensor(points).to(latents(pair, at_least_two(x)[:2])[name])
+    z = torch.as_tensor(points).to(latents(pair, _any_two(pair, x))[name])
     return as_numpy(decode(pair, {name: z}, repeated(x[:1], len(z))))
 
 
