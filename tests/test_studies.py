@@ -117,6 +117,7 @@ def test_settings_are_merged_cell_over_column_over_row_over_grid():
         smoke={"epochs": 2, "pair_parameters": {"hidden": [9]}},
         smoke_scores={"s": {"estimator_options": {"x": 1}}},
         smoke_rows=("a",),
+        smoke_columns=("c",),
         chosen="",
     )
     found = [(c.row, c.column, c.seed, c.settings, c.looks) for c in grid.cells("full", 2)]
@@ -133,7 +134,7 @@ def test_settings_are_merged_cell_over_column_over_row_over_grid():
         )
     ]
     smoke = grid.cells("smoke", 1)
-    assert [(c.row, c.column, c.looks) for c in smoke] == [("a", "c", (2,)), ("a", "d", (2,))]
+    assert [(c.row, c.column, c.looks) for c in smoke] == [("a", "c", (2,))]
     assert smoke[0].settings == {"lr": 3, "pair_parameters": {"hidden": [9], "latent_dim": 3}}
     assert grid.cells("full", 1)[0].scores == grid.scores
     assert smoke[0].scores == {

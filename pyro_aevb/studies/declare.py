@@ -104,7 +104,7 @@ class Grid:
             alone.
         smoke: Settings that make a cell a matter of seconds.
         smoke_scores: Settings that make a further scoring a matter of seconds, by its name.
-        smoke_rows: The rows that the smoke scale has; None is all.
+        smoke_rows, smoke_columns: The rows and columns that the smoke scale has; None is all.
         row_title: The head of the column of rows in tables, such as "architecture".
         most_seeds: The most seeds that are run, whatever the command asks for: candidates from
             which a setting is chosen may need one. None is no limit.
@@ -124,6 +124,7 @@ class Grid:
     smoke: Settings = field(default_factory=dict)
     smoke_scores: Mapping[str, Settings] = field(default_factory=dict)
     smoke_rows: Sequence[str] | None = None
+    smoke_columns: Sequence[str] | None = None
     row_title: str = ""
     most_seeds: int | None = None
     first_seed: int = 0
@@ -144,11 +145,14 @@ class Grid:
         for row, column in self.special:
             if row not in self.rows or column not in self.columns:
                 raise UsageError(f"grid {self.name!r} has no cell ({row!r}, {column!r})")
-        if not self.rows or not self.columns or self.smoke_rows == ():
+        if not self.rows or not self.columns or () in (self.smoke_rows, self.smoke_columns):
             raise UsageError(f"grid {self.name!r} has no cells; give it rows and columns")
         for row in self.smoke_rows or ():
             if row not in self.rows:
                 raise UsageError(f"grid {self.name!r} has no row {row!r}")
+        for column in self.smoke_columns or ():
+            if column not in self.columns:
+                raise UsageError(f"grid {self.name!r} has no column {column!r}")
         for name in (self.name, *self.rows, *self.columns, *self.scores):
             if not isinstance(name, str) or not slug(name).strip("."):
                 raise UsageError(f"{name!r} names no path; use some of A-Z, a-z, 0-9")
@@ -164,11 +168,13 @@ class Grid:
 
     def keys(self, scale: Scale) -> list[Key]:
         r"""Rows and columns of the cells that there are, in the order of their declaration."""
-        rows = self.rows if scale == "full" or self.smoke_rows is None else self.smoke_rows
+        whole = scale == "full"
+        rows = self.rows if whole or self.smoke_rows is None else self.smoke_rows
+        columns = self.columns if whole or self.smoke_columns is None else self.smoke_columns
         keys = [
             (row, column)
             for row in rows
-            for column in self.columns
+            for column in columns
             if self.special.get((row, column), {}) is not None
         ]
         if not keys:

@@ -130,6 +130,7 @@ whitened = Grid(
     },
     chosen="one thing is changed at a time.",
     smoke=linear.smoke,
+    smoke_columns=("one by one, cubic",),
     row_title="data",
 )
 
@@ -214,6 +215,7 @@ rates = Grid(
     scores={"metric": METRIC},
     smoke={**SMOKE, "data": f"{DATA}:400"},
     smoke_scores={"metric": SMOKE_SCORES["metric"]},
+    smoke_columns=("Adam, 5e-4",),
     chosen="nothing: these seeds choose the optimizer of the table, and are none of its own.",
     row_title="data",
     first_seed=100,
@@ -232,6 +234,7 @@ strengths = Grid(
     scores={"metric": METRIC, "others": OTHERS},
     smoke={**SMOKE, "data": f"{DATA}:400"},
     smoke_scores={name: SMOKE_SCORES[name] for name in ("metric", "others")},
+    smoke_columns=("beta 16",),
     chosen="nothing: these seeds choose the beta of the table, and are none of its own.",
     row_title="data",
     first_seed=100,
@@ -248,6 +251,7 @@ combinations = Grid(
     },
     settings={**TRAINED, "num_data": 5000, "proposal": "guide"},
     smoke={**SMOKE, "data": "shapes2d_held_out:400"},
+    smoke_columns=(TC,),
     chosen="those of the rows above.",
     row_title="data",
     most_seeds=1,
