@@ -430,7 +430,7 @@ def test_noise_is_uniform_over_the_range_of_the_training_data():
     rng = np.random.default_rng(0)
     vectors = Split(torch.from_numpy(rng.normal(size=(400, 6))).float(), None, 1)
     data = DataSet("vectors", vectors, vectors, vectors, "", "none")
-    pair = SimpleNamespace(columns_in=lambda split: [])
+    pair = SimpleNamespace(columns_in=lambda split: [], tables={})
     prepared = SimpleNamespace(data=data, test=Batches(vectors, "none"), pair=pair)
     noise = other_data(prepared, "noise").take(torch.arange(400)).numpy()
     low, high = vectors.images.min().item(), vectors.images.max().item()
