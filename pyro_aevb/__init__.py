@@ -14,6 +14,7 @@ from pyro_aevb.check import check
 from pyro_aevb.compare import compare
 from pyro_aevb.errors import UsageError
 from pyro_aevb.evaluate import evaluate
+from pyro_aevb.explore import explore
 from pyro_aevb.fit import fit
 from pyro_aevb.report import report
 
@@ -84,6 +85,7 @@ __all__ = [
     "decode",
     "encode",
     "evaluate",
+    "explore",
     "fit",
     "generate",
     "impute",

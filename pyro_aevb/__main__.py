@@ -12,6 +12,7 @@ COMMANDS = {
     "check": "say what a pair is, or what is wrong with it",
     "compare": "set runs side by side",
     "report": "write a run as one page of HTML",
+    "explore": "move through the codes of a run in a browser",
     "studies": "regenerate a comparison beside published values",
     "studies.search": "search a study's settings on validation data",
 }
