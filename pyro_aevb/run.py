@@ -186,6 +186,20 @@ class Run(directory.Run):
             raise unknown(f"figure of {self.name}", name, stored or NAMES)
         return stored_figure(self.figures / f"{name}.png")
 
+    def explore(self) -> Any:
+        r"""The page of :func:`pyro_aevb.explore`, as what Panel makes of it.
+
+        A notebook shows it where ``panel.extension()`` was called before; else its ``show()`` opens
+        a browser.
+
+        Raises:
+            UsageError: Panel is not installed, or the pair has neither codes that can be decoded
+                nor classes.
+        """
+        from pyro_aevb.explorer.page import page
+
+        return page(self.prepared)
+
     def _repr_html_(self) -> str:
         r"""What a notebook shows: what was trained on what, log p(x), and the metrics."""
         from pyro_aevb.reports.text import lead

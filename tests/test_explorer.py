@@ -159,6 +159,8 @@ def test_what_is_shown_is_what_lies_there(linear):
     view = page(held)
     (number, *_), buttons = view.select(panel.widgets.IntInput), view.select(panel.widgets.Button)
     number.value = 7
+    view.select(panel.widgets.IntInput)[-1].value = 10**6  # typed, and the last is meant
+    assert "datum 199" in titles(view, panel)
     there = next(button for button in buttons if button.label == "to the datum")
     there.clicks += 1
     picture = view.select(panel.pane.Matplotlib)[0].object
@@ -182,7 +184,7 @@ class Same(Linear):
 
 def test_what_cannot_be_explored_is_said_in_one_line(linear, capsys, monkeypatch, tmp_path):
     held, _, x = linear
-    with pytest.raises(UsageError, match="the codes of all test data of Same are the same"):
+    with pytest.raises(UsageError, match="all codes of the test data of Same are the same"):
         Space(prepare(Same, {"train": x, "test": x}))
     said = refusal(lambda: run_command(pyro_aevb.explore, ["nowhere"], positional="run"), capsys)
     assert "nowhere is not a run" in said

@@ -67,11 +67,8 @@ class _Sheet:
         self.labels = None if labels is None else prepared.data.called(labels[:count])
 
     def number(self, name: str, value: int = 0) -> Any:
-        r"""A place among the test data, whose codes are known."""
-        from panel.widgets import IntInput
-
-        last = self.space.count - 1
-        return IntInput(label=f"{name}, 0 to {last}", value=value, start=0, end=last, width=160)
+        r"""What asks for a place among the test data whose codes are known."""
+        return _number(name, self.space.count - 1, value)
 
     def called(self, place: int) -> str:
         r"""A test datum in a few words."""
@@ -104,7 +101,7 @@ class _Move(_Sheet):
         for slider in self.sliders:
             slider.param.watch(self._draw, "value")
         mean.on_click(lambda _: self._go(space.mean, self.datum))
-        there.on_click(lambda _: self._go(space.codes[self.place.value], self.place.value))
+        there.on_click(lambda _: self._go(space.codes[_place(self.place)], _place(self.place)))
         self.going = False
         self._draw()
         left = Column(Row(self.place, there), mean, *self.sliders)
@@ -159,7 +156,7 @@ class _Between(_Sheet):
         self.view = Column(self.walk, Row(left, self.plane))
 
     def _draw(self, *_: Any) -> None:
-        space, ends = self.space, (self.first.value, self.second.value)
+        space, ends = self.space, (_place(self.first), _place(self.second))
         shares = np.array([*np.linspace(0, 1, STEPS), self.share.value])
         codes = space.between(*ends, shares)
         decoded = space.decoded(codes, ends[0])
@@ -186,7 +183,7 @@ class _Posterior(_Sheet):
         self.view = Column(self.place, self.row, Row(left, self.plane))
 
     def _draw(self, *_: Any) -> None:
-        space, place = self.space, self.place.value
+        space, place = self.space, _place(self.place)
         found = space.posterior(place)
         events, titles = [found.datum, found.decoded], [self.called(place), "decoded"]
         deviations = [(found.deviation, "s.d. over the code")]
@@ -196,7 +193,7 @@ class _Posterior(_Sheet):
             most = float(deviation.max())
             # An image's would be too dark to see.
             events.append(deviation / (most or 1.0) if deviation.ndim > 1 else deviation)
-            titles.append(f"{title}, up to {most:.2g}")
+            titles.append(f"{title},\nup to {most:.2g}")
         self.row.object = pictures.row(np.stack(events), titles, self.data.features)
         draws = found.draws
         self.deviations.object = pictures.deviations(draws, space.shares)
@@ -214,26 +211,36 @@ class _Posterior(_Sheet):
 def _classes(prepared: Prepared) -> Any:
     r"""A test datum, and what a classifier says of it."""
     from panel import Column, Row
-    from panel.widgets import IntInput
 
-    last, data, test = len(prepared.test) - 1, prepared.data, prepared.test
-    number = IntInput(label=f"test datum, 0 to {last}", value=0, start=0, end=last, width=160)
+    data, test = prepared.data, prepared.test
+    number = _number("test datum", len(test) - 1)
     datum, bars = _pane(), _pane()
 
     def draw(*_: Any) -> None:
-        x = test.take(torch.tensor([number.value], device=test.device))
+        x = test.take(torch.tensor([_place(number)], device=test.device))
         observed = prepared.description.column
         columns = {n: v for n, v in getattr(x, "columns", {}).items() if n != observed}
         said = as_numpy(predict(prepared.pair, data_of(x), **columns))[0]
         names = list(data.classes) or [str(c) for c in range(len(said))]
         known = data.test.labels
-        title = "" if known is None else f"is {data.called(known[[number.value]])[0]}"
+        title = "" if known is None else f"is {data.called(known[[_place(number)]])[0]}"
         datum.object = pictures.row(as_numpy(data_of(x)), [title], data.features)
         bars.object = pictures.bars(said, names)
 
     number.param.watch(draw, "value")
     draw()
     return Row(Column(number, datum), bars)
+
+
+def _number(name: str, last: int, value: int = 0) -> Any:
+    from panel.widgets import IntInput
+
+    return IntInput(label=f"{name}, 0 to {last}", value=value, start=0, end=last, width=160)
+
+
+def _place(number: Any) -> int:
+    r"""The place that was asked for, or the nearest there is: what is typed has no ends."""
+    return min(max(number.value or 0, 0), number.end)
 
 
 def _pane() -> Any:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 MANY_NAMES = 30
 r"""Components at most whose names stand on an axis."""
+FEW = 200
+r"""Codes at most whose dots are large."""
 CLASSES = 20
 r"""Classes at most that are told apart by colours."""
 
@@ -60,7 +62,7 @@ def plane(
     figure = blank(4.4, 3.6)
     axes = figure.add_subplot()
     flat = coordinates.shape[1] > 1
-    dots: dict[str, Any] = {"s": 6, "alpha": 0.5, "linewidths": 0}
+    dots: dict[str, Any] = {"s": 6 if len(coordinates) > FEW else 20, "alpha": 0.5, "linewidths": 0}
     classes = np.unique(labels) if labels is not None else np.zeros(0)
     # Of one direction the vertical place is the datum's number, which only keeps the dots apart.
     up = coordinates[:, 1] if flat else np.linspace(-1, 1, len(coordinates))

@@ -26,16 +26,18 @@ class Posterior:
     r"""What the guide says of the code of one datum, and what the model makes of it."""
 
     draws: np.ndarray
-    r"""Coordinates of draws from q(z|x), ``(S, k)``, in standard deviations of the test codes; of a
-    guide that gives a point all are the same."""
+    r"""Coordinates of draws from :math:`q(z|x)`, ``(S, k)``, in standard deviations of test codes;
+    of a guide that gives a point all are the same."""
     datum: np.ndarray
     r"""x, ``event_shape``."""
     decoded: np.ndarray
-    r"""E[x'|z] at the mean of q(z|x), ``event_shape``."""
+    r""":math:`\mathrm{E}[x'|z]` at the mean of :math:`q(z|x)`, ``event_shape``."""
     deviation: np.ndarray
-    r"""The standard deviation of E[x'|z] over the draws, with S - 1 in the denominator."""
+    r"""The standard deviation of :math:`\mathrm{E}[x'|z]` over the draws, with S - 1 in the
+    denominator, ``event_shape``."""
     over_weights: np.ndarray | None
-    r"""That of E[x'|z, w] over draws of the weights; None where they are points."""
+    r"""That of :math:`\mathrm{E}[x'|z, w]` over draws of the weights; None of weights that are
+    points."""
 
 
 class Space:
@@ -70,7 +72,9 @@ class Space:
         _, sizes, rows = np.linalg.svd(self.codes - self.mean, full_matrices=False)
         varies = sizes > 1e-6 * max(float(sizes.max(initial=0.0)), 1e-12)
         if not varies.any():
-            raise UsageError(f"the codes of all test data of {self.pair.name} are the same")
+            raise UsageError(
+                f"all codes of the test data of {self.pair.name} are the same ({self.count:,} data)"
+            )
         self.directions: np.ndarray = rows[varies].T
         r"""V, orthonormal, ``(d, k)``."""
         self.scales: np.ndarray = sizes[varies] / np.sqrt(self.count - 1)
@@ -84,7 +88,7 @@ class Space:
 
     @property
     def called(self) -> str:
-        r"""What the code is called: its sites, one after the other."""
+        r"""The names of the code's sites, one after the other."""
         return ", ".join(site.name for site in self.sites)
 
     def along(self, z: np.ndarray) -> np.ndarray:
@@ -112,7 +116,9 @@ class Space:
 
     @torch.no_grad()
     def decoded(self, codes: np.ndarray, datum: int = 0) -> np.ndarray:
-        r"""E[x|z, w] at codes ``(n, d)``, the weights at the guide's means, ``(n, *event_shape)``.
+        r"""The decoded means :math:`\mathrm{E}[x|z, w]` at codes ``(n, d)``, ``(n, *event_shape)``.
+
+        The weights are the guide's means.
 
         Arguments:
             codes: Where; of bits, what lies outside of 0 to 1 is taken to the nearer of both.
