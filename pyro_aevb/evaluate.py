@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
 
 
+GROUPS = {
+    "By what": ("estimator", "estimator_options", "num_samples", "weight_samples", "proposal"),
+    "On what data": ("split", "num_data"),
+    "On other input": ("corruption", "corruption_options", "num_noise", "against"),
+    "What is shown": ("show", "verbose"),
+    "Machine": ("seed", "device", "compile", "memory", "matmul_precision"),
+    "What has moved": ("pair", "data", "data_root", "trust"),
+}
+r"""The titles of the command's flags."""
+
+
 # Longer than a screen, as its parameters are the flags of the command.
 @with_known_keywords
 def evaluate(
@@ -155,4 +166,4 @@ evaluate.__doc__ = (evaluate.__doc__ or "").replace("NAMES", ", ".join(ESTIMATOR
 if __name__ == "__main__":
     from pyro_aevb.cli import run_command
 
-    run_command(evaluate, positional="run")
+    run_command(evaluate, positional="run", groups=GROUPS)

@@ -2,12 +2,14 @@
 
 import logging
 import pickletools
+import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -378,6 +380,29 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--batch-size" in done.stdout and "--pair.NAME" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "module, positional, said",
+    [
+        ("fit", None, ["How it learns:", "--epochs N", "as it stands. Default 100.", "--resume "]),
+        (
+            "evaluate",
+            "run",
+            ["On other input:", "--split {test,valid,train}", "the draws. Default 0."],
+        ),
+        ("compare", "runs", ["Where it goes:", "--export EXPORT", "--show {true,false}"]),
+        ("studies.study", "name", ["Machine:", "--jobs N", "core. Default 1."]),
+    ],
+)
+def test_help_shows_groups_placeholders_and_defaults(module, positional, said, capsys):
+    found = import_module(f"pyro_aevb.{module}")
+    command = getattr(found, module.rpartition(".")[2])
+    with pytest.raises(SystemExit):
+        run_command(command, ["--help"], positional, ("on_epoch",), groups=found.GROUPS)
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(words in text for words in said)
+    assert not re.search(r"type:|null|Optional|Literal|:func:|in Python also|Others", text)
 
 
 def test_killed_at_any_moment_and_resumed_equals_never_killed(tmp_path):
