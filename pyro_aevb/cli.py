@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser
 from pyro_aevb.errors import UsageError, hint
 from pyro_aevb.flags import Groups, Help, add_flags, dashed
 from pyro_aevb.pairs.consent import require
+from pyro_aevb.places import place_of, whose
 from pyro_aevb.runs.provenance import called_as
 from pyro_aevb.runs.settings import read_settings
 
@@ -170,8 +171,7 @@ def _parse(
         if flag == "--config" and not os.path.isfile(value):
             raise UsageError(f"no settings file {value!r}: --config takes a YAML file")
         if word.startswith("--") and flag not in (*known, "--help", "--print_config"):
-            near = hint(flag, known, "; did you mean {}?") or f"; see {name} --help"
-            raise UsageError(dashed(f"unknown flag {flag}{near}"))
+            raise _unknown(name, flag, value, flags, known, parameters)
     configs = [word.partition("=")[2] for word in flags if word.startswith("--config=")]
     flags = [word for word in flags if not word.startswith("--config=")]
     given = {word.partition("=")[0][2:] for word in flags}
@@ -201,6 +201,30 @@ def _parse(
             )
         arguments[positional] = rest
     return arguments, files
+
+
+def _unknown(
+    command: str,
+    flag: str,
+    value: str,
+    flags: Sequence[str],
+    known: Sequence[str],
+    parameters: Mapping[str, inspect.Parameter],
+) -> UsageError:
+    r"""The error of an unknown flag, which names where it belongs, or the nearest one."""
+    given = {word.partition("=")[0][2:]: word.partition("=")[2] for word in flags}
+    if not {"config", "resume"} & given.keys():  # else what is not given is in a file
+        given = {key: p.default for key, p in parameters.items() if key not in given} | given
+    place = place_of(flag[2:], parameters, given)
+    said = hint(flag, known, "; did you mean {}?") or f"; see {command} --help"
+    if place is not None:
+        argument, option, exact = place
+        used = f"{PAIR_FLAG}{option} {value}".strip()
+        if argument != "pair_parameters":
+            used = f"--{argument} '{{{option}: {value}}}'"
+        belongs = f"; {option!r} is {whose(argument)}: {dashed(used)}"
+        said = belongs if exact else f"; did you mean {dashed(used)}?"
+    return UsageError(dashed(f"unknown flag {flag}") + said)
 
 
 def _plain(key: str, parameter: inspect.Parameter, value: Any, file: str) -> Any:
@@ -236,7 +260,12 @@ def _readable(message: str, words: Sequence[str]) -> str:
     got = next((w.partition("=")[2] for w in words if w.startswith(f"--{key.group(1)}=")), None)
     takes = " or ".join(kind for kind in kinds if kind) or "another type of value"
     flag = dashed(f"--{key.group(1)}")
-    return f"{flag} takes {takes}" + (f", not {got!r}" if got is not None else "")
+    if got is None:
+        return f"{flag} takes {takes}"
+    choices = [
+        word for kind in expected if "Literal" in kind for word in re.findall(r"'(\w+)'", kind)
+    ]
+    return f"{flag} takes {takes}, not {got!r}{hint(got, choices)}"
 
 
 def _kind(expected: str) -> str:

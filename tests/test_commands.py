@@ -157,12 +157,29 @@ BAD_PAIRS = {
 
 MISTAKES = [
     (["--epoks=3"], "unknown flag --epoks; did you mean --epochs?"),
+    (["--latent_dim=3"], "unknown flag --latent-dim; 'latent_dim' is a parameter of the pair: --p"),
+    (["--latent-dims", "3"], "unknown flag --latent-dims; did you mean --pair.latent_dim 3?"),
+    (
+        ["--pair=FactorVAE", "--gamma=6"],
+        "an option of the algorithm: --algorithm-options '{gamma: 6}",
+    ),
+    (
+        ["--weight-decay=0.1"],
+        "an option of the optimizer: --optimizer-options '{weight_decay: 0.1}'",
+    ),
+    (["--schedule=cosine", "--final=0"], "--schedule-options '{final: 0}'"),
+    (["--objective=beta_tcvae", "--alpha=2"], "--objective-options '{alpha: 2}'"),
+    (["--corruption=masking", "--rate=0.3"], "--corruption-options '{rate: 0.3}'"),
+    (["--config={dir}/settings.yaml", "--latent_dim=3"], "--latent-dim; see"),
     (["--data=mnist5"], "mnist5k"),
     (["--epochs=many"], "--epochs takes a whole number, not 'many'"),
     (["--epochs=-1"], "--epochs is -1"),
     (["--lr=0"], "--lr is 0"),
     (["--batch-size=0"], "--batch-size is 0"),
-    (["--binarize=dyn"], "--binarize takes none, dynamic, fixed, not 'dyn'"),
+    (
+        ["--binarize=dyn"],
+        "--binarize takes none, dynamic, fixed, not 'dyn' (did you mean 'dynamic'?)",
+    ),
     (["--num-samples=0"], "--num-samples is 0"),
     (["--num-data=100000"], "--num-data is 100000"),
     (["--optimizer=adma"], "no optimizer 'adma'"),
@@ -208,6 +225,7 @@ def mistakes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mistakes")
     for name, text in BAD_PAIRS.items():
         (folder / name).write_text(text)
+    (folder / "settings.yaml").write_text("pair: elsewhere.py\n")
     (folder / "taken").mkdir()
     (folder / "taken" / "thesis.txt").write_text("mine")
     wide = np.random.RandomState(0).randn(100, 5).astype(np.float32)
