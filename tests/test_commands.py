@@ -487,16 +487,26 @@ def test_a_log_file_gets_a_line_now_and_then(monkeypatch, capsys):
     assert lines[0].endswith("epoch 9") or lines[0].endswith("epoch 10")
 
 
-def test_how_long_scoring_takes_is_said_before_it(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "n, times, said",
+    [
+        # 10 s for 4 data, and half a second for each of the others
+        (2100, (10.0, 16.0), "about 18 min; --num-data 100 scores the first 100 in about 1 min\n"),
+        (2100, (0.1, 0.34), "about 40 s\n"),
+        (600, (0.1, 0.34), "about 10 s\n"),
+        (2100, (0.1, 0.15), ""),
+    ],
+)
+def test_how_long_scoring_takes_is_said_before_it(n, times, said, monkeypatch, capsys):
     source = PPCA()
-    x = source.data(2100)
-    clock = iter((0.0, 10.0, 10.0, 26.0))  # 10 seconds for 4 data, 16 for 16
+    x = source.data(n)
+    clock = iter((0.0, times[0], 0.0, times[1]))
     monkeypatch.setattr(duration.time, "perf_counter", lambda: next(clock))
     state = torch.get_rng_state()
     work = Work(Alone("cpu"), show=True)
     duration.say_how_long(ready(source, x[:5]), batches(x), DEFAULTS, work)
-    # 10 s, and half a second for each of the others
-    assert capsys.readouterr().err == "scoring 2,100 data takes up to about 18 min\n"
+    expected = f"scoring {n:,} data takes up to {said}" if said else ""
+    assert capsys.readouterr().err == expected
     assert torch.equal(torch.get_rng_state(), state)
 
 
