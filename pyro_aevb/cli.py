@@ -162,7 +162,9 @@ def _parse(
         parser.usage = f"{name} [flags]"
     if positional is None and rest:
         raise UsageError(f"unexpected argument {rest[0]!r}; see {name} --help")
-    parser.add_argument("--config", action="config", metavar="FILE", help="YAML of these settings.")
+    parser.add_argument(
+        "--config", action="config", metavar="FILE", help="A YAML file of settings."
+    )
     add_flags(parser, function, skipped, groups)
     takes = [key for key in parameters if key not in skipped]
     known = [*(f"--{key}" for key in takes), "--config"]

@@ -28,7 +28,7 @@ def place_of(
     for argument, options in OPTIONS.items():
         if argument in takes:
             # What is chosen may be a mistake too, but it is not the one that is told of.
-            with suppress(UsageError, AttributeError):
+            with suppress(UsageError, AttributeError, TypeError):
                 known = {option: argument for option in options(given)} | known
     if name in known:
         return known[name], name, True
