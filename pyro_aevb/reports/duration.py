@@ -18,7 +18,7 @@ from pyro_aevb.reports.rehearsal import attempt
 FROM, SECONDS = 500, 10.0
 r"""From how many data, times draws of the weights, it is told; and from how many seconds, said."""
 LONG, SHORT = 300.0, 60.0
-r"""From how many seconds fewer data are proposed: as many as take about so many seconds."""
+r"""From how many seconds on fewer data are proposed, and about how many those take."""
 FEW, MORE = 4, 16
 r"""Numbers of data whose times tell what each further datum takes."""
 
