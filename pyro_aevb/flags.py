@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import DefaultHelpFormatter
 
 Groups = Mapping[str, Collection[str]]
 r"""The parameters of a command by the title that they stand under; the first title comes first."""
@@ -37,12 +37,12 @@ def dashed(text: str) -> str:
 
 
 def add_flags(
-    parser: ArgumentParser, function: Callable[..., Any], skip: Collection[str], groups: Groups
+    parser: Any, function: Callable[..., Any], skip: Collection[str], groups: Groups
 ) -> None:
     r"""Add a function's parameters to a parser as flags, each under the title of its group.
 
     Arguments:
-        parser: The parser.
+        parser: The parser, jsonargparse's.
         function: The function.
         skip: Its parameters that are no flags.
         groups: Their titles. Without any, all are among the parser's options.
@@ -52,7 +52,7 @@ def add_flags(
     rest = set(takes).difference(*groups.values())
     for title, names in {**groups, OTHERS if groups else "": rest}.items():
         if chosen := [name for name in takes if name in names]:
-            place: Any = parser.add_argument_group(title) if title else parser
+            place = parser.add_argument_group(title) if title else parser
             others = {name for name in parameters if name not in chosen}
             place.add_function_arguments(function, as_group=False, skip=others)
     for action in parser._actions:
