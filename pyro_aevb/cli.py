@@ -9,10 +9,15 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 
+from jsonargparse import ArgumentParser
+
 from pyro_aevb.errors import UsageError, hint
+from pyro_aevb.flags import Groups, Help, add_flags, dashed
 from pyro_aevb.pairs.consent import require
+from pyro_aevb.places import place_of, whose
 from pyro_aevb.runs.provenance import called_as
 from pyro_aevb.runs.settings import read_settings
 
@@ -35,6 +40,7 @@ def run_command(
     hidden: Sequence[str] = (),
     resume_from: Callable[[dict[str, Any]], str | None] | None = None,
     command: str | None = None,
+    groups: Groups = MappingProxyType({}),
 ) -> Any:
     r"""Call a function with flags made from its parameters, then leave.
 
@@ -51,6 +57,7 @@ def run_command(
         hidden: Parameters that only Python can give.
         resume_from: Finds, given the flags, the settings file that they complete, or None.
         command: The name of the command, if it is not the function's.
+        groups: By title, the parameters that ``--help`` shows under it.
 
     Returns:
         What the function returns.
@@ -65,11 +72,11 @@ def run_command(
         words = list(sys.argv[1:] if argv is None else argv)
         given = _joined(words, function)
         own = [word for word in given if not word.startswith(PAIR_FLAG)]
-        arguments, files = _parse(function, own, name, positional, hidden)
+        arguments, files = _parse(function, own, name, positional, hidden, groups)
         config = resume_from(arguments) if resume_from is not None else None
         if config is not None:
             own = [f"--config={config}", *own]
-            arguments, files = _parse(function, own, name, positional, hidden)
+            arguments, files = _parse(function, own, name, positional, hidden, groups)
         for kind in NAMES_CODE:
             if kind in files:
                 require(kind, arguments[kind], files[kind], arguments["trust"])
@@ -133,6 +140,7 @@ def _parse(
     name: str,
     positional: str | None,
     hidden: Sequence[str],
+    groups: Groups,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     r"""The arguments by name, and by name the file of settings that an argument comes from."""
     parser = _parser(name)
@@ -150,10 +158,14 @@ def _parse(
     if positional is not None:
         skipped.add(positional)
         parser.usage = f"{name} {POSITIONAL[positional][0]} [flags]"
-    elif rest:
+    else:
+        parser.usage = f"{name} [flags]"
+    if positional is None and rest:
         raise UsageError(f"unexpected argument {rest[0]!r}; see {name} --help")
-    parser.add_argument("--config", action="config", help="A YAML file of these settings.")
-    parser.add_function_arguments(function, as_group=False, skip=skipped)
+    parser.add_argument(
+        "--config", action="config", metavar="FILE", help="A YAML file of settings."
+    )
+    add_flags(parser, function, skipped, groups)
     takes = [key for key in parameters if key not in skipped]
     known = [*(f"--{key}" for key in takes), "--config"]
     for word in flags:
@@ -161,8 +173,7 @@ def _parse(
         if flag == "--config" and not os.path.isfile(value):
             raise UsageError(f"no settings file {value!r}: --config takes a YAML file")
         if word.startswith("--") and flag not in (*known, "--help", "--print_config"):
-            near = hint(flag, known, "; did you mean {}?") or f"; see {name} --help"
-            raise UsageError(_dashed(f"unknown flag {flag}{near}"))
+            raise _unknown(name, flag, value, flags, known, parameters)
     configs = [word.partition("=")[2] for word in flags if word.startswith("--config=")]
     flags = [word for word in flags if not word.startswith("--config=")]
     given = {word.partition("=")[0][2:] for word in flags}
@@ -194,22 +205,40 @@ def _parse(
     return arguments, files
 
 
+def _unknown(
+    command: str,
+    flag: str,
+    value: str,
+    flags: Sequence[str],
+    known: Sequence[str],
+    parameters: Mapping[str, inspect.Parameter],
+) -> UsageError:
+    r"""The error of an unknown flag, which names where it belongs, or the nearest one."""
+    given = {word.partition("=")[0][2:]: word.partition("=")[2] for word in flags}
+    if not {"config", "resume"} & given.keys():  # else what is not given is in a file
+        given = {key: p.default for key, p in parameters.items() if key not in given} | given
+    place = place_of(flag[2:], parameters, given)
+    said = hint(flag, known, "; did you mean {}?") or f"; see {command} --help"
+    if place is not None:
+        argument, option, exact = place
+        used = f"{PAIR_FLAG}{option} {value}".strip()
+        if argument != "pair_parameters":
+            used = f"--{argument} '{{{option}: {value}}}'"
+        belongs = f"; {option!r} is {whose(argument)}: {dashed(used)}"
+        said = belongs if exact else f"; did you mean {dashed(used)}?"
+    return UsageError(dashed(f"unknown flag {flag}") + said)
+
+
 def _plain(key: str, parameter: inspect.Parameter, value: Any, file: str) -> Any:
     r"""A value out of a file of settings that goes past the parser, after a look at its type."""
     kind, takes = (str, "a name") if parameter.annotation is Any else (dict, _kind("dict"))
     if not isinstance(value, kind) and (value is not None or parameter.default is not None):
-        raise UsageError(f"{_dashed(f'--{key}')} takes {takes}, not {value!r} (with config={file})")
+        raise UsageError(f"{dashed(f'--{key}')} takes {takes}, not {value!r} (with config={file})")
     return value
 
 
-def _parser(name: str) -> Any:
-    from jsonargparse import ArgumentParser
-
-    class Parser(ArgumentParser):
-        def format_help(self, *args: Any, **kwargs: Any) -> str:
-            return _dashed(super().format_help(*args, **kwargs))
-
-    return Parser(prog=name, exit_on_error=False)
+def _parser(name: str) -> ArgumentParser:
+    return ArgumentParser(prog=name, exit_on_error=False, formatter_class=Help)
 
 
 def _parsed(parser: Any, words: list[str], files: Mapping[str, str] | None = None) -> Any:
@@ -232,8 +261,13 @@ def _readable(message: str, words: Sequence[str]) -> str:
     kinds = [_kind(kind) for kind in dict.fromkeys(expected)]
     got = next((w.partition("=")[2] for w in words if w.startswith(f"--{key.group(1)}=")), None)
     takes = " or ".join(kind for kind in kinds if kind) or "another type of value"
-    flag = _dashed(f"--{key.group(1)}")
-    return f"{flag} takes {takes}" + (f", not {got!r}" if got is not None else "")
+    flag = dashed(f"--{key.group(1)}")
+    if got is None:
+        return f"{flag} takes {takes}"
+    choices = [
+        word for kind in expected if "Literal" in kind for word in re.findall(r"'(\w+)'", kind)
+    ]
+    return f"{flag} takes {takes}, not {got!r}{hint(got, choices)}"
 
 
 def _kind(expected: str) -> str:
@@ -251,10 +285,6 @@ def _kind(expected: str) -> str:
         "bool": "true or false",
         "NoneType": "",
     }.get(simple, simple)
-
-
-def _dashed(text: str) -> str:
-    return re.sub(r"--[a-z]+(?:_[a-z]+)+", lambda found: found.group().replace("_", "-"), text)
 
 
 def parse_pair_flags(pair: Any, flags: Sequence[str]) -> dict[str, Any]:

@@ -16,6 +16,13 @@ ACROSS = 3
 r"""Runs that stand side by side as columns; of more each setting has a row."""
 
 
+GROUPS = {
+    "What is compared": ("split", "score", "by"),
+    "Where it goes": ("out", "export", "show"),
+}
+r"""The titles of the command's flags."""
+
+
 @with_known_keywords
 def compare(
     runs: "Sequence[str | Path | Run]",
@@ -287,4 +294,4 @@ def _pictures(table: Mapping[str, Any], runs: "Mapping[str, Run]", folder: Path)
 if __name__ == "__main__":
     from pyro_aevb.cli import run_command
 
-    run_command(compare, positional="runs")
+    run_command(compare, positional="runs", groups=GROUPS)

@@ -50,7 +50,8 @@ def unknown(kind: str, name: object, known: Collection[str]) -> UsageError:
 def one_of(option: str, value: object, accepted: Collection[str]) -> None:
     r"""Raise a :class:`UsageError` unless a value is one of the accepted."""
     if value not in accepted:
-        raise UsageError(f"{option}={value!r} is unknown; choose one of {', '.join(accepted)}")
+        choices = ", ".join(accepted) + hint(value, accepted)
+        raise UsageError(f"{option}={value!r} is unknown; choose one of {choices}")
 
 
 def at_least_one(option: str, value: int | None) -> None:

@@ -4,12 +4,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pyro_aevb.data.naming import SPLITS, TEST
 from pyro_aevb.errors import UsageError, one_of
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE
 from pyro_aevb.keywords import with_known_keywords
 
 if TYPE_CHECKING:
     from pyro_aevb.runs.run import Run
+
+
+GROUPS = {
+    "By what": ("estimator", "estimator_options", "num_samples", "weight_samples", "proposal"),
+    "On what data": ("split", "num_data"),
+    "On other input": ("corruption", "corruption_options", "num_noise", "against"),
+    "What is shown": ("show", "verbose"),
+    "Machine": ("seed", "device", "compile", "memory", "matmul_precision"),
+    "What has moved": ("pair", "data", "data_root", "trust"),
+}
+r"""The titles of the command's flags."""
 
 
 # Longer than a screen, as its parameters are the flags of the command.
@@ -104,18 +116,18 @@ def evaluate(
             "--estimator, --corruption and --against are evaluations of their own; run evaluate "
             "once for each"
         )
-    one_of("--split", split, ("test", "valid", "train"))
-    others = {"estimator": estimator != IMPORTANCE, "corruption": corruption, "against": against}
-    for flag in (name for name, given in others.items() if given and split != "test"):
-        raise UsageError(
-            f"--{flag} scores the test split; leave out --split {split}, which importance sampling "
-            "alone scores"
-        )
+    one_of("--split", split, SPLITS)
+    other = find(estimator)
+    reason = "" if other is None else other.of_test
+    if against is not None:
+        reason = "its test data are compared with those of the other set"
+    if reason and split != TEST:
+        what = "--against" if other is None else f"--estimator {other.name}"
+        raise UsageError(f"{what} has no use for --split {split}: {reason}; leave it out")
     corrupt = choose_corruption(corruption, corruption_options, num_noise)
     num_noise = 5 if num_noise is None else num_noise
     drawn = {"num_samples": num_samples, "weight_samples": weight_samples}
     how = {"memory": memory, "compile": None if compile == "auto" else compile}
-    other = find(estimator)
     settings = choose(other, estimator_options, seed=seed, proposal=proposal, **drawn, **how)
     with rewrites.matmul_precision(matmul_precision), processes(device) as group:
         opened = only_run(run).on(split)
@@ -124,9 +136,9 @@ def evaluate(
         work = Work(group, show and group.rank == 0, budget, compile)
         k, s = (settings.get(name, 1) for name in drawn)
         seed = settings.get("seed", seed)
-        if num_data is None and other is not None and other.first is not None:
-            num_data = min(other.first, len(prepared.test))
         whole = prepared.fixed_train if split == "train" else getattr(prepared, split)
+        if num_data is None and other is not None and other.first is not None:
+            num_data = min(other.first, len(whole))
         test = to_score(whole, k, s, num_data, memory)
         make = partial(Scorer, prepared.pair, k, s, seed, budget, compile=compile)
         if other is not None:
@@ -155,4 +167,4 @@ evaluate.__doc__ = (evaluate.__doc__ or "").replace("NAMES", ", ".join(ESTIMATOR
 if __name__ == "__main__":
     from pyro_aevb.cli import run_command
 
-    run_command(evaluate, positional="run")
+    run_command(evaluate, positional="run", groups=GROUPS)

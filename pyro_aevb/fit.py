@@ -30,6 +30,25 @@ def _with_stored_settings(function: Callable[Given, Returned]) -> Callable[Given
     return call
 
 
+GROUPS = {
+    "What is trained": ("pair", "pair_parameters", "trust"),
+    "On what data": ("data", "data_root", "binarize"),
+    "For how long": ("epochs", "stop_after", "resume", "patience"),
+    "How it learns": (
+        *("algorithm", "algorithm_options", "objective", "num_particles", "objective_options"),
+        *("weight_noise", "beta", "kl_warm_up", "corruption", "corruption_options", "map_prior"),
+    ),
+    "With which steps": (
+        *("batch_size", "drop_last", "lr", "optimizer", "optimizer_options", "schedule"),
+        *("schedule_options", "clip_norm"),
+    ),
+    "How it is scored": ("num_samples", "weight_samples", "proposal", "num_data", "no_score"),
+    "Where it goes": ("out", "tensorboard", "show", "verbose"),
+    "Machine": ("seed", "device", "compile", "memory", "matmul_precision"),
+}
+r"""The titles of the command's flags."""
+
+
 # Longer than a screen, as its parameters are the command's flags; the body calls and prints.
 @with_known_keywords
 @_with_stored_settings
@@ -406,4 +425,4 @@ def _settings_of_run(arguments: dict[str, Any]) -> str | None:
 if __name__ == "__main__":
     from pyro_aevb.cli import run_command
 
-    run_command(fit, hidden=("on_epoch",), resume_from=_settings_of_run)
+    run_command(fit, hidden=("on_epoch",), resume_from=_settings_of_run, groups=GROUPS)

@@ -3,12 +3,12 @@ flags are."""
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 from numbers import Number
 from typing import Any, ParamSpec, TypeVar
 
 from pyro_aevb.errors import UsageError, hint, of_kind
+from pyro_aevb.places import place_of, whose
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
@@ -30,10 +30,11 @@ def with_known_keywords(function: Callable[Given, Returned]) -> Callable[Given, 
         known = signature.parameters
         unknown = [name for name in kwargs if name not in known]
         if unknown:
-            given = signature.bind_partial(*args, **{k: kwargs[k] for k in kwargs if k in known})
-            pair = given.arguments.get("pair", known["pair"].default if "pair" in known else None)
-            takes = _settable(pair) if "pair_parameters" in known else []
-            raise _refused(function.__name__, unknown[0], kwargs[unknown[0]], known, takes)
+            bound = signature.bind_partial(*args, **{k: kwargs[k] for k in kwargs if k in known})
+            bound.apply_defaults()
+            raise _refused(
+                function.__name__, unknown[0], kwargs[unknown[0]], known, bound.arguments
+            )
         for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
             if isinstance(value, (str, Number)) and value is not known[name].default:
                 of_kind(f"--{name.replace('_', '-')}", value, known[name].annotation)
@@ -42,29 +43,16 @@ def with_known_keywords(function: Callable[Given, Returned]) -> Callable[Given, 
     return call
 
 
-def _settable(pair: Any) -> list[str]:
-    r"""The parameters of a pair's constructor, if it has one and can be found."""
-    from pyro_aevb.pairs.locate import constructor, settable
-
-    with suppress(UsageError):
-        make = constructor(pair)
-        return [] if make is None else settable(make)
-    return []
-
-
 def _refused(
-    function: str, name: str, value: Any, known: Collection[str], parameters: Iterable[str]
+    function: str, name: str, value: Any, known: Collection[str], given: Mapping[str, Any]
 ) -> UsageError:
-    of_pair = [name] if name in parameters else []
-    near = hint(name, known)
-    if not near and not of_pair and (nearest := hint(name, parameters, "{}")):
-        of_pair = [nearest]
-    if of_pair:
-        given = f"{value!r}" if isinstance(value, (str, int, float, list, tuple)) else "..."
-        return UsageError(
-            f"{function} has no argument {name!r}; {of_pair[0]!r} is a parameter of the pair: give "
-            f"pair_parameters={{{of_pair[0]!r}: {given}}}"
-        )
+    place = place_of(name, known, given)
+    if place is None:
+        near = hint(name, known) or "; it has " + ", ".join(known)
+        return UsageError(f"{function} has no argument {name!r}{near}")
+    argument, option, _ = place
+    said = f"{value!r}" if isinstance(value, (str, int, float, list, tuple)) else "..."
     return UsageError(
-        f"{function} has no argument {name!r}{near or '; it has ' + ', '.join(known)}"
+        f"{function} has no argument {name!r}; {option!r} is {whose(argument)}: give "
+        f"{argument}={{{option!r}: {said}}}"
     )

@@ -118,7 +118,8 @@ def test_what_has_no_leave_one_out_says_why(runs, data):
 
 def test_elpd_is_the_sum_over_held_out_data(runs, data):
     elpds = {kind.__name__: run.elpd() for kind, run in runs.items()}
-    table = az.compare(elpds)
+    unrounded = {} if hasattr(az, "psislw") else {"round_to": "none"}  # ArviZ 1.x rounds
+    table = az.compare(elpds, **unrounded)
     best, worse = table.index
     values = {
         kind.__name__: run.per_datum("predictive", "log_likelihood") for kind, run in runs.items()
@@ -153,7 +154,8 @@ def test_the_page(tmp_path, monkeypatch):
     little = (
         (r"epochs=20\)", "epochs=0, num_data=20, num_samples=30, weight_samples=3, show=False)"),
         (r'{"latent_dim": 2}', '{"latent_dim": 2, "hidden": [10]}'),
-        (r"num_draws=50, num_data=100", "num_draws=20, num_data=5"),
+        # ArviZ 1.x fits no tail to fewer than 25 draws.
+        (r"num_draws=50, num_data=100", "num_draws=30, num_data=5"),
     )
     if not hasattr(az, "plot_ppc"):
         little += ((r"plot_ppc\(idata.*?\)", "plot_ppc_dist(idata)"),)
@@ -164,9 +166,9 @@ def test_the_page(tmp_path, monkeypatch):
                 source = re.sub(old, new, source)
             exec(source, names)
     stored = az.from_netcdf("digits.nc")
-    assert stored["posterior_predictive"]["x"].shape == (1, 20, 5, 1, 8, 8)
-    assert stored["posterior"]["z"].shape == (1, 20, 5, 2)
-    assert names["loo"]["n_samples"] == 20
+    assert stored["posterior_predictive"]["x"].shape == (1, 30, 5, 1, 8, 8)
+    assert stored["posterior"]["z"].shape == (1, 30, 5, 2)
+    assert names["loo"]["n_samples"] == 30
     run = names["run"]
     tails = run.per_datum("sample_stats", "pareto_k")[0].max(0)
     np.testing.assert_array_equal(run.elpd()["pareto_k"], tails)

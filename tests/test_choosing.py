@@ -16,8 +16,11 @@ from harness import refusal
 
 import pyro_aevb
 from pyro_aevb.cli import run_command
+from pyro_aevb.engine.processes import Alone
+from pyro_aevb.estimators import shipped
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.metrics import log_mean
+from pyro_aevb.estimators.work import Work
 from pyro_aevb.reports.plots import score_against_setting
 from pyro_aevb.reports.settings import differing, repetitions
 from pyro_aevb.runs.prepare import restore
@@ -210,10 +213,42 @@ def test_mistakes_in_comparing_are_one_line(flags, said, folder, capsys):
     assert said in error
 
 
-def test_only_importance_sampling_scores_other_splits(folder, capsys):
-    words = [str(folder / "a"), "--split=valid", "--estimator=parzen"]
-    error = refusal(partial(run_command, pyro_aevb.evaluate, words, positional="run"), capsys)
-    assert "--estimator scores the test split; leave out --split valid" in error
+def test_other_evaluations_of_a_split_are_of_its_data(folder, tmp_path, capsys):
+    shutil.copytree(folder / "d", tmp_path / "run")
+    run = pyro_aevb.Run(tmp_path / "run").on("valid")
+    prepared, few = restore(run), {"split": "valid", "num_data": 20}
+    noise = ["--corruption=gaussian", "--corruption-options={std: 2.0}", "--num-noise=2"]
+    noise.append("--num-samples=20")
+    command = partial(run_command, pyro_aevb.evaluate, positional="run")
+    words = [str(run.path), *(f"--{name.replace('_', '-')}={v}" for name, v in few.items())]
+    command([*words, *noise])
+    assert "validation data seen as" in " ".join(capsys.readouterr().out.split())
+    data = prepared.valid.first(20)
+    (entry,) = run.results["corrupted"].values()
+    clean = Scorer(prepared.pair, 20, 10, 0)(data)
+    found = entry["metrics"]["elbo"]
+    assert found["clean"]["value"] == pytest.approx(clean.elbo.mean(), rel=1e-5)
+    assert found["value"] < found["clean"]["value"] - 0.3  # a guide that sees noise is a worse one
+
+    options = {"num_chains": 2, "num_temperatures": 5}
+    pyro_aevb.evaluate(run.path, "ais", options, show=False, **few)
+    _, arrays = shipped("ais").run(prepared, data, Work(Alone("cpu")), **options)
+    np.testing.assert_allclose(run.per_datum("ais", "ais_lower"), arrays["ais_lower"], rtol=1e-6)
+    metric = run.results["metrics"]["ais_lower"]
+    assert metric["value"] == pytest.approx(arrays["ais_lower"].mean(), rel=1e-6)
+    likely = run.per_datum("predictive", "log_likelihood")[:20]
+    above = metric["above_log_likelihood"]["value"]
+    assert above == pytest.approx((arrays["ais_lower"] - likely).mean(), rel=1e-4)
+    stored = json.loads((run.path / "results.json").read_text())
+    assert set(stored) == {"splits"} and not run.figures.exists()
+
+    for flags, said in (
+        (["--estimator=parzen"], "--estimator parzen has no use for --split valid: its bandwidth"),
+        (["--against=noise"], "--against has no use for --split valid: its test data"),
+        (["--split=train", *noise], "evaluate RUN --split train"),
+    ):
+        error = refusal(partial(command, [*words, *flags]), capsys)
+        assert said in error.replace(str(run.path), "RUN")
 
 
 def test_the_commands_of_the_page_are_commands(tmp_path):

@@ -2,12 +2,14 @@
 
 import logging
 import pickletools
+import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -155,12 +157,29 @@ BAD_PAIRS = {
 
 MISTAKES = [
     (["--epoks=3"], "unknown flag --epoks; did you mean --epochs?"),
+    (["--latent_dim=3"], "unknown flag --latent-dim; 'latent_dim' is a parameter of the pair: --p"),
+    (["--latent-dims", "3"], "unknown flag --latent-dims; did you mean --pair.latent_dim 3?"),
+    (
+        ["--pair=FactorVAE", "--gamma=6"],
+        "an option of the algorithm: --algorithm-options '{gamma: 6}",
+    ),
+    (
+        ["--weight-decay=0.1"],
+        "an option of the optimizer: --optimizer-options '{weight_decay: 0.1}'",
+    ),
+    (["--schedule=cosine", "--final=0"], "--schedule-options '{final: 0}'"),
+    (["--objective=beta_tcvae", "--alpha=2"], "--objective-options '{alpha: 2}'"),
+    (["--corruption=masking", "--rate=0.3"], "--corruption-options '{rate: 0.3}'"),
+    (["--config={dir}/settings.yaml", "--latent_dim=3"], "--latent-dim; see"),
     (["--data=mnist5"], "mnist5k"),
     (["--epochs=many"], "--epochs takes a whole number, not 'many'"),
     (["--epochs=-1"], "--epochs is -1"),
     (["--lr=0"], "--lr is 0"),
     (["--batch-size=0"], "--batch-size is 0"),
-    (["--binarize=dyn"], "--binarize takes none, dynamic, fixed, not 'dyn'"),
+    (
+        ["--binarize=dyn"],
+        "--binarize takes none, dynamic, fixed, not 'dyn' (did you mean 'dynamic'?)",
+    ),
     (["--num-samples=0"], "--num-samples is 0"),
     (["--num-data=100000"], "--num-data is 100000"),
     (["--optimizer=adma"], "no optimizer 'adma'"),
@@ -206,6 +225,7 @@ def mistakes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mistakes")
     for name, text in BAD_PAIRS.items():
         (folder / name).write_text(text)
+    (folder / "settings.yaml").write_text("pair: elsewhere.py\n")
     (folder / "taken").mkdir()
     (folder / "taken" / "thesis.txt").write_text("mine")
     wide = np.random.RandomState(0).randn(100, 5).astype(np.float32)
@@ -380,6 +400,29 @@ def test_help_imports_nothing_heavy():
     assert "--batch-size" in done.stdout and "--pair.NAME" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "module, positional, said",
+    [
+        ("fit", None, ["How it learns:", "--epochs N", "as it stands. Default 100.", "--resume "]),
+        (
+            "evaluate",
+            "run",
+            ["On other input:", "--split {test,valid,train}", "the draws. Default 0."],
+        ),
+        ("compare", "runs", ["Where it goes:", "--export EXPORT", "--show {true,false}"]),
+        ("studies.study", "name", ["Machine:", "--jobs N", "core. Default 1."]),
+    ],
+)
+def test_help_shows_groups_placeholders_and_defaults(module, positional, said, capsys):
+    found = import_module(f"pyro_aevb.{module}")
+    command = getattr(found, module.rpartition(".")[2])
+    with pytest.raises(SystemExit):
+        run_command(command, ["--help"], positional, ("on_epoch",), groups=found.GROUPS)
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(words in text for words in said)
+    assert not re.search(r"type:|null|Optional|Literal|:func:|in Python also|Others", text)
+
+
 def test_killed_at_any_moment_and_resumed_equals_never_killed(tmp_path):
     words = ["--data=digits", "--epochs=40", "--schedule=cosine", "--num-samples=30"]
     module = [sys.executable, "-m", "pyro_aevb.fit"]
@@ -444,16 +487,26 @@ def test_a_log_file_gets_a_line_now_and_then(monkeypatch, capsys):
     assert lines[0].endswith("epoch 9") or lines[0].endswith("epoch 10")
 
 
-def test_how_long_scoring_takes_is_said_before_it(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "n, times, said",
+    [
+        # 10 s for 4 data, and half a second for each of the others
+        (2100, (10.0, 16.0), "about 18 min; --num-data 100 scores the first 100 in about 1 min\n"),
+        (2100, (0.1, 0.34), "about 40 s\n"),
+        (600, (0.1, 0.34), "about 10 s\n"),
+        (2100, (0.1, 0.15), ""),
+    ],
+)
+def test_how_long_scoring_takes_is_said_before_it(n, times, said, monkeypatch, capsys):
     source = PPCA()
-    x = source.data(2100)
-    clock = iter((0.0, 10.0, 10.0, 26.0))  # 10 seconds for 4 data, 16 for 16
+    x = source.data(n)
+    clock = iter((0.0, times[0], 0.0, times[1]))
     monkeypatch.setattr(duration.time, "perf_counter", lambda: next(clock))
     state = torch.get_rng_state()
     work = Work(Alone("cpu"), show=True)
     duration.say_how_long(ready(source, x[:5]), batches(x), DEFAULTS, work)
-    # 10 s, and half a second for each of the others
-    assert capsys.readouterr().err == "scoring 2,100 data takes up to about 18 min\n"
+    expected = f"scoring {n:,} data takes up to {said}" if said else ""
+    assert capsys.readouterr().err == expected
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -142,6 +142,10 @@ def test_data_that_are_none_end_in_one_line(data, words, tmp_path):
     [
         (lambda: pyro_aevb.fit(Counts, COUNTS, epoch=3), r"fit .*'epoch' \(did you mean 'epochs'"),
         (lambda: pyro_aevb.fit(Counts, COUNTS, latent_dim=3), r"give pair_parameters=.*: 3\}"),
+        (
+            lambda: pyro_aevb.fit(Counts, COUNTS, amsgrad=True),
+            r"optimizer_options={'amsgrad': True}",
+        ),
         (lambda: pyro_aevb.check(latent_dims=3), r"check .* 'latent_dim' is a parameter of the"),
         (lambda: pyro_aevb.fit(Counts, COUNTS, KIND), r"labels come with the data: data=\(x, "),
         (lambda: pyro_aevb.fit(Counts, COUNTS, on_epoch=3), "on_epoch is 3; it takes a function"),

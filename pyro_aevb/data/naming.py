@@ -3,6 +3,8 @@ r"""What arrays, columns and folders are called that are the splits, the data, o
 import re
 
 SPLITS = TRAIN, VALID, TEST = ("train", "valid", "test")
+CALLED = {TRAIN: "training", VALID: "validation", TEST: "test"}
+r"""What the data of each are called in sentences."""
 WHOLE = "images"
 r"""In place of a split, the name of data that are not split."""
 ALIASES = {

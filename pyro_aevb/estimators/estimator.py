@@ -14,7 +14,7 @@ Found = tuple[dict[str, Metric], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Estimator:
-    r"""An estimator beside importance sampling, of the test data of a trained pair.
+    r"""An estimator beside importance sampling, of the test data, or other data, of a trained pair.
 
     ``pyro_aevb.evaluate(run, record, options)`` runs one of your own; those of this package are
     known by their names (:data:`pyro_aevb.estimators.ESTIMATORS`).
@@ -43,6 +43,7 @@ class Estimator:
         figure: Draws a picture: called with :mod:`pyro_aevb.reports.plots`, the metrics, the
             arrays, and the path.
         file: The name of the picture; default ``estimator-NAME.png``.
+        of_test: Why it scores the test split alone, if it does.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Estimator:
     warning: Callable[[Mapping[str, Metric]], str] | None = None
     figure: Callable[..., Any] | None = None
     file: str = ""
+    of_test: str = ""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -164,4 +164,10 @@ def _warning(metrics: Mapping[str, Metric]) -> str:
     )
 
 
-PARZEN = Estimator("parzen", _parzen, onto=parzen, warning=_warning)
+PARZEN = Estimator(
+    "parzen",
+    _parzen,
+    onto=parzen,
+    warning=_warning,
+    of_test="its bandwidth is chosen on the validation data",
+)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.naming import CALLED, TEST
 from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE, found_by, shipped
 from pyro_aevb.estimators.classification import predict
@@ -90,8 +91,7 @@ def assess(
 
     if work.show:
         say_how_long(pair, test, settings, work)
-    what = {"valid": "validation", "train": "training"}.get(run.split, run.split)
-    scores = scored(f"scoring {what} data", test, settings["num_samples"], seed, True)
+    scores = scored(f"scoring {CALLED[run.split]} data", test, settings["num_samples"], seed, True)
     marginals = _marginals(pair, test, settings, scores, work, said.append)
     train = scored("scoring training data once", prepared.fixed_train, 1, seed + 1, False)
     if scores is None or train is None:
@@ -157,7 +157,7 @@ def assess(
         results = run.with_others(results)
     run.write_results(results)
     run.write_per_datum(scores, marginals, predictions)
-    if run.split != "test":
+    if run.split != TEST:
         return run.results
     undrawn = draw_figures(run, prepared, scores, marginals, health)
     compare_bounds(run, undrawn)
@@ -296,6 +296,8 @@ def _on_training(run: Run, pair: Pair) -> Iterator[str]:
 def compare_bounds(run: Run, undrawn: list[str], estimates: Sequence[str] = ()) -> None:
     r"""Compare what others estimate log p(x) to be with ``log_likelihood``, and draw it.
 
+    Of another split than the test split nothing is drawn.
+
     ``convergence.png`` has both as lines beside the curve of ``iwae_bound``. Their
     ``above_log_likelihood`` is the mean of the differences, datum by datum, with their
     standard error, on the data that both have seen; not there where they have another number of
@@ -326,6 +328,8 @@ def compare_bounds(run: Run, undrawn: list[str], estimates: Sequence[str] = ()) 
         # Of the guide's own draws it is where the curve of the bound ends.
         if reference.get("proposal", "guide") != "guide":
             bounds = {"log_likelihood": likely, **bounds}
+    if run.split != TEST:
+        return
     with drawn("convergence.png", undrawn, run):
         _draw_convergence(run, metrics, bounds)
 

@@ -1,5 +1,6 @@
 r"""How long scoring takes, told from few data before it starts."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,16 +15,19 @@ from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import untouched
 from pyro_aevb.reports.rehearsal import attempt
 
-FROM, SECONDS = 2000, 60.0
+FROM, SECONDS = 500, 10.0
 r"""From how many data, times draws of the weights, it is told; and from how many seconds, said."""
+LONG, SHORT = 300.0, 60.0
+r"""From how many seconds on fewer data are proposed, and about how many those take."""
 FEW, MORE = 4, 16
 r"""Numbers of data whose times tell what each further datum takes."""
 
 
 def say_how_long(pair: Pair, data: Batches, settings: Mapping[str, Any], work: Work) -> None:
-    r"""Say about how long scoring takes at most, before it, where that is more than a minute.
+    r"""Say about how long scoring takes at most, before it, from :data:`SECONDS` on.
 
-    It is the time of eager code; what is compiled takes about half of it.
+    It is the time of eager code; what is compiled takes about half of it. Where it is more than
+    :data:`LONG`, a ``--num-data`` is named with which it is short.
 
     Arguments:
         pair: An inspected pair.
@@ -58,7 +62,11 @@ def say_how_long(pair: Pair, data: Batches, settings: Mapping[str, Any], work: W
     # What fails here is left to fail, and to be said, when it is done.
     seconds, _ = attempt(lambda: expected_seconds(pair, data, draws, score))
     if seconds is not None and (seconds := seconds / work.group.size) > SECONDS:
-        work.say(f"scoring {len(data):,} data takes up to about {in_words(seconds)}")
+        line = f"scoring {len(data):,} data takes up to about {in_words(seconds)}"
+        fewer = _rounded_down(len(data) * SHORT / seconds)
+        if seconds > LONG and fewer >= 100:  # of fewer the standard errors are large
+            line += f"; --num-data {fewer} scores the first {fewer:,} in about {in_words(SHORT)}"
+        work.say(line)
 
 
 def expected_seconds(
@@ -94,6 +102,14 @@ def expected_seconds(
 
 
 def in_words(seconds: float) -> str:
-    r"""A time in minutes or hours, as exactly as an estimate is."""
+    r"""A time in seconds, minutes or hours, as exactly as an estimate is."""
     minutes = seconds / 60
+    if seconds < 55:
+        return f"{round(seconds, -1):.0f} s"
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _rounded_down(number: float) -> int:
+    r"""A number with one digit that is not 0."""
+    unit = 10 ** int(math.log10(max(number, 1)))
+    return int(number // unit) * unit

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.data.naming import TEST
 from pyro_aevb.engine.streams import check_seed
 from pyro_aevb.errors import UsageError, above_zero, at_least_one, one_of, unknown
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE, shipped
@@ -97,7 +98,7 @@ def estimate(
     Arguments:
         run: The run, which has results.
         prepared: Its pair and data.
-        test: The data to score, the first of the test split.
+        test: The data to score, the first of the run's split.
         estimator: The estimator.
         settings: See :func:`choose`.
         work: Who does it: one process.
@@ -119,7 +120,7 @@ def estimate(
     run.add(name, {**settings, **stated}, metrics, per_datum)
     undrawn: list[str] = []
     compare_bounds(run, undrawn, estimator.estimates)
-    if estimator.figure is not None:
+    if estimator.figure is not None and run.split == TEST:
         file = estimator.file or f"estimator-{name}.png"
         with drawn(file, undrawn, run):
             estimator.figure(plots, metrics, per_datum, run.figures / file)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import log
 from typing import Any, Literal
 
+from pyro_aevb.data.naming import CALLED
 from pyro_aevb.estimators import found_by
 from pyro_aevb.estimators.reliability import CONVERGED, TRUSTED, contradicts
 from pyro_aevb.runs.earlier import REASON
@@ -97,7 +98,8 @@ def metrics_table(results: Mapping[str, Any], names: Collection[str]) -> Table:
 def corrupted_table(results: Mapping[str, Any], name: str) -> Table:
     r"""An entry of the section ``corrupted``."""
     entry = results["corrupted"][name]
-    title = f"seen as {name}, {entry['num_noise']} draws, {counts(entry)}"
+    seen = f"{CALLED[results['split']]} data seen as {name}"
+    title = f"{seen}, {entry['num_noise']} draws, {counts(entry)}"
     columns = ["quantity", "clean", "corrupted", "± s.e.", "over draws", "change", "± s.e."]
     rows = []
     for quantity, metric in _defined(entry["metrics"]):

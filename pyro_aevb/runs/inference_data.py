@@ -254,8 +254,10 @@ def _as_arviz(groups: Mapping[str, xarray.Dataset]) -> Any:
         warnings.simplefilter("ignore")  # ArviZ announces its next version
         import arviz
 
-        if hasattr(arviz, "InferenceData"):
-            return arviz.InferenceData(**dict[str, Any](groups))
+        # ArviZ 1.x has no class of its own, or the old name for xarray's.
+        kind: Any = getattr(arviz, "InferenceData", xarray.DataTree)
+        if kind is not xarray.DataTree:
+            return kind(**groups)
     return xarray.DataTree.from_dict(dict(groups))
 
 

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 SHIPPED = ("aevb", "bayesian_autoencoders", "denoising", "disentanglement")
 
 
+GROUPS = {
+    "What is run": ("scale", "seeds", "only", "page_only"),
+    "Where it goes": ("out", "page", "show"),
+    "Machine": ("jobs", "backend", "device", "data_root"),
+}
+r"""The titles of the command's flags."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     r"""What a study came to.

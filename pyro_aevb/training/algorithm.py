@@ -1,11 +1,11 @@
 r"""What a learning algorithm is: stages of a run, and in each the phases of its updates."""
 
 import difflib
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, ClassVar, get_type_hints
 
 import torch
@@ -225,6 +225,23 @@ def adam(momentum: float) -> dict[str, dict[str, Any]]:
     return {"adam": {"betas": (momentum, 0.999)}}
 
 
+def options_of(name: str) -> list[str]:
+    r"""The names of an algorithm's own options.
+
+    Raises:
+        UsageError: There is no such algorithm.
+    """
+    return [] if name == "svi" else list(inspect.signature(_class(name)).parameters)[2:]
+
+
+def _class(name: str) -> Any:
+    if name not in ALGORITHMS:
+        near = difflib.get_close_matches(str(name), ALGORITHMS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"no algorithm {name!r}: {hint}there are {', '.join(ALGORITHMS)}")
+    return getattr(import_module(f"pyro_aevb.training.{name}"), ALGORITHMS[name])
+
+
 def make_algorithm(
     name: str | None,
     pair: Pair,
@@ -256,14 +273,10 @@ def make_algorithm(
             take.
     """
     name = name or pair.algorithm or "svi"
-    if name not in ALGORITHMS:
-        near = difflib.get_close_matches(str(name), ALGORITHMS, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"no algorithm {name!r}: {hint}there are {', '.join(ALGORITHMS)}")
-    make = getattr(importlib.import_module(f"pyro_aevb.training.{name}"), ALGORITHMS[name])
+    make = _class(name)
     of_kind("--algorithm-options", options, dict[str, Any] | None)
     options = dict(options or {})
-    takes = [] if name == "svi" else list(inspect.signature(make).parameters)[2:]
+    takes = options_of(name)
     for option in options:
         if option not in takes:
             near = difflib.get_close_matches(option, takes, 1)

@@ -32,6 +32,26 @@ def make_optimizer(
     Raises:
         UsageError: No such optimizer, or options it does not take.
     """
+    make = optimizer_class(name)
+    if not (math.isfinite(lr) and lr > 0):
+        raise UsageError(f"--lr is {lr}; it must be a positive number")
+    held = list(parameters)
+    try:
+        return make(held, lr=lr, **{"fused": True, **options})
+    except (TypeError, RuntimeError):
+        pass  # no fused form, or none for these options: the ordinary one
+    try:
+        return make(held, lr=lr, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--optimizer-options for {name}: {error}") from error
+
+
+def optimizer_class(name: str) -> Any:
+    r"""A class of ``torch.optim`` by its name, in any case.
+
+    Raises:
+        UsageError: There is none, or it is not one for dense stochastic gradients.
+    """
     classes = {
         key.lower(): value
         for key, value in vars(torch.optim).items()
@@ -42,18 +62,7 @@ def make_optimizer(
     if name.lower() not in classes:
         near = difflib.get_close_matches(name.lower(), classes, 1) or ["adam"]
         raise UsageError(f"no optimizer {name!r} in torch.optim; did you mean {near[0]!r}?")
-    if not (math.isfinite(lr) and lr > 0):
-        raise UsageError(f"--lr is {lr}; it must be a positive number")
-    make: Any = classes[name.lower()]
-    held = list(parameters)
-    try:
-        return make(held, lr=lr, **{"fused": True, **options})
-    except (TypeError, RuntimeError):
-        pass  # no fused form, or none for these options: the ordinary one
-    try:
-        return make(held, lr=lr, **options)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--optimizer-options for {name}: {error}") from error
+    return classes[name.lower()]
 
 
 def map_options(

@@ -255,4 +255,9 @@ def _figure(plots: Any, metrics: Mapping[str, Metric], per_datum: Any, path: Pat
     return drawn
 
 
-DISENTANGLEMENT = Estimator("disentanglement", _disentanglement, figure=_figure)
+DISENTANGLEMENT = Estimator(
+    "disentanglement",
+    _disentanglement,
+    figure=_figure,
+    of_test="its option split says which data it looks at",
+)
