@@ -8,7 +8,7 @@ copyright = author
 version = release = pyro_aevb.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
@@ -35,6 +35,9 @@ nitpick_ignore_regex = [
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
+
+# Notebooks are shown with the outputs that are stored in them.
+nb_execution_mode = "off"
 
 # Types live in the signature alone; docstrings have Arguments, Returns, Raises and References.
 autodoc_member_order = "bysource"

@@ -1,7 +1,9 @@
 r"""A run from Python: its trained pair, codes, draws, tables and figures."""
 
 from collections.abc import Iterator
+from functools import partial
 from html import escape
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -180,11 +182,13 @@ class Run(directory.Run):
 
         stored = sorted(path.stem for path in self.figures.glob("*.png"))
         if name in NAMES:
-            return figure_of(self, self.prepared, name, by)
+            return _shown(figure_of(self, self.prepared, name, by))
         if name not in stored:
             self._exists()
             raise unknown(f"figure of {self.name}", name, stored or NAMES)
-        return stored_figure(self.figures / f"{name}.png")
+        picture = stored_figure(self.figures / f"{name}.png")
+        picture.set_layout_engine("none")  # it fills the figure, and a layout has nothing to place
+        return _shown(picture)
 
     def explore(self) -> Any:
         r"""The page of :func:`pyro_aevb.explore`, as what Panel makes of it.
@@ -265,6 +269,18 @@ class Run(directory.Run):
         n = self.results["num_data"]
         rows = getattr(self.data, self.split).rows
         return pandas.DataFrame(found, index=np.arange(n) if rows is None else rows[:n])
+
+
+def _shown(figure: "Figure") -> "Figure":
+    r"""The figure, which a notebook shows; else it does so only after pyplot has drawn another."""
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    stream = BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
 
 
 def _components(site: str, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
