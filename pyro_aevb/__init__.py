@@ -10,6 +10,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pyro_aevb import data as data
 from pyro_aevb.check import check
 from pyro_aevb.compare import compare
 from pyro_aevb.errors import UsageError

@@ -186,9 +186,7 @@ class Run(directory.Run):
         if name not in stored:
             self._exists()
             raise unknown(f"figure of {self.name}", name, stored or NAMES)
-        picture = stored_figure(self.figures / f"{name}.png")
-        picture.set_layout_engine("none")  # it fills the figure, and a layout has nothing to place
-        return _shown(picture)
+        return _shown(stored_figure(self.figures / f"{name}.png"))
 
     def explore(self) -> Any:
         r"""The page of :func:`pyro_aevb.explore`, as what Panel makes of it.

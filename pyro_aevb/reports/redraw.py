@@ -57,6 +57,7 @@ def stored_figure(path: Path) -> "Figure":
     picture = imread(path)
     height, width = picture.shape[:2]
     figure = canvas.blank(width / canvas.DPI, height / canvas.DPI)
+    figure.set_layout_engine("none")  # the picture fills it, and a layout has nothing to place
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.imshow(picture)
     axes.set_axis_off()

@@ -29,6 +29,7 @@ import xarray
 from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Batch, Data, data_of
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.engine.bars import bar
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError, at_least_one, one_of
 from pyro_aevb.estimators import IMPORTANCE
@@ -203,7 +204,9 @@ def _seen(pair: Pair, few: Batches, num_draws: int, settings: Mapping[str, Any])
         target=settings.get("monte_carlo_error", 0.1),
         max_samples=settings.get("max_samples", 5000),
     )
-    values = estimate(few).log_likelihood[None]
+    total = num_draws * len(few)
+    with bar(total=total, unit="datum", desc="log-likelihood by draw of the weights") as shown:
+        values = estimate(few, lambda n: None if shown.update(n) else None).log_likelihood[None]
     return {description.observed: (("chain", "draw", "datum"), values)}
 
 
