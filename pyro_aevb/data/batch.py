@@ -33,7 +33,6 @@ class Batch:
     shape = property(attrgetter("x.shape"))
     device = property(attrgetter("x.device"))
     dtype = property(attrgetter("x.dtype"))
-    is_cuda = property(attrgetter("x.is_cuda"))
     new_zeros = property(attrgetter("x.new_zeros"))
     new_empty = property(attrgetter("x.new_empty"))
     new_tensor = property(attrgetter("x.new_tensor"))

@@ -75,7 +75,7 @@ def capture(
     from torch.fx.experimental.proxy_tensor import make_fx
 
     python = python or PythonState()
-    devices = {x.device for x in (*example, *state) if x.is_cuda}
+    devices = {x.device for x in (*example, *state)}
     before = [tensor.detach().clone() for tensor in state]
     with untouched(python, devices) as kept:
         for name, value in kept.items():

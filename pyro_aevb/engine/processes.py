@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from pyro_aevb.device import gpus, random_states, restore_random_states, shares_memory
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.state.python import torch_states
 
@@ -145,7 +146,7 @@ class Processes(Alone):
 
     def stops(self, asked: bool) -> bool:
         self._asked = asked
-        if self._bucket is None or (self._bucket.is_cuda and self._steps % LOOK_EVERY):
+        if self._bucket is None or (not shares_memory(self._bucket) and self._steps % LOOK_EVERY):
             return False
         return bool(self._bucket[-1] > 0)
 
@@ -182,9 +183,8 @@ class Processes(Alone):
             self._all(torch.distributed.broadcast, whole, src=0)
             tensor.copy_(whole)
         torch.set_rng_state(self.agree(torch.get_rng_state))
-        if self.device != "cpu":
-            state = self.agree(lambda: torch.cuda.get_rng_state(self.device))
-            torch.cuda.set_rng_state(state, self.device)
+        device = [torch.device(self.device)]
+        restore_random_states(self.agree(lambda: random_states(device)), device)
 
     def check_in_step(self, name: str) -> None:
         own = [hashlib.sha256(state).hexdigest() for state in torch_states(self.device)]
@@ -301,17 +301,17 @@ def _store() -> Any:
 
 def _own_device(device: str, size: int) -> str:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+    if device == "cpu" or (device == "auto" and not gpus()):
         return "cpu"
     if device not in ("auto", "cuda"):
         raise UsageError(
             f"--device {device} in {here} processes: each takes a GPU of its own, cuda:0 to "
             f"cuda:{here - 1}; use --device cuda or --device cpu"
         )
-    if torch.cuda.device_count() < here:
+    if gpus() < here:
         raise UsageError(
-            f"{here} processes need as many GPUs, here are {torch.cuda.device_count()}; start "
-            "fewer, or use --device cpu"
+            f"{here} processes need as many GPUs, here are {gpus()}; start fewer, or use "
+            "--device cpu"
         )
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batch import Data, flatten, unflatten
+from pyro_aevb.device import shares_memory
 from pyro_aevb.engine.capture import Function, NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured, missing
 from pyro_aevb.engine.rewrites import reduced_products, use_cheaper, use_onednn
@@ -72,7 +73,7 @@ class Replay:
                 self.way = Way.EAGER
                 self.fallback(str(reason))
                 return self.function(*arguments)
-        if self.way is Way.COMPILED or self.expected < MEASURED or tensors[0].is_cuda:
+        if self.way is Way.COMPILED or self.expected < MEASURED or not shares_memory(tensors[0]):
             return self._graphs[shapes](*tensors)
         began = time.perf_counter()
         result = self._graphs[shapes](*tensors)
@@ -96,7 +97,7 @@ class Replay:
         captured.graph.graph.eliminate_dead_code()
         captured.graph.recompile()
         # Uncompiled, more and smaller operations pay where each is a pass over memory.
-        if self.way is Way.COMPILED or arguments[0].device.type == "cpu":
+        if self.way is Way.COMPILED or shares_memory(arguments[0].device):
             use_cheaper(captured.graph)
         if self.way is Way.GRAPH:
             use_onednn(captured.graph, reduced_products())

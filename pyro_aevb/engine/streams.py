@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.device import forked, shares_memory
 from pyro_aevb.errors import UsageError
 
 DATA_BLOCK = 1000
@@ -43,7 +44,7 @@ def check_seed(seed: int) -> None:
 @contextmanager
 def seeded(device: torch.device, *key: int) -> Iterator[None]:
     r"""A stream of random numbers of its own for each key; the caller's is left as it was."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with forked([device]):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
         yield
 
@@ -58,7 +59,7 @@ def few_rows(memory: int | None, x: Data, run: Callable[[], Any]) -> int:
     r"""How many rows the pair may see at once, by the memory that a run on those of x takes."""
     with _Allocated() as allocated:
         run()
-    budget = memory or (CUDA_BUDGET if x.is_cuda else CPU_BUDGET)
+    budget = memory or (CPU_BUDGET if shares_memory(x.device) else CUDA_BUDGET)
     return max(1, budget // max(1, allocated.total // len(x)))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Data, data_of, repeated
+from pyro_aevb.device import forked
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.density import at_least_two, base, data_first, run
 from pyro_aevb.pairs.description import Site
@@ -125,7 +126,7 @@ class Space:
             datum: The test datum whose columns, and whose categories, the model is given.
         """
         x = repeated(self.datum(datum), len(codes))
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        with forked([x.device]):
             torch.manual_seed(0)  # of what is drawn, as enumerated sites are, the same each time
             return as_numpy(decode(self.pair, self._values(codes, x), x))
 
@@ -162,7 +163,7 @@ class Space:
         r"""What the guide says of a test datum, and what the model makes of it."""
         x = self.datum(datum)
         many = repeated(x, DRAWS)
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        with forked([x.device]):
             torch.manual_seed(0)
             drawn = self._joined(latents(self.pair, many, True, self._weights(many)))
             spread = over_weights(self.pair, x)

@@ -20,6 +20,7 @@ from pyro.distributions import Unit
 from torch import Tensor
 
 from pyro_aevb.data.batch import Data, flatten
+from pyro_aevb.device import forked
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.pairs.density import data_first, family, in_plate, masks, run
 from pyro_aevb.pairs.description import Description
@@ -51,7 +52,7 @@ def inspect(pair: Pair, x: Data, num_data: int | None = None) -> Description:
     x = x[:5]
     if any(bool(v.isnan().any()) for v in flatten([x]) if v.is_floating_point()):
         pair.in_handler(Seen())
-    with pair.active(), pair.evaluating(), torch.random.fork_rng([x.device] if x.is_cuda else []):
+    with pair.active(), pair.evaluating(), forked([x.device]):
         try:
             pair.description = description = _inspected(pair, x, num_data)
         except UsageError:

@@ -14,6 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import TransformedDistribution
 
+from pyro_aevb.device import everywhere, forked
 from pyro_aevb.pairs.density import base, log_prob
 from pyro_aevb.pairs.handlers import relaxed
 
@@ -63,7 +64,7 @@ def broadcasts(fn: Any) -> bool:
     is tried, and leaves random numbers as they were.
     """
     try:
-        with torch.no_grad(), torch.random.fork_rng(range(torch.cuda.device_count())):
+        with torch.no_grad(), forked(everywhere()):
             value = relaxed(fn.sample((fn.batch_shape[0] + 1,)))
             together = fn.log_prob(value)
             apart = torch.stack([fn.log_prob(one) for one in value])

@@ -34,6 +34,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_aevb.data.batch import Batch, Data, data_of
+from pyro_aevb.device import shares_memory
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.handlers import Declared, WholeBatch
 from pyro_aevb.pairs.locate import construct, locate
@@ -307,7 +308,7 @@ class Pair(nn.Module):
                 yield
                 return
             # New tensors that the pair's code makes land on the pair's device.
-            device = nullcontext() if self._device.type == "cpu" else self._device
+            device = nullcontext() if shares_memory(self._device) else self._device
             with (
                 pyro.get_param_store().scope(self._store),
                 pyro.settings.context(module_local_params=self._module_local_params),

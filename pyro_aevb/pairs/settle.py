@@ -30,6 +30,7 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.device import forked
 from pyro_aevb.pairs.density import log_prob, run, run_both
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.tables import COLUMN, joined, parted
@@ -119,9 +120,8 @@ def search(pair: Pair, x: Data, seed: int, quick: bool = False) -> tuple[dict[st
     }
     found = {name: there[name].clone() if quick else mean for name, mean in means.items()}
     units = {name: _unit(table.values.detach()).clamp(min=LEAST) for name, table in tables}
-    devices = [x.device] if x.is_cuda else []
     bound, risen = -math.inf, math.inf
-    with pair.running(), torch.enable_grad(), torch.random.fork_rng(devices):
+    with pair.running(), torch.enable_grad(), forked([x.device]):
         for number in range(1 if quick else ROUNDS):
             torch.manual_seed(seed)
             if number or quick:

@@ -12,6 +12,7 @@ import torch
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.data.naming import CALLED, TEST
+from pyro_aevb.device import called
 from pyro_aevb.errors import UsageError, at_least_one
 from pyro_aevb.estimators import ESTIMATORS, IMPORTANCE, found_by, shipped
 from pyro_aevb.estimators.classification import predict
@@ -254,10 +255,7 @@ def processor() -> str:
 def environment(device: torch.device) -> str:
     r"""The device, the versions and the precision that a figure was computed with."""
     versions = [f"{name} {version(name)}" for name in ("pyro-ppl", "torch", "arviz")]
-    where = f"{torch.get_num_threads()} CPU threads"
-    if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
-    parts = [where, f"Python {platform.python_version()}", *versions]
+    parts = [called(device), f"Python {platform.python_version()}", *versions]
     precision = torch.get_float32_matmul_precision()
     if precision != "highest":
         parts.append(f"float32 products at {precision} precision")

@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.device import finish
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.estimators.marginal import MarginalLikelihood
 from pyro_aevb.estimators.work import Work
@@ -93,8 +92,7 @@ def expected_seconds(
         for n in (FEW, MORE):
             began = time.perf_counter()
             score(data.first(n))
-            if data.device.type == "cuda":
-                torch.cuda.synchronize(data.device)
+            finish(data.device)
             seconds.append(time.perf_counter() - began)
     few, more = seconds
     each = max(0.0, more - few) / (MORE - FEW)

@@ -11,6 +11,7 @@ import torch
 from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Batch, Data, data_of, with_data
 from pyro_aevb.data.corruption import Corruption, make_corruption
+from pyro_aevb.device import forked
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.latents import COLLAPSED, LatentHealth
@@ -118,7 +119,7 @@ def draw_figures(
             plots.history(run.history, path / "history.png", _objective(run, prepared))
     x = prepared.test.take(_spread(len(prepared.test), prepared.data.test.labels))
     if (reason := description.no_x()) is None:
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        with forked([x.device]):
             torch.manual_seed(0)
             _decoded_figures(run, prepared, x, undrawn, by)
     elif description.observes_x:  # of a classifier nobody expects them

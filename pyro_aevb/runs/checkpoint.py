@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_aevb.device import everywhere, gpus, random_states, restore_random_states
 from pyro_aevb.errors import UsageError
 
 FORMAT = 1
@@ -67,7 +68,7 @@ def random_state() -> dict[str, Any]:
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": random_states(everywhere()),
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         "python": [version, list(internal), gauss],
     }
@@ -76,8 +77,8 @@ def random_state() -> dict[str, Any]:
 def restore_random_state(state: dict[str, Any]) -> None:
     r"""Continue every generator where :func:`random_state` found it."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if len(state["cuda"]) == gpus():
+        restore_random_states(state["cuda"], everywhere())
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     version, internal, gauss = state["python"]

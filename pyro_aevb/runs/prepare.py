@@ -15,6 +15,7 @@ from pyro_aevb.data.naming import LENGTHS
 from pyro_aevb.data.own import of_object
 from pyro_aevb.data.sets import check_name, load
 from pyro_aevb.data.split import Binarize, DataSet, Split, looked_through
+from pyro_aevb.device import choose_device
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.classification import predict
 from pyro_aevb.pairs import consent
@@ -254,26 +255,6 @@ def _telling(train: Batches) -> torch.Tensor:
         extremes |= {int(lengths.argmax()), int(lengths.argmin())}
     others = [n for n in range(min(5, len(train))) if n not in extremes][: 5 - len(extremes)]
     return torch.tensor(sorted(extremes | set(others)))
-
-
-def choose_device(device: str) -> torch.device:
-    r"""The device of that name, ``auto`` being CUDA where there is one.
-
-    Raises:
-        UsageError: No such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device!r} is not supported; use auto, cpu, cuda or cuda:0")
-    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if chosen.type == "cuda" and (chosen.index or 0) >= here:
-        raise UsageError(f"--device {device}: no such CUDA device here; use --device cpu")
-    return chosen
 
 
 def _check_fit(pair: Pair, description: Description, data: DataSet, way: Binarize) -> None:

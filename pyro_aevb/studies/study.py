@@ -80,8 +80,8 @@ def study(
         Where the page is, and what failed.
     """
 
+    from pyro_aevb.device import choose_device
     from pyro_aevb.engine.bars import bar as progress_bar
-    from pyro_aevb.runs.prepare import choose_device
     from pyro_aevb.studies.collect import Collected
     from pyro_aevb.studies.known import CELLS, read_cells, write_cells
     from pyro_aevb.studies.page import write_page

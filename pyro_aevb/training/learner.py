@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pyro_aevb.data.batch import Data, placed
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.device import shares_memory
 from pyro_aevb.engine.capture import NotCapturable
 from pyro_aevb.engine.cuda_graph import GraphedUpdate, graphable
 from pyro_aevb.pairs.pair import Pair
@@ -50,7 +51,7 @@ class Learner:
         """
         loss = self.step(*batch)
         # On a CPU a look at the loss is free; on a GPU it would wait for the device.
-        if not loss.is_cuda and not math.isfinite(float(loss)):
+        if shares_memory(loss) and not math.isfinite(float(loss)):
             raise FloatingPointError
         if self.clip_norm is not None:
             clip(self.step.parameters.values(), self.clip_norm)

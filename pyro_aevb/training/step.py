@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import Data, flatten, unflatten
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.device import shares_memory
 from pyro_aevb.engine.capture import NotCapturable, capture
 from pyro_aevb.engine.inductor import compile_captured
 from pyro_aevb.engine.processes import Alone
@@ -164,7 +165,7 @@ class Step:
             self.python,
         )
         self.leaves = captured.leaves
-        self._compiled = compile_captured(captured, example, same_draws=not index.is_cuda)
+        self._compiled = compile_captured(captured, example, same_draws=shares_memory(index))
         self._used = list(used.values())
 
     def __call__(self, index: Tensor, x: Data | None = None) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_aevb.device import forked, in_use, random_states
 from pyro_aevb.pairs.state.kept import Kept, decode, encode, keep
 from pyro_aevb.pairs.state.reach import BUFFERS, of_library, owners
 
@@ -144,7 +145,7 @@ def untouched(python: PythonState, devices: Iterable[torch.device] = ()) -> Iter
     before = python.read()
     numbers = [keep(generator) for generator in _GENERATORS.values()]
     try:
-        with torch.random.fork_rng([d for d in devices if d.type == "cuda"]):
+        with forked(devices):
             yield before
     finally:
         python.put(before)
@@ -162,8 +163,6 @@ def drawn_by(run: Callable[[], Any]) -> tuple[Any, str | None]:
 
 def torch_states(device: torch.device | str | None = None) -> list[bytes]:
     r"""The states of torch's generators: the CPU's, and a device's, or those of all GPUs in use."""
-    if device is None:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    else:
-        cuda = [torch.cuda.get_rng_state(device)] if torch.device(device).type == "cuda" else []
-    return [state.numpy().tobytes() for state in (torch.get_rng_state(), *cuda)]
+    devices = in_use() if device is None else [torch.device(device)]
+    states = torch.get_rng_state(), *random_states(devices)
+    return [state.numpy().tobytes() for state in states]
