@@ -10,7 +10,6 @@ import copy
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,9 +21,9 @@ import yaml
 
 from pyro_aevb.data.naming import SPLITS, TEST
 from pyro_aevb.errors import UsageError, hint, one_of
-from pyro_aevb.estimators import IMPORTANCE
 from pyro_aevb.runs import earlier
 from pyro_aevb.runs.locking import alone, write_whole
+from pyro_aevb.runs.results import alike, beside, finite, of_same_pair, with_estimator
 from pyro_aevb.runs.settings import read_settings
 
 if TYPE_CHECKING:
@@ -38,11 +37,7 @@ if TYPE_CHECKING:
     from pyro_aevb.runs.prepare import Prepared
 
 SETTINGS = "settings.yaml"
-SAME = ("pair", "data", "data_description", "split", "binarization", "epochs")
-r"""The entries that results of two estimators must share to stand side by side."""
 DAMAGED = " is damaged; evaluate the run again"
-SECTIONS = ("corrupted", "against", "looks")
-r"""The parts of ``results.json`` beside the metrics, with entries that are added one by one."""
 
 
 class Run:
@@ -250,6 +245,11 @@ class Run:
             raise UsageError(f"{path}{DAMAGED}") from error
         return stored
 
+    def _splits(self) -> dict[str, Any]:
+        r"""The results of other splits than the test split, by name."""
+        found: dict[str, Any] = self._stored().get("splits", {})
+        return found
+
     def _scoring(self) -> str:
         r"""The command that scores the split."""
         other = "" if self.split == TEST else f" --split {self.split}"
@@ -296,7 +296,7 @@ class Run:
             with suppress(UsageError):  # a damaged file is written anew
                 stored = self._stored()
             results = {**stored, "splits": {**stored.get("splits", {}), self.split: results}}
-        text = json.dumps(_finite(results), indent=2, allow_nan=False)
+        text = json.dumps(finite(results), indent=2, allow_nan=False)
         self._write("results.json", text + "\n")
 
     def with_others(self, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,25 +307,13 @@ class Run:
         Arguments:
             results: The new results, which are those of importance sampling.
         """
-        merged = dict(results)
+        known: dict[str, Any] = {}
         try:
-            others = {} if self.split != TEST else self._stored().get("splits", {})
-            trained = [key for key in SAME if key != "split"]
-            same = {
-                split: found
-                for split, found in others.items()
-                if all(found.get(key) == results[key] for key in trained)
-            }
-            merged |= {"splits": same} if same else {}
-            before = self.results
+            if self.split == TEST and (same := of_same_pair(self._splits(), results)):
+                known = {"splits": same}
+            return beside(results, self.results) | known
         except UsageError:
-            return merged
-        if any(before.get(key) != results[key] for key in SAME):
-            return merged
-        others = {n: m for n, m in before["metrics"].items() if _found_by(m) != IMPORTANCE}
-        merged["metrics"] = {**results["metrics"], **others}
-        merged["settings"] = {**before.get("settings", {}), **results["settings"]}
-        return merged | {name: before[name] for name in SECTIONS if name in before}
+            return dict(results) | known
 
     def has_more(self, results: Mapping[str, Any]) -> bool:
         r"""Whether the results are of the same trained pair, and of more data than `results`."""
@@ -333,8 +321,7 @@ class Run:
             before = self.results
         except UsageError:
             return False
-        same = all(before.get(key) == results[key] for key in SAME)
-        return same and before["num_data"] > results["num_data"]
+        return alike(before, results) and before["num_data"] > results["num_data"]
 
     def current_results(self) -> dict[str, Any]:
         r"""The results, to which others can be added.
@@ -382,14 +369,7 @@ class Run:
         Raises:
             UsageError: A metric has the name of one that another estimator found.
         """
-        results = self.current_results()
-        others = {n: m for n, m in results["metrics"].items() if _found_by(m) != estimator}
-        for name in metrics.keys() & others.keys():
-            by = _found_by(others[name])
-            raise UsageError(f"{estimator} and {by} both find {name!r}; one needs another name")
-        found = {name: {**metric, "estimator": estimator} for name, metric in metrics.items()}
-        results["metrics"] = {**others, **found}
-        results["settings"] = {**results.get("settings", {}), estimator: dict(settings)}
+        results = with_estimator(self.current_results(), estimator, settings, metrics)
         if per_datum:
             from pyro_aevb.runs.netcdf import write_groups
 
@@ -467,23 +447,6 @@ def seconds_per_epoch(clock: "np.ndarray") -> float | None:
 
     seconds = np.diff(clock, prepend=0.0)
     return float(np.median(seconds)) if len(seconds) else None
-
-
-def _finite(entry: Any) -> Any:
-    r"""Results as JSON can hold them: a value that is no finite number is not defined, and why."""
-    if isinstance(entry, Mapping):
-        kept = {name: _finite(value) for name, value in entry.items()}
-        if isinstance(entry.get("value"), float) and kept["value"] is None:
-            kept["reason"] = f"it is {entry['value']}, not a finite number"
-        return kept
-    if isinstance(entry, (list, tuple)):
-        return [_finite(value) for value in entry]
-    entry = entry.item() if hasattr(entry, "item") else entry  # a number of numpy's or torch's
-    return None if isinstance(entry, float) and not math.isfinite(entry) else entry
-
-
-def _found_by(metric: Mapping[str, Any]) -> str:
-    return str(metric.get("estimator", IMPORTANCE))
 
 
 def only_run(given: "str | Path | Run | Sequence[str]") -> Run:
