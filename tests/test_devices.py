@@ -1,0 +1,231 @@
+"""All that is computed on a device which is not the CPU is what the CPU computes, bit for bit.
+
+The device (second_device.py) is the CPU under another name, which refuses to mix tensors with the
+CPU's and counts what the host reads. Its Laplace proposals are left out: PyTorch's function
+transforms do not nest over a tensor type that is written in Python.
+"""
+
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+import second_device as second
+import torch
+
+import pyro_aevb
+from pyro_aevb.device import choose_device
+from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import score
+from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.runs import prepare as preparing
+from pyro_aevb.training.algorithm import make_algorithm
+from pyro_aevb.training.trainer import Trainer
+
+SMALL = {"hidden": [8], "latent_dim": 3}
+FEW = {"epochs": 1, "num_samples": 10, "num_data": 10, "weight_samples": 2, "proposal": "guide"}
+STACKED = {"hidden": [8, 6]}
+GREEDY = {"binarize": "none", "algorithm_options": {"pretraining_epochs": 1}, "epochs": 3}
+RUNS = {
+    "elbo": ("VAE", SMALL, {}),
+    "iwae": ("VAE", SMALL, {"objective": "iwae", "num_particles": 3}),
+    "dreg": ("VAE", SMALL, {"objective": "dreg", "num_particles": 3}),
+    "sampled": ("VAE", SMALL, {"objective": "sampled_elbo", "kl_warm_up": 2}),
+    "tcvae": ("VAE", SMALL, {"objective": "beta_tcvae"}),
+    "dip": ("VAE", SMALL, {"objective": "dip_vae", "clip_norm": 1.0}),
+    "wake_sleep": ("VAE", SMALL, {"algorithm": "wake_sleep"}),
+    "monte_carlo_em": ("VAE", SMALL, {"algorithm": "monte_carlo_em", "binarize": "fixed"}),
+    "beta": ("BetaVAE", SMALL, {}),
+    "factor": ("FactorVAE", SMALL, {}),
+    "plain": ("Autoencoder", SMALL, {"map_prior": 1.0}),
+    "denoising": ("DenoisingAutoencoder", SMALL, {"corruption": "masking"}),
+    "adversarial": ("AdversarialAutoencoder", SMALL, {}),
+    "bayesian": ("BayesianAutoencoder", SMALL, {"weight_noise": "flipout"}),
+    "hybrid": ("BayesianVAE", SMALL, {"weight_noise": "local"}),
+    "rbm": ("RBM", {"hidden": 6, "sample_steps": 3}, {}),
+    "stacked": ("StackedDenoisingAutoencoder", STACKED, GREEDY),
+    "dbn": ("DeepBeliefNet", STACKED, GREEDY),
+    "convolutional": ("VAE", {"network": "conv", "latent_dim": 3}, {}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known():
+    """The device by its name, and pairs that move to it."""
+    move = Pair.move
+
+    def moved(pair, device):
+        return second.moved(pair) if torch.device(device) == second.DEVICE else move(pair, device)
+
+    def chosen(name):
+        return second.DEVICE if name == "elsewhere" else choose_device(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparing, "choose_device", chosen)
+        patch.setattr(Pair, "move", moved)
+        yield
+
+
+def on(device):
+    """What has to surround work on a device."""
+    stack = ExitStack()
+    if device == "elsewhere":
+        stack.enter_context(second.Factory())
+    return stack
+
+
+def fitted(device, path, pair, parameters, settings):
+    settings = {"data": "digits:300", **FEW, "out": str(path), "show": False, **settings}
+    with on(device):
+        return pyro_aevb.fit(pair, pair_parameters=parameters, device=device, **settings)
+
+
+def trained(run):
+    """Everything that a run has learnt and found, but for times and places."""
+    history = [{k: v for k, v in row.items() if "second" not in k} for row in run.history]
+    state = torch.load(run.checkpoint, weights_only=True)
+    results = run.results
+    return history, state["pair"], results["metrics"], results.get("notes", [])
+
+
+def assert_same(one, other):
+    """Of metrics, rows and tensors alike."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_same(one[name], other[name])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_run_is_that_of_the_cpu(kind, tmp_path, monkeypatch):
+    if kind != "elbo":  # its pictures are enough
+        monkeypatch.setattr("pyro_aevb.reports.assess.draw_figures", lambda *_: [])
+    runs = [fitted(device, tmp_path / device, *RUNS[kind]) for device in ("cpu", "elsewhere")]
+    assert_same(*map(trained, runs))
+    if kind == "elbo":
+        pictures = [{p.name: p.read_bytes() for p in run.figures.glob("*.png")} for run in runs]
+        assert len(pictures[0]) > 5
+        assert pictures[0].keys() == pictures[1].keys()
+        others = {name for name in pictures[0] if pictures[0][name] != pictures[1][name]}
+        assert others <= {"history.png"}  # it has the seconds
+
+
+def test_resumed_runs_continue_on_another_device(tmp_path):
+    """Two epochs at once, and one on each device in both orders."""
+    whole = fitted("cpu", tmp_path / "whole", "VAE", SMALL, {"epochs": 2})
+    for first, then in (("cpu", "elsewhere"), ("elsewhere", "cpu"), ("elsewhere", "elsewhere")):
+        path = tmp_path / f"{first}-{then}"
+        fitted(first, path, "VAE", SMALL, {"epochs": 2, "stop_after": 1, "no_score": True})
+        run = fitted(then, path, "VAE", SMALL, {"resume": True, "epochs": 2, "stop_after": None})
+        assert_same(trained(whole), trained(run))
+
+
+ESTIMATORS = {
+    "ais": {"num_temperatures": 3, "num_chains": 2},
+    "bdmc": {"num_temperatures": 3, "num_chains": 2},
+    "reciprocal": {"num_chains": 2, "num_temperatures": 3, "burn_in": 2, "between": 1},
+    "parzen": {"num_kernels": 50},
+    "importance": {},
+}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A run of each device of the same seed."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyro_aevb.reports.assess.draw_figures", lambda *_: [])
+        yield {d: fitted(d, folder / d, "VAE", SMALL, {}) for d in ("cpu", "elsewhere")}
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_an_estimator_finds_what_it_finds_on_the_cpu(estimator, stored):
+    found = {}
+    options = {"num_data": 5, "show": False}
+    if estimator == "importance":
+        options |= {"proposal": "prior", "num_samples": 10}
+    for device, run in stored.items():
+        with on(device):
+            scored = pyro_aevb.evaluate(run, estimator, ESTIMATORS[estimator], **options)
+        found[device] = scored["metrics"]
+    assert_same(found["cpu"], found["elsewhere"])
+
+
+def test_what_is_asked_of_a_run_is_that_of_the_cpu(stored):
+    found = {}
+    for device, run in stored.items():
+        with on(device):
+            torch.manual_seed(0)
+            corrupted = {"corruption": "gaussian", "corruption_options": {"std": 0.1}}
+            other = run.evaluate(num_data=5, num_samples=5, show=False, **corrupted)
+            inference = run.inference_data(num_draws=3, num_data=5)
+            found[device] = (
+                [
+                    run.codes("test").to_numpy(),
+                    run.codes("test", sample=True).to_numpy(),
+                    run.sample(3),
+                    run.reconstruct("test", 3),
+                    second.here(pyro_aevb.decode(run, np.zeros((2, 3)))).numpy(),
+                    inference.posterior_predictive["x"].to_numpy(),
+                    inference.posterior["z"].to_numpy(),
+                ],
+                other["corrupted"],
+            )
+    for one, two in zip(*(values for values, _ in found.values()), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert_same(*(corrupted for _, corrupted in found.values()))
+
+
+def held(pair, parameters=SMALL, device="elsewhere", **options):
+    with on(device):
+        return preparing.prepare(pair, "digits", parameters, device=device, **options)
+
+
+@pytest.mark.parametrize("kind", ["elbo", "iwae", "tcvae", "wake_sleep", "adversarial", "hybrid"])
+def test_between_two_looks_of_training_the_host_reads_nothing(kind):
+    """The number of reads of an epoch is that of its end, however many batches there are."""
+    pair, parameters, settings = RUNS[kind]
+    counted = {}
+    for size in (500, 50):
+        made = held(pair, parameters)
+        with on("elsewhere"):
+            algorithm = make_algorithm(
+                settings.get("algorithm"), made.pair, made.train,
+                **{k: v for k, v in settings.items() if k in ("objective", "num_particles")},
+            )  # fmt: skip
+            trainer = Trainer(
+                made.pair, made.train, made.valid.first(20), algorithm, epochs=1, batch_size=size
+            )
+            with second.reads() as found:
+                trainer.run()
+        counted[size] = len(found)
+    assert counted[50] == counted[500]
+
+
+def test_scoring_reads_a_number_of_times_for_a_block():
+    """However many draws there are, and in however many parts they are made."""
+    made = held("VAE")
+    counted = []
+    for draws, memory in ((30, None), (120, None), (120, 40_000), (240, 40_000)):
+        with on("elsewhere"), second.reads() as found:
+            score(made.pair, made.test.first(50), num_samples=draws, memory=memory)
+        counted.append(len(found))
+    # In parts the first is captured, and looked at.
+    assert counted[0] == counted[1] and counted[2] == counted[3] <= counted[0] + 2
+
+
+def test_a_tensor_that_was_left_on_the_cpu_is_an_error():
+    class Forgetful(pyro_aevb.VAE):
+        def model(self, x):
+            self.offset = torch.zeros(len(x), 1, 1, 1, device="cpu")
+            return super().model(x + self.offset)
+
+    with pytest.raises(UsageError, match="two devices"):
+        held(Forgetful)
