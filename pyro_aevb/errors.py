@@ -32,7 +32,12 @@ def hint(
         said: The words, with a place for the nearest name.
         least: How like the name the nearest one must be, from 0 to 1.
     """
-    near = difflib.get_close_matches(str(name), list(known), 1, least)
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, 1, least)
+    if not near:  # one that differs by capitals alone, or by these too
+        folded = {name.casefold(): name for name in map(str, names)}
+        close = difflib.get_close_matches(str(name).casefold(), folded, 1, least)
+        near = [folded[found] for found in close]
     return said.format(near[0]) if near else ""
 
 

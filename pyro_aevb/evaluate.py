@@ -64,7 +64,8 @@ def evaluate(
         weight_samples: S, draws of global latents; default 10, of other estimators 1.
         proposal: What log_likelihood draws latents from: laplace (default), normals fitted to each
             datum's posterior; guide, which makes it iwae_bound; or prior.
-        num_data: Score only the first n data; results of more data are kept.
+        num_data: Score only the first n data; results of more data are kept. Under a corruption and
+            against other data default as many as the results of the split are of.
         split: Score another split than test: valid, to choose settings by, or train. Its results
             stand in the section splits of results.json, beside those of the test split.
         corruption: Score through a guide that sees the data corrupted, beside the clean data:
@@ -139,6 +140,9 @@ def evaluate(
         whole = prepared.fixed_train if split == "train" else getattr(prepared, split)
         if num_data is None and other is not None and other.first is not None:
             num_data = min(other.first, len(whole))
+        if num_data is None and (corrupt is not None or against is not None):
+            # As many as stand beside them
+            num_data = min(opened.current_results()["num_data"], len(whole))
         test = to_score(whole, k, s, num_data, memory)
         make = partial(Scorer, prepared.pair, k, s, seed, budget, compile=compile)
         if other is not None:

@@ -35,7 +35,7 @@ def explore(
         no_browser: Only say where the page is.
         pair: The pair, in place of what the settings name, if its file has moved, or it was given
             as a Python object.
-        data: The data, likewise.
+        data: The data, in place of what the settings name.
         data_root: Where data sets lie; default the run's.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         trust: Run the code that the run's settings name, wherever it comes from.

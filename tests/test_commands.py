@@ -197,6 +197,7 @@ MISTAKES = [
     (["--device=cuda:77"], "cuda:77"),
     (["--device=warp"], "--device 'warp'"),
     (["--pair=VEA"], "did you mean VAE?"),
+    (["--pair=vae"], "did you mean VAE?"),
     (["--pair=nowhere.py"], "no file 'nowhere.py'"),
     (["--pair={dir}/fine.py:Nope"], "defines no 'Nope'"),
     (["--pair={dir}/half.py"], "no `guide`"),

@@ -258,6 +258,9 @@ def test_ones_own_run_needs_no_flag_and_another_ones_is_asked_for(
     for trust in (["--trust"], []):
         evaluate(out, *trust)
         assert log_likelihood(out) == value
+    (tmp_path / "own.py").rename(tmp_path / "away.py")
+    error = refused(evaluate, out, capsys=capsys)
+    assert "a file that is not here; say where it is now: --pair FILE:NAME" in error
 
     # The payload of the other tests is alive, and `--trust` says so.
     file = change(sent, pair=f"{sent / 'evil_pair.py'}:MyVAE")

@@ -403,6 +403,12 @@ def test_corrupted_scores_are_those_of_a_corrupted_scorer(run, capsys):
     assert set(run.results["corrupted"]) == {name, "Masking(rate=0.25, exact=False)"}
     pyro_aevb.evaluate(run, corruption=torch.zeros_like, num_noise=1, **SMALL)
     assert "zeros_like" in run.results["corrupted"]
+    with pytest.raises(pyro_aevb.UsageError, match="has corrupted results of 20 data for Gaussian"):
+        of = {"corruption": "gaussian", "corruption_options": {"std": 0.5, "clip": True}}
+        pyro_aevb.evaluate(run, num_data=10, show=False, **of)
+    # As many as the results beside them are of, if nothing is said
+    pyro_aevb.evaluate(run, corruption=torch.ones_like, num_noise=1, num_samples=2, show=False)
+    assert run.results["corrupted"]["ones_like"]["num_data"] == run.results["num_data"]
     # Scoring the clean data anew leaves them.
     assert set(pyro_aevb.evaluate(run, **SMALL)["corrupted"]) == set(run.results["corrupted"])
 

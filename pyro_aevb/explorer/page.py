@@ -45,10 +45,8 @@ def page(prepared: Prepared) -> Any:
         return panel.Column(panel.pane.HTML(_lines(title)), _classes(prepared))
     space = Space(prepared)
     size, k = len(space.mean), len(space.scales)
-    title += (
-        f": the codes {space.called} of {space.count:,} test data have {size} dimensions, and vary "
-        f"in {k}"
-    )
+    title += f": codes {space.called} of {space.count:,} test data, dimension {size}"
+    title += f", of which they span {k}" if k < size else ""
     sheets = [("move", _Move), ("between", _Between), ("posterior", _Posterior)]
     tabs = panel.Tabs(*((name, sheet(space, prepared).view) for name, sheet in sheets))
     return panel.Column(panel.pane.HTML(_lines(title)), tabs)
@@ -72,7 +70,7 @@ class _Sheet:
 
     def called(self, place: int) -> str:
         r"""A test datum in a few words."""
-        label = "" if self.labels is None else f" ({self.labels[place]})"
+        label = "" if self.labels is None else f", label {self.labels[place]}"
         return f"datum {place}{label}"
 
 
@@ -161,7 +159,7 @@ class _Between(_Sheet):
         codes = space.between(*ends, shares)
         decoded = space.decoded(codes, ends[0])
         titles = [f"{share:.2f}" for share in shares[:STEPS]]
-        titles[0], titles[-1] = (self.called(place) for place in ends)
+        titles[0], titles[-1] = (f"code of\n{self.called(place)}" for place in ends)
         self.walk.object = pictures.row(decoded[:STEPS], titles, self.data.features)
         self.picture.object = pictures.datum(decoded[-1], self.data.features)
         here = space.along(codes[[STEPS - 1, 0, STEPS]])
@@ -186,7 +184,7 @@ class _Posterior(_Sheet):
         space, place = self.space, _place(self.place)
         found = space.posterior(place)
         events, titles = [found.datum, found.decoded], [self.called(place), "decoded"]
-        deviations = [(found.deviation, "s.d. over the code")]
+        deviations = [] if self.point else [(found.deviation, "s.d. over the code")]
         if found.over_weights is not None:
             deviations.append((found.over_weights, "s.d. over the weights"))
         for deviation, title in deviations:
@@ -194,7 +192,8 @@ class _Posterior(_Sheet):
             # An image's would be too dark to see.
             events.append(deviation / (most or 1.0) if deviation.ndim > 1 else deviation)
             titles.append(f"{title},\nup to {most:.2g}")
-        self.row.object = pictures.row(np.stack(events), titles, self.data.features)
+        alone = len(deviations)
+        self.row.object = pictures.row(np.stack(events), titles, self.data.features, alone)
         draws = found.draws
         self.deviations.object = pictures.deviations(draws, space.shares)
         self.plane.object = pictures.plane(
@@ -203,8 +202,8 @@ class _Posterior(_Sheet):
         self.text.object = _lines(
             "the guide gives a point, and no deviation"
             if self.point
-            else f"mean ± 2 s.d. of {len(draws)} draws of q({space.called}|x); grey: the test "
-            "codes, ± 1 s.d."
+            else f"bars: mean ± 2 s.d. of {len(draws)} draws of q({space.called}|x), which are the "
+            "black dots on the right; grey band: the test codes, ± 1 s.d."
         )
 
 

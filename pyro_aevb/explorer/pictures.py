@@ -26,20 +26,30 @@ def datum(event: np.ndarray, names: Sequence[str] = ()) -> "Figure":
     return figure
 
 
-def row(events: np.ndarray, titles: Sequence[str], names: Sequence[str] = ()) -> "Figure":
+def row(
+    events: np.ndarray, titles: Sequence[str], names: Sequence[str] = (), alone: int = 0
+) -> "Figure":
     r"""Data side by side, ``(n, *event_shape)``, on one scale of grey or of values.
 
     Arguments:
         events: The data.
         titles: What stands above each; may be empty.
         names: Of vectors, what the components are called.
+        alone: So many vectors at the end have each a scale of its own.
     """
     figure = blank(min(12.0, 1.9 * len(events)), 2.3)
-    axes = figure.subplots(1, len(events), squeeze=False, sharey=events.ndim == 2)[0]
+    axes = figure.subplots(1, len(events), squeeze=False)[0]
     shown = displayable(events)
     for ax, event, title in zip(axes, shown, titles, strict=True):
         _draw(ax, event, names)
         ax.set_title(plain(title), fontsize=9)
+    if events.ndim == 2:
+        together = axes[: len(axes) - alone]
+        low, high = (f(ax.get_ylim()[i] for ax in together) for i, f in enumerate((min, max)))
+        for ax in together:
+            ax.set_ylim(low, high)
+            if ax is not together[0]:
+                ax.set_yticklabels([])
     return figure
 
 

@@ -41,10 +41,14 @@ def serve(
         UsageError: Panel is not installed, or the address or the port cannot be used.
     """
     panel = found()
+    if not 0 <= port < 1 << 16:
+        raise UsageError(f"--port is {port}; it must lie between 0 and 65535")
     try:
         server = panel.io.server.get_server(make, port=port, address=address, title=title)
     except OSError as error:
-        raise UsageError(f"--port {port} of {address} cannot be used: {error.strerror}") from error
+        raise UsageError(
+            f"--address {address} with --port {port} cannot be used: {error.strerror}"
+        ) from error
     said(f"http://{address}:{server.port}")
     if not no_browser:
         server.show("/")

@@ -74,7 +74,8 @@ class Space:
         varies = sizes > 1e-6 * max(float(sizes.max(initial=0.0)), 1e-12)
         if not varies.any():
             raise UsageError(
-                f"all codes of the test data of {self.pair.name} are the same ({self.count:,} data)"
+                f"all codes of the test data of {self.pair.name} are the same ({self.count:,} "
+                "data); the directions to move in are those in which codes of at least two differ"
             )
         self.directions: np.ndarray = rows[varies].T
         r"""V, orthonormal, ``(d, k)``."""

@@ -37,6 +37,10 @@ def require(kind: Kind, name: Any, file: str | Path, trust: bool) -> None:
         raise UsageError(f"{file}: {kind} is {name!r}; it takes a name")
     if trust or _is_shipped(kind, name):
         return
+    path = split_source(name)[0]
+    if path.endswith(".py") and not Path(path).is_file():
+        said = f"say where it is now: --{kind} FILE:NAME"
+        raise UsageError(f"{file} names {kind} {name}, a file that is not here; {said}")
     key = _key(kind, name)
     if key is None or not (key in _AGREED or _record(key).is_file()):
         raise UsageError(

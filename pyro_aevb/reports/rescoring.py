@@ -68,7 +68,7 @@ def score_corrupted(
     Returns:
         What ``results.json`` holds now; nothing in other processes than the first.
     """
-    run.current_results()
+    _check_more(run, "corrupted", called(corruption), test)
     if not prepared.description.observes_x:
         raise UsageError(
             f"--corruption reaches the guide alone, and {prepared.pair.name} reads x in its model: "
@@ -124,7 +124,7 @@ def score_against(
     Returns:
         What ``results.json`` holds now; nothing in other processes than the first.
     """
-    run.current_results()
+    _check_more(run, "against", against, test)
     other = other_data(prepared, against, data_root)
     other = other.first(min(len(other), len(test)))
     check_support(prepared.pair, other, f"{against}, test")
@@ -186,6 +186,16 @@ def other_data(prepared: Prepared, name: str, data_root: str | None = None) -> B
     batches = Batches(split, prepared.test.binarize, prepared.test.device, columns)
     settle(prepared.pair, batches)
     return batches
+
+
+def _check_more(run: Run, section: str, name: str, test: Batches) -> None:
+    r"""A UsageError where an entry of more data would be replaced by one of fewer."""
+    known = run.current_results().get(section, {}).get(name, {}).get("num_data", 0)
+    if known > len(test):
+        raise UsageError(
+            f"{run.path} has {section} results of {known:,} data for {name}, and --num-data "
+            f"{len(test)} would replace them: leave --num-data out"
+        )
 
 
 def _counts(scorer: Scorer, test: Batches) -> dict[str, int]:

@@ -179,7 +179,8 @@ def restore(
         if given is None and objects[name] and not (name == "pair" and in_memory):
             raise UsageError(
                 f"{run.path} was trained from the Python object {objects[name][0]}; "
-                f"call pyro_aevb.evaluate(run, {name}=...) or run.restore({name}=...) with it"
+                f"call pyro_aevb.evaluate(run, {name}=...) or run.restore({name}=...) with it, or "
+                f"name a file by --{name}"
             )
     if pair is None and not in_memory:
         consent.require("pair", settings["pair"], run.path / SETTINGS, trust)
