@@ -29,7 +29,7 @@ def check(
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
         binarize: none, dynamic or fixed; default the data set's own.
-        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        device: auto (an accelerator where there is one), cpu, cuda, cuda:N or xpu.
         seed: The seed of the parameters' initial values.
         trust: Run the code that a file of settings (--config) names, wherever it comes from; what
             is named by a flag, or in Python, runs without it.

@@ -56,6 +56,12 @@ def gpus() -> int:
     return 0 if accelerator() is None else torch.accelerator.device_count()
 
 
+def on_cuda() -> bool:
+    r"""Whether the accelerator of this torch is CUDA."""
+    found = accelerator()
+    return found is not None and found.type == "cuda"
+
+
 def shares_memory(of: Tensor | torch.device) -> bool:
     r"""Whether the host reads a value of a device at once; a look at others waits for them."""
     device = of.device if isinstance(of, Tensor) else of

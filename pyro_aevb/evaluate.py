@@ -79,7 +79,7 @@ def evaluate(
             by the work ahead and notes it if it cannot.
         matmul_precision: As for fit; the mean over data hardly moves, single data do.
         seed: Fixes the draws.
-        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        device: auto (an accelerator where there is one), cpu, cuda, cuda:N or xpu.
         data_root: Where data sets lie; default the run's.
         show: Print progress and the table, or what was added to it.
         verbose: Print all that results.json holds.

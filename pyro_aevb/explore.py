@@ -37,7 +37,7 @@ def explore(
             as a Python object.
         data: The data, in place of what the settings name.
         data_root: Where data sets lie; default the run's.
-        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        device: auto (an accelerator where there is one), cpu, cuda, cuda:N or xpu.
         trust: Run the code that the run's settings name, wherever it comes from.
     """
     from pyro_aevb.explorer.page import page

@@ -149,7 +149,7 @@ def fit(
         compile: Capture the training step and compile it: on, off, or auto, which does so for 5,000
             steps and more and says so if it cannot.
         seed: Fixes everything random.
-        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        device: auto (an accelerator where there is one), cpu, cuda, cuda:N or xpu.
         out: The run's directory; default runs/PAIR-DATA.
         resume: Continue the run in --out; its settings hold where no flag, in Python no argument,
             is given.

@@ -32,6 +32,7 @@ RUNS = {
     "sampled": ("VAE", SMALL, {"objective": "sampled_elbo", "kl_warm_up": 2}),
     "tcvae": ("VAE", SMALL, {"objective": "beta_tcvae"}),
     "dip": ("VAE", SMALL, {"objective": "dip_vae", "clip_norm": 1.0}),
+    "capacity": ("VAE", SMALL, {"objective": "capacity"}),
     "wake_sleep": ("VAE", SMALL, {"algorithm": "wake_sleep"}),
     "monte_carlo_em": ("VAE", SMALL, {"algorithm": "monte_carlo_em", "binarize": "fixed"}),
     "beta": ("BetaVAE", SMALL, {}),

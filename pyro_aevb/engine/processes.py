@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pyro_aevb.device import gpus, random_states, restore_random_states, shares_memory
+from pyro_aevb.device import gpus, on_cuda, random_states, restore_random_states, shares_memory
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.state.python import torch_states
 
@@ -301,7 +301,7 @@ def _store() -> Any:
 
 def _own_device(device: str, size: int) -> str:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    if device == "cpu" or (device == "auto" and not gpus()):
+    if device == "cpu" or (device == "auto" and not on_cuda()):
         return "cpu"
     if device not in ("auto", "cuda"):
         raise UsageError(

@@ -68,7 +68,7 @@ def study(
             in paths, such as ``protocol/*/VAE``; default all. The page has whatever there is.
         jobs: Cells at a time, each with its part of the cores; -1 is one for each core.
         backend: joblib's: loky (this machine), or dask or ray (a cluster).
-        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        device: auto (an accelerator where there is one), cpu, cuda, cuda:N or xpu.
         out: The study's directory; default runs/NAME-SCALE.
         page: Where the page and its pictures go; default page/ in the study's directory. Cells of a
             page that is there count as finished.
