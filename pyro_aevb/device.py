@@ -110,6 +110,12 @@ def finish(device: torch.device) -> None:
         module.synchronize(device)
 
 
+def release(device: torch.device) -> None:
+    r"""Give back the memory that torch keeps of a device and does not use."""
+    if hasattr(module := _module(device), "empty_cache"):
+        module.empty_cache()
+
+
 def called(device: torch.device) -> str:
     r"""What a device calls itself; of the CPU, how many threads of it are used."""
     if shares_memory(device):

@@ -230,3 +230,37 @@ def test_a_tensor_that_was_left_on_the_cpu_is_an_error():
 
     with pytest.raises(UsageError, match="two devices"):
         held(Forgetful)
+
+
+class Limited(pyro_aevb.VAE):
+    """A pair whose model needs more memory than there is for many rows."""
+
+    rows, most = [], 10**9
+
+    def model(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError
+        self.rows.append(len(x))
+        return super().model(x)
+
+
+def test_scoring_goes_on_in_smaller_parts_where_memory_ends(monkeypatch):
+    pair = preparing.prepare(Limited, "digits:300", SMALL, device="cpu")
+    found, said = [], []
+    for most in (10**9, 300):
+        monkeypatch.setattr(Limited, "most", most)
+        found.append(score(pair.pair, pair.test, num_samples=40, compile="off", say=said.append))
+    assert max(Limited.rows) > 1000  # one block has 250 data
+    for name in ("elbo", "log_weight", "kl", "pareto_k"):
+        one, other = (getattr(scores, name) for scores in found)
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert said == ["Limited is scored in smaller parts: the memory of cpu ended"]
+
+
+def test_a_batch_that_does_not_fit_ends_in_one_line_with_one_that_does(monkeypatch):
+    made = preparing.prepare(Limited, "digits:300", SMALL, device="cpu")
+    algorithm = make_algorithm(None, made.pair, made.train)
+    trainer = Trainer(made.pair, made.train, made.valid, algorithm, epochs=1, batch_size=100)
+    monkeypatch.setattr(Limited, "most", 30)
+    with pytest.raises(UsageError, match="a batch of 100 does not fit.*--batch-size 25 fits"):
+        trainer.run()

@@ -26,6 +26,7 @@ class Policy:
         if compile not in ("auto", "on", "off"):
             raise UsageError(f"--compile is {compile!r}; it must be auto, on or off")
         self.compile, self.what, self.done, self.say = compile, what, done, say
+        self._told: set[str] = set()
 
     def way(self, pays: bool, otherwise: Way = Way.GRAPH) -> Way:
         r"""How it runs; ``auto`` compiles where that `pays`."""
@@ -44,6 +45,13 @@ class Policy:
                 f"--compile on: {self.what} has to be {self.done} eagerly: {reason}; use "
                 "--compile auto"
             )
-        if self.say is not None:
-            self.say(f"{self.what} is {self.done} eagerly: {reason}")
-            self.say = None
+        self._tell("eagerly", reason)
+
+    def in_smaller_parts(self, reason: str) -> None:
+        r"""Say why it runs in smaller parts than memory was thought to allow, the first time."""
+        self._tell("in smaller parts", reason)
+
+    def _tell(self, how: str, reason: str) -> None:
+        if self.say is not None and how not in self._told:
+            self._told.add(how)
+            self.say(f"{self.what} is {self.done} {how}: {reason}")

@@ -28,6 +28,7 @@ from torch import Tensor
 from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.device import release
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay, Way
 from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
@@ -362,14 +363,31 @@ class _Plan:
         way: Way,
         policy: Policy,
     ) -> None:
-        self.terms, self.draws, self.rows = terms, draws, rows
-        self.times = even(draws, rows // min(n, FEW_DATA))
-        self.few = even(n, rows // self.times)
+        self.terms, self.draws, self.n, self.policy = terms, draws, n, policy
+        self.divide(rows)
         fallback, python = policy.eagerly, terms.pair.python
         self.draw = Replay(partial(terms.draw, draws), way, fallback, python)
         self.evaluate = Replay(terms.evaluate, way, fallback, python)
 
+    def divide(self, rows: int) -> None:
+        r"""Set how many rows, data times draws, a chunk has at most."""
+        self.rows = rows
+        self.times = even(self.draws, rows // min(self.n, FEW_DATA))
+        self.few = even(self.n, rows // self.times)
+
     def model_terms(self, x: Data, weights: list[Tensor], values: list[Tensor]) -> Tensor:
+        r"""What :meth:`in_chunks` gives, of half as many rows at a time where memory ends."""
+        while True:
+            try:
+                return self.in_chunks(x, weights, values)
+            except torch.OutOfMemoryError:
+                if (rows := self.few * self.times) == 1:
+                    raise
+                release(x.device)
+                self.divide(rows // 2)
+                self.policy.in_smaller_parts(f"the memory of {x.device} ended")
+
+    def in_chunks(self, x: Data, weights: list[Tensor], values: list[Tensor]) -> Tensor:
         r"""What :meth:`~.terms.Terms.evaluate` gives of a block of data at its draws, float64."""
         n, k = len(x), self.draws
         result = x.new_empty(2 + len(self.terms.shares), k, n, dtype=torch.float64)

@@ -174,7 +174,12 @@ class _Posterior(_Sheet):
         super().__init__(space, prepared)
         self.point = prepared.description.kind_of_codes() == "points"
         self.place = self.number("test datum")
-        self.row, self.plane, self.deviations, self.text = _pane(), _pane(), _pane(), HTML(width=420)
+        self.row, self.plane, self.deviations, self.text = (
+            _pane(),
+            _pane(),
+            _pane(),
+            HTML(width=420),
+        )
         self.place.param.watch(self._draw, "value")
         self._draw()
         left = Column(self.deviations, self.text)

@@ -16,6 +16,7 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 
 from pyro_aevb.data.batches import Batches
+from pyro_aevb.device import release
 from pyro_aevb.engine.bars import bar as progress_bar
 from pyro_aevb.engine.processes import Alone
 from pyro_aevb.engine.streams import check_seed
@@ -256,6 +257,8 @@ class Trainer(Settings):
             return self._update(index)
         except UsageError:
             raise
+        except torch.OutOfMemoryError as error:
+            raise self._too_large(index) from error
         except Exception as error:  # of a pair's code
             raise UsageError(
                 f"{self.pair.name} failed on a batch of {len(index)} in epoch "
@@ -267,6 +270,22 @@ class Trainer(Settings):
             return self._learners.update(index)
         except FloatingPointError as error:
             raise self._not_finite(index) from error
+
+    def _too_large(self, index: Tensor) -> UsageError:
+        r"""What to say of a batch that does not fit; the halves that are tried end with the run."""
+        fits = len(index) // 2
+        while fits:
+            try:
+                release(self.train.device)
+                self._update(index[:fits])
+                break
+            except torch.OutOfMemoryError:
+                fits //= 2
+        remedy = f"--batch-size {fits} fits" if fits else "not one datum does: take a smaller net"
+        return UsageError(
+            f"a batch of {len(index)} does not fit into the memory of {self.train.device}; {remedy}"
+            f"{self._kept()}"
+        )
 
     def _check(self, row: Row, watched: str, index: Tensor) -> None:
         r"""That all processes are in step, and objective and validation finite."""
