@@ -14,6 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _setup_privateuseone_for_python_backend("elsewhere")
+# It draws from the CPU's generator; without these nothing in the process could fork generators.
+torch.elsewhere.get_rng_state = lambda device=None: torch.zeros(0)
+torch.elsewhere.set_rng_state = lambda state, device=None: None
 DEVICE = torch.device("elsewhere:0")
 READS: list[str] = []
 """What the host has read, an entry for each value or list of values."""
