@@ -4,6 +4,7 @@ A *device* is the CPU or an accelerator that this torch knows. CUDA graphs, whic
 in :mod:`~pyro_aevb.engine.cuda_graph`.
 """
 
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -111,7 +112,11 @@ def finish(device: torch.device) -> None:
 
 
 def release(device: torch.device) -> None:
-    r"""Give back the memory that torch keeps of a device and does not use."""
+    r"""Give back the memory of a device that nothing uses any more.
+
+    Call it outside of the clause that has caught an error, whose traceback holds what was made.
+    """
+    gc.collect()  # Pyro's errors hold one another, and so their tracebacks
     if hasattr(module := _module(device), "empty_cache"):
         module.empty_cache()
 

@@ -5,6 +5,7 @@ CPU's and counts what the host reads. Its Laplace proposals are left out: PyTorc
 transforms do not nest over a tensor type that is written in Python.
 """
 
+import weakref
 from contextlib import ExitStack
 
 import numpy as np
@@ -235,10 +236,14 @@ def test_a_tensor_that_was_left_on_the_cpu_is_an_error():
 class Limited(pyro_aevb.VAE):
     """A pair whose model needs more memory than there is for many rows."""
 
-    rows, most = [], 10**9
+    rows, most, before = [], 10**9, []
 
     def model(self, x):
+        # What a step that failed has made is gone before anything else is tried.
+        assert all(made() is None for made in self.before)
         if len(x) > self.most:
+            large = x.clone()
+            self.before.append(weakref.ref(large))
             raise torch.OutOfMemoryError
         self.rows.append(len(x))
         return super().model(x)

@@ -178,6 +178,22 @@ def test_what_is_shown_is_what_lies_there(linear):
     assert value == pytest.approx(space.log_prior(space.codes[[7]])[0], abs=0.006)
     distance = float(re.search(r"([\d.]+) standard deviations", text).group(1))
     assert distance == pytest.approx(space.distances[7], abs=0.006)
+    farther = int(re.search(r"(\d+) % of them are farther", text).group(1))
+    assert farther == round(100 * sum(space.distances > space.distances[7]) / 200)
+    # Between 0 and the last datum a quarter of the way, and the posterior of the last
+    share = sliders[-1]
+    share.value = 0.25
+    last = 0.75 * space.codes[0] + 0.25 * space.codes[199]
+    view.select(panel.widgets.IntInput)[2].value = 199
+    pictures = [pane.object for pane in view.select(panel.pane.Matplotlib)]
+    np.testing.assert_allclose(
+        pictures[3].axes[0].lines[0].get_ydata(), space.decoded(last[None])[0], atol=1e-4
+    )
+    found = space.posterior(199)
+    (bars,) = (p for p in pictures if p.axes[0].get_ylabel() == "s.d. of the test codes")
+    ends = np.array([line.get_segments() for line in bars.axes[0].collections])[0, :, :, 1]
+    mean, deviation = found.draws.mean(0), found.draws.std(0, ddof=1)
+    np.testing.assert_allclose(ends, np.stack([mean - 2 * deviation, mean + 2 * deviation], 1))
 
 
 class Same(Linear):

@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 import pyro_aevb
 
 ROOT = Path(__file__).parents[1]
-OWN = {"README", "arviz", "elsewhere", "python", "studies", "commands"}
+OWN = {"arviz", "elsewhere", "python", "studies", "commands"}
 """Pages whose snippets other tests run."""
 FEW = {"epochs": 1, "num_samples": 2, "proposal": "guide", "num_data": 20, "show": False}
 X = np.random.default_rng(0).random((60, 64)).astype(np.float32)

@@ -383,9 +383,10 @@ class _Plan:
             except torch.OutOfMemoryError:
                 if (rows := self.few * self.times) == 1:
                     raise
-                release(x.device)
-                self.divide(rows // 2)
-                self.policy.in_smaller_parts(f"the memory of {x.device} ended")
+            # Outside of the clause, as the error's traceback holds the memory.
+            release(x.device)
+            self.divide(rows // 2)
+            self.policy.in_smaller_parts(f"the memory of {x.device} ended")
 
     def in_chunks(self, x: Data, weights: list[Tensor], values: list[Tensor]) -> Tensor:
         r"""What :meth:`~.terms.Terms.evaluate` gives of a block of data at its draws, float64."""

@@ -257,13 +257,14 @@ class Trainer(Settings):
             return self._update(index)
         except UsageError:
             raise
-        except torch.OutOfMemoryError as error:
-            raise self._too_large(index) from error
+        except torch.OutOfMemoryError:
+            pass  # its traceback would hold the memory, so it is left before anything is tried
         except Exception as error:  # of a pair's code
             raise UsageError(
                 f"{self.pair.name} failed on a batch of {len(index)} in epoch "
                 f"{self.progress.epoch + 1}: {type(error).__name__}: {one_line(error)}"
             ) from error
+        raise self._too_large(index)
 
     def _update(self, index: Tensor) -> Tensor:
         try:
@@ -273,19 +274,24 @@ class Trainer(Settings):
 
     def _too_large(self, index: Tensor) -> UsageError:
         r"""What to say of a batch that does not fit; the halves that are tried end with the run."""
-        fits = len(index) // 2
-        while fits:
-            try:
-                release(self.train.device)
-                self._update(index[:fits])
-                break
-            except torch.OutOfMemoryError:
-                fits //= 2
-        remedy = f"--batch-size {fits} fits" if fits else "not one datum does: take a smaller net"
+        fits = len(index) // 2 if self.group.size == 1 else 0  # the others would wait for a half
+        while fits and not self._fits(index[:fits]):
+            fits //= 2
+        remedy = f"--batch-size {fits} fits" if fits else "take a smaller --batch-size or net"
         return UsageError(
             f"a batch of {len(index)} does not fit into the memory of {self.train.device}; {remedy}"
             f"{self._kept()}"
         )
+
+    def _fits(self, index: Tensor) -> bool:
+        release(self.train.device)
+        try:
+            self._update(index)
+        except torch.OutOfMemoryError:
+            return False
+        except Exception:  # of so small a batch; it is not this error that is told of
+            return True
+        return True
 
     def _check(self, row: Row, watched: str, index: Tensor) -> None:
         r"""That all processes are in step, and objective and validation finite."""
