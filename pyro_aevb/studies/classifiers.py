@@ -3,6 +3,7 @@ r"""Pictures of a study's classifiers: first layers, and errors in pairs and alo
 Each is called as those of :mod:`pyro_aevb.studies.figures` are, which say what the arguments are.
 """
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from pyro_aevb.reports.plots import canvas, panels
 from pyro_aevb.reports.tables import csv_table
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declare import Key, Published
-from pyro_aevb.studies.figures import NUMBERS, keys_of, title_of, trained
+from pyro_aevb.studies.figures import EARLIER, NUMBERS, keys_of, title_of, trained
 
 ERROR = "test/classification_error"
 FAR = 5
@@ -66,7 +67,9 @@ def paired_differences(
     does, of N, the difference of the errors is :math:`(b - c) / N`, and its standard error under
     no difference that of McNemar's test, :math:`\sqrt{b + c} / N`; two of them are drawn to each
     side. Beside the picture, with :data:`~.figures.NUMBERS` for the suffix, stands a line for each
-    pair with b, c, and the exact p-value of the test (two-sided, binomial).
+    pair with b, c, and the exact p-value of the test (two-sided, binomial). Where a run is not in
+    the study's directory the line of the earlier picture stays, if its difference is still that
+    of the two test errors.
 
     Arguments:
         collected, path, grid, rows, columns: See :mod:`~.studies.figures`.
@@ -74,36 +77,70 @@ def paired_differences(
         published: Values whose differences are drawn beside, hollow.
     """
     drawn: dict[str, list[tuple[str, float, float, float | None]]] = {}
-    lines = []
+    earlier, lines = _earlier(path.with_name(EARLIER)), []
     for row, column in keys_of(collected, grid, rows, columns):
-        one, other = (_wrong(collected, grid, row, name) for name in (column, reference))
-        if column == reference or one is None or other is None:
+        if column == reference:
             continue
-        if len(one) != len(other):
-            raise UsageError(f"{row}: {column} and {reference} were tested on different data")
-        b, c, p_value = mcnemar(one, other)
-        n = len(one)
-        difference, error = 100 * (b - c) / n, 100 * math.sqrt(b + c) / n
+        line = _compared(collected, grid, row, column, reference)
+        if line is None:
+            line = _still_true(collected, grid, earlier.get((row, column, reference)))
+        if line is None:
+            continue
         theirs = _difference(published.values if published else {}, row, column, reference)
-        lines.append(
-            {
-                "row": row,
-                "column": column,
-                "reference": reference,
-                "only_column_wrong": b,
-                "only_reference_wrong": c,
-                "num_data": n,
-                "difference": difference,
-                "standard_error": error,
-                "p_value": p_value,
-                "published": "" if theirs is None else theirs,
-            }
-        )
-        drawn.setdefault(row, []).append((column, difference, error, theirs))
+        lines.append({**line, "published": "" if theirs is None else theirs})
+        place = (column, float(line["difference"]), float(line["standard_error"]), theirs)
+        drawn.setdefault(row, []).append(place)
     if drawn:
         path.with_suffix(NUMBERS).write_text(csv_table(lines))
         titled = {title_of(collected, grid, row): values for row, values in drawn.items()}
         _intervals(titled, path, f"test error above that of {reference}, in per cent of the images")
+
+
+def _compared(
+    collected: Collected, grid: str, row: str, column: str, reference: str
+) -> dict[str, Any] | None:
+    r"""The line of a pair whose runs are both here."""
+    one, other = (_wrong(collected, grid, row, name) for name in (column, reference))
+    if one is None or other is None:
+        return None
+    if len(one) != len(other):
+        raise UsageError(f"{row}: {column} and {reference} were tested on different data")
+    b, c, p_value = mcnemar(one, other)
+    n = len(one)
+    return {
+        "row": row,
+        "column": column,
+        "reference": reference,
+        "only_column_wrong": b,
+        "only_reference_wrong": c,
+        "num_data": n,
+        "difference": 100 * (b - c) / n,
+        "standard_error": 100 * math.sqrt(b + c) / n,
+        "p_value": p_value,
+    }
+
+
+def _earlier(path: Path) -> dict[tuple[str, str, str], dict[str, str]]:
+    r"""The lines of an earlier picture, by row, column and reference."""
+    text = path.read_text() if path.is_file() else ""
+    lines = csv.DictReader(text.splitlines())
+    return {(line["row"], line["column"], line["reference"]): line for line in lines}
+
+
+def _still_true(
+    collected: Collected, grid: str, line: dict[str, str] | None
+) -> dict[str, str] | None:
+    r"""An earlier line, if its difference is that of the test errors that are known now."""
+    if line is None:
+        return None
+    errors = []
+    for name in (line["column"], line["reference"]):
+        cells = collected.of(grid, line["row"], name)
+        error = collected.number(cells[0], ERROR) if cells else None
+        if error is None:
+            return None
+        errors.append(error)
+    return line if abs(errors[0] - errors[1] - float(line["difference"])) < 1e-6 else None
 
 
 def _difference(values: Mapping[Key, float], row: str, column: str, reference: str) -> float | None:

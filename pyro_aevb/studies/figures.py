@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Names = Sequence[str] | None
 NUMBERS = ".curves.csv"
 r"""What replaces the suffix of a picture in the name of the file that has its numbers."""
+EARLIER = f"earlier{NUMBERS}"
+r"""The name under which the numbers of the picture that is replaced lie beside the new one."""
 
 XLABEL = {"epochs": "epoch", "images": "training images seen", "seconds": "seconds of training"}
 

@@ -2,6 +2,7 @@ r"""A study's page: tables, figures, what is met and what is not, and how it all
 
 import os
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,7 +15,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.reports.tables import latex_table, markdown_table
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declare import Figure, Key, Table, slug
-from pyro_aevb.studies.figures import NUMBERS
+from pyro_aevb.studies.figures import EARLIER, NUMBERS
 from pyro_aevb.studies.known import CELLS, Elsewhere, write_cells
 from pyro_aevb.studies.tables import BETTER, WORSE, Entry, as_csv, printed
 
@@ -171,6 +172,8 @@ def _figure(collected: Collected, figure: Figure, beside: Path) -> str:
     which = {"grid": figure.grid, "rows": figure.rows, "columns": figure.columns}
     try:
         with TemporaryDirectory(dir=beside) as drawn:
+            if numbers.is_file():
+                shutil.copy(numbers, Path(drawn, EARLIER))
             figure.draw(collected, Path(drawn, path.name), **which)
             for file in (path, numbers):
                 if (new := Path(drawn, file.name)).is_file():
