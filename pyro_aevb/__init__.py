@@ -18,6 +18,7 @@ from pyro_aevb.evaluate import evaluate
 from pyro_aevb.explore import explore
 from pyro_aevb.fit import fit
 from pyro_aevb.report import report
+from pyro_aevb.threads import wait_briefly
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from pyro_aevb.estimators.estimator import Estimator
@@ -48,6 +49,8 @@ __version__ = "0.1.0"
 # The functions bear their modules' names, so they are imported above; `python -m` on one of those
 # modules then runs it a second time, which is harmless here.
 warnings.filterwarnings("ignore", r"'pyro_aevb\..*found in sys.modules", RuntimeWarning, "runpy")
+
+wait_briefly()
 
 _HOME = {
     "Pair": "pairs.pair",

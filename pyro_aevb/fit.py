@@ -44,7 +44,7 @@ GROUPS = {
     ),
     "How it is scored": ("num_samples", "weight_samples", "proposal", "num_data", "no_score"),
     "Where it goes": ("out", "tensorboard", "show", "verbose"),
-    "Machine": ("seed", "device", "compile", "memory", "matmul_precision"),
+    "Machine": ("seed", "device", "threads", "compile", "memory", "matmul_precision"),
 }
 r"""The titles of the command's flags."""
 
@@ -89,6 +89,7 @@ def fit(
     compile: Literal["auto", "on", "off"] = "auto",
     seed: int = 0,
     device: str = "auto",
+    threads: int | None = None,
     out: str | None = None,
     resume: bool = False,
     tensorboard: bool = False,
@@ -150,6 +151,9 @@ def fit(
             steps and more and says so if it cannot.
         seed: Fixes everything random.
         device: auto (an accelerator where there is one), cpu, cuda, cuda:N or xpu.
+        threads: Threads of a CPU; default as many as torch has, or fewer where a short
+            measurement finds them faster, as beside other work on the machine. A resumed run keeps
+            its number; OMP_NUM_THREADS wins.
         out: The run's directory; default runs/PAIR-DATA.
         resume: Continue the run in --out; its settings hold where no flag, in Python no argument,
             is given.
@@ -171,10 +175,12 @@ def fit(
     from contextlib import ExitStack
     from dataclasses import replace
 
+    import torch
+
     from pyro_aevb.data.looks import looks
     from pyro_aevb.engine import rewrites
     from pyro_aevb.engine.processes import processes
-    from pyro_aevb.errors import UsageError
+    from pyro_aevb.errors import UsageError, at_least_one
     from pyro_aevb.estimators.work import Work
     from pyro_aevb.pairs.consent import remember
     from pyro_aevb.pairs.settle import settle
@@ -184,6 +190,7 @@ def fit(
     from pyro_aevb.reports.text import show_results
     from pyro_aevb.run import Run
     from pyro_aevb.runs.prepare import prepare
+    from pyro_aevb.threads import given, restored
     from pyro_aevb.training.algorithm import make_algorithm
     from pyro_aevb.training.settings import chosen
     from pyro_aevb.training.trainer import Trainer, seed_everything
@@ -192,11 +199,14 @@ def fit(
         raise UsageError(f"on_epoch is {on_epoch!r}; it takes a function of the history")
     scored = {"num_samples": num_samples, "weight_samples": weight_samples, "proposal": proposal}
     scored = choose(None, None, seed=seed, **scored)
+    at_least_one("--threads", threads)
     with (
+        restored() as all_threads,
         rewrites.matmul_precision(matmul_precision),
         processes(device) as group,
         ExitStack() as held,
     ):
+        torch.set_num_threads(threads or all_threads)
         seed_everything(seed)
         prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device, memory)
         test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
@@ -240,6 +250,10 @@ def fit(
         )
         if epochs:
             trainer.try_objective()
+            on_cpu = prepared.train.device.type == "cpu" and group.size == 1
+            if threads is None and on_cpu and not given():
+                torch.set_num_threads(trainer.fastest_threads())
+            plain["threads"] = torch.get_num_threads() if on_cpu else threads
             for note in rehearse(prepared):
                 if show:
                     print(note)
@@ -252,7 +266,7 @@ def fit(
         remember("objective", objective)
         trainer.on_epoch = None if group.rank else _logger(run, tensorboard, on_epoch)
         if show:
-            _announce(prepared, run)
+            _announce(prepared, run, all_threads)
         before = len(run.history) if resume else -1
         trainer.run()
         notes = (*prepared.notes, *trainer.notes, *settle(prepared.pair, prepared.test, seed))
@@ -315,11 +329,13 @@ def _stored_settings(given: Mapping[str, Any], names: list[str]) -> dict[str, An
     from pyro_aevb.errors import UsageError
     from pyro_aevb.pairs.consent import require
     from pyro_aevb.runs.run import SETTINGS, Run
+    from pyro_aevb.threads import given as environment_wins
 
     run = Run(given["out"])
     if not (run.path / SETTINGS).is_file():
         return {}
-    wanted = [name for name in names if name not in {*given, *CALL}]
+    kept = {"threads"} if environment_wins() else set()
+    wanted = [name for name in names if name not in {*given, *CALL, *kept}]
     stored = {name: value for name, value in run.settings.items() if name in wanted}
     for name, value in stored.items():
         if str(value).startswith("<"):
@@ -404,12 +420,18 @@ def _logger(run: "Run", tensorboard: bool, on_epoch: Callable[[Any], None] | Non
     return log
 
 
-def _announce(prepared: Any, run: "Run") -> None:
-    description = prepared.description
+def _announce(prepared: Any, run: "Run", all_threads: int) -> None:
+    import torch
+
+    description, where = prepared.description, str(prepared.train.device)
+    if where == "cpu":
+        number = torch.get_num_threads()
+        where += f", {number} thread{'s' * (number > 1)}"
+        where += f" (faster than {all_threads} here now)" * (number < all_threads)
     print(
         f"{prepared.pair.name}: {description.num_parameters:,} parameters; "
         f"{prepared.data.description}; binarization {prepared.binarize}; "
-        f"device {prepared.train.device}; run {run.path}"
+        f"device {where}; run {run.path}"
     )
 
 

@@ -10,7 +10,7 @@ from pyro_aevb.errors import UsageError
 
 CALL = frozenset(("stop_after", "resume", "trust", "show", "verbose", "no_score", "on_epoch"))
 r"""Settings of one call of ``fit``, which a run does not keep."""
-PLACES = frozenset(("device", "data_root", "out", "tensorboard"))
+PLACES = frozenset(("device", "threads", "data_root", "out", "tensorboard"))
 r"""Settings that say where a run is made and kept; a resumed run may change them."""
 SCORING = frozenset(("num_samples", "weight_samples", "proposal", "num_data", "memory", "compile"))
 r"""Settings that say how a trained pair is scored, or how fast; a resumed run may change them."""

@@ -31,6 +31,7 @@ from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import DataSet
 from pyro_aevb.errors import UsageError, at_least_one, hint
 from pyro_aevb.runs.locking import in_turn, write_whole
+from pyro_aevb.threads import as_given
 
 KEEP = 3
 r"""One trial in so many goes on to the next rung, which has so many times the data."""
@@ -215,7 +216,8 @@ def _try(
     began = time.process_time()
     given = {name: value for name, value in settings.items() if name != "by"}
     resume = (out / "settings.yaml").is_file()
-    run = called(settings)(data=data, out=str(out), resume=resume, show=False, **given)
+    with as_given():
+        run = called(settings)(data=data, out=str(out), resume=resume, show=False, **given)
     seconds, results = time.process_time() - began, run.results
     shutil.rmtree(out, ignore_errors=True)
     return Trial(

@@ -15,6 +15,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.runs.settings import SCORING
 from pyro_aevb.studies.cell import SECTIONS, Record, failure, note_failure
 from pyro_aevb.studies.declare import FIT, Cell, Settings, merged
+from pyro_aevb.threads import as_given
 
 Backend = Literal["loky", "dask", "ray"]
 
@@ -67,7 +68,7 @@ def work(
         torch.set_num_threads(threads)
         # tqdm's own is shared among processes, and left behind if this one is killed
         tqdm.set_lock(threading.RLock())
-    with _TURN:
+    with _TURN, as_given():
         note_failure(cell, out, STARTED)
         try:
             _work(cell, out, device, data_root)

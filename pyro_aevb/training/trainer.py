@@ -36,7 +36,7 @@ from pyro_aevb.training.settings import Settings
 from pyro_aevb.training.snapshots import Snapshots
 from pyro_aevb.training.step import Step
 from pyro_aevb.training.svi import SVI
-from pyro_aevb.training.trial import try_losses
+from pyro_aevb.training.trial import fastest_threads, try_losses
 from pyro_aevb.training.validation import Validation
 
 
@@ -136,6 +136,11 @@ class Trainer(Settings):
     def try_objective(self) -> None:
         r"""Evaluate every loss once on a few data, changing nothing, to fail before any work."""
         try_losses(self.pair, self._planned(), self._snapshots.python)
+
+    def fastest_threads(self) -> int:
+        r"""With how many threads a step on a whole batch is fastest; measured, changing nothing."""
+        batch = self._learners.order.batches(0, self._device)[0]
+        return fastest_threads(self.pair, self._learners, self._snapshots.python, batch)
 
     def resume(self) -> None:
         r"""Take up the checkpoint: tensors, optimizers, history, generators, position."""

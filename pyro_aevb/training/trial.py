@@ -1,6 +1,7 @@
-r"""A trial of all losses, before any work."""
+r"""A trial of all losses, before any work, and how many threads they are fastest with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -8,6 +9,7 @@ from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.pairs.state.python import PythonState, untouched
+from pyro_aevb.threads import fastest
 from pyro_aevb.training.learner import Learners
 
 
@@ -21,10 +23,7 @@ def try_losses(whole: Pair, stages: Iterable[Learners], python: PythonState) -> 
         pair, order, device = learners.pair, learners.order, learners.data.device
         sizes = {min(order.num_data, order.batch_size, 5)}
         sizes |= {order.last} if 0 < order.last < max(sizes) else set()
-        held = [*whole.tensors().values(), *learners.algorithm.state.values()]
-        before = [value.detach().clone() for value in held]
-        with pair.active(), pair.evaluating(), WholeBatch(), untouched(python, [device]):
-            pair.train()
+        with _unchanged(whole, learners, python):
             for size in sorted(sizes, reverse=True):
                 last = size == order.last
                 try:
@@ -45,11 +44,40 @@ def try_losses(whole: Pair, stages: Iterable[Learners], python: PythonState) -> 
                             "add --drop-last, or take another --batch-size"
                         )
                     raise UsageError(said) from error
-        for parameter in whole.trainable().values():
-            parameter.grad = None
-        with torch.no_grad():
-            for tensor, value in zip(held, before, strict=True):
-                tensor.copy_(value)
+
+
+def fastest_threads(
+    whole: Pair, learners: Learners, python: PythonState, batch: torch.Tensor
+) -> int:
+    r"""With how many threads the losses of a batch and their gradients are found fastest.
+
+    Changes nothing of the whole pair.
+    """
+
+    def step() -> None:
+        given = learners.begin(batch)
+        for learner in learners.each:
+            learner.step(batch, *given)
+
+    with _unchanged(whole, learners, python):
+        return fastest(step)
+
+
+@contextmanager
+def _unchanged(whole: Pair, learners: Learners, python: PythonState) -> Iterator[None]:
+    r"""Inside, the losses of a stage can be evaluated; then all is as it was, without gradients."""
+    pair = learners.pair
+    held = [*whole.tensors().values(), *learners.algorithm.state.values()]
+    before = [value.detach().clone() for value in held]
+    with pair.active(), pair.evaluating(), WholeBatch():
+        with untouched(python, [learners.data.device]):
+            pair.train()
+            yield
+    for parameter in whole.trainable().values():
+        parameter.grad = None
+    with torch.no_grad():
+        for tensor, value in zip(held, before, strict=True):
+            tensor.copy_(value)
 
 
 def _try(learners: Learners, few: torch.Tensor, last: bool) -> None:

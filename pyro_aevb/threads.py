@@ -1,0 +1,121 @@
+r"""How many threads compute on the CPU, and how they wait for one another.
+
+OpenMP's threads meet after every operation, and wait by spinning, each on a core. Where another
+process has one of the cores, the others spin until that thread gets its turn, some milliseconds
+later, and training falls to a fraction of the speed of a single thread. So threads spin briefly
+here, then sleep; and fewer of them are used where these are faster.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+r"""Variables of the environment that say how threads wait."""
+SPINS = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "0"}
+r"""How briefly, by library: turns of GNU's (some microseconds; 300,000 is its default), and
+milliseconds of LLVM's and Intel's. The first is what benchmarks/busy.py found best beside a
+neighbour, of those that cost nothing alone."""
+NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+r"""Variables of the environment that say how many threads there are, which win."""
+
+GAIN = 1.25
+r"""Fewer threads are used where they are so many times as fast as all."""
+TURN, ROUNDS, SECONDS = 0.02, 7, 0.7
+r"""A measurement: a turn lasts so many seconds at least, all numbers of threads take turns so many
+times, and no round begins after so many seconds."""
+
+_given: ContextVar[bool] = ContextVar("given", default=False)
+
+
+def wait_briefly() -> None:
+    r"""Let the threads that torch will start sleep soon when they have nothing to do.
+
+    What the environment says already wins. Libraries read it as they are loaded: where torch was
+    imported before, nothing is changed.
+    """
+    if "torch" not in sys.modules and not any(name in os.environ for name in WAITING):
+        os.environ.update(SPINS)
+
+
+@contextmanager
+def as_given() -> Iterator[None]:
+    r"""Inside, runs take the threads that torch has, as they do with ``OMP_NUM_THREADS``."""
+    token = _given.set(True)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def given() -> bool:
+    r"""Whether it is not for a run to choose how many threads there are."""
+    return _given.get() or any(os.environ.get(name) for name in NUMBERS)
+
+
+@contextmanager
+def restored() -> Iterator[int]:
+    r"""Leave the number of torch's threads, which it yields, as it was, whatever is done inside."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+def fastest(step: Callable[[], object]) -> int:
+    r"""Measure with how many threads a step is fastest.
+
+    The number that torch has, its half, and so on to 1 take turns. Torch's own stays unless
+    another one's median time is shorter by :data:`GAIN`: what is nearly as fast is not worth
+    that two runs of one command differ by rounding.
+
+    Arguments:
+        step: What is to be fast.
+
+    Returns:
+        The number; torch's own is as it was.
+    """
+    import torch
+
+    most = torch.get_num_threads()
+    if most == 1:
+        return 1
+    numbers = [most]
+    while numbers[-1] > 1:
+        numbers.append(numbers[-1] // 2)
+    with restored():
+        return choose(_times(step, numbers, torch.set_num_threads))
+
+
+def choose(times: dict[int, list[float]]) -> int:
+    r"""The number of threads whose times of a step, of which there are several, are best."""
+    medians = {number: statistics.median(found) for number, found in times.items()}
+    best = min(medians, key=lambda number: medians[number])
+    most = max(medians)
+    return best if medians[most] >= GAIN * medians[best] else most
+
+
+def _times(
+    step: Callable[[], object], numbers: list[int], use: Callable[[int], None]
+) -> dict[int, list[float]]:
+    step()  # the first one allocates
+    times: dict[int, list[float]] = {number: [] for number in numbers}
+    began = time.perf_counter()
+    for _ in range(ROUNDS):
+        for number, found in times.items():
+            use(number)
+            start, steps = time.perf_counter(), 0
+            while (passed := time.perf_counter() - start) < TURN or not steps:
+                step()
+                steps += 1
+            found.append(passed / steps)
+        if time.perf_counter() - began > SECONDS:
+            break
+    return times
