@@ -1,4 +1,7 @@
-r"""Describe a pair, or say what is wrong with it: ``python -m pyro_aevb.check --pair PAIR``."""
+r"""Describe a pair, or say what is wrong with it: ``python -m pyro_aevb.check --pair PAIR``.
+
+Without a pair, find whether a device computes what the CPU computes.
+"""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -6,11 +9,12 @@ from pyro_aevb.keywords import with_known_keywords
 
 if TYPE_CHECKING:
     from pyro_aevb.pairs.description import Description
+    from pyro_aevb.reports.proof import Proven
 
 
 @with_known_keywords
 def check(
-    pair: Any = "VAE",
+    pair: Any = None,
     data: Any = "mnist5k",
     pair_parameters: dict[str, Any] | None = None,
     data_root: str | None = None,
@@ -19,11 +23,16 @@ def check(
     seed: int = 0,
     trust: bool = False,
     show: bool = True,
-) -> "Description":
+) -> "Description | list[Proven]":
     r"""Run a pair on a few data and describe it, or say what breaks the contract.
 
+    Without a pair, train all families and objectives for a few steps on the CPU and on a device,
+    and compare their losses, compiled steps with eager ones, and the speed of both, in about two
+    minutes: what to run on a GPU first, and what a report of a fault should hold.
+
     Arguments:
-        pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name.
+        pair: A shipped name such as VAE, file.py:Name, file.py, or package.module:Name; default
+            none, the device is tried.
         data: A data set's name, or a path to a file or folder of images; in Python whatever fit
             takes.
         pair_parameters: Parameters of the pair's constructor; as flags, --pair.NAME VALUE.
@@ -36,7 +45,10 @@ def check(
         show: Print the description.
 
     Returns:
-        The description.
+        The description; without a pair, for each case how far the device is from the CPU.
+
+    Raises:
+        UsageError: The pair breaks the contract; or the device computes something else.
     """
     from rich.console import Console
     from rich.table import Table
@@ -46,6 +58,8 @@ def check(
     from pyro_aevb.runs.prepare import prepare
     from pyro_aevb.training.trainer import seed_everything
 
+    if pair is None:
+        return _proof(device, show)
     seed_everything(seed)
     prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
     notes = rehearse(prepared)
@@ -90,6 +104,27 @@ def check(
     for note in notes:
         print(note)
     return description
+
+
+def _proof(device: str, show: bool) -> "list[Proven]":
+    from pyro_aevb.device import choose_device
+    from pyro_aevb.engine.bars import bar
+    from pyro_aevb.errors import UsageError
+    from pyro_aevb.reports.proof import CASES, as_text, prove, speeds
+
+    chosen = str(choose_device(device))
+    with bar(total=len(CASES), disable=not show, unit="case", desc=chosen) as progress:
+
+        def say(case: str) -> None:
+            progress.set_postfix_str(case)
+            progress.update()
+
+        found = prove(chosen, say=say)
+    if show:
+        print(as_text(found, speeds(chosen), choose_device(device)))
+    if wrong := [row.case for row in found if not row.holds]:
+        raise UsageError(f"{chosen} computes something else than the CPU: {', '.join(wrong)}")
+    return found
 
 
 if __name__ == "__main__":

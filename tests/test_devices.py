@@ -12,42 +12,29 @@ import numpy as np
 import pytest
 import second_device as second
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_aevb
 from pyro_aevb.device import choose_device
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
 from pyro_aevb.pairs.pair import Pair
+from pyro_aevb.reports.proof import CASES, DrawnOnCPU, prove
 from pyro_aevb.runs import prepare as preparing
 from pyro_aevb.training.algorithm import make_algorithm
 from pyro_aevb.training.trainer import Trainer
 
 SMALL = {"hidden": [8], "latent_dim": 3}
 FEW = {"epochs": 1, "num_samples": 10, "num_data": 10, "weight_samples": 2, "proposal": "guide"}
-STACKED = {"hidden": [8, 6]}
-GREEDY = {"binarize": "none", "algorithm_options": {"pretraining_epochs": 1}, "epochs": 3}
 RUNS = {
-    "elbo": ("VAE", SMALL, {}),
-    "iwae": ("VAE", SMALL, {"objective": "iwae", "num_particles": 3}),
-    "dreg": ("VAE", SMALL, {"objective": "dreg", "num_particles": 3}),
-    "sampled": ("VAE", SMALL, {"objective": "sampled_elbo", "kl_warm_up": 2}),
-    "tcvae": ("VAE", SMALL, {"objective": "beta_tcvae"}),
-    "dip": ("VAE", SMALL, {"objective": "dip_vae", "clip_norm": 1.0}),
-    "capacity": ("VAE", SMALL, {"objective": "capacity"}),
-    "wake_sleep": ("VAE", SMALL, {"algorithm": "wake_sleep"}),
-    "monte_carlo_em": ("VAE", SMALL, {"algorithm": "monte_carlo_em", "binarize": "fixed"}),
-    "beta": ("BetaVAE", SMALL, {}),
-    "factor": ("FactorVAE", SMALL, {}),
-    "plain": ("Autoencoder", SMALL, {"map_prior": 1.0}),
-    "denoising": ("DenoisingAutoencoder", SMALL, {"corruption": "masking"}),
-    "adversarial": ("AdversarialAutoencoder", SMALL, {}),
-    "bayesian": ("BayesianAutoencoder", SMALL, {"weight_noise": "flipout"}),
-    "hybrid": ("BayesianVAE", SMALL, {"weight_noise": "local"}),
-    "rbm": ("RBM", {"hidden": 6, "sample_steps": 3}, {}),
-    "stacked": ("StackedDenoisingAutoencoder", STACKED, GREEDY),
-    "dbn": ("DeepBeliefNet", STACKED, GREEDY),
-    "convolutional": ("VAE", {"network": "conv", "latent_dim": 3}, {}),
+    name: (pair, sizes, {**settings, "epochs": 3 if "algorithm_options" in settings else 1})
+    for name, (pair, sizes, settings) in CASES.items()
+    if name != "InfoGAN"  # its scores need the data's factors
 }
+WITHOUT_READS = [
+    *("VAE", "VAE, iwae", "VAE, beta_tcvae", "VAE, wake_sleep", "AdversarialAutoencoder"),
+    "BayesianVAE",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,11 +94,11 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_run_is_that_of_the_cpu(kind, tmp_path, monkeypatch):
-    if kind != "elbo":  # its pictures are enough
+    if kind != "VAE":  # its pictures are enough
         monkeypatch.setattr("pyro_aevb.reports.assess.draw_figures", lambda *_: [])
     runs = [fitted(device, tmp_path / device, *RUNS[kind]) for device in ("cpu", "elsewhere")]
     assert_same(*map(trained, runs))
-    if kind == "elbo":
+    if kind == "VAE":
         pictures = [{p.name: p.read_bytes() for p in run.figures.glob("*.png")} for run in runs]
         assert len(pictures[0]) > 5
         assert pictures[0].keys() == pictures[1].keys()
@@ -190,7 +177,7 @@ def held(pair, parameters=SMALL, device="elsewhere", **options):
         return preparing.prepare(pair, "digits", parameters, device=device, **options)
 
 
-@pytest.mark.parametrize("kind", ["elbo", "iwae", "tcvae", "wake_sleep", "adversarial", "hybrid"])
+@pytest.mark.parametrize("kind", WITHOUT_READS)
 def test_between_two_looks_of_training_the_host_reads_nothing(kind):
     """The number of reads of an epoch is that of its end, however many batches there are."""
     pair, parameters, settings = RUNS[kind]
@@ -269,3 +256,88 @@ def test_a_batch_that_does_not_fit_ends_in_one_line_with_one_that_does(monkeypat
     monkeypatch.setattr(Limited, "most", 30)
     with pytest.raises(UsageError, match="a batch of 100 does not fit.*--batch-size 25 fits"):
         trainer.run()
+
+
+class Twisted(TorchDispatchMode):
+    """Changes what one kind of operation gives on the device, and nothing on the CPU."""
+
+    def __init__(self, which, change):
+        super().__init__()
+        self.which, self.change = which, change
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, second.Elsewhere) and self.which(func):
+            made.v.copy_(self.change(made.v))
+        return made
+
+
+def other_draws():
+    """A device with random numbers of its own, as a GPU has: those of the CPU, turned round."""
+    drawing = torch.Tag.nondeterministic_seeded
+    return Twisted(lambda func: drawing in func.tags, lambda v: v.flip(0) if v.dim() else v)
+
+
+FEW_CASES = {name: CASES[name] for name in ("VAE, iwae", "BayesianVAE", "RBM", "DeepBeliefNet")}
+
+
+def test_what_is_drawn_on_the_cpu_is_compared_draw_by_draw():
+    def draw(device):
+        torch.manual_seed(0)
+        given = torch.full((5,), 0.3, device=device)
+        made = [
+            torch.randn(3, 2, device=device),
+            torch.bernoulli(given),
+            torch.empty(4, device=device).normal_(),
+            torch.poisson(9 * given),
+        ]
+        return [second.here(value) for value in made]
+
+    with on("elsewhere"), other_draws():
+        apart = [torch.equal(a, b) for a, b in zip(draw("cpu"), draw(second.DEVICE), strict=True)]
+        with DrawnOnCPU():
+            same = [
+                torch.equal(a, b) for a, b in zip(draw("cpu"), draw(second.DEVICE), strict=True)
+            ]
+    assert not any(apart) and all(same)
+
+
+def test_a_device_that_computes_what_the_cpu_does_is_proven():
+    with on("elsewhere"), other_draws():
+        found = prove("elsewhere", FEW_CASES, compiling=False)
+    assert [(row.case, row.difference, row.holds) for row in found] == [
+        (name, 0.0, True) for name in FEW_CASES
+    ]
+
+
+def test_a_device_that_computes_something_else_is_found():
+    """One operation of it is off by a hundredth; or there is none."""
+    wrong = Twisted(lambda func: func._schema.name == "aten::sigmoid", lambda v: 1.01 * v)
+    with on("elsewhere"), wrong:
+        found = prove("elsewhere", {"RBM": CASES["RBM"]}, compiling=False)
+    assert not found[0].holds and 1e-3 < found[0].difference < 1
+
+    def fail(v):
+        raise NotImplementedError("no such operation here")
+
+    missing = Twisted(lambda func: func._schema.name == "aten::sigmoid", fail)
+    with on("elsewhere"), missing:
+        found = prove("elsewhere", {"RBM": CASES["RBM"]}, compiling=False)
+    assert not found[0].holds and "no such operation here" in found[0].remark
+
+
+def test_check_without_a_pair_says_how_far_a_device_is_from_the_cpu(monkeypatch, capsys):
+    case = CASES["VAE, iwae"]
+    monkeypatch.setattr("pyro_aevb.reports.proof.CASES", {"iwae": case})
+    monkeypatch.setattr("pyro_aevb.reports.proof.SPEED", case)
+    (row,) = pyro_aevb.check(device="cpu")
+    said = capsys.readouterr().out
+    assert row.difference == 0 < row.compiled < 1e-5
+    assert "| iwae |" in said and "all 1 agree" in said
+    assert "CPU threads" in said and "torch " in said and "cpu, compiled" in said
+    monkeypatch.setattr("pyro_aevb.engine.inductor.missing", lambda: "there is no C++ compiler")
+    (row,) = prove("cpu")
+    assert row.holds and row.compiled is None and row.remark == "eager: there is no C++ compiler"
+    monkeypatch.setattr("pyro_aevb.reports.proof.TOLERANCE", -1.0)
+    with pytest.raises(UsageError, match="cpu computes something else than the CPU: iwae"):
+        pyro_aevb.check(device="cpu", show=False)
