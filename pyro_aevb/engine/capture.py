@@ -37,6 +37,16 @@ class Captured:
     leaves: tuple[str, ...] = ()
     r"""Python values that the function sets and does not follow; the graph does not set them."""
 
+    @property
+    def waits(self) -> str | None:
+        r"""The first operation at which the host has to wait for a device; None if there is none.
+
+        It is one whose result's size depends on the data, as those of ``nonzero`` and of a boolean
+        mask do, or one that copies to the host. A CUDA graph cannot hold it.
+        """
+        nodes = [node for node in self.graph.graph.nodes if node.op == "call_function"]
+        return next((said for node in nodes if (said := _waiting(node)) is not None), None)
+
     def __call__(self, *arguments: Tensor) -> list[Tensor]:
         with torch.no_grad():
             result: list[Tensor] = self.graph(*arguments, *self.lifted)
@@ -186,6 +196,32 @@ def _lift(graph: GraphModule) -> Captured:
         node.replace_all_uses_with(places[id(value)])
         graph.graph.erase_node(node)
     return Captured(GraphModule({}, graph.graph), tuple(lifted))
+
+
+def _waiting(node: torch.fx.Node) -> str | None:
+    r"""What a node does that a host has to wait for, in a few words."""
+    operation = node.target
+    if not isinstance(operation, torch._ops.OpOverload):
+        return None
+    name = operation._schema.name.removeprefix("aten::").rstrip("_")
+    if name in ("index", "index_put", "_index_put_impl"):
+        places = node.args[1]
+        assert isinstance(places, (list, tuple))
+        masks = [x for x in places if isinstance(x, torch.fx.Node) and _is_mask(x)]
+        return "a boolean mask" if masks else None
+    if torch.Tag.dynamic_output_shape in operation.tags:
+        return name
+    to, source = node.kwargs.get("device"), node.args[0] if node.args else None
+    if name == "_to_copy" and to is not None and isinstance(source, torch.fx.Node):
+        known = source.meta.get("val")
+        if isinstance(known, Tensor) and str(to) == "cpu" != known.device.type:
+            return "a copy to the host"
+    return None
+
+
+def _is_mask(node: torch.fx.Node) -> bool:
+    known = node.meta.get("val")
+    return isinstance(known, Tensor) and known.dtype in (torch.bool, torch.uint8)
 
 
 def _reason(error: Exception) -> str:

@@ -149,11 +149,11 @@ def prove(
 
 
 def _prove(name: str, case: Case, device: str, compiling: bool) -> Proven:
-    here, _ = _trained(case, "cpu", "off")
+    here, _ = trained(case, "cpu", "off")
     objectives = [row["objective"] for row in here]
     try:
         with DrawnOnCPU():
-            there, where = _trained(case, device, "off")
+            there, where = trained(case, device, "off")
     except Exception as error:  # of whatever the device cannot do
         return Proven(name, objectives[-1], np.inf, None, f"fails: {_line(error)}")
     said = {"case": name, "loss": objectives[-1], "difference": _apart(here, there)}
@@ -161,8 +161,8 @@ def _prove(name: str, case: Case, device: str, compiling: bool) -> Proven:
         return Proven(**said, compiled=None)
     same = shares_memory(where)
     try:
-        eager = there if same else _trained(case, device, "off")[0]
-        compiled, _ = _trained(case, device, "on")
+        eager = there if same else trained(case, device, "off")[0]
+        compiled, _ = trained(case, device, "on")
     except UsageError as error:
         reason = one_line(error).partition("eagerly: ")[2].removesuffix("; use --compile auto")
         return Proven(**said, compiled=None, remark=f"eager: {reason or one_line(error)}")
@@ -178,7 +178,7 @@ def speeds(device: str = "auto") -> dict[str, float]:
     for where in dict.fromkeys(("cpu", device)):
         for title, compile in WAYS.items():
             try:
-                history, _ = _trained(SPEED, where, compile, images.astype(np.float32))
+                history, _ = trained(SPEED, where, compile, images.astype(np.float32))
             except Exception as error:
                 found[f"{where}, {title}: {_line(error)}"] = np.nan
                 continue
@@ -186,7 +186,7 @@ def speeds(device: str = "auto") -> dict[str, float]:
     return found
 
 
-def _trained(
+def trained(
     case: Case, device: str, compile: Literal["on", "off"], data: Any = DATA
 ) -> tuple[list[Any], torch.device]:
     r"""The history of a few epochs, and where they were trained."""

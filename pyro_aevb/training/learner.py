@@ -157,8 +157,12 @@ class Learners:
             raise
         self.algorithm.compile(say)
         for learner in self.each:
-            if learner.step.group.size == 1 and graphable(learner.optimizer):
-                learner.graph = GraphedUpdate(learner.update, learner.optimizer, len(index))
+            if learner.step.group.size > 1 or not graphable(learner.optimizer):
+                continue
+            if learner.step.waits is not None:
+                say(f"{self.pair.name} is trained without CUDA graphs: it has {learner.step.waits}")
+                continue
+            learner.graph = GraphedUpdate(learner.update, learner.optimizer, len(index))
 
     def forget(self) -> None:
         r"""Run eagerly again."""

@@ -53,6 +53,8 @@ class Step:
     _kl_scale: float = field(default=1.0, init=False)
     _scale: Tensor = field(init=False)
     leaves: tuple[str, ...] = field(default=(), init=False)
+    waits: str | None = field(default=None, init=False)
+    r"""What in a compiled step the host waits for, see :class:`~.engine.capture.Captured`."""
     _compiled: Callable[..., list[Tensor]] | None = field(default=None, init=False)
     _size: int = field(default=0, init=False)
     _made: int = field(default=0, init=False)
@@ -164,7 +166,7 @@ class Step:
             [*self.pair.tensors().values()],
             self.python,
         )
-        self.leaves = captured.leaves
+        self.leaves, self.waits = captured.leaves, captured.waits
         self._compiled = compile_captured(captured, example, same_draws=shares_memory(index))
         self._used = list(used.values())
 
