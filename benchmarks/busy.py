@@ -1,10 +1,10 @@
 r"""A machine that is not alone: ``python -m benchmarks.busy``.
 
 A VAE 784-500-20 is trained at batch 100 and scored while none, one or two other processes compute
-all the time, in three ways: as the package does by itself, with all threads waiting as long as
-GNU's OpenMP has them wait by itself, and with a single thread. The ways take turns, each time in a
-process of its own, and the other processes are started before the first step. Then the default run
-of ``pyro_aevb.fit``, alone and beside one process.
+all the time, in two ways: as the package does by itself, and with all threads, which wait as long
+as GNU's OpenMP has them wait by itself. The ways take turns, each time in a process of its own, and
+the other processes are started before the first step. Then the default run of ``pyro_aevb.fit``,
+alone and beside one process.
 """
 
 import json
@@ -29,7 +29,6 @@ ACTIVE = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200", "ALL_THREADS": "1"
 WAYS: dict[str, dict[str, str]] = {
     "this package": {},
     "all threads, long waits": ACTIVE,
-    "one thread": {"OMP_NUM_THREADS": "1"},
 }
 CHOSEN = (*NUMBERS, *WAITING)
 UNITS = {"training": "images a second", "scoring": "data a second"}

@@ -7,6 +7,7 @@ is that of the CPU bit for bit.
 """
 
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 from torch.utils import _pytree as pytree
@@ -134,6 +135,25 @@ def reads():
     found = []
     yield found
     found += READS[before:]
+
+
+@contextmanager
+def known():
+    """Inside this, the package knows the device by the name "elsewhere"."""
+    from pyro_aevb.device import choose_device
+    from pyro_aevb.pairs.pair import Pair
+    from pyro_aevb.runs import prepare
+
+    move = Pair.move
+
+    def to(pair, device):
+        return moved(pair) if torch.device(device) == DEVICE else move(pair, device)
+
+    def chosen(name):
+        return DEVICE if name == "elsewhere" else choose_device(name)
+
+    with mock.patch.object(prepare, "choose_device", chosen), mock.patch.object(Pair, "move", to):
+        yield
 
 
 def moved(pair):

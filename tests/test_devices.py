@@ -15,10 +15,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_aevb
-from pyro_aevb.device import choose_device
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.importance import score
-from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.reports.proof import CASES, DrawnOnCPU, prove
 from pyro_aevb.runs import prepare as preparing
 from pyro_aevb.training.algorithm import make_algorithm
@@ -39,18 +37,7 @@ WITHOUT_READS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def known():
-    """The device by its name, and pairs that move to it."""
-    move = Pair.move
-
-    def moved(pair, device):
-        return second.moved(pair) if torch.device(device) == second.DEVICE else move(pair, device)
-
-    def chosen(name):
-        return second.DEVICE if name == "elsewhere" else choose_device(name)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "choose_device", chosen)
-        patch.setattr(Pair, "move", moved)
+    with second.known():
         yield
 
 
@@ -278,7 +265,7 @@ def other_draws():
     return Twisted(lambda func: drawing in func.tags, lambda v: v.flip(0) if v.dim() else v)
 
 
-FEW_CASES = {name: CASES[name] for name in ("VAE, iwae", "BayesianVAE", "RBM", "DeepBeliefNet")}
+FEW_CASES = {name: CASES[name] for name in ("BayesianVAE", "RBM", "DeepBeliefNet")}
 
 
 def test_what_is_drawn_on_the_cpu_is_compared_draw_by_draw():

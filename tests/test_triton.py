@@ -9,7 +9,7 @@ pytest.importorskip("triton")
 
 
 @pytest.mark.parametrize(
-    "case", ["VAE, iwae", "FactorVAE", "BayesianVAE", "BayesianAutoencoder", "DeepBeliefNet"]
+    "case", ["FactorVAE", "BayesianVAE", "BayesianAutoencoder", "DeepBeliefNet"]
 )
 def test_every_step_is_lowered_to_kernels_of_triton(case):
     """Nothing is left to the CPU: neither a kernel of C++ nor a tensor of its memory."""

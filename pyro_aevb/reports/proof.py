@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyro_aevb.data.batches import Batches
 from pyro_aevb.device import shares_memory
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.reports.assess import environment, processor
@@ -190,8 +191,22 @@ def trained(
     case: Case, device: str, compile: Literal["on", "off"], data: Any = DATA
 ) -> tuple[list[Any], torch.device]:
     r"""The history of a few epochs, and where they were trained."""
+    trainer, test = begun(case, device, compile, data)
+    trainer.try_objective()
+    return trainer.run(), test.device
+
+
+def begun(
+    case: Case,
+    device: str,
+    compile: Literal["on", "off"],
+    data: Any = DATA,
+    epochs: int = EPOCHS,
+    batch: int = BATCH,
+) -> tuple[Trainer, Batches]:
+    r"""The training of a case, before its first step, and the test data."""
     pair, parameters, given = case
-    settings = {**given, "epochs": EPOCHS, "batch_size": BATCH, "drop_last": True}
+    settings = {**given, "epochs": epochs, "batch_size": batch, "drop_last": True}
     seed_everything(0)
     made = prepare(pair, data, parameters, binarize=settings.pop("binarize", None), device=device)
     name, options = (settings.pop(key, None) for key in ("algorithm", "algorithm_options"))
@@ -200,8 +215,7 @@ def trained(
     trainer = Trainer(
         made.pair, made.train, made.valid, learning, compile=compile, **chosen(settings)
     )
-    trainer.try_objective()
-    return trainer.run(), made.train.device
+    return trainer, made.test
 
 
 def _apart(one: list[Any], other: list[Any]) -> float:
