@@ -16,10 +16,9 @@ from contextvars import ContextVar
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 r"""Variables of the environment that say how threads wait."""
-SPINS = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "0"}
-r"""How briefly, by library: turns of GNU's (some microseconds; 300,000 is its default), and
-milliseconds of LLVM's and Intel's. The first is what benchmarks/busy.py found best beside a
-neighbour, of those that cost nothing alone."""
+SPINS = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "0"}
+r"""How briefly, by library: turns of GNU's, whose default is 300,000, and milliseconds of LLVM's
+and Intel's. With fewer turns than these a run alone is slower, with more one beside others."""
 NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 r"""Variables of the environment that say how many threads there are, which win."""
 
