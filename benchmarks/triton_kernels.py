@@ -199,8 +199,8 @@ def page(results: Mapping[str, Any]) -> str:
         rows.append([name, *cells])
     titles = [f"sm_{target} ({gpu}), KiB" for target, gpu in TARGETS.items()]
     return (
-        "# CUDA code without a GPU\n\nThe compiled step of each case (two where two nets take "
-        "turns, one for each stage of layers), lowered by Inductor on a machine without a GPU: the "
+        "# CUDA code without a GPU\n\nThe compiled steps of each case (one for each phase, and "
+        "for each stage of layers), lowered by Inductor on a machine without a GPU: the "
         "number of Triton's kernels in it beside the products of matrices, which are the "
         "library's, and their machine code for two generations. Nothing of it was run.\n\n"
         f"{report.table(['', 'kernels', *titles], rows)}\n{report.circumstances_line(results)}\n"

@@ -53,12 +53,17 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
+    from pyro_aevb.errors import UsageError
     from pyro_aevb.pairs.locate import constructor, constructor_parameters, settable
     from pyro_aevb.reports.rehearsal import rehearse
     from pyro_aevb.runs.prepare import prepare
     from pyro_aevb.training.trainer import seed_everything
 
     if pair is None:
+        if data != "mnist5k" or pair_parameters or data_root or binarize or trust:
+            raise UsageError(
+                "without --pair the device is tried, on data of its own; add --pair VAE"
+            )
         return _proof(device, show)
     seed_everything(seed)
     prepared = prepare(pair, data, pair_parameters, data_root, binarize, device)
@@ -116,8 +121,8 @@ def _proof(device: str, show: bool) -> "list[Proven]":
     with bar(total=len(CASES), disable=not show, unit="case", desc=chosen) as progress:
 
         def say(case: str) -> None:
+            progress.update(bool(progress.postfix))  # the one before is done
             progress.set_postfix_str(case)
-            progress.update()
 
         found = prove(chosen, say=say)
     if show:

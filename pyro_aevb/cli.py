@@ -20,6 +20,7 @@ from pyro_aevb.pairs.consent import require
 from pyro_aevb.places import place_of, whose
 from pyro_aevb.runs.provenance import called_as
 from pyro_aevb.runs.settings import read_settings
+from pyro_aevb.threads import given as given_threads
 
 PAIR_FLAG = "--pair."
 POSITIONAL = {
@@ -77,11 +78,17 @@ def run_command(
         if config is not None:
             own = [f"--config={config}", *own]
             arguments, files = _parse(function, own, name, positional, hidden, groups)
+        if "threads" in files and given_threads():  # what a file keeps gives way to the environment
+            arguments["threads"] = None
         for kind in NAMES_CODE:
             if kind in files:
                 require(kind, arguments[kind], files[kind], arguments["trust"])
         flags = [word for word in given if word.startswith(PAIR_FLAG)]
         if flags:
+            if arguments.get("pair", "") is None:
+                raise UsageError(
+                    f"{flags[0].partition('=')[0]} is a parameter of a pair: add --pair"
+                )
             if "pair_parameters" not in arguments:
                 raise UsageError(f"{name} takes no {flags[0].partition('=')[0]}")
             parameters = dict(arguments["pair_parameters"] or {})

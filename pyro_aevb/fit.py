@@ -153,7 +153,7 @@ def fit(
         device: auto (an accelerator where there is one), cpu, cuda, cuda:N or xpu.
         threads: Threads of a CPU; default as many as torch has, or fewer where a short
             measurement finds them faster, as beside other work on the machine. A resumed run keeps
-            its number; OMP_NUM_THREADS wins.
+            its number; OMP_NUM_THREADS wins over what is measured or kept.
         out: The run's directory; default runs/PAIR-DATA.
         resume: Continue the run in --out; its settings hold where no flag, in Python no argument,
             is given.
@@ -248,12 +248,15 @@ def fit(
             known=known,
             **chosen(settings),
         )
+        fewer = False
         if epochs:
             trainer.try_objective()
             on_cpu = prepared.train.device.type == "cpu" and group.size == 1
-            if threads is None and on_cpu and not given():
+            fresh = not (resume and run.checkpoint.is_file())
+            if threads is None and fresh and on_cpu and not given():
                 torch.set_num_threads(trainer.fastest_threads())
-            plain["threads"] = torch.get_num_threads() if on_cpu else threads
+                fewer = torch.get_num_threads() < all_threads
+            plain["threads"] = torch.get_num_threads() if on_cpu else None
             for note in rehearse(prepared):
                 if show:
                     print(note)
@@ -266,7 +269,7 @@ def fit(
         remember("objective", objective)
         trainer.on_epoch = None if group.rank else _logger(run, tensorboard, on_epoch)
         if show:
-            _announce(prepared, run, all_threads)
+            _announce(prepared, run, f" (faster than {all_threads} here now)" * fewer)
         before = len(run.history) if resume else -1
         trainer.run()
         notes = (*prepared.notes, *trainer.notes, *settle(prepared.pair, prepared.test, seed))
@@ -420,14 +423,13 @@ def _logger(run: "Run", tensorboard: bool, on_epoch: Callable[[Any], None] | Non
     return log
 
 
-def _announce(prepared: Any, run: "Run", all_threads: int) -> None:
+def _announce(prepared: Any, run: "Run", why: str) -> None:
     import torch
 
     description, where = prepared.description, str(prepared.train.device)
     if where == "cpu":
         number = torch.get_num_threads()
-        where += f", {number} thread{'s' * (number > 1)}"
-        where += f" (faster than {all_threads} here now)" * (number < all_threads)
+        where += f", {number} thread{'s' * (number > 1)}{why}"
     print(
         f"{prepared.pair.name}: {description.num_parameters:,} parameters; "
         f"{prepared.data.description}; binarization {prepared.binarize}; "

@@ -16,17 +16,18 @@ from contextvars import ContextVar
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 r"""Variables of the environment that say how threads wait."""
-SPINS = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "0"}
+SPINS = {"GOMP_SPINCOUNT": "15000", "KMP_BLOCKTIME": "0"}
 r"""How briefly, by library: turns of GNU's, whose default is 300,000, and milliseconds of LLVM's
-and Intel's. With fewer turns than these a run alone is slower, with more one beside others."""
+and Intel's. With fewer turns a run alone is slower, with more one beside others."""
 NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 r"""Variables of the environment that say how many threads there are, which win."""
 
 GAIN = 1.25
 r"""Fewer threads are used where they are so many times as fast as all."""
-TURN, ROUNDS, SECONDS = 0.02, 7, 0.7
+TURN, ROUNDS, SECONDS, FAR = 0.02, 7, 0.7, 4.0
 r"""A measurement: a turn lasts so many seconds at least, all numbers of threads take turns so many
-times, and no round begins after so many seconds."""
+times, and no round begins after so many seconds. Nothing is measured where a single step takes
+longer than those, and a round ends at a number with which a step takes so many times the best."""
 
 _given: ContextVar[bool] = ContextVar("given", default=False)
 
@@ -37,7 +38,7 @@ def wait_briefly() -> None:
     What the environment says already wins. Libraries read it as they are loaded: where torch was
     imported before, nothing is changed.
     """
-    if "torch" not in sys.modules and not any(name in os.environ for name in WAITING):
+    if "torch" not in sys.modules and not any(os.environ.get(name) for name in WAITING):
         os.environ.update(SPINS)
 
 
@@ -104,17 +105,23 @@ def choose(times: dict[int, list[float]]) -> int:
 def _times(
     step: Callable[[], object], numbers: list[int], use: Callable[[int], None]
 ) -> dict[int, list[float]]:
+    r"""Seconds of a step in each turn, by the number of threads; the numbers fall."""
+    began = time.perf_counter()
     step()  # the first one allocates
+    if time.perf_counter() - began > SECONDS:
+        return {numbers[0]: [0.0]}
     times: dict[int, list[float]] = {number: [] for number in numbers}
     began = time.perf_counter()
     for _ in range(ROUNDS):
-        for number, found in times.items():
+        for number in [*times]:
             use(number)
             start, steps = time.perf_counter(), 0
             while (passed := time.perf_counter() - start) < TURN or not steps:
                 step()
                 steps += 1
-            found.append(passed / steps)
+            times[number].append(passed / steps)
+            if passed / steps > FAR * min(min(found) for found in times.values() if found):
+                break  # fewer threads are slower still, or what disturbs this turn disturbs theirs
         if time.perf_counter() - began > SECONDS:
             break
-    return times
+    return {number: found for number, found in times.items() if found}

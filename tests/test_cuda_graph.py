@@ -160,7 +160,8 @@ def test_an_update_that_the_host_waits_for_cannot_be_recorded(cuda):
     ("function", "waits"),
     [
         (lambda x: x[x > 0].sum(), "a boolean mask"),
-        (lambda x: x.clone().index_put_((x > 0,), torch.zeros(())), "a boolean mask"),
+        (lambda x: x.clone().index_put_((x > 0,), torch.zeros(())), None),
+        (lambda x: x.clone().index_put_((x > 0,), x[x > 0]), "a boolean mask"),
         (lambda x: (x > 0).nonzero().sum(), "nonzero"),
         (lambda x: x.masked_select(x > 0).sum(), "masked_select"),
         (lambda x: torch.unique(x.round()).sum(), "_unique2"),

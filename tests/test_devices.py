@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_aevb
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.annealing import Annealer
 from pyro_aevb.estimators.importance import score
+from pyro_aevb.estimators.marginal import MarginalLikelihood
 from pyro_aevb.reports.proof import CASES, DrawnOnCPU, prove
 from pyro_aevb.runs import prepare as preparing
 from pyro_aevb.training.algorithm import make_algorithm
@@ -234,6 +236,26 @@ def test_scoring_goes_on_in_smaller_parts_where_memory_ends(monkeypatch):
         one, other = (getattr(scores, name) for scores in found)
         np.testing.assert_allclose(one, other, rtol=1e-5)
     assert said == ["Limited is scored in smaller parts: the memory of cpu ended"]
+
+
+@pytest.mark.parametrize("estimator", ["laplace", "ais"])
+def test_what_draws_no_numbers_is_done_again_in_smaller_parts(estimator, monkeypatch):
+    """Searching modes, weighing draws of the fitted normals, and moving chains."""
+    pair = preparing.prepare(Limited, "digits:300", SMALL, device="cpu")
+    found, said = [], []
+    del Limited.rows[:]
+    for most in (10**9, 40):
+        monkeypatch.setattr(Limited, "most", most)
+        how = {"seed": 0, "say": said.append}
+        if estimator == "laplace":
+            marginal = MarginalLikelihood(pair.pair, "laplace", **how)
+            found.append(marginal(pair.test.first(30)).log_likelihood)
+        else:
+            annealer = Annealer(pair.pair, pair.test.take(torch.arange(5)), 5, 4, **how)
+            found.append(annealer(pair.test.first(30)).log_weights)
+    assert max(Limited.rows) > 40
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-4)
+    assert sum("in smaller parts: the memory of cpu ended" in line for line in said) == 1
 
 
 def test_a_batch_that_does_not_fit_ends_in_one_line_with_one_that_does(monkeypatch):

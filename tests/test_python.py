@@ -148,7 +148,10 @@ def test_data_that_are_none_end_in_one_line(data, words, tmp_path):
             lambda: pyro_aevb.fit(Counts, COUNTS, amsgrad=True),
             r"optimizer_options={'amsgrad': True}",
         ),
-        (lambda: pyro_aevb.check(latent_dims=3), r"check .* 'latent_dim' is a parameter of the"),
+        (
+            lambda: pyro_aevb.check("VAE", latent_dims=3),
+            r"check .* 'latent_dim' is a parameter of the",
+        ),
         (lambda: pyro_aevb.fit(Counts, COUNTS, KIND), r"labels come with the data: data=\(x, "),
         (lambda: pyro_aevb.fit(Counts, COUNTS, on_epoch=3), "on_epoch is 3; it takes a function"),
         (lambda: pyro_aevb.fit(Counts, COUNTS, clip_norm="1"), "--clip-norm is '1'; it takes a nu"),

@@ -11,7 +11,9 @@ import yaml
 
 import pyro_aevb
 from pyro_aevb import threads
+from pyro_aevb.cli import run_command
 from pyro_aevb.errors import UsageError
+from pyro_aevb.fit import _settings_of_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -110,9 +112,8 @@ def test_a_run_keeps_the_number_that_was_measured(two_threads, tmp_path, monkeyp
     measured, used = [], []
 
     def fastest(step):
-        before = [torch.get_rng_state(), torch.get_num_threads()]
         step()
-        measured.append(before[1])
+        measured.append(torch.get_num_threads())
         return 1
 
     monkeypatch.setattr("pyro_aevb.training.trial.fastest", fastest)
@@ -143,6 +144,42 @@ def test_a_run_keeps_the_number_that_was_measured(two_threads, tmp_path, monkeyp
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     pyro_aevb.fit(**more, epochs=5)
     assert (used[-1], stored(tmp_path / "run"), len(measured)) == (1, 1, 2)
+
+
+def test_the_command_keeps_the_number_and_gives_way_to_the_environment(two_threads, tmp_path):
+    path = tmp_path / "run"
+    pyro_aevb.fit(**SMALL, no_score=True, threads=1, out=str(path))
+    words = ["--resume", f"--out={path}", "--no-score", "--show=false"]
+    run_command(pyro_aevb.fit, [*words, "--epochs=3"], resume_from=_settings_of_run)
+    assert (stored(path), torch.get_num_threads()) == (1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")
+        run_command(pyro_aevb.fit, [*words, "--epochs=4"], resume_from=_settings_of_run)
+    assert stored(path) == 2
+
+
+def test_a_measurement_that_fails_leaves_all_as_it_was(two_threads, tmp_path):
+    """A pair that cannot take a whole batch: training says so, in its own line."""
+
+    class Few(pyro_aevb.VAE):
+        def model(self, x):
+            if len(x) > 50:
+                raise ValueError("too many")
+            super().model(x)
+
+    with pytest.raises(UsageError, match="Few failed on a batch of 100 in epoch 1.*too many"):
+        pyro_aevb.fit(Few, **{**SMALL, "batch_size": 100}, out=str(tmp_path / "run"))
+    assert torch.get_num_threads() == 2
+
+
+def test_long_steps_are_not_measured_and_slow_numbers_not_twice(monkeypatch):
+    clock = Clock(lambda number, k: {4: 0.1, 2: 0.5, 1: 3.0}[number])
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: clock.now)
+    assert threads.choose(threads._times(clock.step, [4, 2, 1], clock.use)) == 4
+    assert 1 not in clock.steps
+    clock = Clock(lambda number, k: 1.0)
+    assert threads.choose(threads._times(clock.step, [4, 2, 1], clock.use)) == 4
+    assert len(clock.steps) == 1
 
 
 def test_what_runs_many_trainings_chooses_for_them(two_threads, tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def capture(
         def attempt(work: Callable[[], T]) -> T:
             try:
                 return work()
-            except NotCapturable:
+            except (NotCapturable, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # whatever the user's code does, or the trace on other data
                 raise NotCapturable(_reason(error)) from error
@@ -208,7 +208,10 @@ def _waiting(node: torch.fx.Node) -> str | None:
         places = node.args[1]
         assert isinstance(places, (list, tuple))
         masks = [x for x in places if isinstance(x, torch.fx.Node) and _is_mask(x)]
-        return "a boolean mask" if masks else None
+        value = node.args[2].meta.get("val") if name != "index" else None  # type: ignore[union-attr]
+        if not masks or (isinstance(value, Tensor) and value.numel() == len(places) == 1):
+            return None  # one value at a mask is a choice for each element
+        return "a boolean mask"
     if torch.Tag.dynamic_output_shape in operation.tags:
         return name
     to, source = node.kwargs.get("device"), node.args[0] if node.args else None

@@ -71,6 +71,8 @@ def compile_captured(
                 if direct is None
                 else direct(captured.graph, [*example, *captured.lifted])
             )
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever Inductor or the C++ compiler stumbles over
         raise NotCapturable(
             f"Inductor failed: {type(error).__name__}: {one_line(error)}"

@@ -5,7 +5,7 @@ So no setting of speed or memory changes a value, and blocks can be shared among
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.device import forked, shares_memory
+from pyro_aevb.device import forked, release, shares_memory
 from pyro_aevb.errors import UsageError
+
+Found = TypeVar("Found")
 
 DATA_BLOCK = 1000
 r"""Data that share one stream of random numbers; fixed, so that no setting changes a value."""
@@ -61,6 +63,35 @@ def few_rows(memory: int | None, x: Data, run: Callable[[], Any]) -> int:
         run()
     budget = memory or (CPU_BUDGET if shares_memory(x.device) else CUDA_BUDGET)
     return max(1, budget // max(1, allocated.total // len(x)))
+
+
+class Rows:
+    r"""How many rows the pair sees at once: halved where memory ends.
+
+    Arguments:
+        number: As many as memory was thought to allow.
+        say: Told why there are fewer.
+    """
+
+    def __init__(self, number: int, say: Callable[[str], None]) -> None:
+        self.number, self.say = number, say
+
+    def run(self, device: torch.device, work: Callable[[], Found]) -> Found:
+        r"""What a function gives that takes so many rows at a time, and draws nothing.
+
+        Raises:
+            torch.OutOfMemoryError: A single row is too many.
+        """
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                if self.number == 1:
+                    raise
+            # Outside of the clause, as the error's traceback holds the memory.
+            release(device)
+            self.number //= 2
+            self.say(f"the memory of {device} ended")
 
 
 class _Allocated(TorchFunctionMode):

@@ -40,7 +40,7 @@ References:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -52,7 +52,15 @@ from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay
-from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
+from pyro_aevb.engine.streams import (
+    Rows,
+    blocks_of,
+    check_seed,
+    even,
+    few_rows,
+    numbered,
+    seeded,
+)
 from pyro_aevb.errors import UsageError, at_least_one, one_of
 from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import Evaluate, Move, Point, evaluate
@@ -176,7 +184,8 @@ class Annealer:
             self.c = q.new_tensor([0.0, 1.0])
             self.d = q.new_tensor([1.0, 0.0] if start == "prior" else [1.0, -1.0])
             self._dtype = q.dtype
-            self._rows = few_rows(memory, few, partial(self._terms, few, q, *weights.values()))
+            rows = few_rows(memory, few, partial(self._terms, few, q, *weights.values()))
+            self._rows = Rows(rows, policy.in_smaller_parts)
             if start == "laplace":
                 self._search = Search(self.joint, few, [*weights.values()], self._rows)
                 self.c, self.d = self.c.double(), self.d.double()
@@ -292,12 +301,20 @@ class Annealer:
 
         All parts have the same shape; the last is filled up with the block's last datum.
         """
-        n, few = len(x), even(len(x), self._rows // count)
-        index = torch.arange(-(-n // few) * few, device=x.device).clamp(max=n - 1)
-        parts = [(x[i], i) for i in index.split(few)]
+        n = len(x)
+
+        @cache
+        def parts(number: int) -> list[tuple[Data, Tensor]]:
+            few = even(n, number // count)
+            index = torch.arange(-(-n // few) * few, device=x.device).clamp(max=n - 1)
+            return [(x[i], i) for i in index.split(few)]
+
+        def in_parts(q: Tensor) -> list[list[Tensor]]:
+            some = parts(self._rows.number)
+            return [self._evaluate(rows, q[:, i].contiguous(), *weights) for rows, i in some]
 
         def at(q: Tensor) -> Point:
-            found = [self._evaluate(rows, q[:, i].contiguous(), *weights) for rows, i in parts]
+            found = self._rows.run(x.device, lambda: in_parts(q))
             terms = torch.cat([terms for terms, _ in found], -1)[..., :n]
             gradients = torch.cat([gradients for _, gradients in found], -2)[..., :n, :]
             return Point(q, terms, gradients)

@@ -28,10 +28,17 @@ from torch import Tensor
 from pyro_aevb.data.arrays import as_numpy
 from pyro_aevb.data.batch import Data, data_of, with_data
 from pyro_aevb.data.batches import Batches
-from pyro_aevb.device import release
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay, Way
-from pyro_aevb.engine.streams import blocks_of, check_seed, even, few_rows, numbered, seeded
+from pyro_aevb.engine.streams import (
+    Rows,
+    blocks_of,
+    check_seed,
+    even,
+    few_rows,
+    numbered,
+    seeded,
+)
 from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.log_weights import LogWeights, milestones
 from pyro_aevb.estimators.terms import Terms, weight_draw
@@ -310,8 +317,8 @@ class Scorer:
         values = latents(self.pair, seen)
         local = {site.name: values[site.name] for site in self.description.local_sites}
         parts = []
-        for start in range(0, len(x), plan.rows):
-            rows = slice(start, start + plan.rows)
+        for start in range(0, len(x), plan.rows.number):
+            rows = slice(start, start + plan.rows.number)
             few = values | {name: value[rows] for name, value in local.items()}
             observed, _ = log_joint(self.pair, x[rows], few)
             parts.append(sum(observed.values(), x.new_zeros(len(x[rows]))))
@@ -363,42 +370,37 @@ class _Plan:
         way: Way,
         policy: Policy,
     ) -> None:
-        self.terms, self.draws, self.n, self.policy = terms, draws, n, policy
-        self.divide(rows)
+        self.terms, self.draws, self.n = terms, draws, n
+        self.rows = Rows(rows, policy.in_smaller_parts)
         fallback, python = policy.eagerly, terms.pair.python
         self.draw = Replay(partial(terms.draw, draws), way, fallback, python)
         self.evaluate = Replay(terms.evaluate, way, fallback, python)
 
-    def divide(self, rows: int) -> None:
-        r"""Set how many rows, data times draws, a chunk has at most."""
-        self.rows = rows
-        self.times = even(self.draws, rows // min(self.n, FEW_DATA))
-        self.few = even(self.n, rows // self.times)
+    @property
+    def times(self) -> int:
+        r"""At how many draws a chunk's data are evaluated."""
+        return even(self.draws, self.rows.number // min(self.n, FEW_DATA))
+
+    @property
+    def few(self) -> int:
+        r"""How many data a chunk has."""
+        return even(self.n, self.rows.number // self.times)
 
     def model_terms(self, x: Data, weights: list[Tensor], values: list[Tensor]) -> Tensor:
         r"""What :meth:`in_chunks` gives, of half as many rows at a time where memory ends."""
-        while True:
-            try:
-                return self.in_chunks(x, weights, values)
-            except torch.OutOfMemoryError:
-                if (rows := self.few * self.times) == 1:
-                    raise
-            # Outside of the clause, as the error's traceback holds the memory.
-            release(x.device)
-            self.divide(rows // 2)
-            self.policy.in_smaller_parts(f"the memory of {x.device} ended")
+        return self.rows.run(x.device, lambda: self.in_chunks(x, weights, values))
 
     def in_chunks(self, x: Data, weights: list[Tensor], values: list[Tensor]) -> Tensor:
         r"""What :meth:`~.terms.Terms.evaluate` gives of a block of data at its draws, float64."""
-        n, k = len(x), self.draws
+        n, k, few, times = len(x), self.draws, self.few, self.times
         result = x.new_empty(2 + len(self.terms.shares), k, n, dtype=torch.float64)
-        for start in range(0, n, self.few):
+        for start in range(0, n, few):
             # A block of fewer data is filled up with its last one.
-            index = torch.arange(self.few, device=x.device)
-            index = (index + max(0, min(start, n - self.few))).clamp(max=n - 1)
+            index = torch.arange(few, device=x.device)
+            index = (index + max(0, min(start, n - few))).clamp(max=n - 1)
             some, drawn = x[index], [value[:, index] for value in values]
-            for first in range(0, k, self.times):
-                chosen = slice(min(first, k - self.times), min(first, k - self.times) + self.times)
+            for first in range(0, k, times):
+                chosen = slice(min(first, k - times), min(first, k - times) + times)
                 (terms,) = self.evaluate(some, *weights, *(v[chosen].flatten(0, 1) for v in drawn))
                 result[:, chosen, index] = terms.double()
         return result

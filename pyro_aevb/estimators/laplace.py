@@ -17,7 +17,7 @@ from torch import Tensor
 from pyro_aevb.data.batch import Data, repeated
 from pyro_aevb.engine.policy import Policy
 from pyro_aevb.engine.replay import Replay, Way
-from pyro_aevb.engine.streams import few_rows
+from pyro_aevb.engine.streams import Rows, few_rows
 from pyro_aevb.estimators.hmc import evaluate
 from pyro_aevb.estimators.importance import CAPTURE_FROM, DRAW_BLOCK
 from pyro_aevb.estimators.joint import Joint
@@ -90,7 +90,8 @@ class Laplace:
         values = [*weights.values()]
         q = joint.draw(self.pair.model, x, *values)
         self.dtype = q.dtype
-        self.rows = few_rows(memory, x, partial(joint.terms, x, q, *values))
+        rows = few_rows(memory, x, partial(joint.terms, x, q, *values))
+        self.rows = Rows(rows, policy.in_smaller_parts)
         self.search = Search(joint, x, values, self.rows)
         self.together = max(1, DENSE // joint.dim**2)
         self.guided = self.search.guided
@@ -98,7 +99,7 @@ class Laplace:
 
     def expect(self, data: int) -> None:
         r"""Say how many data are to be scored, for whether capturing and compiling pay."""
-        calls = data * USUAL // self.rows
+        calls = data * USUAL // self.rows.number
         way = self.policy.way(False, Way.GRAPH if calls >= CAPTURE_FROM else Way.EAGER)
         self._terms, self._slopes, self._defence = (
             Replay(function, way, self.policy.eagerly, self.pair.python)
@@ -194,7 +195,7 @@ class Laplace:
         q = torch.cat([first, normals.sample(k - few, width).to(first.dtype)])
         if self.guided and len(self.joint.shapes) == 1:  # the encoder runs once for all draws
             return q, self.joint.log_guide(x, q, *weights).double()
-        return q, self._by_rows(self._defence, self.rows, x, q, weights)[0].double()
+        return q, self._by_rows(self._defence, x, q, weights)[0].double()
 
     def _anneal(self, x: Data, weights: list[Tensor], normals: Normals, width: float) -> LogWeights:
         r"""Chains from the normals to the posterior, in the frame of the heaviest mode."""
@@ -204,7 +205,7 @@ class Laplace:
 
         def joint(q: Tensor) -> tuple[Tensor, Tensor]:
             # A gradient holds about three times as much as a value.
-            found = self._by_rows(self._slopes, self.rows // 3, x, q.to(self.dtype), weights)
+            found = self._by_rows(self._slopes, x, q.to(self.dtype), weights, times=3)
             return _low(found[0]), found[1].double()
 
         at = partial(frame.at, joint)
@@ -218,18 +219,25 @@ class Laplace:
 
     def _log_p(self, x: Data, q: Tensor, weights: list[Tensor]) -> Tensor:
         r"""log p(x, q|w) at ``(k, n, d)``, ``(k, n)``, float64."""
-        return _low(self._by_rows(self._terms, self.rows, x, q, weights)[0])
+        return _low(self._by_rows(self._terms, x, q, weights)[0])
 
     def _by_rows(
-        self, function: Replay, most: int, x: Data, q: Tensor, weights: list[Tensor]
+        self, function: Replay, x: Data, q: Tensor, weights: list[Tensor], times: int = 1
     ) -> list[Tensor]:
         r"""What a function of rows is at latents ``(k, n, d)``, ``(k, n, ...)`` each.
 
-        Rows are evaluated in parts of one length, at most so many, which the last row fills up.
+        Arguments:
+            function: Holds so many `times` as much as a value of the density.
         """
+        return self.rows.run(q.device, lambda: self._in_parts(function, x, q, weights, times))
+
+    def _in_parts(
+        self, function: Replay, x: Data, q: Tensor, weights: list[Tensor], times: int
+    ) -> list[Tensor]:
+        r"""Rows in parts of one length, at most as many as fit, which the last row fills up."""
         k, n, d = q.shape
         # Of few lengths, as each has a graph of its own.
-        few = max(1, min(most, 1 << 2 * math.ceil(math.log2(k * n) / 2)))
+        few = max(1, min(self.rows.number // times, 1 << 2 * math.ceil(math.log2(k * n) / 2)))
         index = torch.arange(-(-k * n // few) * few, device=q.device).clamp(max=k * n - 1)
         flat = q.reshape(k * n, d)
         parts = [

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from pyro_aevb.data.batch import Data
+from pyro_aevb.engine.streams import Rows
 from pyro_aevb.estimators.curvature import Curvature
 from pyro_aevb.estimators.hmc import Point, evaluate
 from pyro_aevb.estimators.joint import Joint
@@ -150,13 +151,13 @@ class Search:
         joint: The pair's joint density.
         x: Some data, to look at the pair with.
         weights: Values of the global sites.
-        rows: How many rows the pair may see at once.
+        rows: How many rows the pair sees at once.
 
     Raises:
         Exception: Of the pair's code where it cannot be differentiated forwards.
     """
 
-    def __init__(self, joint: Joint, x: Data, weights: list[Tensor], rows: int) -> None:
+    def __init__(self, joint: Joint, x: Data, weights: list[Tensor], rows: Rows) -> None:
         self.joint, self.pair, self.rows = joint, joint.pair, rows
         description = self.pair.description
         assert description is not None
@@ -199,22 +200,30 @@ class Search:
 
     def _slope(self, x: Data, weights: list[Tensor], q: Tensor) -> Tensor:
         r"""The gradient of log p(x, q|w) at ``(k, n, d)``, which holds three times its values."""
-        few = max(1, self.rows // (3 * len(q)))
-        parts = []
-        for i in torch.arange(len(x), device=q.device).split(few):
-            terms = partial(self._log_joint, x[i], weights)
-            parts.append(evaluate(terms, q[:, i].to(self.dtype)))
-        return torch.cat([part.gradients[0] for part in parts], 1)
+
+        def slope() -> Tensor:
+            few = max(1, self.rows.number // (3 * len(q)))
+            parts = []
+            for i in torch.arange(len(x), device=q.device).split(few):
+                terms = partial(self._log_joint, x[i], weights)
+                parts.append(evaluate(terms, q[:, i].to(self.dtype)).gradients[0])
+            return torch.cat(parts, 1)
+
+        return self.rows.run(q.device, slope)
 
     def _log_joint(self, x: Data, weights: list[Tensor], q: Tensor) -> Tensor:
         return self.joint.terms(x, q, *weights).sum(0, keepdim=True)
 
     def _expand(self, weights: list[Tensor], x: Data, q: Tensor) -> list[Tensor]:
-        few = max(1, 2 * self.rows // (self.curvature.products + 1))
         index = torch.arange(len(q), device=q.device)
-        with untouched(self.pair.python):  # what its code keeps would be of the differentiation
+
+        def expand() -> list[Tensor]:
+            few = max(1, 2 * self.rows.number // (self.curvature.products + 1))
             parts = [self.curvature(x[i], q[i], *weights) for i in index.split(few)]
-        return [torch.cat(part) for part in zip(*parts, strict=True)]
+            return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+        with untouched(self.pair.python):  # what its code keeps would be of the differentiation
+            return self.rows.run(q.device, expand)
 
 
 class Frame:

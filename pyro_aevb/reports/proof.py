@@ -111,8 +111,8 @@ class DrawnOnCPU(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        places = [x.device for x in given] + [torch.device(kwargs.get("device") or "cpu")]
-        there = next((place for place in places if place.type != "cpu"), None)
+        devices = [x.device for x in given] + [torch.device(kwargs.get("device") or "cpu")]
+        there = next((device for device in devices if device.type != "cpu"), None)
         if there is None or torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         moved_args, moved = pytree.tree_map_only(Tensor, lambda x: x.cpu(), (args, kwargs))
@@ -121,9 +121,11 @@ class DrawnOnCPU(TorchDispatchMode):
         made = func(*moved_args, **moved)
         if not func._schema.is_mutable:
             return pytree.tree_map_only(Tensor, lambda x: x.to(there), made)
-        target = args[0]  # of normal_, bernoulli_ and the like
-        target.copy_(moved_args[0])
-        return target
+        for place, target, drawn in zip(func._schema.arguments, args, moved_args, strict=False):
+            if place.alias_info is not None and place.alias_info.is_write:
+                target.copy_(drawn)
+                return target
+        raise NotImplementedError(f"{func} writes to an argument that is given by name")
 
 
 def prove(
@@ -164,10 +166,10 @@ def _prove(name: str, case: Case, device: str, compiling: bool) -> Proven:
     try:
         eager = there if same else trained(case, device, "off")[0]
         compiled, _ = trained(case, device, "on")
-    except UsageError as error:
-        reason = one_line(error).partition("eagerly: ")[2].removesuffix("; use --compile auto")
-        return Proven(**said, compiled=None, remark=f"eager: {reason or one_line(error)}")
     except Exception as error:
+        reason = one_line(error).partition("eagerly: ")[2].removesuffix("; use --compile auto")
+        if isinstance(error, UsageError) and reason:
+            return Proven(**said, compiled=None, remark=f"eager: {reason}")
         return Proven(**said, compiled=np.inf, remark=f"compiled, it fails: {_line(error)}")
     return Proven(**said, compiled=_apart(eager, compiled), same_draws=same)
 

@@ -155,6 +155,9 @@ class Learners:
         except NotCapturable:
             self.forget()
             raise
+        except torch.OutOfMemoryError as error:
+            self.forget()
+            raise NotCapturable(f"the memory of {index.device} ended") from error
         self.algorithm.compile(say)
         for learner in self.each:
             if learner.step.group.size > 1 or not graphable(learner.optimizer):

@@ -3,6 +3,7 @@ r"""A trial of all losses, before any work, and how many threads they are fastes
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import pyro
 import torch
 
 from pyro_aevb.errors import UsageError, one_line
@@ -51,7 +52,7 @@ def fastest_threads(
 ) -> int:
     r"""With how many threads the losses of a batch and their gradients are found fastest.
 
-    Changes nothing of the whole pair.
+    Changes nothing of the whole pair. The steps run eagerly, whether the run compiles or not.
     """
 
     def step() -> None:
@@ -59,8 +60,11 @@ def fastest_threads(
         for learner in learners.each:
             learner.step(batch, *given)
 
-    with _unchanged(whole, learners, python):
-        return fastest(step)
+    try:
+        with _unchanged(whole, learners, python), pyro.validation_enabled(False):
+            return fastest(step)
+    except Exception:  # training will say what is wrong with the batch
+        return torch.get_num_threads()
 
 
 @contextmanager
@@ -69,15 +73,17 @@ def _unchanged(whole: Pair, learners: Learners, python: PythonState) -> Iterator
     pair = learners.pair
     held = [*whole.tensors().values(), *learners.algorithm.state.values()]
     before = [value.detach().clone() for value in held]
-    with pair.active(), pair.evaluating(), WholeBatch():
-        with untouched(python, [learners.data.device]):
-            pair.train()
-            yield
-    for parameter in whole.trainable().values():
-        parameter.grad = None
-    with torch.no_grad():
-        for tensor, value in zip(held, before, strict=True):
-            tensor.copy_(value)
+    try:
+        with pair.active(), pair.evaluating(), WholeBatch():
+            with untouched(python, [learners.data.device]):
+                pair.train()
+                yield
+    finally:
+        for parameter in whole.trainable().values():
+            parameter.grad = None
+        with torch.no_grad():
+            for tensor, value in zip(held, before, strict=True):
+                tensor.copy_(value)
 
 
 def _try(learners: Learners, few: torch.Tensor, last: bool) -> None:
