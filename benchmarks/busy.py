@@ -117,10 +117,12 @@ def page(result: Mapping[str, Any]) -> str:
             rows.append([*cells, " or ".join(map(str, threads))])
     columns = ("", "training, images a second", "of alone", "scoring, data a second", "of alone")
     alone, beside = result["default"]
+    count = result["rounds"]
+    of = "one process each" if count == 1 else f"medians of {count} processes, and their range"
     return (
         "# A busy machine, cpu\n\nA VAE 784-500-20, batch 100, trained and scored (100 data, "
         "compiled, with the run's number of threads, as `fit` scores) while other processes "
-        f"compute all the time: medians of {result['rounds']} processes, and their range.\n\n"
+        f"compute all the time: {of}.\n\n"
         f"{report.table((*columns, 'threads'), rows)}\n"
         f"The default run, `python -m pyro_aevb.fit`: {alone:.0f} s alone, {beside:.0f} s beside "
         f"one process, {beside / alone:.1f} times as long.\n\n"
