@@ -218,6 +218,8 @@ def main() -> None:
         for target in TARGETS:
             steps = graphs(proof.CASES[name])
             made = [compiled(lowered(*one, target), target) for one in steps]
+            aims = {aim for found in made for aim, _ in found.values()}
+            assert all(aim.startswith(f"sm_{target}") for aim in aims), aims
             cases[name][str(target)] = [[size for _, size in found.values()] for found in made]
             print(name, target, [len(found) for found in made], file=sys.stderr, flush=True)
     results = {"cases": cases, **report.circumstances("benchmarks.triton_kernels", "cpu")}

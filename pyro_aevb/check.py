@@ -121,8 +121,8 @@ def _proof(device: str, show: bool) -> "list[Proven]":
     with bar(total=len(CASES), disable=not show, unit="case", desc=chosen) as progress:
 
         def say(case: str) -> None:
-            progress.update(bool(progress.postfix))  # the one before is done
             progress.set_postfix_str(case)
+            progress.update()
 
         found = prove(chosen, say=say)
     if show:

@@ -287,7 +287,7 @@ def other_draws():
     return Twisted(lambda func: drawing in func.tags, lambda v: v.flip(0) if v.dim() else v)
 
 
-FEW_CASES = {name: CASES[name] for name in ("BayesianVAE", "RBM", "DeepBeliefNet")}
+FEW_CASES = {name: CASES[name] for name in ("BayesianVAE", "RBM")}
 
 
 def test_what_is_drawn_on_the_cpu_is_compared_draw_by_draw():

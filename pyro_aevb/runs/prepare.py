@@ -16,6 +16,7 @@ from pyro_aevb.data.own import of_object
 from pyro_aevb.data.sets import check_name, load
 from pyro_aevb.data.split import Binarize, DataSet, Split, looked_through
 from pyro_aevb.device import choose_device
+from pyro_aevb.engine.rewrites import matmul_precision
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.classification import predict
 from pyro_aevb.pairs import consent
@@ -113,7 +114,8 @@ def prepare(
     train = batches("train", way)
     if any(getattr(dataset, part).missing for part in ("train", "valid", "test")):
         loaded.in_handler(Seen())
-    description = inspect(loaded, train.take(_telling(train)), len(dataset.train))
+    with matmul_precision("highest"):  # coarser products would pass for a mean over the batch
+        description = inspect(loaded, train.take(_telling(train)), len(dataset.train))
     _check_fit(loaded, description, dataset, way)
     prepared = Prepared(
         pair=loaded,
