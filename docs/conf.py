@@ -29,7 +29,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"(pyro_aevb\..*\.)?[A-Zd]"),
     (
         r"py:class",
-        r"Path|Module|Tensor|Prepared|DataFrame|Figure|(pyro_aevb\.keywords\.)?(Given|Returned)|(dict|tuple|list\[dict)\[.*",
+        r"Path|Module|Tensor|Prepared|Proven|DataFrame|Figure|(pyro_aevb\.keywords\.)?(Given|Returned)|(dict|tuple|list\[dict)\[.*",
     ),
 ]
 

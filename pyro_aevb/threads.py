@@ -17,16 +17,16 @@ from contextvars import ContextVar
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 r"""Variables of the environment that say how threads wait."""
 SPINS = {"GOMP_SPINCOUNT": "15000", "KMP_BLOCKTIME": "0"}
-r"""How briefly, by library: turns of GNU's, whose default is 300,000, and milliseconds of LLVM's
-and Intel's. With fewer turns a run alone is slower, with more one beside others."""
+r"""How briefly threads wait, in turns of GNU's library, whose default is 300,000, and milliseconds
+of LLVM's and Intel's. With fewer turns a run alone is slower, with more one beside others."""
 NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 r"""Variables of the environment that say how many threads there are, which win."""
 
 GAIN = 1.25
 r"""Fewer threads are used where they are so many times as fast as all."""
 TURN, ROUNDS, SECONDS, FAR = 0.02, 7, 0.7, 4.0
-r"""A measurement: a turn lasts so many seconds at least, all numbers of threads take turns so many
-times, and no round begins after so many seconds. Nothing is measured where a single step takes
+r"""Of a measurement. A turn lasts so many seconds at least, all numbers of threads take turns so
+many times, and no round begins after so many seconds. Nothing is measured where a single step takes
 longer than those, and a round ends at a number with which a step takes so many times the best."""
 
 _given: ContextVar[bool] = ContextVar("given", default=False)

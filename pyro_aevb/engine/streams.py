@@ -17,7 +17,7 @@ from pyro_aevb.data.batches import Batches
 from pyro_aevb.device import forked, release, shares_memory
 from pyro_aevb.errors import UsageError
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 DATA_BLOCK = 1000
 r"""Data that share one stream of random numbers; fixed, so that no setting changes a value."""
@@ -76,7 +76,7 @@ class Rows:
     def __init__(self, number: int, say: Callable[[str], None]) -> None:
         self.number, self.say = number, say
 
-    def run(self, device: torch.device, work: Callable[[], Found]) -> Found:
+    def run(self, device: torch.device, work: Callable[[], T]) -> T:
         r"""What a function gives that takes so many rows at a time, and draws nothing.
 
         Raises:
