@@ -27,7 +27,7 @@ r"""Fewer threads are used where they are so many times as fast as all."""
 TURN, ROUNDS, SECONDS, FAR = 0.02, 7, 0.7, 4.0
 r"""Of a measurement. A turn lasts so many seconds at least, all numbers of threads take turns so
 many times, and no round begins after so many seconds. Nothing is measured where a single step takes
-longer than those, and a round ends at a number with which a step takes so many times the best."""
+longer than those, and a round ends at a number that is so many times as slow as a larger one."""
 
 _given: ContextVar[bool] = ContextVar("given", default=False)
 
@@ -120,8 +120,9 @@ def _times(
                 step()
                 steps += 1
             times[number].append(passed / steps)
-            if passed / steps > FAR * min(min(found) for found in times.values() if found):
-                break  # fewer threads are slower still, or what disturbs this turn disturbs theirs
+            more = [seconds for n, found in times.items() if n > number for seconds in found]
+            if more and passed / steps > FAR * min(more):
+                break  # fewer threads are slower still
         if time.perf_counter() - began > SECONDS:
             break
     return {number: found for number, found in times.items() if found}
