@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_aevb.engine import cuda_graph
-from pyro_aevb.engine.capture import capture
+from pyro_aevb.engine.capture import Captured, capture
 from pyro_aevb.engine.cuda_graph import WARM_UP, GraphedUpdate
 from pyro_aevb.runs.prepare import prepare
 from pyro_aevb.training import learner as learning
@@ -224,3 +224,13 @@ def test_a_pair_that_waits_is_trained_without_graphs(monkeypatch, cuda):
     trainer, _ = run(Masked, monkeypatch, graphs=True, said=said.append)
     assert said == ["Masked is trained without CUDA graphs: it has a boolean mask"]
     assert trainer._learners.each[0].graph is None
+
+
+@pytest.mark.parametrize(("device", "waits"), [("meta", "a copy to the host"), ("cpu", None)])
+def test_a_copy_to_the_host_is_one_that_a_graph_could_not_hold(device, waits):
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    x.meta["val"] = torch.empty(3, device=device)
+    copied = graph.call_function(torch.ops.aten._to_copy.default, (x,), {"device": "cpu"})
+    graph.output([copied])
+    assert Captured(torch.fx.GraphModule({}, graph), ()).waits == waits
