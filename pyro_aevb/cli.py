@@ -1,6 +1,7 @@
 r"""From a function's signature to a command: flags, one-line errors, exit statuses."""
 
 import inspect
+import io
 import json
 import os
 import re
@@ -69,6 +70,9 @@ def run_command(
     silent = os.environ.get("RANK", "0") != "0"
     if "RANK" in os.environ:  # torch warns of a lost process with a stack trace of its own
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is no reason to end
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         words = list(sys.argv[1:] if argv is None else argv)
         given = _joined(words, function)
@@ -104,6 +108,8 @@ def run_command(
         _leave("" if silent else " ".join(str(error).split()))
     except OSError as error:
         _leave(f"{error.filename or name}: {error.strerror or error}")
+    except MemoryError:
+        _leave("there is not enough memory for this; take fewer data, or a smaller net")
     except KeyboardInterrupt as interrupt:
         then = f": {interrupt}" if interrupt.args else ""
         print(f"\ninterrupted{then}", file=sys.stderr)

@@ -62,6 +62,7 @@ def compare(
     from pyro_aevb.reports.settings import find
     from pyro_aevb.reports.text import show_comparison
     from pyro_aevb.runs.run import Run
+    from pyro_aevb.runs.writing import write_whole
 
     if export is not None and Path(export).suffix not in SUFFIXES:
         raise UsageError(f"--export {export}: end the name in {', '.join(SUFFIXES)}")
@@ -78,7 +79,8 @@ def compare(
     table = side_by_side(named)
     results = {name: named[name].results for name in table}
     drawn = "" if setting is None else _score(table, score)
-    columns, rows, notes = ["", *table], tables.rows_of(table), _notes(table, results)
+    columns, rows = ["", *table], tables.rows_of(table)
+    notes = _notes(table, results) + [note for name in table for note in named[name].unsigned]
     shown = columns, rows
     if len(table) > ACROSS:
         columns, rows = tables.settings_rows(table, _by(table))
@@ -92,22 +94,22 @@ def compare(
     seeds = tables.over_seeds_tables(table)
     environments = sorted({r.get("environment", "unknown") for r in results.values()})
     computed = [f"computed with {where}" for where in environments]
-    written = tables.markdown_table(title, columns, rows, [*notes, *computed])
+    written = tables.literal_table(title, columns, rows, [*notes, *computed])
     name = "comparison" if split == "test" else f"comparison-{split}"
     folder = Path(out) if out is not None else opened[0].path.parent / name
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "comparison.md", *_pictures(table, named, folder)]
     if setting is not None:
         files.append(_against_setting(table, setting, drawn, folder))
-    files[0].write_text("\n".join([written, *(tables.markdown_table(*group) for group in seeds)]))
+    write_whole(files[0], "\n".join([written, *(tables.literal_table(*group) for group in seeds)]))
     if export is not None:
         exported = Path(export)
         exported.parent.mkdir(parents=True, exist_ok=True)
         if exported.suffix == ".csv":
-            exported.write_text(tables.csv_table(tables.numbers_of(table)))
+            write_whole(exported, tables.csv_table(tables.numbers_of(table)))
         else:
-            make = tables.markdown_table if exported.suffix == ".md" else tables.latex_table
-            exported.write_text(make(title, *shown))
+            make = tables.literal_table if exported.suffix == ".md" else tables.latex_table
+            write_whole(exported, make(title, *shown))
         files.append(exported)
     if show:
         show_comparison(title, *shown, notes)

@@ -210,7 +210,7 @@ def fit(
         seed_everything(seed)
         prepared = prepare(pair, data, pair_parameters, data_root, binarize, group.device, memory)
         test = to_score(prepared.test, num_samples, weight_samples, num_data, memory)
-        name = f"{prepared.pair.name}-{prepared.data.name}".replace(":", "-")
+        name = f"{prepared.pair.name}-{prepared.data.name}"
         run = Run(group.agree(lambda: Run.create(out, name, resume).path))
         group.continues = (
             f"; --resume --out {run.path} continues from the last checkpoint, in any number of "
@@ -438,12 +438,13 @@ def _announce(prepared: Any, run: "Run", why: str) -> None:
 
 
 def _settings_of_run(arguments: dict[str, Any]) -> str | None:
-    from pathlib import Path
+    from pyro_aevb.runs.run import SETTINGS, Run
 
     if not arguments["resume"] or arguments["out"] is None:
         return None
-    path = Path(arguments["out"]) / "settings.yaml"
-    return str(path) if path.is_file() else None
+    run = Run(arguments["out"])
+    path = run.path / SETTINGS
+    return str(path) if path.is_file() and run.settings else None
 
 
 if __name__ == "__main__":

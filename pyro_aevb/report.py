@@ -31,8 +31,8 @@ def report(
         The path of the file.
     """
     from pyro_aevb.reports.page import page_of
-    from pyro_aevb.runs.locking import write_whole
     from pyro_aevb.runs.run import only_run
+    from pyro_aevb.runs.writing import write_whole
 
     opened = only_run(run)
     path = opened.path / FILE if out is None else Path(out)

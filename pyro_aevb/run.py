@@ -253,17 +253,18 @@ class Run(directory.Run):
 
     def _per_datum(self) -> "DataFrame":
         import pandas
-        import xarray
+
+        from pyro_aevb.runs.netcdf import read_group
 
         found: dict[str, np.ndarray] = {}
         for group in ("predictive", "sample_stats"):
             try:
-                with xarray.open_dataset(self.arrays, group=group, engine="h5netcdf") as data:
-                    for name, values in data.items():
-                        whole = values.mean([d for d in values.dims if d != "datum"])
-                        found.setdefault(str(name), whole.to_numpy())
+                data = read_group(self.arrays, group, self.results.get(directory.ARRAYS))
             except OSError:
                 continue
+            for name, values in data.items():
+                whole = values.mean([d for d in values.dims if d != "datum"])
+                found.setdefault(str(name), whole.to_numpy())
         n = self.results["num_data"]
         rows = getattr(self.data, self.split).rows
         return pandas.DataFrame(found, index=np.arange(n) if rows is None else rows[:n])

@@ -1,6 +1,7 @@
 """Adversarial training: who may touch what, the losses, the optimum, and codes like the prior."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pyro
@@ -353,8 +354,10 @@ def test_the_commands_know_the_pair(latent, encoder, tmp_path, capsys):
 # The engine and the loop
 
 
-@pytest.mark.parametrize("prior", [*PRIORS, "compiled"])
-@pytest.mark.parametrize("encoder", ["deterministic", "gaussian"])
+@pytest.mark.parametrize(
+    "prior, encoder",
+    [*product(PRIORS, ["deterministic", "gaussian"]), ("compiled", "gaussian")],
+)
 def test_captured_and_compiled_steps_are_the_eager_ones(prior, encoder, monkeypatch):
     if prior in PRIORS:
         capture_only(monkeypatch)

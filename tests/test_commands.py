@@ -3,10 +3,8 @@
 import logging
 import pickletools
 import re
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 from functools import partial
 from importlib import import_module
@@ -422,27 +420,6 @@ def test_help_shows_groups_placeholders_and_defaults(module, positional, said, c
     text = " ".join(capsys.readouterr().out.split())
     assert all(words in text for words in said)
     assert not re.search(r"type:|null|Optional|Literal|:func:|in Python also|Others", text)
-
-
-def test_killed_at_any_moment_and_resumed_equals_never_killed(tmp_path):
-    words = ["--data=digits", "--epochs=40", "--schedule=cosine", "--num-samples=30"]
-    module = [sys.executable, "-m", "pyro_aevb.fit"]
-    command = [*module, *words, "--pair.hidden=[30]"]
-    whole, out = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, f"--out={whole}"], check=True, capture_output=True)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([*command, f"--out={out}"], **quiet)
-    while not (out / "history.csv").is_file():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 0 < len(pyro_aevb.Run.open(out).history) < 40
-    subprocess.run([*module, f"--out={out}", "--resume"], check=True, capture_output=True)
-    one, two = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (whole, out))
-    assert all(torch.equal(one["tensors"][k], two["tensors"][k]) for k in one["tensors"])
-    assert torch.equal(one["random"]["torch"], two["random"]["torch"])
-    first, second = (pyro_aevb.Run.open(run).results["metrics"] for run in (whole, out))
-    assert first == second
 
 
 def test_a_checkpoint_holds_tensors_and_plain_numbers_only(trained):

@@ -5,7 +5,6 @@ import shutil
 import sys
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -131,47 +130,6 @@ class Bomb:
 
 
 SHELL, TOUCH = {"cmd": "touch {mark}"}, {"args": ["touch", "{mark}"]}
-PAIRS = {
-    "function of Python": {"pair": "subprocess:getoutput", "pair_parameters": SHELL},
-    "dotted": {"pair": "subprocess.getoutput", "pair_parameters": SHELL},
-    "class of Python": {"pair": "subprocess:Popen", "pair_parameters": TOUCH},
-    "built in": {"pair": "os:system", "pair_parameters": {"command": "touch {mark}"}},
-    "opened": {"pair": "io:open", "pair_parameters": {"file": "{mark}", "mode": "w"}},
-    "function of a library": {"pair": "torch:save", "pair_parameters": {"obj": 1, "f": "{mark}"}},
-    "file in the run": {"pair": "{run}/evil_pair.py"},
-    "class of a file in the run": {"pair": "{run}/evil_pair.py:MyVAE"},
-    "relative file": {"pair": "evil_pair.py:MyVAE"},
-    "module": {"pair": "evil_pair:MyVAE"},
-    "dotted module": {"pair": "evil_pair.MyVAE"},
-    "package": {"pair": "evil_package"},
-    "part of a package": {"pair": "evil_package.pairs:MyVAE"},
-    "imported by my file": {"pair": "{mine}/my_pair.py:getoutput", "pair_parameters": SHELL},
-    "another function of mine": {
-        "pair": "{mine}/my_pair.py:clean",
-        "pair_parameters": {"folder": "{mark}"},
-    },
-    "class path": {"pair": {"class_path": "evil_pair.MyVAE", "init_args": {"width": 3}}},
-    "class path in words": {"pair": "{{class_path: evil_pair.MyVAE}}"},
-    "list": {"pair": ["evil_pair:MyVAE", "evil_pair:MyVAE"]},
-    "pickled data": {"data": "{run}/data.npy"},
-}
-OTHERS = {
-    "objective": {"objective": "evil_pair.MyVAE"},
-    "objective's package": {"objective": "evil_package.pairs.MyVAE"},
-    "objective's class path": {"objective": {"class_path": "evil_pair.MyVAE"}},
-    "objective of Python": {"objective": "subprocess.Popen"},
-    "corruption": {"corruption": "evil_pair:MyVAE"},
-    "corruption's class path": {"corruption": {"class_path": "evil_pair.MyVAE"}},
-    "optimizer": {"optimizer": "evil_pair.MyVAE"},
-    "optimizer's class path": {"optimizer": {"class_path": "evil_pair.MyVAE"}},
-    "schedule": {"schedule": "evil_pair.MyVAE"},
-    "algorithm": {"algorithm": "evil_pair"},
-    "option": {"algorithm_options": {"updates": {"class_path": "evil_pair.MyVAE"}}},
-    "option in words": {"optimizer_options": {"eps": "{{class_path: evil_pair.MyVAE}}"}},
-    "parameter": {"pair_parameters": {"nets": {"class_path": "evil_pair.MyVAE"}}},
-    "other file": {"config": "other.yaml"},
-    "trust": {"pair": "{run}/evil_pair.py:MyVAE", "trust": True},
-}
 
 
 def filled(value, **names):
@@ -188,34 +146,6 @@ def refused(command, *words, capsys):
 
 def check(*words):
     run_command(pyro_aevb.check, list(words))
-
-
-@pytest.mark.parametrize("payload", [*PAIRS, *OTHERS])
-def test_what_settings_name_is_not_run(payload, mine, sent, tmp_path, capsys):
-    mark, before = tmp_path / "mark", yaml.safe_load((sent / "settings.yaml").read_text())
-    names = {"run": sent, "mine": mine, "mark": mark}
-    settings = filled({**PAIRS, **OTHERS}[payload], **names)
-    np.save(sent / "data.npy", np.array([Bomb(str(mark))], dtype=object), allow_pickle=True)
-    file = str(change(sent, **settings))
-    if payload in PAIRS:  # `evaluate` looks at no other setting of a run
-        refused(evaluate, sent, capsys=capsys)
-        with pytest.raises(UsageError):
-            pyro_aevb.evaluate(sent, **SMALL)
-    refused(fit, "--resume", f"--out={sent}", "--epochs=2", capsys=capsys)
-    for flag in ([], ["--pair.width=3"]):
-        out = f"--out={tmp_path / 'new'}"
-        refused(fit, f"--config={file}", out, "--show=false", *flag, capsys=capsys)
-    (sent / "short.yaml").write_text(yaml.safe_dump(settings))
-    refused(check, "--config=short.yaml", "--show=false", capsys=capsys)
-    refused(evaluate, mine / "run", "--config=short.yaml", capsys=capsys)
-    assert not mark.exists()
-    assert not [name for name in sys.modules if name.startswith("evil_p")]
-
-    # With the settings that the run was trained with it is scored as before.
-    (sent / "settings.yaml").write_text(yaml.safe_dump(before))
-    value = log_likelihood(sent)
-    assert pyro_aevb.evaluate(sent, **SMALL)["metrics"]["log_likelihood"]["value"] == value
-    assert value == log_likelihood(mine / "run")
 
 
 @pytest.mark.parametrize("tag", ["object/apply:os.system ['touch {mark}']", "name:evil_pair.MyVAE"])

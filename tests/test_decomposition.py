@@ -192,7 +192,7 @@ def test_a_guide_of_dependent_dimensions_is_refused():
 
 
 @pytest.mark.parametrize("name", ["beta_tcvae", "dip_vae", "capacity"])
-def test_a_run_is_the_same_compiled_and_resumed(name, tmp_path):
+def test_a_run_is_the_same_resumed(name, tmp_path):
     """With the options that it was given, which its settings keep."""
     options = {"beta_tcvae": {"beta": 3.0}, "dip_vae": {"kind": "i"}, "capacity": {"capacity": 4.0}}
     how = {
@@ -205,17 +205,13 @@ def test_a_run_is_the_same_compiled_and_resumed(name, tmp_path):
         "proposal": "guide",
         "show": False,
     }
-    runs = {}
-    for compile in ("off", "on") if name == "beta_tcvae" else ("off",):
-        out = str(tmp_path / compile)
-        runs[compile] = pyro_aevb.fit("VAE", "digits", **how, compile=compile, out=out)
+    whole = pyro_aevb.fit("VAE", "digits", **how, compile="off", out=str(tmp_path / "whole"))
     out = str(tmp_path / "again")
     pyro_aevb.fit("VAE", "digits", **how, compile="off", out=out, stop_after=1)
-    runs["resumed"] = pyro_aevb.fit(out=out, resume=True, show=False)
-    assert runs["resumed"].settings["objective_options"] == options[name]
-    values = {k: [row["objective"] for row in run.history] for k, run in runs.items()}
-    assert values["resumed"] == values["off"]
-    np.testing.assert_allclose(values.get("on", values["off"]), values["off"], rtol=1e-4)
+    resumed = pyro_aevb.fit(out=out, resume=True, show=False)
+    assert resumed.settings["objective_options"] == options[name]
+    one, other = ([row["objective"] for row in run.history] for run in (whole, resumed))
+    assert one == other
 
 
 def against_plain_pytorch(net, options, losses):

@@ -56,7 +56,7 @@ def test_estimators_add_to_results_and_leave_one_another(run):
     assert results == run.results
     parzen = results["metrics"].pop("parzen")
     settings = results["settings"].pop("parzen")
-    assert results == before
+    assert results | {"arrays_sha256": before["arrays_sha256"]} == before
     assert parzen["estimator"] == "parzen" and parzen["num_data"] == 15
     assert (settings["num_kernels"], settings["seed"], settings["num_data"]) == (300, 0, 15)
     assert settings["seconds"] > 0 and "torch" in settings["environment"]
@@ -303,7 +303,9 @@ def made_before(run):
         },
     )
     importance = {"num_samples": 30, "weight_samples": 10, "num_data": 20, "seed": 0}
-    run.write_results({**run.results, "metrics": metrics, "settings": {"importance": importance}})
+    before = {**run.results, "metrics": metrics, "settings": {"importance": importance}}
+    del before["arrays_sha256"]  # files had no digests then
+    run.write_results(before)
     return bound, arrays["iwae_bound"]
 
 
@@ -526,5 +528,6 @@ def test_results_are_plain_json(run):
     pyro_aevb.evaluate(run, corruption="masking", num_noise=2, **SMALL)
     pyro_aevb.evaluate(run, against="noise", **SMALL)
     text = (run.path / "results.json").read_text()
-    assert json.loads(text) == run.results
+    whole = json.loads(text)
+    assert {name: value for name, value in whole.items() if name != "sha256"} == run.results
     assert "NaN" not in text and "Infinity" not in text

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pyro_aevb.data.matlab import check_matlab
 from pyro_aevb.errors import UsageError
 
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
@@ -38,7 +37,11 @@ def read_arrays(path: Path, mapped: bool = False) -> dict[str, np.ndarray]:
             if isinstance(loaded, np.ndarray):
                 return {"images": loaded}
             return {key: loaded[key] for key in loaded.files}
-    except (EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (FileNotFoundError, PermissionError):
+        raise
+    except MemoryError as error:
+        raise damaged(path, f"it holds, or says so, more than fits in memory: {error}") from error
+    except Exception as error:  # NumPy's parser of damaged bytes may raise anything
         if "Object arrays" in str(error) or "Python objects" in str(error):
             raise UsageError(
                 f"{path} holds Python objects (pickled), which are not read;"
@@ -104,6 +107,7 @@ def read_mat(path: Path, key: str) -> np.ndarray:
     from scipy.io import loadmat
 
     try:
+        check_matlab(path)
         array: np.ndarray = loadmat(path)[key]
     except OSError:
         raise

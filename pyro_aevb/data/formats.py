@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.data.files import damaged, read_arrays
+from pyro_aevb.data.matlab import check_matlab
 from pyro_aevb.data.naming import LABELS, ROWS, SPLIT, WHOLE
 from pyro_aevb.data.stored import HDF5Array, NpyArray, Stored, ZarrArray
 from pyro_aevb.data.tables import FEATURES, arrays_of, read_csv
@@ -134,6 +135,7 @@ def _joined(key: str) -> str:
 
 def _mat(path: Path, memory: int) -> Arrays:
     def parse() -> dict[str, np.ndarray] | None:
+        check_matlab(path)
         try:
             return {**importlib.import_module("scipy.io").loadmat(path)}
         except NotImplementedError:

@@ -42,7 +42,7 @@ def parted(name: str) -> tuple[str, Reading]:
             reading = replace(reading, sequences=True)
         elif size:
             reading = replace(reading, size=(int(size[1]), int(size[2])))
-        elif word.isdecimal():
+        elif re.fullmatch(r"[0-9]{1,18}", word):
             reading = replace(reading, first=int(word))
         else:
             break

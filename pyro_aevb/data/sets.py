@@ -80,7 +80,7 @@ def check_name(name: str) -> None:
 
 
 def _unknown(name: str) -> UsageError:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # which leaves the name of a user whom nobody knows
     near = hint(name, names(), "{}")
     if not near and path.parent.is_dir():
         beside = hint(path.name, os.listdir(path.parent), "{}")

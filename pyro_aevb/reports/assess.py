@@ -147,17 +147,15 @@ def assess(
     }
     if not trained and run.has_more(results):
         return _look(run, results)
-    # The numbers first: whatever happens to the rest, they are kept.
     if trained:  # what other evaluations drew is of other weights
         files = [shipped(name).file for name in ESTIMATORS]
         stale = ("against-*.png", "estimator-*.png", *filter(None, files))
         found = [path for name in stale for path in run.figures.glob(name)]
         for path in (*found, *run.path.glob("results-*.nc")):
             path.unlink()
-    else:
-        results = run.with_others(results)
-    run.write_results(results)
-    run.write_per_datum(scores, marginals, predictions)
+    with run.in_turn():
+        results = results if trained else run.with_others(results)
+        run.write_scored(results, scores, marginals, predictions)
     if run.split != TEST:
         return run.results
     undrawn = draw_figures(run, prepared, scores, marginals, health)
@@ -306,26 +304,27 @@ def compare_bounds(run: Run, undrawn: list[str], estimates: Sequence[str] = ()) 
         undrawn: The list that a note is added to where the figure fails.
         estimates: The metrics of a user's own estimator that are compared too.
     """
-    results = run.results
-    metrics, reference = results["metrics"], results["metrics"]["log_likelihood"]
-    known = {*estimates}.union(*(estimator.estimates for estimator in found_by(metrics)))
-    bounds = {
-        name: run.per_datum(metric["estimator"], name)
-        for name, metric in metrics.items()
-        if metric["value"] is not None and (name in known or "above_log_likelihood" in metric)
-    }
-    if reference["value"] is not None:
-        likely = run.per_datum("predictive", "log_likelihood")
-        for name, values in bounds.items():
-            metrics[name].pop("above_log_likelihood", None)
-            # Of other draws of the weights p(x|w) is another quantity.
-            if metrics[name].get("weight_samples", 1) == reference.get("weight_samples", 1):
-                above = paired(likely, values) | {"num_samples": reference["num_samples"]}
-                metrics[name]["above_log_likelihood"] = above
-        run.write_results(results)
-        # Of the guide's own draws it is where the curve of the bound ends.
-        if reference.get("proposal", "guide") != "guide":
-            bounds = {"log_likelihood": likely, **bounds}
+    with run.in_turn():
+        results = run.results
+        metrics, reference = results["metrics"], results["metrics"]["log_likelihood"]
+        known = {*estimates}.union(*(estimator.estimates for estimator in found_by(metrics)))
+        bounds = {
+            name: run.per_datum(metric["estimator"], name)
+            for name, metric in metrics.items()
+            if metric["value"] is not None and (name in known or "above_log_likelihood" in metric)
+        }
+        if reference["value"] is not None:
+            likely = run.per_datum("predictive", "log_likelihood")
+            for name, values in bounds.items():
+                metrics[name].pop("above_log_likelihood", None)
+                # Of other draws of the weights p(x|w) is another quantity.
+                if metrics[name].get("weight_samples", 1) == reference.get("weight_samples", 1):
+                    above = paired(likely, values) | {"num_samples": reference["num_samples"]}
+                    metrics[name]["above_log_likelihood"] = above
+            run.write_results(results)
+            # Of the guide's own draws it is where the curve of the bound ends.
+            if reference.get("proposal", "guide") != "guide":
+                bounds = {"log_likelihood": likely, **bounds}
     if run.split != TEST:
         return
     with drawn("convergence.png", undrawn, run):

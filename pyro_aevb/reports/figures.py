@@ -34,6 +34,7 @@ from pyro_aevb.reports.uncertainty import over_weights
 from pyro_aevb.reports.walks import along_columns, between
 from pyro_aevb.runs.prepare import Prepared
 from pyro_aevb.runs.run import Run
+from pyro_aevb.runs.writing import NotWritten
 
 MANY = 2000
 r"""Data at most whose codes, and whose components where they are vectors, are in a picture."""
@@ -54,6 +55,8 @@ def drawn(figure: str, undrawn: list[str], run: Run | None = None) -> Iterator[N
     try:
         with canvas.titled(title):
             yield
+    except NotWritten:  # as the numbers could not be, either
+        raise
     except Exception as error:  # of a pair's code, or of data that a picture was not made for
         if run is not None:
             (run.figures / figure).unlink(missing_ok=True)
@@ -81,10 +84,11 @@ def noted(run: Run, undrawn: Sequence[str]) -> dict[str, Any]:
     Returns:
         What ``results.json`` holds now.
     """
-    results = run.results
-    if undrawn:
-        results["notes"] = list(dict.fromkeys([*results.get("notes", []), *undrawn]))
-        run.write_results(results)
+    with run.in_turn():
+        results = run.results
+        if undrawn:
+            results["notes"] = list(dict.fromkeys([*results.get("notes", []), *undrawn]))
+            run.write_results(results)
     return results
 
 

@@ -15,6 +15,10 @@ SHOWN = (
 )
 FEW = ("elbo", "iwae_bound", "log_likelihood", "reconstruction", "kl", "active_units")
 r"""Of these the ones that a terminal shows of many runs."""
+FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.])")
+r"""What a cell begins with that a spreadsheet computes; a negative number is none."""
+MARKUP = re.compile(r"[\[\]`]|://")
+r"""What Markdown makes something of."""
 CLASSIFIED = ("classification_error", "calibration_error")
 r"""What is shown of classifiers, in per cent."""
 
@@ -171,6 +175,16 @@ def markdown_table(
     return "\n".join(lines) + "\n"
 
 
+def literal_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+) -> str:
+    r"""A table in Markdown of words that somebody else chose, such as names of runs and pairs: they
+    stand there as they are, and make no HTML, link, code or line.
+    """
+    words = [[*map(_literal, line)] for line in ([title], columns, notes)]
+    return markdown_table(words[0][0], words[1], [[*map(_literal, row)] for row in rows], words[2])
+
+
 def latex_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
 ) -> str:
@@ -178,7 +192,7 @@ def latex_table(
     a comment.
     """
     lines = [
-        f"% {title}",
+        f"% {' '.join(title.split())}",
         r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}",
         r"\toprule",
         " & ".join(map(_latex, columns)) + r" \\",
@@ -192,12 +206,23 @@ def latex_table(
 
 
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    r"""Rows of named values; a column for every name in any of them, empty where it is not."""
+    r"""Rows of named values; a column for every name in any of them, empty where it is not.
+
+    Words that a spreadsheet would take for a formula have an apostrophe before them.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _word(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _word(value: Any) -> Any:
+    return "'" + value if isinstance(value, str) and FORMULA.match(value) else value
+
+
+def _literal(cell: str) -> str:
+    return MARKUP.sub(r"\\\g<0>", " ".join(cell.split())).replace("<", "&lt;")
 
 
 _ESCAPED = str.maketrans(

@@ -1,9 +1,10 @@
 r"""Checkpoints: tensors and plain numbers only, written whole or not at all."""
 
-import os
+import io
 import pickle
 import random
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 
 from pyro_aevb.device import everywhere, gpus, random_states, restore_random_states
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.writing import write_whole
 
 FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    r"""Write beside the old file, then take its place: a failure at any moment leaves the old one.
+    r"""Write a checkpoint: a failure at any moment leaves the old one.
 
     Arguments:
         path: The file.
@@ -26,29 +28,26 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         UsageError: The file cannot be written.
     """
-    beside = path.with_name(path.name + ".part")
-    try:
-        torch.save({"format": FORMAT, **state}, beside)
-        os.replace(beside, path)
-    except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
-        raise UsageError(
-            f"cannot write {path} ({str(error).splitlines()[0]}); the file before it is untouched"
-        ) from error
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, content)
+    write_whole(path, content.getvalue())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     r"""Read a checkpoint without ever executing what it contains.
 
     Raises:
-        UsageError: It is missing, truncated, not a checkpoint, or holds pickled objects.
+        UsageError: It is missing, truncated, damaged, not a checkpoint, or holds pickled objects.
     """
     if not path.is_file():
         raise UsageError(f"no checkpoint {path}; train the run first, or resume another one")
+    content = io.BytesIO(path.read_bytes())
+    _check(path, content)
+    content.seek(0)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(content, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
+        if zipfile.is_zipfile(content):
             raise UsageError(
                 f"{path} holds pickled objects, which could execute code; refused: a checkpoint "
                 "of this package holds tensors and plain numbers only"
@@ -59,6 +58,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UsageError(f"{path} is not a checkpoint of this version of pyro_aevb")
     return state
+
+
+def _check(path: Path, content: io.BytesIO) -> None:
+    r"""Refuse a file of which a part is not what its checksum says: torch reads it as it is."""
+    if not zipfile.is_zipfile(content):
+        return  # no checkpoint at all, of which torch says more
+    try:
+        with zipfile.ZipFile(content) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError):
+        damaged = path.name
+    if damaged is not None:
+        raise UsageError(f"{path} is damaged; restore it or retrain")
 
 
 def random_state() -> dict[str, Any]:

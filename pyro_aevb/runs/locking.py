@@ -1,6 +1,5 @@
-r"""Files that several processes may see: locked, or written whole."""
+r"""Files that several processes may want: who has their lock, and who waits for it."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,15 +29,8 @@ def alone(lock: Path, refusal: str) -> Iterator[None]:
 
 @contextmanager
 def in_turn(lock: Path) -> Iterator[None]:
-    r"""Hold a lock, after whoever has it; for what takes a moment."""
+    r"""Hold a lock, after whoever has it; for what takes a moment, and within itself."""
     from filelock import FileLock
 
-    with FileLock(lock):
+    with FileLock(lock, is_singleton=True):
         yield
-
-
-def write_whole(path: Path, text: str) -> None:
-    r"""Write a file beside the old one, then take its place: no reader sees half of it."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)

@@ -10,20 +10,22 @@ classifier, the predictive log-probabilities of the classes, ``(datum, class)``,
 Every other estimator has a group of its name, which may hold fewer data, the first ones.
 """
 
-import os
+import io
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5netcdf
 import numpy as np
 import xarray
 
+from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.classification import Predictions
 from pyro_aevb.estimators.convergence import against_samples
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.marginal import Marginals
 from pyro_aevb.estimators.metrics import log_mean
+from pyro_aevb.runs.writing import digest, write_whole
 
 Groups = dict[str, dict[str, Any]]
 GROUPS = (
@@ -74,30 +76,78 @@ def groups_of(
     return groups
 
 
-def write_groups(path: Path, groups: Mapping[str, Any], kept: Container[str] | None = None) -> None:
+def write_groups(
+    path: Path,
+    groups: Mapping[str, Any],
+    kept: Container[str] | None = None,
+    sha256: str | None = None,
+) -> str:
     r"""Write groups of variables into a file beside those that it holds, all or none.
 
     Arguments:
         path: The file, which may not be there yet.
         groups: The dimensions and values by group and variable; a group that is there is replaced.
         kept: The names of the other groups to keep; None keeps all.
+        sha256: The digest that the file should have, else none of its groups is kept; None where
+            it is not known.
+
+    Returns:
+        The digest of the file.
+
+    Raises:
+        UsageError: It cannot be written.
     """
-    data = {name: xarray.Dataset(variables) for name, variables in groups.items()}
-    for name in _present(path):
+    data = dict(groups)
+    for name, variables in _stored(path, sha256).items():
         if name not in data and (kept is None or name in kept):
-            with xarray.open_dataset(path, group=name, engine="h5netcdf") as stored:
-                data[name] = stored.load()
-    beside = path.with_suffix(".nc.part")
-    beside.unlink(missing_ok=True)
-    for name, dataset in data.items():
-        how: Any = "a" if beside.exists() else "w"
-        dataset.to_netcdf(beside, mode=how, group=name, engine="h5netcdf")
-    os.replace(beside, path)
+            data[name] = variables
+    content = io.BytesIO()  # on a disk that is full HDF5 would end the process
+    with h5netcdf.File(content, "w") as file:
+        for name, variables in data.items():
+            group = file.create_group(name)
+            for variable, (dims, values) in variables.items():
+                array = np.asarray(values)
+                if array.dtype == bool:  # of which netCDF has none
+                    array = array.astype(np.int8)
+                for dim, size in zip(dims, array.shape, strict=True):
+                    if dim not in group.dimensions:
+                        group.dimensions[dim] = size
+                group.create_variable(variable, dims, data=array)
+    write_whole(path, content.getvalue())
+    return digest(content.getvalue())
 
 
-def _present(path: Path) -> list[str]:
+def read_group(path: Path, group: str, sha256: str | None = None) -> xarray.Dataset:
+    r"""A group of variables of a file.
+
+    Arguments:
+        path: The file.
+        group: The name of the group.
+        sha256: The digest that the file should have; None where it is not known.
+
+    Raises:
+        OSError: There is no such file or group, or it is damaged.
+        UsageError: Its digest is another.
+    """
+    content = path.read_bytes()
+    if sha256 is not None and digest(content) != sha256:
+        raise UsageError(
+            f"{path} is damaged, or not of the results beside it; evaluate the run again"
+        )
+    with xarray.open_dataset(io.BytesIO(content), group=group, engine="h5netcdf") as data:
+        return data.load()
+
+
+def _stored(path: Path, sha256: str | None) -> Groups:
+    r"""The variables of a file; none where it is not there, or damaged, and is written anew."""
     try:
-        with h5py.File(path) as file:
-            return list(file)
-    except OSError:  # there is none, or a damaged one, which is then written anew
-        return []
+        content = path.read_bytes()
+        if sha256 is not None and digest(content) != sha256:
+            return {}
+        with h5netcdf.File(io.BytesIO(content), "r") as file:
+            return {
+                name: {key: (v.dimensions, v[...]) for key, v in group.variables.items()}
+                for name, group in file.groups.items()
+            }
+    except (OSError, ValueError, KeyError):
+        return {}

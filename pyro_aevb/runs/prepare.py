@@ -213,7 +213,7 @@ def restore(
     prepared.pair.load_tensors(best["tensors"], str(run.checkpoint))
     prepared.pair.python.load(best.get("python", {}), prepared.train.device)
     prepared.pair.eval()
-    notes = state.get("notes", [])
+    notes: Any = [*run.unsigned, *state.get("notes", [])]
     if state.get("source") != prepared.pair.source:
         changed = "warning: the pair's source has changed since it was trained; this scores the new"
         notes = [f"{changed} one", *notes]

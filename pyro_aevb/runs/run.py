@@ -9,10 +9,10 @@ their per-datum values in ``results-SPLIT.nc``.
 import copy
 import csv
 import io
-import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,9 +22,10 @@ import yaml
 from pyro_aevb.data.naming import SPLITS, TEST
 from pyro_aevb.errors import UsageError, hint, one_of
 from pyro_aevb.runs import earlier
-from pyro_aevb.runs.locking import alone, write_whole
+from pyro_aevb.runs.locking import alone, in_turn
 from pyro_aevb.runs.results import alike, beside, finite, of_same_pair, with_estimator
 from pyro_aevb.runs.settings import read_settings
+from pyro_aevb.runs.writing import is_signed, sealed, signed, unsealed, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from pyro_aevb.pairs.pair import Pair
     from pyro_aevb.runs.prepare import Prepared
 
-SETTINGS = "settings.yaml"
+SETTINGS, LOCK = "settings.yaml", "training.lock"
 DAMAGED = " is damaged; evaluate the run again"
+ARRAYS = "arrays_sha256"
+r"""The entry of results that has the digest of the file of per-datum values."""
 
 
 class Run:
@@ -66,21 +69,26 @@ class Run:
 
         Raises:
             UsageError: It exists and is not a run, or is one and `resume` is false; or the reverse.
+                One that a run was ended in before its first file is as good as empty, and with
+                `resume` the run begins in it.
         """
         if path is None:
             if resume:
                 raise UsageError("--resume needs to know which run: give --out RUN")
+            # A file's name may hold a path, which would lead out of the folder.
+            name = "-".join(part for part in re.split(r"[/\\:]+", name) if part.strip("."))
             path = Path("runs") / name
             number = 2
-            while path.exists():
+            while path.exists() and not _unborn(path):
                 path = Path("runs") / f"{name}-{number}"
                 number += 1
         path = Path(path)
         is_run = (path / SETTINGS).is_file()
-        if resume and not is_run:
-            raise UsageError(f"{path} is not a run (no {SETTINGS} in it), so it cannot be resumed")
-        if path.exists() and not is_run and (not path.is_dir() or any(path.iterdir())):
+        unborn = not is_run and _unborn(path)
+        if path.exists() and not is_run and not unborn:
             raise UsageError(f"{path} exists and is not a run; choose another --out")
+        if resume and not is_run and not unborn:
+            raise UsageError(f"{path} is not a run (no {SETTINGS} in it), so it cannot be resumed")
         if is_run and not resume:
             raise UsageError(f"{path} already holds a run; add --resume, or choose another --out")
         parent = path
@@ -112,8 +120,12 @@ class Run:
             UsageError: Another process is training it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with alone(self.path / "training.lock", f"another process is training {self.path}"):
+        with alone(self.path / LOCK, f"another process is training {self.path}"):
             yield
+
+    def in_turn(self) -> AbstractContextManager[None]:
+        r"""No other process changes the results while this holds."""
+        return in_turn(self.path / "results.lock")
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -208,10 +220,26 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        settings = read_settings(self._exists() / SETTINGS)
-        if not {"pair", "data"} <= set(settings):
-            raise UsageError(f"{self.path / SETTINGS} does not hold the settings of a run")
+        path = self._exists() / SETTINGS
+        settings = read_settings(path)
+        if not {"pair", "data"} <= set(settings) or not isinstance(settings["data"], str):
+            raise UsageError(f"{path} does not hold the settings of a run")
+        if is_signed(path.read_text()) is False:
+            raise UsageError(
+                f"{path} is not as it was written: restore it, or, if it was changed on purpose, "
+                "remove its first and last line"
+            )
         return settings
+
+    @property
+    def unsigned(self) -> list[str]:
+        r"""A note where the settings have no digest, so that damage may go unseen; or nothing."""
+        if is_signed((self._exists() / SETTINGS).read_text()) is not None:
+            return []
+        return [
+            f"note: {self.path} has no digests: an earlier version wrote it, or its settings were "
+            "changed by hand; damage to what it holds may go unseen"
+        ]
 
     @property
     def results(self) -> dict[str, Any]:
@@ -239,9 +267,9 @@ class Run:
             self._exists()
             return {}
         try:
-            stored: dict[str, Any] = json.loads(path.read_text())
+            stored = unsealed(path.read_text())
             stored.get("splits", {}).keys()
-        except (json.JSONDecodeError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise UsageError(f"{path}{DAMAGED}") from error
         return stored
 
@@ -288,7 +316,8 @@ class Run:
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        self._write(SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+        write_whole(self.path / SETTINGS, signed(text))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         if self.split != TEST:
@@ -296,8 +325,7 @@ class Run:
             with suppress(UsageError):  # a damaged file is written anew
                 stored = self._stored()
             results = {**stored, "splits": {**stored.get("splits", {}), self.split: results}}
-        text = json.dumps(finite(results), indent=2, allow_nan=False)
-        self._write("results.json", text + "\n")
+        write_whole(self.path / "results.json", sealed(finite(results)))
 
     def with_others(self, results: Mapping[str, Any]) -> dict[str, Any]:
         r"""New results, and what other estimators found for the same trained pair and data.
@@ -343,9 +371,10 @@ class Run:
         Returns:
             What ``results.json`` holds now.
         """
-        results = self.current_results()
-        results[section] = {**results.get(section, {}), name: dict(entry)}
-        self.write_results(results)
+        with self.in_turn():
+            results = self.current_results()
+            results[section] = {**results.get(section, {}), name: dict(entry)}
+            self.write_results(results)
         return results
 
     def add(
@@ -369,13 +398,14 @@ class Run:
         Raises:
             UsageError: A metric has the name of one that another estimator found.
         """
-        results = with_estimator(self.current_results(), estimator, settings, metrics)
-        if per_datum:
-            from pyro_aevb.runs.netcdf import write_groups
+        from pyro_aevb.runs.netcdf import write_groups
 
-            arrays = {name: (("datum",), values) for name, values in per_datum.items()}
-            write_groups(self.arrays, {estimator: arrays})
-        self.write_results(results)
+        with self.in_turn():
+            results = with_estimator(self.current_results(), estimator, settings, metrics)
+            if per_datum:
+                arrays = {estimator: {name: (("datum",), v) for name, v in per_datum.items()}}
+                results[ARRAYS] = write_groups(self.arrays, arrays, sha256=results.get(ARRAYS))
+            self.write_results(results)
         return results
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -385,19 +415,24 @@ class Run:
         writer = csv.DictWriter(text, dict.fromkeys(chain(*rows)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self._write("history.csv", text.getvalue())
+        write_whole(self.path / "history.csv", text.getvalue())
 
-    def write_per_datum(
+    def write_scored(
         self,
+        results: Mapping[str, Any],
         scores: "Scores",
         marginals: "Marginals | None",
         predictions: "Predictions | None" = None,
     ) -> None:
-        r"""Write ``results.nc`` (:mod:`pyro_aevb.runs.netcdf`), but for other estimators' parts."""
+        r"""Write ``results.nc`` (:mod:`pyro_aevb.runs.netcdf`), in which other estimators' parts
+        stay where the results have them, then ``results.json``."""
         from pyro_aevb.runs.netcdf import groups_of, write_groups
 
-        groups = groups_of(scores, marginals, predictions)
-        write_groups(self.arrays, groups, set(self.results.get("settings", {})))
+        groups, before = groups_of(scores, marginals, predictions), None
+        with suppress(UsageError):  # none yet, or damaged
+            before = self.results.get(ARRAYS)
+        sha256 = write_groups(self.arrays, groups, set(results.get("settings", {})), before)
+        self.write_results({**results, ARRAYS: sha256})
 
     def per_datum(self, group: str, variable: str) -> "np.ndarray":
         r"""One variable of ``results.nc``.
@@ -405,7 +440,7 @@ class Run:
         Raises:
             UsageError: The file or the variable is not there.
         """
-        import xarray
+        from pyro_aevb.runs.netcdf import read_group
 
         place = group, variable
         if place in (*earlier.ARRAYS, *earlier.UNKNOWN) and earlier.was_before(self.results):
@@ -413,8 +448,8 @@ class Run:
                 raise UsageError(f"{self.path}: {variable}: {earlier.REASON}")
             place = earlier.ARRAYS[place]
         try:
-            with xarray.open_dataset(self.arrays, group=place[0], engine="h5netcdf") as data:
-                values: np.ndarray = data[place[1]].to_numpy()
+            data = read_group(self.arrays, place[0], self.results.get(ARRAYS))
+            values: np.ndarray = data[place[1]].to_numpy()
         except (OSError, KeyError) as error:
             raise UsageError(
                 f"{self.path} holds no per-datum {variable}; evaluate the run again"
@@ -433,12 +468,10 @@ class Run:
 
         return inference_data(self.on(TEST), **options)
 
-    def _write(self, name: str, text: str) -> None:
-        path = self.path / name
-        try:
-            write_whole(path, text)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+def _unborn(path: Path) -> bool:
+    r"""Whether a directory is one whose run ended before it wrote its first file."""
+    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {LOCK, SETTINGS + ".part"}
 
 
 def seconds_per_epoch(clock: "np.ndarray") -> float | None:

@@ -15,6 +15,9 @@ r"""Settings that say where a run is made and kept; a resumed run may change the
 SCORING = frozenset(("num_samples", "weight_samples", "proposal", "num_data", "memory", "compile"))
 r"""Settings that say how a trained pair is scored, or how fast; a resumed run may change them."""
 
+MOST = 10_000
+r"""Values that settings may hold."""
+
 
 class _Plain(yaml.SafeLoader):
     r"""YAML without objects, where ``1e-3`` is a number and ``2020-01-01`` a name."""
@@ -43,8 +46,23 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """
     try:
         settings = yaml.load(Path(path).read_text(), _Plain)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not readable YAML") from error
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise UsageError(f"{path} does not hold settings, a name and a value on each line")
+    if _too_many(settings):
+        raise UsageError(f"{path} does not hold settings: they have more than {MOST:,} values")
     return settings
+
+
+def _too_many(settings: dict[str, Any]) -> bool:
+    r"""Whether there are more values than :data:`MOST`, those that YAML names again counted again:
+    a few lines of it stand for more than there is memory."""
+    waiting: list[Any] = [settings]
+    for _ in range(MOST):
+        if not waiting:
+            return False
+        value = waiting.pop()
+        if isinstance(value, (dict, list)):
+            waiting += value.values() if isinstance(value, dict) else value
+    return True

@@ -26,7 +26,7 @@ from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.classification import error_metric
 from pyro_aevb.estimators.metrics import undefined
-from pyro_aevb.runs.run import Run
+from pyro_aevb.runs.run import ARRAYS, Run
 
 BLOCK = 2000
 r"""Test data whose kernel values are in memory at once."""
@@ -213,7 +213,7 @@ class _Place:
         }
         self.run.write_settings({"pair": f"<{results['pair']}>", **self.settings, "epochs": 0})
         arrays = {"predicted": (("datum",), predicted), "label": (("datum",), self.test_y)}
-        write_groups(self.run.arrays, {"classification": arrays})
+        results[ARRAYS] = write_groups(self.run.arrays, {"classification": arrays})
         self.run.write_results(results)
         return self.run
 

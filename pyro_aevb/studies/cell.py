@@ -10,8 +10,8 @@ from typing import Any
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs.earlier import current
-from pyro_aevb.runs.locking import write_whole
 from pyro_aevb.runs.run import SETTINGS, Run
+from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.studies.declare import FIT, Cell
 
 SECTIONS = ("corrupted", "against")
@@ -133,12 +133,12 @@ def note_failure(cell: Cell, out: Path, error: BaseException | str | None) -> No
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(error, str):
-        path.write_text(error + "\n")
+        write_whole(path, error + "\n")
         return
     said = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, UsageError):
         said = f"{type(error).__name__}: {said}"
-    path.write_text("".join(traceback.format_exception(error)) + f"\n{said}\n")
+    write_whole(path, "".join(traceback.format_exception(error)) + f"\n{said}\n")
 
 
 def asked_of(cell: Cell) -> dict[str, Any]:

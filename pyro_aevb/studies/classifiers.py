@@ -15,6 +15,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.reports.comparison import mcnemar, wrong
 from pyro_aevb.reports.plots import canvas, panels
 from pyro_aevb.reports.tables import csv_table
+from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declare import Key, Published
 from pyro_aevb.studies.figures import EARLIER, NUMBERS, keys_of, title_of, trained
@@ -91,7 +92,7 @@ def paired_differences(
         place = (column, float(line["difference"]), float(line["standard_error"]), theirs)
         drawn.setdefault(row, []).append(place)
     if drawn:
-        path.with_suffix(NUMBERS).write_text(csv_table(lines))
+        write_whole(path.with_suffix(NUMBERS), csv_table(lines))
         titled = {title_of(collected, grid, row): values for row, values in drawn.items()}
         _intervals(titled, path, f"test error above that of {reference}, in per cent of the images")
 

@@ -15,6 +15,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.predict import decode, encode
 from pyro_aevb.reports.plots import canvas
 from pyro_aevb.reports.tables import csv_table
+from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declare import FIT
 from pyro_aevb.studies.figures import NUMBERS, keys_of, trained
@@ -126,7 +127,7 @@ def across_choices(
         {"column": name, **dict(zip(CHOICES, map(str, row), strict=True))}
         for name, row in zip(names, values, strict=True)
     ]
-    path.with_suffix(NUMBERS).write_text(csv_table(lines))
+    write_whole(path.with_suffix(NUMBERS), csv_table(lines))
     canvas.save(figure, path)
 
 
@@ -169,7 +170,7 @@ def _along(
         lines += [{"column": name, titles[0]: at, titles[1]: value} for at, value in known]
     if not lines:
         return None
-    path.with_suffix(NUMBERS).write_text(csv_table(lines))
+    write_whole(path.with_suffix(NUMBERS), csv_table(lines))
     axes.set_xscale("log")
     ticks = [at for at in x if str(at)[0] in "125" and set(str(at)[1:]) <= {"0"}]
     axes.set_xticks(ticks, [f"{at:,}" for at in ticks])

@@ -22,6 +22,7 @@ from pyro_aevb.pairs.predict import decode_grid, encode, generate, reconstruct
 from pyro_aevb.reports.plots import panels
 from pyro_aevb.reports.plots.canvas import NATS
 from pyro_aevb.reports.tables import csv_table
+from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declare import HISTORY, Cell
 from pyro_aevb.studies.known import Elsewhere
@@ -91,7 +92,7 @@ def curves(
                     for epochs, at, values in zip(common, curve[0], curve[1].T, strict=True)
                 ]
     if drawn:
-        path.with_suffix(NUMBERS).write_text(csv_table(points))
+        write_whole(path.with_suffix(NUMBERS), csv_table(points))
         panels.curves(drawn, path, XLABEL[x], ylabel, log=x != "epochs", dashed=dashed)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.runs.earlier import current_metrics
-from pyro_aevb.runs.locking import in_turn, write_whole
+from pyro_aevb.runs.locking import in_turn
 from pyro_aevb.runs.run import Run, seconds_per_epoch
+from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.studies.cell import SECTIONS, Record, another, asked_of
 from pyro_aevb.studies.declare import FIT, HISTORY, Cell, Scale
 

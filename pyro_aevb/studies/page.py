@@ -13,6 +13,7 @@ from typing import Any
 import pyro_aevb
 from pyro_aevb.errors import UsageError
 from pyro_aevb.reports.tables import latex_table, markdown_table
+from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.declare import Figure, Key, Table, slug
 from pyro_aevb.studies.figures import EARLIER, NUMBERS
@@ -94,16 +95,16 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
     parts += ["## Circumstances", _circumstances(collected, name)]
     write_cells(beside / CELLS, name, collected.scale, collected.finished_here())
     page = folder / f"{beside.name}.md"
-    page.write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    write_whole(page, "\n\n".join(part.strip() for part in parts) + "\n")
     return page, missing
 
 
 def _table(collected: Collected, table: Table, beside: Path, remarked: set[int]) -> str:
     file = slug(table.title).lower()
     remarks = _remarks(collected, table)
-    (beside / f"{file}.csv").write_text(as_csv(collected, table))
+    write_whole(beside / f"{file}.csv", as_csv(collected, table))
     columns, rows = printed(collected, table)
-    (beside / f"{file}.tex").write_text(latex_table(table.title, columns, rows, remarks))
+    write_whole(beside / f"{file}.tex", latex_table(table.title, columns, rows, remarks))
     notes = []
     if table.published is not None and id(table.published) not in remarked:
         remarked.add(id(table.published))

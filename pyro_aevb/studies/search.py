@@ -30,7 +30,8 @@ import numpy as np
 from pyro_aevb.data.sets import load
 from pyro_aevb.data.split import DataSet
 from pyro_aevb.errors import UsageError, at_least_one, hint
-from pyro_aevb.runs.locking import in_turn, write_whole
+from pyro_aevb.runs.locking import in_turn
+from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.threads import as_given
 
 KEEP = 3

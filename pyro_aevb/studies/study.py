@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_aevb.errors import UsageError, at_least_one, hint
 from pyro_aevb.runs.locking import alone
+from pyro_aevb.runs.writing import write_whole
 
 if TYPE_CHECKING:
     from pyro_aevb.studies.declare import Cell, Scale, Study
@@ -282,4 +283,4 @@ def _claim(folder: Path, name: str, scale: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not a study; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asked) + "\n")
+    write_whole(path, json.dumps(asked) + "\n")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from io import BytesIO
 from math import sqrt
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pyro_aevb.runs.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,6 +145,8 @@ def save(figure: Figure, path: str | Path) -> Path:
     if (figures := _KEPT.get()) is not None:
         figures[path.stem] = figure
         return path
+    content = BytesIO()
+    figure.savefig(content, format="png", bbox_inches="tight")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", bbox_inches="tight")
+    write_whole(path, content.getvalue())
     return path

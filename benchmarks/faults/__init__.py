@@ -1,0 +1,1 @@
+r"""What goes wrong, done on purpose: signals, failing system calls, damage, forgery, fuzz."""

@@ -1,0 +1,234 @@
+r"""Every system call that touches a run: killed there, a full disk from there on, an I/O error.
+
+The calls are counted, and made to fail, by a small library in C that stands before the system's
+(``shim.c``); a command is run once to count them, then once for each call and each kind.
+"""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults import runs
+from benchmarks.faults.child import Outcome, command, run
+from benchmarks.faults.report import Failure
+
+KINDS = {"kill": 1, "full disk": 2, "I/O error": 3}
+LOADED = "FAULTS_SHIM"
+r"""The variable of the environment that holds the path of the library once it is loaded."""
+
+
+def available() -> bool:
+    r"""Whether there is a compiler for the library."""
+    return shutil.which("cc") is not None
+
+
+def load(folder: Path) -> None:
+    r"""Compile the library and begin this process again with it, unless it has it."""
+    if LOADED in os.environ:
+        return
+    library = folder / "shim.so"
+    source = Path(__file__).with_name("shim.c")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    environment = {**os.environ, "LD_PRELOAD": str(library), LOADED: str(library)}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+@contextmanager
+def loaded() -> Iterator[None]:
+    r"""Keep the library while this runs, then remove it with its folder."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(Path(os.environ[LOADED]).parent)
+
+
+@dataclass(frozen=True)
+class Program:
+    r"""What is run while calls fail, and what must hold afterwards.
+
+    Arguments:
+        words: The command.
+        begin: Puts the folder into the state that the command begins in.
+        again: The command that goes on after a failure.
+        whole: Whether what is there after that is what is there without a failure, or what is not.
+        partly: Whether of several things one may fail, which a line says, with status 1.
+    """
+
+    words: Sequence[str]
+    begin: Callable[[Path], None]
+    again: Callable[[Path], Sequence[str]]
+    whole: Callable[[Path], str]
+    partly: bool = False
+
+
+def counted(program: Program, where: Path) -> int:
+    r"""How many calls on the folder a command makes."""
+    fresh(program, where)
+    said = where.with_name("count")
+    outcome = run(_counting(program.words, said), where, _armed(where, 0, 0))
+    if outcome.status != 0:
+        raise RuntimeError(f"{program.words} fails by itself: {outcome.said()}\n{outcome.err}")
+    return int(said.read_text())
+
+
+def tried(
+    program: Program, where: Path, only: Sequence[int] | None = None
+) -> Iterator[Failure | None]:
+    r"""Let each call of a command fail in each way; yields what is wrong after each, or None.
+
+    Arguments:
+        program: The command.
+        where: The folder whose calls fail.
+        only: The numbers of the calls, from 1; None is all.
+    """
+    numbers = range(1, counted(program, where) + 1) if only is None else only
+    for number in numbers:
+        for kind, code in KINDS.items():
+            fresh(program, where)
+            fired = where.with_name("fired")
+            fired.unlink(missing_ok=True)
+            call = _noting(program.words, fired)
+            outcome = run(call, where, _armed(where, code, number))
+            what = f"{' '.join(program.words[:1])}, call {number}, {kind}"
+            yield _judged(program, where, what, kind, outcome, fired.is_file())
+
+
+def _judged(
+    program: Program, where: Path, what: str, kind: str, outcome: Outcome, fired: bool
+) -> Failure | None:
+    if kind == "kill":
+        if outcome.status != -9:
+            return Failure(what, f"did not fire: {outcome.said()}")
+    elif not fired:
+        return Failure(what, f"did not fire: {outcome.said()}")
+    elif not (outcome.tidy or program.partly and _in_part(outcome)):
+        return Failure(what, f"not one line: {outcome.said()}")
+    again = run(command(program.again(where)), where)
+    if again.status != 0:
+        return Failure(what, f"does not go on: {again.said()} (before: {outcome.said()})")
+    wrong = program.whole(where)
+    return Failure(what, wrong) if wrong else None
+
+
+def _in_part(outcome: Outcome) -> bool:
+    r"""Whether what failed is said in a line for each thing."""
+    told = all(line.startswith(("failed: ", "not shown: ")) for line in outcome.lines)
+    return outcome.status == 1 and bool(outcome.lines) and told
+
+
+def fresh(program: Program, where: Path) -> None:
+    shutil.rmtree(where, ignore_errors=True)
+    where.mkdir(parents=True)
+    program.begin(where)
+
+
+def _armed(where: Path, kind: int, number: int) -> Callable[[], None]:
+    def arm() -> None:
+        ctypes.CDLL(os.environ[LOADED]).faults_arm(os.fsencode(where.resolve()), kind, number)
+
+    return arm
+
+
+def _counting(words: Sequence[str], said: Path) -> Callable[[], None]:
+    def call() -> None:
+        try:
+            command(words)()
+        finally:
+            said.write_text(str(ctypes.CDLL(os.environ[LOADED]).faults_count()))
+
+    return call
+
+
+def _noting(words: Sequence[str], fired: Path) -> Callable[[], None]:
+    def call() -> None:
+        try:
+            command(words)()
+        finally:
+            if ctypes.CDLL(os.environ[LOADED]).faults_fired():
+                fired.touch()
+
+    return call
+
+
+def figures_as_dots() -> None:
+    r"""Figures are written, but not drawn, which would take most of the time."""
+    from matplotlib.figure import Figure
+
+    def save(figure: Figure, file: Any, **options: Any) -> None:
+        file.write(b"\x89PNG")
+
+    Figure.savefig = save  # type: ignore[method-assign]
+
+
+def programs(where: Path) -> dict[str, Program]:
+    r"""What is tried: training with its scores, scoring again, comparing, and a study."""
+    from benchmarks.faults.runs import Left
+
+    kept = where / "kept"
+    for name in ("one", "two"):
+        runs.made(
+            runs.fit(
+                "SVI", str(kept / name), True, "--seed", name[0].replace("o", "1").replace("t", "2")
+            ),
+            where,
+        )
+    wanted: dict[str, Left] = {}
+
+    def scratch(words: Sequence[str], at: str) -> Left:
+        folder = where / "reference"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(kept, folder)
+        runs.made(words, folder)
+        return Left.by(folder / at)
+
+    fitted = runs.fit("SVI", "run", True)
+    evaluated = [runs.EVALUATE, "one", *runs.SCORED, "--seed", "3"]
+    wanted["fit"] = scratch(fitted, "run")
+    wanted["evaluate"] = scratch(evaluated, "one")
+
+    def same_as(name: str, at: str) -> Callable[[Path], str]:
+        return lambda folder: wanted[name].differs(Left.by(folder / at))
+
+    def copied(folder: Path) -> None:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+    def going(folder: Path) -> list[str]:
+        begun = (folder / "run" / "settings.yaml").is_file()
+        return [*fitted, "--resume"] if begun else fitted
+
+    compared = [runs.COMPARE, "one", "two", "--out", "table", "--export", "table/t.tex"]
+    return {
+        "fit": Program(fitted, lambda folder: None, going, same_as("fit", "run")),
+        "evaluate": Program(
+            evaluated, copied, lambda folder: evaluated, same_as("evaluate", "one")
+        ),
+        "compare": Program(compared, copied, lambda folder: compared, _tables),
+        "study": Program(*_study(), lambda folder: _study()[0], _cells, partly=True),
+    }
+
+
+def _tables(folder: Path) -> str:
+    found = {path.name for path in (folder / "table").iterdir()}
+    return "" if {"comparison.md", "t.tex"} <= found and not _parts(folder) else f"left {found}"
+
+
+def _study() -> tuple[list[str], Callable[[Path], None]]:
+    cell = "errors/rect/logistic regression"
+    words = ["pyro_aevb.studies", "denoising", "--only", cell, "--scale", "smoke"]
+    return [*words, "--seeds", "1", "--out", "study"], lambda folder: None
+
+
+def _cells(folder: Path) -> str:
+    found = list((folder / "study").rglob("*.json"))
+    return "" if len(found) > 1 and not _parts(folder) else f"left {[p.name for p in found]}"
+
+
+def _parts(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*.part")]

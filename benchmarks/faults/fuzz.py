@@ -1,0 +1,184 @@
+r"""Files of every format that is read, changed at random: read, or refused in one line.
+
+The changes are those of :mod:`benchmarks.faults.damage`, several at a time, and in text and headers
+numbers that are put in the place of others: the largest that there are, negative ones, and digits
+of other scripts. No attempt may take more memory than :data:`~benchmarks.faults.batches.MEMORY`.
+"""
+
+import io
+import random
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.faults import runs
+from benchmarks.faults.batches import each_alone
+from benchmarks.faults.damage import KINDS
+from benchmarks.faults.report import Failure
+
+NUMBERS = (
+    *("0", "-1", "1", "2", "99999999999999999999", "4294967296", "1099511627776", "1e400", "nan"),
+    *("٣", "²", "0x10", "1_0", " ", "", "2020-13-45", "[" * 200, "{" * 5000),
+)
+r"""What is put in the place of a number."""
+
+
+def _numbers(content: bytearray, rng: random.Random) -> None:
+    places = list(re.finditer(rb"\d+", bytes(content[:4096])))
+    if places:
+        place = rng.choice(places)
+        content[place.start() : place.end()] = rng.choice(NUMBERS).encode()
+
+
+CHANGES: tuple[Callable[[bytearray, random.Random], None], ...] = (*KINDS.values(), *[_numbers] * 4)
+
+
+def seeds(folder: Path) -> dict[str, Path]:
+    r"""A small file of each format, by its suffix."""
+    from PIL import Image
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (12, 6, 6), dtype=np.uint8), np.arange(12) % 3
+    np.save(folder / "a.npy", x)
+    np.savez(folder / "a.npz", x=x, y=y)
+    np.savez_compressed(folder / "b.npz", x_train=x, x_test=x[:4])
+    text = "\n".join(",".join(f"{v:.2f}" for v in row) for row in rng.normal(size=(12, 4)))
+    (folder / "a.csv").write_text("a,b,c,label\n" + text + "\n")
+    torch.save({"x": torch.from_numpy(x), "y": torch.from_numpy(y)}, folder / "a.pt")
+    _hdf5(folder / "a.h5", x, y)
+    _matlab(folder / "a.mat", x, y)
+    for suffix in ("png", "jpg", "bmp", "gif", "tif", "webp"):
+        Image.fromarray(x[0]).resize((8, 8)).save(folder / f"a.{suffix}")
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+def _hdf5(path: Path, x: np.ndarray, y: np.ndarray) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["x"], file["y"] = x, y
+        file.create_dataset("z", data=x, chunks=(4, 6, 6), compression="gzip")
+
+
+def _matlab(path: Path, x: np.ndarray, y: np.ndarray) -> None:
+    from scipy.io import savemat
+
+    savemat(path, {"x": x, "y": y})
+
+
+def _bomb(size: int) -> bytes:
+    r"""A compressed array that is a thousand times as large as its file."""
+    stream, header = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (size, 6, 6)}
+    )
+    with (
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("x.npy", "w", force_zip64=True) as part,
+    ):
+        part.write(header.getvalue())
+        for _ in range(size * 36 >> 20):
+            part.write(bytes(1 << 20))
+    return stream.getvalue()
+
+
+def _claims(*shape: int) -> bytes:
+    r"""The header of an array that its file does not hold."""
+    stream = io.BytesIO()
+    about = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(stream, about)
+    return stream.getvalue() + bytes(64)
+
+
+def hostile() -> dict[str, bytes]:
+    r"""Files that were made by hand, by name."""
+    return {
+        "bomb.npz": _bomb(120_000_000),
+        "terabytes.npy": _claims(1 << 40, 6),
+        "negative.npy": _claims(-5, 6),
+        "overflow.npy": _claims(1 << 62, 1 << 62),
+        "nothing.npy": _claims(0, 6),
+        "deep.pt": b"\x80\x02" + b"](" * 20000,
+        "empty.npz": b"",
+        "empty.csv": b"",
+        "zeros.png": bytes(100),
+        "deep.yaml": b"[" * 100_000,
+        "anchors.yaml": b"a: &a [x, x]\n"
+        + b"".join(
+            b"%c: &%c [%s]\n" % (97 + i, 97 + i, b",".join([b"*%c" % (96 + i)] * 9))
+            for i in range(1, 10)
+        ),
+        "date.yaml": b"pair: 2020-02-31\ndata: 99999-99-99T99:99:99Z\n",
+    }
+
+
+def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
+    r"""Read changed files; yields what is wrong after each, or None.
+
+    Arguments:
+        number: How many, beside those of :func:`hostile`.
+        seed: Fixes which format is changed, how, and where.
+        where: A folder to work in.
+    """
+    formats, rng = seeds(where / "seeds"), random.Random(seed)
+    plans = [(rng.choice([*formats]), rng.random()) for _ in range(number)]
+
+    def changed(plan: tuple[str, float]) -> str:
+        name, at = plan
+        rng, content = random.Random(at), bytearray(formats[name].read_bytes())
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            if content:
+                rng.choice(CHANGES)(content, rng)
+        return _read(where / "fuzzed", name, bytes(content))
+
+    yield from each_alone(plans, changed, lambda plan: f"{plan[0]} ({plan[1]})", where)
+    files = hostile()
+
+    def made(name: str) -> str:
+        return _read(where / "fuzzed", name, files[name])
+
+    yield from each_alone([*files], made, str, where, 1)
+
+
+def _read(folder: Path, name: str, content: bytes) -> str:
+    r"""Read a file as the commands do: data, images in a folder, or settings."""
+    from pyro_aevb.data.sets import load
+    from pyro_aevb.runs.settings import read_settings
+
+    shutil.rmtree(folder, ignore_errors=True)
+    path = folder / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    if path.suffix == ".yaml":
+        read_settings(path)
+        return ""
+    images = path.suffix not in (".npy", ".npz", ".csv", ".pt", ".h5", ".mat")
+    data = load(str(folder if images else path))
+    data.train.images.sum() if hasattr(data.train.images, "sum") else None
+    return ""
+
+
+def settings_tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
+    r"""Read changed settings of a run, as ``--config`` and ``evaluate`` do."""
+    from pyro_aevb.runs.settings import read_settings
+
+    runs.made(runs.fit("SVI", "configured", True), where)
+    text = (where / "configured" / "settings.yaml").read_bytes()
+    rng = random.Random(seed)
+
+    def attempt(at: float) -> str:
+        rng, content = random.Random(at), bytearray(text)
+        for _ in range(rng.choice((1, 2, 5))):
+            rng.choice(CHANGES)(content, rng)
+        path = where / "changed.yaml"
+        path.write_bytes(content)
+        read_settings(path)
+        return ""
+
+    yield from each_alone([rng.random() for _ in range(number)], attempt, str, where)

@@ -1,0 +1,82 @@
+r"""Names that would be something else where they are shown: HTML, links, formulas, lines."""
+
+import csv
+import html.parser
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.faults import runs
+from benchmarks.faults.child import command, run
+from benchmarks.faults.report import Failure
+
+NAMES = (
+    *("<img src=x onerror=alert(1)>", "<script>alert(1)", "[a](javascript:alert(1))", "a|b|c"),
+    *("a\nb", "a\r\n\\input{x}", "https:..evil.example", "=1+1", "@SUM(1)", "+1", "-cmd", "`a`"),
+    *(
+        "\\input{x}",
+        "%a",
+        "$a$",
+        "a&b",
+        "_a_",
+        "![a](x)",
+        "a\tb",
+        '"a"',
+        "'a'",
+        "<b>",
+        "&lt;",
+        "{{a}}",
+    ),
+)
+r"""Names of runs."""
+
+
+class _Tags(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.found.append(tag)
+
+
+def tried(where: Path) -> Iterator[Failure | None]:
+    r"""Compare runs of such names, and look at each table; yields what is wrong, or None."""
+    runs.made(runs.fit("SVI", "kept", True), where)
+    for name, other in itertools.product(NAMES, ("two", "=2")):
+        folder = where / "named"
+        shutil.rmtree(folder, ignore_errors=True)
+        for run_name in (name, other):
+            shutil.copytree(where / "kept", folder / run_name)
+        for suffix in (".md", ".csv", ".tex"):
+            words = [runs.COMPARE, name, other, "--out", "table", "--export", f"t{suffix}"]
+            if name.startswith("-"):
+                words[1] = f"./{name}"
+            outcome = run(command(words), folder)
+            what = f"a run called {name!r} in {suffix}"
+            if outcome.status != 0:
+                yield Failure(what, outcome.said()) if not outcome.tidy else None
+                continue
+            found = _wrong(folder / f"t{suffix}") or _wrong(folder / "table" / "comparison.md")
+            yield Failure(what, found) if found else None
+
+
+def _wrong(path: Path) -> str:
+    text = path.read_text()
+    if path.suffix == ".csv":
+        rows = [*csv.reader(text.splitlines())]
+        bad = [cell for row in rows for cell in row if cell[:1] in "=+@" and cell]
+        return f"a formula: {bad[0]}" if bad else ""
+    if path.suffix == ".tex":
+        first = text.splitlines()
+        return "" if first[1].startswith(r"\begin{tabular}") else f"a line of its own: {first[1]}"
+    tags = _Tags()
+    tags.feed(text)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    cells = {line.replace(r"\|", "").count("|") for line in table}
+    if tags.found:
+        return f"a tag: {tags.found[0]}"
+    if "](" in text.replace(r"\](", ""):
+        return "a link"
+    return "" if len(cells) == 1 else "rows of several lengths"

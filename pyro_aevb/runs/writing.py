@@ -1,0 +1,92 @@
+r"""How a run's files are written: whole or not at all, and with a digest that damage does not pass.
+
+A digest is the SHA-256 of what a file holds. ``settings.yaml`` has that of its text in its first
+and last line, ``results.json`` that of its content as ``"sha256"``, and that of ``results.nc`` as
+``"arrays_sha256"``; the checkpoint is a zip file, whose parts have checksums of their own. Files
+that an earlier version wrote have none, and are read as they are.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pyro_aevb.errors import UsageError
+
+KEY = "sha256"
+r"""The entry of a JSON file that holds the digest of the others."""
+LINE = "# sha256 of the lines between: "
+r"""What the first and the last line of a text file begin with, before the digest; of a file that is
+cut off one of them is left."""
+
+
+class NotWritten(UsageError):
+    r"""A file cannot be written, as on a full disk."""
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    r"""Write a file beside the old one, then take its place: no reader sees half of it.
+
+    Arguments:
+        path: The file.
+        content: All that it will hold.
+
+    Raises:
+        NotWritten: It cannot be written; the old file, if there is one, is as it was.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        with beside.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.replace(beside, path)
+    except OSError as error:
+        with suppress(OSError):  # what was wrong with the file may be wrong with its removal
+            beside.unlink()
+        kept = "; the file before it is untouched" if path.is_file() else ""
+        raise NotWritten(f"cannot write {path}: {error.strerror or error}{kept}") from error
+
+
+def digest(content: str | bytes) -> str:
+    r"""The SHA-256 of a text or of bytes, in hexadecimal digits."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def sealed(entries: Mapping[str, Any]) -> str:
+    r"""JSON of entries, and of the digest of them all."""
+    whole = {name: value for name, value in entries.items() if name != KEY}
+    whole[KEY] = _of_entries(whole)
+    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    r"""The entries of JSON that :func:`sealed` wrote, or of one without a digest.
+
+    Raises:
+        ValueError: It is no JSON of entries, or not what was written.
+    """
+    entries = json.loads(text)
+    if not isinstance(entries, dict):
+        raise ValueError("it holds no entries")
+    if KEY in entries and entries.pop(KEY) != _of_entries(entries):
+        raise ValueError("it is not what was written")
+    return entries
+
+
+def signed(text: str) -> str:
+    r"""A text of whole lines, with its digest in a comment above and in one below."""
+    line = f"{LINE}{digest(text)}\n"
+    return line + text + line
+
+
+def is_signed(text: str) -> bool | None:
+    r"""Whether a text is one that :func:`signed` wrote; None where it has no digest."""
+    if LINE not in text:
+        return None
+    return text == signed("".join(text.splitlines(keepends=True)[1:-1]))
+
+
+def _of_entries(entries: Mapping[str, Any]) -> str:
+    return digest(json.dumps(entries, sort_keys=True))
