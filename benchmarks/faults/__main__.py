@@ -75,6 +75,10 @@ PARTS: dict[str, Part] = {
         "a forged file runs nothing, and is refused in a line",
         lambda where, share, seed: forgery.tried(where, share, seed),
     ),
+    "kinds": (
+        "a checkpoint with entries of another kind is refused in a line, in bounded memory",
+        lambda where, share, seed: forgery.of_other_kinds(where, share, seed),
+    ),
     "names": (
         "a name is shown as it is, and makes no HTML, link, formula or line",
         lambda where, share, seed: names.tried(where),

@@ -44,6 +44,8 @@ def _remove(content: bytearray, rng: random.Random) -> None:
 
 def _swap(content: bytearray, rng: random.Random) -> None:
     size = min(BLOCK, len(content) // 3)
+    if not size:
+        return
     one, other = sorted(rng.sample(range(0, len(content) - size), 2))
     if other - one >= size:
         kept = content[one : one + size]

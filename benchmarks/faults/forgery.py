@@ -234,6 +234,71 @@ def _arrays(sent: Path, mark: Path) -> Iterator[Forged]:
                 yield f"array, {name} in {form}, {words[0]}", partial(_put, path, make, bomb), words
 
 
+def of_other_kinds(where: Path, share: float = 1.0, seed: int = 0) -> Iterator[Failure | None]:
+    r"""Read checkpoints in which an entry is of another kind; yields what is wrong, or None.
+
+    What a command does not look at is nothing to it; all else is refused in a line.
+
+    Arguments:
+        where: A folder to work in.
+        share: How many of them; 1 is all.
+        seed: Fixes which, of fewer.
+    """
+    where = where.resolve()
+    runs.made(runs.fit("SVI", "mine", False), where)
+    state = torch.load(where / "mine" / "checkpoint.pt", weights_only=True)
+    plans = [
+        (key, value, words)
+        for key in state
+        for value in KINDS
+        for words in ([runs.EVALUATE, ".", *runs.SCORED], runs.fit("SVI", ".", False, "--resume"))
+    ]
+    sent = where / "sent"
+    for key, value, words in plans[seed % round(1 / share) :: round(1 / share)]:
+        shutil.rmtree(sent, ignore_errors=True)
+        shutil.copytree(where / "mine", sent)
+        torch.save({**state, key: KINDS[value](state[key])}, sent / "checkpoint.pt")
+        outcome = run(command(words), sent, memory=4096)
+        what = f"checkpoint, {key} is {value}, {words[0]}"
+        yield None if outcome.tidy else Failure(what, outcome.said())
+
+
+def _inner(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    r"""A value whose tensors are changed."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _inner(entry, change) for name, entry in value.items()}
+    return [_inner(entry, change) for entry in value] if isinstance(value, list) else value
+
+
+def _other(value: Any) -> Any:
+    r"""A value whose numbers are words."""
+    if isinstance(value, dict):
+        return {name: _other(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_other(entry) for entry in value]
+    return "word" if isinstance(value, (int, float)) else value
+
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda value: None,
+    "a number": lambda value: -1,
+    "a word": lambda value: "word",
+    "a list": lambda value: [1, "a", None],
+    "names": lambda value: {"a": 1},
+    "empty": lambda value: type(value)() if isinstance(value, (list, dict, str)) else value,
+    "a tensor": lambda value: torch.zeros(3),
+    "of tensors without numbers": lambda value: _inner(value, lambda t: t.to("meta")),
+    "of expanded tensors": lambda value: _inner(value, lambda t: torch.zeros(1).expand(1 << 40)),
+    "of tensors of another shape": lambda value: _inner(value, lambda t: torch.zeros(7, 7)),
+    "of tensors of another type": lambda value: _inner(value, lambda t: t.to(torch.complex64)),
+    "of words": lambda value: _inner(value, lambda t: "word"),
+    "of words for numbers": _other,
+}
+r"""What an entry of a checkpoint is made into."""
+
+
 def _put(path: Path, make: Callable[[Any], bytes], bomb: Any) -> None:
     path.write_bytes(make(bomb))
 

@@ -192,6 +192,8 @@ def make_corruption(
     flag, options_flag = flags
     of_kind(options_flag, options, dict[str, Any] | None)
     options = dict(options or {})
+    if isinstance(name, (dict, list)):
+        raise UsageError(f"{flag} is {name!r}; it takes a name, in Python also a function")
     if name in KINDS:
         make = KINDS[name]
         taken = [one.name for one in fields(make)]  # type: ignore[arg-type]

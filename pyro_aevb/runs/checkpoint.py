@@ -5,6 +5,8 @@ import pickle
 import random
 import zipfile
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,46 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.runs.writing import write_whole
 
 FORMAT = 1
+
+
+def _is_format(value: Any) -> bool:
+    return isinstance(value, int) and value == FORMAT
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_tensor(value: Any) -> bool:
+    r"""Whether it is a tensor that has all its numbers: a file may claim more than it holds."""
+    if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
+        return False
+    sparse = value.layout is not torch.strided
+    return sparse or value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def _is_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_tensor, value.values()))
+
+
+def _is_best(value: Any) -> bool:
+    return isinstance(value, dict) and _is_tensors(value.get("tensors", {}))
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("tensors", "state"), _is_tensors),
+    **dict.fromkeys(("epoch", "step", "stage", "began"), _is_number),
+    **dict.fromkeys(("losses", "looks"), _is_tensor),
+    **dict.fromkeys(("python", "random"), lambda value: isinstance(value, dict)),
+    "best": _is_best,
+    "notes": partial(_is_list_of, str),
+    "history": partial(_is_list_of, dict),
+}
+r"""By name of an entry, whether a value is what a checkpoint holds there."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -55,8 +97,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is no checkpoint, or damaged; restore it or retrain") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} is truncated or damaged; restore it or retrain") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or not _is_format(state.get("format")):
         raise UsageError(f"{path} is not a checkpoint of this version of pyro_aevb")
+    for name, is_kind in KINDS.items():
+        if name in state and not is_kind(state[name]):
+            raise UsageError(
+                f"{path}: {name!r} is not what a checkpoint holds there; restore it or retrain"
+            )
     return state
 
 
@@ -87,11 +134,20 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    r"""Continue every generator where :func:`random_state` found it."""
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == gpus():
-        restore_random_states(state["cuda"], everywhere())
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    r"""Continue every generator where :func:`random_state` found it.
+
+    Raises:
+        UsageError: It is no state of generators.
+    """
+    try:
+        torch.set_rng_state(state["torch"])
+        if len(state["cuda"]) == gpus():
+            restore_random_states(state["cuda"], everywhere())
+        name, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise UsageError(
+            "the checkpoint holds no state of the random generators; restore it or retrain"
+        ) from error

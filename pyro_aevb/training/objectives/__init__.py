@@ -46,6 +46,10 @@ def make_objective(
         if options:
             raise UsageError("--objective-options: an objective that is made already takes none")
         return name
+    if isinstance(name, (dict, list)):
+        raise UsageError(
+            f"--objective is {name!r}; it takes a name, in Python also an ELBO of Pyro"
+        )
     if name in OBJECTIVES:
         place, own = OBJECTIVES[name]
         file, _, attribute = place.partition(":")
