@@ -117,8 +117,8 @@ def write_groups(
     return digest(content.getvalue())
 
 
-def read_group(path: Path, group: str, sha256: str | None = None) -> xarray.Dataset:
-    r"""A group of variables of a file.
+def read_group(path: Path, group: str, sha256: str | None = None) -> Any:
+    r"""A group of variables of a file, as an ``xarray.Dataset``.
 
     Arguments:
         path: The file.

@@ -154,7 +154,7 @@ SMOKE = {
 }
 
 ADAM: dict[str, Any] = {"optimizer": "adam", "lr": 1e-4}
-r"""Of InfoGAN and of the capacity, at whose slopes Adagrad's first step, which is 0.01 for every
+r"""Of InfoGAN, the capacity and DIP-VAE, at whose slopes Adagrad's first step, which is 0.01 for every
 weight, is not finite."""
 BEST = 2.0
 r"""The beta of the best score among :data:`BETAS`, by a seed that is none of the table's."""
@@ -174,7 +174,9 @@ models = Grid(
             kl_warm_up=EPOCHS - 1,
             **ADAM,
         ),
-        DIP: _vae(objective="dip_vae", objective_options={"kind": "ii", "off_diagonal": 10.0}),
+        DIP: _vae(
+            objective="dip_vae", objective_options={"kind": "ii", "off_diagonal": 10.0}, **ADAM
+        ),
         INFOGAN: {
             "pair": "InfoGAN",
             "pair_parameters": {"latent_dim": 10, "noise_dim": 10, "hidden": [1200, 1200]},
@@ -192,8 +194,8 @@ models = Grid(
     chosen=(
         "beta, and nothing else; the weights of the other objectives are those of their papers. "
         "All rows have the same data, nets and steps. The optimizer is the paper's, Adagrad at "
-        "0.01, but of InfoGAN and the capacity Adam at 1e-4, as the first step of Adagrad is not "
-        "finite there."
+        "0.01, but of InfoGAN, the capacity and DIP-VAE Adam at 1e-4, as the first step of Adagrad "
+        "is not finite there."
     ),
     row_title="data",
 )
