@@ -154,8 +154,8 @@ SMOKE = {
 }
 
 ADAM: dict[str, Any] = {"optimizer": "adam", "lr": 1e-4}
-r"""Of InfoGAN, the capacity and DIP-VAE, at whose slopes Adagrad's first step, which is 0.01 for every
-weight, is not finite."""
+r"""Of InfoGAN, the capacity and DIP-VAE, at whose slopes Adagrad's first step, which is 0.01 for
+every weight, is not finite."""
 BEST = 2.0
 r"""The beta of the best score among :data:`BETAS`, by a seed that is none of the table's."""
 
