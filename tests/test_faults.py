@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,20 @@ def test_an_edited_file_says_how_it_may_be_kept(run, tmp_path):
     settings.write_text(settings.read_text().replace("seed: 0", "seed: 1"))
     with pytest.raises(UsageError, match="not as it was written: .*remove its first and last line"):
         pyro_aevb.evaluate(str(path))
+
+
+def test_settings_are_utf8_whatever_the_locale(tmp_path):
+    """A title in letters that a locale does not have, written and read in it."""
+    path = tmp_path / "run"
+    code = rf"""if True:
+        from pyro_aevb.runs.run import Run
+        run = Run({str(path)!r})
+        run.write_settings({{"pair": "\u00fc", "data": "\u4e2d"}})
+        assert run.settings == {{"pair": "\u00fc", "data": "\u4e2d"}} and not run.unsigned
+    """
+    how = {**os.environ, "PYTHONUTF8": "0", "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code], env=how, check=True)
+    assert "ü" in (path / "settings.yaml").read_text("utf-8")
 
 
 def test_digests():

@@ -224,7 +224,7 @@ class Run:
         settings = read_settings(path)
         if not {"pair", "data"} <= set(settings) or not isinstance(settings["data"], str):
             raise UsageError(f"{path} does not hold the settings of a run")
-        if is_signed(path.read_text()) is False:
+        if is_signed(path.read_text("utf-8")) is False:
             raise UsageError(
                 f"{path} is not as it was written: restore it, or, if it was changed on purpose, "
                 "remove its first and last line"
@@ -234,7 +234,7 @@ class Run:
     @property
     def unsigned(self) -> list[str]:
         r"""A note where the settings have no digest, so that damage may go unseen; or nothing."""
-        if is_signed((self._exists() / SETTINGS).read_text()) is not None:
+        if is_signed((self._exists() / SETTINGS).read_text("utf-8")) is not None:
             return []
         return [
             f"note: {self.path} has no digests: an earlier version wrote it, or its settings were "
@@ -267,7 +267,7 @@ class Run:
             self._exists()
             return {}
         try:
-            stored = unsealed(path.read_text())
+            stored = unsealed(path.read_text("utf-8"))
             stored.get("splits", {}).keys()
         except (ValueError, AttributeError, RecursionError) as error:
             raise UsageError(f"{path}{DAMAGED}") from error
@@ -289,7 +289,7 @@ class Run:
         if not path.is_file():
             return []
         try:
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 return [
                     {name: float(value) if value else None for name, value in row.items()}
                     for row in csv.DictReader(file)

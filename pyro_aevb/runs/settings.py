@@ -45,7 +45,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         UsageError: It is not YAML, or anything but names with plain values.
     """
     try:
-        settings = yaml.load(Path(path).read_text(), _Plain)
+        settings = yaml.load(Path(path).read_text("utf-8"), _Plain)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not readable YAML") from error
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):

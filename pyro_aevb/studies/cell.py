@@ -84,7 +84,7 @@ class Record:
     @classmethod
     def _read(cls, path: Path, name: str) -> "Record":
         try:
-            record = cls(**json.loads(path.read_text()))
+            record = cls(**json.loads(path.read_text("utf-8")))
             for look in record.looks.values():
                 look.update({of: current(results) for of, results in look.items()})
             float(record.seconds), record.settings.keys(), record.scores.keys()
@@ -122,7 +122,7 @@ def failure(cell: Cell, out: Path) -> str | None:
     path = _beside(cell, out, ".error")
     if not path.is_file():
         return None
-    return (path.read_text().strip().splitlines() or ["failed"])[-1]
+    return (path.read_text("utf-8").strip().splitlines() or ["failed"])[-1]
 
 
 def note_failure(cell: Cell, out: Path, error: BaseException | str | None) -> None:

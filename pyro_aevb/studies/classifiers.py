@@ -123,7 +123,7 @@ def _compared(
 
 def _earlier(path: Path) -> dict[tuple[str, str, str], dict[str, str]]:
     r"""The lines of an earlier picture, by row, column and reference."""
-    text = path.read_text() if path.is_file() else ""
+    text = path.read_text("utf-8") if path.is_file() else ""
     lines = [line for line in csv.DictReader(text.splitlines()) if "reference" in line]
     return {(line["row"], line["column"], line["reference"]): line for line in lines}
 

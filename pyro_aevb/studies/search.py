@@ -103,7 +103,7 @@ def read_trials(path: Path) -> list[Trial]:
     if not path.is_file():
         return []
     try:
-        return [Trial(**json.loads(line)) for line in path.read_text().splitlines()]
+        return [Trial(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
     except (ValueError, TypeError) as error:
         raise UsageError(f"{path} is damaged: {error}") from error
 
@@ -192,7 +192,7 @@ def _halve(
             settings = json.loads(json.dumps(drawn[number]))
             trial = _try(whole, method, number, num_train, settings, where)
             with in_turn(path.with_name(path.name + ".lock")):
-                lines = path.read_text() if path.is_file() else ""
+                lines = path.read_text("utf-8") if path.is_file() else ""
                 write_whole(path, lines + json.dumps(asdict(trial)) + "\n")
             done[number] = trial
             say(

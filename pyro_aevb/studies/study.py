@@ -270,7 +270,7 @@ def _claim(folder: Path, name: str, scale: str) -> None:
     path, asked = folder / "study.json", {"study": name, "scale": scale}
     if path.is_file():
         try:
-            there = json.loads(path.read_text())
+            there = json.loads(path.read_text("utf-8"))
             there["study"], there["scale"]
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path} is damaged; it should be {json.dumps(asked)}") from error
