@@ -331,7 +331,8 @@ def _stored_settings(given: Mapping[str, Any], names: list[str]) -> dict[str, An
     """
     from pyro_aevb.errors import UsageError
     from pyro_aevb.pairs.consent import require
-    from pyro_aevb.runs.run import SETTINGS, Run
+    from pyro_aevb.runs.directories import SETTINGS
+    from pyro_aevb.runs.run import Run
     from pyro_aevb.threads import given as environment_wins
 
     run = Run(given["out"])
@@ -438,7 +439,8 @@ def _announce(prepared: Any, run: "Run", why: str) -> None:
 
 
 def _settings_of_run(arguments: dict[str, Any]) -> str | None:
-    from pyro_aevb.runs.run import SETTINGS, Run
+    from pyro_aevb.runs.directories import SETTINGS
+    from pyro_aevb.runs.run import Run
 
     if not arguments["resume"] or arguments["out"] is None:
         return None

@@ -17,7 +17,8 @@ from pyro_aevb.reports.text import (
     metrics_table,
     warnings,
 )
-from pyro_aevb.runs.run import SETTINGS, Run
+from pyro_aevb.runs.directories import SETTINGS
+from pyro_aevb.runs.run import Run
 
 FIRST = ("history", "elbo_log_likelihood", "convergence", "reconstructions", "samples", "latent")
 r"""The figures that come first; the others follow by name."""

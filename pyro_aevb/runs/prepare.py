@@ -28,7 +28,8 @@ from pyro_aevb.pairs.settle import bring, settle
 from pyro_aevb.pairs.supports import check_support
 from pyro_aevb.pairs.tables import COLUMN
 from pyro_aevb.runs.checkpoint import load_checkpoint
-from pyro_aevb.runs.run import SETTINGS, Run
+from pyro_aevb.runs.directories import SETTINGS
+from pyro_aevb.runs.run import Run
 
 MENTIONED = 10
 r"""Classes that a note names, of those that do not occur."""

@@ -10,7 +10,6 @@ import copy
 import csv
 import io
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
@@ -22,6 +21,7 @@ import yaml
 from pyro_aevb.data.naming import SPLITS, TEST
 from pyro_aevb.errors import UsageError, hint, one_of
 from pyro_aevb.runs import earlier
+from pyro_aevb.runs.directories import LOCK, SETTINGS, directory
 from pyro_aevb.runs.locking import alone, in_turn
 from pyro_aevb.runs.results import alike, beside, finite, of_same_pair, with_estimator
 from pyro_aevb.runs.settings import read_settings
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pyro_aevb.pairs.pair import Pair
     from pyro_aevb.runs.prepare import Prepared
 
-SETTINGS, LOCK = "settings.yaml", "training.lock"
 DAMAGED = " is damaged; evaluate the run again"
 ARRAYS = "arrays_sha256"
 r"""The entry of results that has the digest of the file of per-datum values."""
@@ -60,43 +59,8 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path | None, name: str, resume: bool) -> Self:
-        r"""The directory of a new run, or of one to be resumed; nothing is written yet.
-
-        Arguments:
-            path: The directory; None is ``runs/NAME``, numbered where that is taken.
-            name: The name of the run, for the default path.
-            resume: Whether the directory must already be a run.
-
-        Raises:
-            UsageError: It exists and is not a run, or is one and `resume` is false; or the reverse.
-                One that a run was ended in before its first file is as good as empty, and with
-                `resume` the run begins in it.
-        """
-        if path is None:
-            if resume:
-                raise UsageError("--resume needs to know which run: give --out RUN")
-            # A file's name may hold a path, which would lead out of the folder.
-            name = "-".join(part for part in re.split(r"[/\\:]+", name) if part.strip("."))
-            path = Path("runs") / name
-            number = 2
-            while path.exists() and not _unborn(path):
-                path = Path("runs") / f"{name}-{number}"
-                number += 1
-        path = Path(path)
-        is_run = (path / SETTINGS).is_file()
-        unborn = not is_run and _unborn(path)
-        if path.exists() and not is_run and not unborn:
-            raise UsageError(f"{path} exists and is not a run; choose another --out")
-        if resume and not is_run and not unborn:
-            raise UsageError(f"{path} is not a run (no {SETTINGS} in it), so it cannot be resumed")
-        if is_run and not resume:
-            raise UsageError(f"{path} already holds a run; add --resume, or choose another --out")
-        parent = path
-        while not parent.exists():
-            parent = parent.parent
-        if not os.access(parent, os.W_OK):
-            raise UsageError(f"no permission to write in {parent}; choose another --out")
-        return cls(path)
+        r"""A new run, or one to be resumed; see :func:`~pyro_aevb.runs.directories.directory`."""
+        return cls(directory(path, name, resume))
 
     def on(self, split: str) -> Self:
         r"""The same run, whose results are those of another split.
@@ -467,11 +431,6 @@ class Run:
         from pyro_aevb.runs.inference_data import inference_data
 
         return inference_data(self.on(TEST), **options)
-
-
-def _unborn(path: Path) -> bool:
-    r"""Whether a directory is one whose run ended before it wrote its first file."""
-    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {LOCK, SETTINGS + ".part"}
 
 
 def seconds_per_epoch(clock: "np.ndarray") -> float | None:

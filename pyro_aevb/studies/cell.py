@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.directories import SETTINGS
 from pyro_aevb.runs.earlier import current
-from pyro_aevb.runs.run import SETTINGS, Run
+from pyro_aevb.runs.run import Run
 from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.studies.declare import FIT, Cell
 
