@@ -4,6 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
+OFTEN = 250
+r"""Attempts between two lines of progress."""
+
+
 @dataclass(frozen=True)
 class Failure:
     r"""A promise that was broken: what was done, and what came of it."""
@@ -21,12 +25,13 @@ class Promise:
     tried: int = 0
     failures: list[Failure] = field(default_factory=list)
 
-    def count(self, outcomes: Iterable[Failure | None], say: bool = True) -> "Promise":
-        r"""Try it, and print each failure in a line."""
+    def count(self, outcomes: Iterable[Failure | None]) -> "Promise":
+        r"""Try it, and print how far it is, and each failure, in a line."""
         for outcome in outcomes:
             self.tried += 1
+            if self.tried % OFTEN == 0:
+                print(f"{self.title}: {self.tried:,} tried so far", flush=True)
             if outcome is not None:
                 self.failures.append(outcome)
-                if say:
-                    print(f"FAILED {self.title}: {outcome.what}: {outcome.came}", flush=True)
+                print(f"FAILED {self.title}: {outcome.what}: {outcome.came}", flush=True)
         return self
