@@ -112,6 +112,8 @@ def run(
         pid = os.fork()
         if pid == 0:
             _become(call, cwd, before, memory, env or {}, out.fileno(), err.fileno())
+        with suppress(OSError):  # as it does itself: whoever is first
+            os.setpgid(pid, pid)
         fired = True if meanwhile is None else meanwhile(pid)
         status = _wait(pid, seconds)
         texts = []

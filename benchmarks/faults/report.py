@@ -3,7 +3,6 @@ r"""What was tried, what failed, and a page of both."""
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-
 OFTEN = 250
 r"""Attempts between two lines of progress."""
 
