@@ -129,10 +129,9 @@ def _drawn(rng: random.Random) -> list[str]:
         flag = rng.choice(flags if rng.random() < 0.85 else FLAGS)
         right = _of_kind(str(parameters[n].annotation)) if (n := _named(flag)) in parameters else ()
         value = rng.choice(right if right and rng.random() < 0.6 else VALUES)
-        value = value.encode(errors="surrogateescape").decode(errors="replace")
         words += [flag, value] if rng.random() < 0.9 else [flag]
     if len(words) > 1 and rng.random() < 0.2:
         words.pop(rng.randrange(len(words) - 1) + 1)
     if rng.random() < 0.1:
-        words.append(rng.choice(VALUES).encode(errors="replace").decode())
+        words.append(rng.choice(VALUES))
     return [word.replace("\0", "") for word in words]

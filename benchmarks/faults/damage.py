@@ -44,7 +44,7 @@ def _remove(content: bytearray, rng: random.Random) -> None:
 
 def _swap(content: bytearray, rng: random.Random) -> None:
     size = min(BLOCK, len(content) // 3)
-    if not size:
+    if len(content) < 6:
         return
     one, other = sorted(rng.sample(range(0, len(content) - size), 2))
     if other - one >= size:
@@ -122,8 +122,9 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
 
     def attempt(plan: tuple[str, str, float]) -> str:
         name, kind, at = plan
-        content = bytearray(contents[name])
-        KINDS[kind](content, random.Random(at))
+        content, rng = bytearray(contents[name]), random.Random(at)
+        while content == contents[name]:  # what changes nothing is no damage
+            KINDS[kind](content, rng)
         (broken / name).write_bytes(content)
         try:
             found = READ[name](broken)

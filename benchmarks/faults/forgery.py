@@ -51,6 +51,8 @@ PLACES: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
     "schedule": lambda name, given: {"schedule": name, "schedule_options": given},
     "parameter": lambda name, given: {"pair_parameters": {"hidden": name, "activation": given}},
     "data": lambda name, given: {"data": name},
+    "trust": lambda name, given: {"pair": name, "pair_parameters": given, "trust": True},
+    "another file": lambda name, given: {"pair": name, "config": "other.yaml"},
 }
 FORMS: dict[str, Callable[[str, Any], Any]] = {
     "name": lambda name, given: name,
@@ -91,7 +93,7 @@ def bombs(mark: str) -> dict[str, Any]:
         "shutil.copy": Bomb(shutil.copy, "/etc/hostname", mark),
         "torch.save": Bomb(torch.save, 1, mark),
         "numpy.save": Bomb(np.save, mark, 1),
-        "partial": Bomb(partial, open, mark, "w"),
+        "partial": Bomb(partial(open, mark, "w")),
         "getattr": Bomb(getattr, Bomb(open, mark, "w"), "close"),
     }
 
@@ -166,6 +168,10 @@ def tried(where: Path, share: float = 1.0, seed: int = 0) -> Iterator[Failure | 
     mark = where / "mark"
     runs.made(runs.fit("SVI", "mine", True), where)
     sent = where / "sent"
+    for name, bomb in bombs(str(mark)).items():  # each does what it is there for
+        mark.unlink(missing_ok=True)
+        run(partial(pickle.loads, pickle.dumps(bomb)), where)
+        yield None if mark.exists() else Failure(f"the payload {name}", "does not run by itself")
     forged = [*_settings(sent, mark), *_checkpoints(sent, mark), *_arrays(sent, mark)]
     for what, forge, words in forged[seed % round(1 / share) :: round(1 / share)]:
         mark.unlink(missing_ok=True)

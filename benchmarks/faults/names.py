@@ -3,6 +3,7 @@ r"""Names that would be something else where they are shown: HTML, links, formul
 import csv
 import html.parser
 import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,7 @@ def _wrong(path: Path) -> str:
     if path.suffix == ".csv":
         rows = [*csv.reader(text.splitlines())]
         bad = [cell for row in rows for cell in row if cell[:1] in "=+@" and cell]
+        bad += [cell for row in rows for cell in row if re.match(r"-\d.*[^\d.e, ±-]", cell)]
         return f"a formula: {bad[0]}" if bad else ""
     if path.suffix == ".tex":
         first = text.splitlines()
@@ -77,6 +79,6 @@ def _wrong(path: Path) -> str:
     cells = {line.replace(r"\|", "").count("|") for line in table}
     if tags.found:
         return f"a tag: {tags.found[0]}"
-    if "](" in text.replace(r"\](", ""):
+    if re.search(r"(?<!\\)(\\\\)*\](?=\()", text):
         return "a link"
     return "" if len(cells) == 1 else "rows of several lengths"

@@ -4,6 +4,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -96,7 +98,9 @@ def _two_scorings(rng: random.Random, where: Path) -> Iterator[Failure | None]:
     outcomes = _together(folder, first, second, after)
     what = f"two scorings of a run, the second after {after:.2f} s"
     wrong = _all_tidy(what, outcomes)
-    if wrong is None and all(outcome.status == 0 for outcome in outcomes):
+    if wrong is None and any(outcome.status != 0 for outcome in outcomes):
+        wrong = Failure(what, "; ".join(outcome.said() for outcome in outcomes))
+    if wrong is None:
         results = Run.open(folder / "one").results
         if "parzen" not in results["metrics"] or "corrupted" not in results:
             wrong = Failure(what, f"one is lost: {[*results['metrics']]}, {[*results]}")
@@ -146,8 +150,6 @@ def _surroundings(where: Path) -> Iterator[Failure | None]:
     for what, environment in {
         "an ASCII terminal": {"PYTHONIOENCODING": "ascii"},
         "a Latin terminal": {"PYTHONIOENCODING": "latin-1"},
-        "locale C": {"LC_ALL": "C", "LANG": "C"},
-        "a locale that is not there": {"LC_ALL": "xx_YY.UTF-8"},
         "a home that cannot be written": {"HOME": "/proc/nobody"},
         "no home": {"HOME": ""},
         "a record of trust that cannot be written": {"PYRO_AEVB_TRUSTED": "/proc/nobody"},
@@ -156,14 +158,19 @@ def _surroundings(where: Path) -> Iterator[Failure | None]:
         folder = _fresh(where, "surroundings")
         outcome = run(command(runs.fit("SVI", "one", True)), folder, env=environment)
         yield Failure(what, outcome.said()) if outcome.status != 0 else None
+    for locale in ("POSIX", "xx_YY.UTF-8"):  # which a process takes up at its start
+        folder = _fresh(where, "surroundings")
+        how = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        words = [sys.executable, "-m", *runs.fit("SVI", "ü", True)]
+        done = subprocess.run(words, cwd=folder, env={**os.environ, **how}, capture_output=True)
+        said = done.stderr.decode(errors="replace")[-300:]
+        yield Failure(f"locale {locale}", said) if done.returncode else None
     folder = _fresh(where, "surroundings")
     outcome = run(command(runs.fit("SVI", "one", True)), folder, before=_closed)
     yield None if not outcome.err.count("Traceback") else Failure("a closed pipe", outcome.said())
 
 
 def _closed() -> None:
-    import sys
-
     reading, writing = os.pipe()
     os.close(reading)
     os.dup2(writing, 1)

@@ -41,11 +41,13 @@ def resumed(kind: str, out: str, scored: bool = False) -> list[str]:
 
 @dataclass(frozen=True)
 class Left:
-    r"""What a run leaves: all tensors, the history without its speeds, and the metrics."""
+    r"""What a run leaves: tensors and generators, the history without speeds, and the scores."""
 
     tensors: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
     metrics: Mapping[str, Any]
+    values: Mapping[str, Any]
+    r"""Of each datum, in ``results.nc``."""
 
     @classmethod
     def by(cls, path: Path) -> "Left":
@@ -55,13 +57,19 @@ class Left:
         found = Run.open(path)
         state = load_checkpoint(found.checkpoint)
         history = [{k: v for k, v in row.items() if "second" not in k} for row in found.history]
-        metrics = found.results["metrics"] if (path / "results.json").is_file() else {}
-        tensors = {"tensors": state["tensors"], "state": state["state"], "best": state["best"]}
-        return cls(tensors, history, metrics)
+        tensors = {name: state[name] for name in ("tensors", "state", "best", "random")}
+        if not (path / "results.json").is_file():
+            return cls(tensors, history, {}, {})
+        values = {
+            name: found.per_datum("predictive", name).tolist()
+            for name in ("log_likelihood", "iwae_bound")
+            if found.results["metrics"].get(name, {}).get("value") is not None
+        }
+        return cls(tensors, history, found.results["metrics"], values)
 
     def differs(self, other: "Left") -> str:
         r"""What is not the same bit for bit, or nothing."""
-        for name in ("tensors", "history", "metrics"):
+        for name in ("tensors", "history", "metrics", "values"):
             if not same(getattr(self, name), getattr(other, name)):
                 return f"{name} differ"
         return ""

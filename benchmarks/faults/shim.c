@@ -23,11 +23,11 @@
 
 #define FILES 4096
 static char below[PATH_MAX];
-static int kind, number, count, fired, full;
+static int kind, number, count, fired;
 static char ours[FILES];
 
 void faults_arm(const char *directory, int what, int when) {
-    kind = what; number = when; count = 0; fired = 0; full = 0;
+    kind = what; number = when; count = 0; fired = 0;
     memset(ours, 0, sizeof ours);
     strncpy(below, directory, sizeof below - 1);
 }
@@ -56,13 +56,11 @@ static int inside(int at, const char *path) {
 /* Whether this call fails, with errno set; writes says whether it needs room on the disk. */
 static int fails(int writes) {
     count++;
-    if (full && writes) { errno = ENOSPC; return 1; }
+    if (kind == 2 && number && count >= number && writes) {
+        fired = 1; errno = ENOSPC; return 1;
+    }
     if (count != number) return 0;
     if (kind == 1) { fired = 1; kill(getpid(), SIGKILL); pause(); }
-    if (kind == 2) {
-        fired = full = 1;
-        if (writes) { errno = ENOSPC; return 1; }
-    }
     if (kind == 3) { fired = 1; errno = EIO; return 1; }
     return 0;
 }

@@ -13,6 +13,10 @@ from benchmarks.faults.report import Failure
 from benchmarks.faults.runs import FITS, Left, fit, made, resumed
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGSTOP")
+STATUS = {"SIGKILL": (-9,), "SIGTERM": (-15,), "SIGINT": (130,), "SIGHUP": (-1,), "SIGSTOP": (0,)}
+r"""How a command ends that a signal comes to."""
+TRIES = 6
+r"""Earlier and earlier moments for a signal that came too late."""
 SCORED = 4
 r"""One run in so many is scored, too."""
 
@@ -37,10 +41,14 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
             wanted[kind, scored] = Left.by(where / "whole"), time.monotonic() - began
             shutil.rmtree(where / "whole")
         left, seconds = wanted[kind, scored]
-        path = where / "run"
-        shutil.rmtree(path, ignore_errors=True)
-        moment = share * seconds
-        first = run(command(fit(kind, "run", scored)), where, meanwhile=_sends(name, moment))
+        path, moment = where / "run", share * seconds
+        for _ in range(TRIES):
+            shutil.rmtree(path, ignore_errors=True)
+            words = fit(kind, "run", scored)
+            first = run(command(words), where, meanwhile=_sends(name, moment))
+            if first.fired and first.status in STATUS[name]:
+                break
+            moment /= 2  # it had ended before
         what = f"{kind}{' scored' if scored else ''}, {name} after {moment:.2f} of {seconds:.2f} s"
         yield _judged(what, first, name, kind, scored, path, left)
 
@@ -48,8 +56,8 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
 def _judged(
     what: str, first: Outcome, name: str, kind: str, scored: bool, path: Path, left: Left
 ) -> Failure | None:
-    if name == "SIGINT" and first.status not in (0, 130):
-        return Failure(what, f"not status 130: {first.said()}")
+    if not first.fired or first.status not in STATUS[name]:
+        return Failure(what, f"did not fire, or ended otherwise: {first.said()}")
     if "Traceback" in first.err or "ignored" in first.err:
         return Failure(what, f"a stack trace: {first.said()}")
     again = run(command(resumed(kind, "run", scored)), path.parent)
@@ -64,8 +72,10 @@ def _judged(
 def _sends(name: str, seconds: float) -> Callable[[int], bool]:
     def send(pid: int) -> bool:
         time.sleep(seconds)
-        os.killpg(pid, getattr(signal, name)) if _runs(pid) else None
-        if name == "SIGSTOP" and _runs(pid):
+        if not _runs(pid):
+            return False
+        os.killpg(pid, getattr(signal, name))
+        if name == "SIGSTOP":
             time.sleep(0.05)
             os.killpg(pid, signal.SIGCONT)
         return True

@@ -19,6 +19,8 @@ TYPES = frozenset((1, 2, 3, 4, 5, 6, 7, 9, 12, 13, MATRIX, COMPRESSED, 16, 17, 1
 r"""The numbers that stand for a type of data."""
 DEEPEST = 50
 r"""Matrices within one another."""
+LOOKED = 1 << 28
+r"""Bytes of a compressed element that are looked at."""
 
 
 def check_matlab(path: Path) -> None:
@@ -46,10 +48,13 @@ def _check(content: bytes, order: str, depth: int) -> None:
             if kind not in TYPES or kind in (MATRIX, COMPRESSED) or size > 4:
                 raise ValueError(f"an element is of type {kind}")
             continue
-        if kind not in TYPES or size > len(content) - at:
-            raise ValueError(f"an element is of type {kind} and has {size} bytes")
+        if kind not in TYPES or (kind == COMPRESSED and depth):
+            raise ValueError(f"an element is of type {kind}")
+        if size > len(content) - at and len(content) < LOOKED:
+            raise ValueError(f"an element has {size} bytes, which are not there")
         if kind == MATRIX:
             _check(content[at : at + size], order, depth + 1)
         if kind == COMPRESSED:
-            _check(zlib.decompress(content[at : at + size]), order, depth + 1)
+            whole = zlib.decompressobj().decompress(content[at : at + size], LOOKED)
+            _check(whole, order, depth + 1)
         at += size if kind == COMPRESSED else size + -size % 8

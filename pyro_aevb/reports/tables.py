@@ -15,10 +15,11 @@ SHOWN = (
 )
 FEW = ("elbo", "iwae_bound", "log_likelihood", "reconstruction", "kl", "active_units")
 r"""Of these the ones that a terminal shows of many runs."""
-FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.])")
+FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.,]+([eE][-+]?\d+)?( ± [\d.,]+)?$)")
 r"""What a cell begins with that a spreadsheet computes; a negative number is none."""
-MARKUP = re.compile(r"[\[\]`]|://")
+MARKUP = re.compile(r"[\\\[\]`*]|\b_(?!\w)|(?<!\w)_|://")
 r"""What Markdown makes something of."""
+ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;"})
 CLASSIFIED = ("classification_error", "calibration_error")
 r"""What is shown of classifiers, in per cent."""
 
@@ -222,7 +223,7 @@ def _word(value: Any) -> Any:
 
 
 def _literal(cell: str) -> str:
-    return MARKUP.sub(r"\\\g<0>", " ".join(cell.split())).replace("<", "&lt;")
+    return MARKUP.sub(r"\\\g<0>", " ".join(cell.split())).translate(ENTITIES)
 
 
 _ESCAPED = str.maketrans(

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.runs.writing import is_part
 
 SETTINGS, LOCK = "settings.yaml", "training.lock"
 
@@ -51,4 +52,7 @@ def directory(path: str | Path | None, name: str, resume: bool) -> Path:
 
 def _unborn(path: Path) -> bool:
     r"""Whether a directory is one whose run ended before it wrote its first file."""
-    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {LOCK, SETTINGS + ".part"}
+    if not path.is_dir():
+        return False
+    names = [entry.name for entry in path.iterdir()]
+    return all(name == LOCK or is_part(name, SETTINGS) for name in names)

@@ -33,6 +33,8 @@ GROUPS = (
     "classification",
 )
 r"""What importance sampling leaves."""
+END = b"\nsha256 "
+r"""What stands before the digest of the file, behind all else."""
 HEALTH = (
     *("ess", "pareto_k", "relative_variance"),
     *("num_samples", "num_modes", "num_temperatures"),
@@ -80,7 +82,6 @@ def write_groups(
     path: Path,
     groups: Mapping[str, Any],
     kept: Container[str] | None = None,
-    sha256: str | None = None,
 ) -> str:
     r"""Write groups of variables into a file beside those that it holds, all or none.
 
@@ -88,8 +89,6 @@ def write_groups(
         path: The file, which may not be there yet.
         groups: The dimensions and values by group and variable; a group that is there is replaced.
         kept: The names of the other groups to keep; None keeps all.
-        sha256: The digest that the file should have, else none of its groups is kept; None where
-            it is not known.
 
     Returns:
         The digest of the file.
@@ -98,7 +97,7 @@ def write_groups(
         UsageError: It cannot be written.
     """
     data = dict(groups)
-    for name, variables in _stored(path, sha256).items():
+    for name, variables in _stored(path).items():
         if name not in data and (kept is None or name in kept):
             data[name] = variables
     content = io.BytesIO()  # on a disk that is full HDF5 would end the process
@@ -113,8 +112,11 @@ def write_groups(
                     if dim not in group.dimensions:
                         group.dimensions[dim] = size
                 group.create_variable(variable, dims, data=array)
-    write_whole(path, content.getvalue())
-    return digest(content.getvalue())
+    # Below what HDF5 reads: whether the file is whole is known without results.json, too.
+    written = content.getvalue()
+    written += END + digest(written).encode()
+    write_whole(path, written)
+    return digest(written)
 
 
 def read_group(path: Path, group: str, sha256: str | None = None) -> Any:
@@ -138,11 +140,12 @@ def read_group(path: Path, group: str, sha256: str | None = None) -> Any:
         return data.load()
 
 
-def _stored(path: Path, sha256: str | None) -> Groups:
+def _stored(path: Path) -> Groups:
     r"""The variables of a file; none where it is not there, or damaged, and is written anew."""
     try:
-        content = path.read_bytes()
-        if sha256 is not None and digest(content) != sha256:
+        content, end, sha256 = path.read_bytes().rpartition(END)
+        content = content if end else sha256  # an earlier version wrote no digest
+        if end and digest(content).encode() != sha256:
             return {}
         with h5netcdf.File(io.BytesIO(content), "r") as file:
             return {

@@ -231,7 +231,7 @@ class Run:
             self._exists()
             return {}
         try:
-            stored = unsealed(path.read_text("utf-8"))
+            stored = unsealed(path.read_text("utf-8"), ARRAYS)
             stored.get("splits", {}).keys()
         except (ValueError, AttributeError, RecursionError) as error:
             raise UsageError(f"{path}{DAMAGED}") from error
@@ -368,7 +368,7 @@ class Run:
             results = with_estimator(self.current_results(), estimator, settings, metrics)
             if per_datum:
                 arrays = {estimator: {name: (("datum",), v) for name, v in per_datum.items()}}
-                results[ARRAYS] = write_groups(self.arrays, arrays, sha256=results.get(ARRAYS))
+                results[ARRAYS] = write_groups(self.arrays, arrays)
             self.write_results(results)
         return results
 
@@ -392,10 +392,8 @@ class Run:
         stay where the results have them, then ``results.json``."""
         from pyro_aevb.runs.netcdf import groups_of, write_groups
 
-        groups, before = groups_of(scores, marginals, predictions), None
-        with suppress(UsageError):  # none yet, or damaged
-            before = self.results.get(ARRAYS)
-        sha256 = write_groups(self.arrays, groups, set(results.get("settings", {})), before)
+        groups = groups_of(scores, marginals, predictions)
+        sha256 = write_groups(self.arrays, groups, set(results.get("settings", {})))
         self.write_results({**results, ARRAYS: sha256})
 
     def per_datum(self, group: str, variable: str) -> "np.ndarray":

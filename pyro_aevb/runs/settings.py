@@ -15,7 +15,7 @@ r"""Settings that say where a run is made and kept; a resumed run may change the
 SCORING = frozenset(("num_samples", "weight_samples", "proposal", "num_data", "memory", "compile"))
 r"""Settings that say how a trained pair is scored, or how fast; a resumed run may change them."""
 
-MOST = 10_000
+MOST = 100_000
 r"""Values that settings may hold."""
 
 
@@ -64,5 +64,7 @@ def _too_many(settings: dict[str, Any]) -> bool:
             return False
         value = waiting.pop()
         if isinstance(value, (dict, list)):
+            if len(waiting) + len(value) > MOST:
+                return True
             waiting += value.values() if isinstance(value, dict) else value
     return True

@@ -9,6 +9,7 @@ that an earlier version wrote have none, and are read as they are.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -37,10 +38,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         NotWritten: It cannot be written; the old file, if there is one, is as it was.
     """
-    beside = path.with_name(path.name + ".part")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        for left in parts_of(path):
+            if not _runs(left):  # a process was ended while it wrote
+                left.unlink(missing_ok=True)
         with beside.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(_bytes(content))
         os.replace(beside, path)
     except OSError as error:
         with suppress(OSError):  # what was wrong with the file may be wrong with its removal
@@ -49,20 +53,35 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise NotWritten(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 
+def parts_of(path: Path) -> list[Path]:
+    r"""What processes have begun to write, or were ended in writing, of a file."""
+    return [entry for entry in path.parent.iterdir() if _part(path.name).fullmatch(entry.name)]
+
+
+def is_part(name: str, of: str) -> bool:
+    r"""Whether a file's name is that of such a part, of the file of another name."""
+    return _part(of).fullmatch(name) is not None
+
+
 def digest(content: str | bytes) -> str:
     r"""The SHA-256 of a text or of bytes, in hexadecimal digits."""
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+    return hashlib.sha256(_bytes(content)).hexdigest()
 
 
 def sealed(entries: Mapping[str, Any]) -> str:
     r"""JSON of entries, and of the digest of them all."""
-    whole = {name: value for name, value in entries.items() if name != KEY}
+    # As JSON gives them back, in which names are words
+    whole = json.loads(json.dumps({k: v for k, v in entries.items() if k != KEY}, allow_nan=False))
     whole[KEY] = _of_entries(whole)
     return json.dumps(whole, indent=2, allow_nan=False) + "\n"
 
 
-def unsealed(text: str) -> dict[str, Any]:
+def unsealed(text: str, needs: str | None = None) -> dict[str, Any]:
     r"""The entries of JSON that :func:`sealed` wrote, or of one without a digest.
+
+    Arguments:
+        text: The JSON.
+        needs: An entry beside which there must be a digest.
 
     Raises:
         ValueError: It is no JSON of entries, or not what was written.
@@ -70,7 +89,8 @@ def unsealed(text: str) -> dict[str, Any]:
     entries = json.loads(text)
     if not isinstance(entries, dict):
         raise ValueError("it holds no entries")
-    if KEY in entries and entries.pop(KEY) != _of_entries(entries):
+    known = entries.pop(KEY, None)
+    if (known is not None or needs in entries) and known != _of_entries(entries):
         raise ValueError("it is not what was written")
     return entries
 
@@ -90,3 +110,26 @@ def is_signed(text: str) -> bool | None:
 
 def _of_entries(entries: Mapping[str, Any]) -> str:
     return digest(json.dumps(entries, sort_keys=True))
+
+
+def _bytes(content: str | bytes) -> bytes:
+    # Names of files may hold what no text does.
+    return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+
+
+def _part(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name) + r"\.(\d+\.)?part")
+
+
+def _runs(part: Path) -> bool:
+    r"""Whether the process whose number is in the name of a part is there, on this machine."""
+    number = part.name.split(".")[-2]
+    if not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True

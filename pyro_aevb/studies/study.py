@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_aevb.errors import UsageError, at_least_one, hint
 from pyro_aevb.runs.locking import alone
-from pyro_aevb.runs.writing import write_whole
+from pyro_aevb.runs.writing import is_part, write_whole
 
 if TYPE_CHECKING:
     from pyro_aevb.studies.declare import Cell, Scale, Study
@@ -280,7 +280,8 @@ def _claim(folder: Path, name: str, scale: str) -> None:
                 "another --out"
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    begun = folder.is_dir() and all(is_part(one.name, path.name) for one in folder.iterdir())
+    if folder.exists() and not begun:
         raise UsageError(f"{folder} exists and is not a study; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(asked) + "\n")
