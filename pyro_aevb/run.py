@@ -260,7 +260,7 @@ class Run(directory.Run):
         for group in ("predictive", "sample_stats"):
             try:
                 data = read_group(self.arrays, group, self.results.get(directory.ARRAYS))
-            except OSError:
+            except (FileNotFoundError, KeyError):
                 continue
             for name, values in data.items():
                 whole = values.mean([d for d in values.dims if d != "datum"])

@@ -19,16 +19,16 @@ from pyro_aevb.runs.settings import read_settings
 from pyro_aevb.runs.writing import is_signed, sealed, signed, unsealed
 
 PARTS = {
-    "signals": 0.016,
+    "signals": 0.012,
     "calls of fit": 1 / 60,
     "calls of evaluate": 1 / 80,
     "calls of compare": 1 / 100,
     "calls of study": 1 / 150,
-    "damage": 0.06,
-    "forgery": 1 / 60,
-    "files": 0.06,
-    "settings": 0.1,
-    "commands": 0.03,
+    "damage": 0.04,
+    "forgery": 1 / 90,
+    "files": 0.04,
+    "settings": 0.05,
+    "commands": 0.02,
 }
 
 

@@ -39,7 +39,7 @@ def _some(number: int, share: float) -> int:
 
 def _calls(name: str) -> Callable[[Path, float, int], Iterator[Failure | None]]:
     def part(where: Path, share: float, seed: int) -> Iterator[Failure | None]:
-        program = calls.programs(where)[name]
+        program = calls.program(name, where)
         folder = where / "work"
         calls.fresh(program, folder)
         warm(program.words, folder)

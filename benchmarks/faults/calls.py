@@ -172,8 +172,8 @@ def figures_as_dots() -> None:
     Figure.savefig = save  # type: ignore[method-assign]
 
 
-def programs(where: Path) -> dict[str, Program]:
-    r"""What is tried: training with its scores, scoring again, comparing, and a study."""
+def program(name: str, where: Path) -> Program:
+    r"""What is tried: ``fit``, a training with its scores, ``evaluate``, ``compare`` or ``study``."""
     kept = where / "kept"
     for name, seed in (("one", "1"), ("two", "2")):
         runs.made(runs.fit("SVI", str(kept / name), True, "--seed", seed), where)
@@ -202,14 +202,14 @@ def programs(where: Path) -> dict[str, Program]:
     compared = [runs.COMPARE, "one", "two", "--out", "table", "--export", "table/t.tex"]
     cell = ["--only", "errors/rect/logistic regression", "--scale", "smoke", "--seeds", "1"]
     studied = ["pyro_aevb.studies", "denoising", *cell, "--out", "study"]
-    return {
-        "fit": Program(fitted, nothing, going, whole(fitted, _run_called("run"))),
-        "evaluate": Program(
-            evaluated, copied, lambda folder: evaluated, whole(evaluated, _run_called("one"))
-        ),
-        "compare": Program(compared, copied, lambda folder: compared, whole(compared, _tables)),
-        "study": Program(studied, nothing, lambda folder: studied, whole(studied, _cells), True),
-    }
+    if name == "fit":
+        return Program(fitted, nothing, going, whole(fitted, _run_called("run")))
+    if name == "evaluate":
+        left = whole(evaluated, _run_called("one"))
+        return Program(evaluated, copied, lambda folder: evaluated, left)
+    if name == "compare":
+        return Program(compared, copied, lambda folder: compared, whole(compared, _tables))
+    return Program(studied, nothing, lambda folder: studied, whole(studied, _cells), partly=True)
 
 
 def _run_called(name: str) -> Callable[[Path], Any]:

@@ -92,7 +92,7 @@ def bombs(mark: str) -> dict[str, Any]:
         "Path.touch": Bomb(Path.touch, Path(mark)),
         "shutil.copy": Bomb(shutil.copy, "/etc/hostname", mark),
         "torch.save": Bomb(torch.save, 1, mark),
-        "numpy.save": Bomb(np.save, mark, 1),
+        "numpy.tofile": Bomb(np.ndarray.tofile, np.zeros(1), mark),
         "partial": Bomb(partial(open, mark, "w")),
         "getattr": Bomb(getattr, Bomb(open, mark, "w"), "close"),
     }

@@ -128,7 +128,8 @@ def read_group(path: Path, group: str, sha256: str | None = None) -> Any:
         sha256: The digest that the file should have; None where it is not known.
 
     Raises:
-        OSError: There is no such file or group, or it is damaged.
+        KeyError: There is no such group, or the file has no digest and is damaged.
+        OSError: The file cannot be read.
         UsageError: Its digest is another.
     """
     content = path.read_bytes()
@@ -136,8 +137,11 @@ def read_group(path: Path, group: str, sha256: str | None = None) -> Any:
         raise UsageError(
             f"{path} is damaged, or not of the results beside it; evaluate the run again"
         )
-    with xarray.open_dataset(io.BytesIO(content), group=group, engine="h5netcdf") as data:
-        return data.load()
+    try:
+        with xarray.open_dataset(io.BytesIO(content), group=group, engine="h5netcdf") as data:
+            return data.load()
+    except OSError as error:  # which is what xarray says of a group that is not there
+        raise KeyError(group) from error
 
 
 def _stored(path: Path) -> Groups:

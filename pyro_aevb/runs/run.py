@@ -412,7 +412,7 @@ class Run:
         try:
             data = read_group(self.arrays, place[0], self.results.get(ARRAYS))
             values: np.ndarray = data[place[1]].to_numpy()
-        except (OSError, KeyError) as error:
+        except (FileNotFoundError, KeyError) as error:
             raise UsageError(
                 f"{self.path} holds no per-datum {variable}; evaluate the run again"
             ) from error
