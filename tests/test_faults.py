@@ -106,6 +106,8 @@ def test_digests():
     assert is_signed(whole) is True and is_signed(text) is None
     assert is_signed(whole.replace("1", "3", 1)) is False
     lines = whole.splitlines(keepends=True)
+    for at in range(1, 40):  # both lines cut in two, and the halves exchanged
+        assert is_signed(lines[0][at:] + text + lines[0][:at]) is False
     assert is_signed("".join(lines[:-1])) is False and is_signed("".join(lines[1:])) is False
     entries = {"a": 0.1, "b": [1, None, "ü"], "c": {"d": -0.0}}
     assert unsealed(sealed(entries)) == entries == unsealed(json.dumps(entries))

@@ -22,6 +22,8 @@ r"""The entry of a JSON file that holds the digest of the others."""
 LINE = "# sha256 of the lines between: "
 r"""What the first and the last line of a text file begin with, before the digest; of a file that is
 cut off one of them is left."""
+PARTS = ("sha256 of", "lines between")
+r"""Parts of such a line: where it is cut in two, one of them is left."""
 
 
 class NotWritten(UsageError):
@@ -103,7 +105,7 @@ def signed(text: str) -> str:
 
 def is_signed(text: str) -> bool | None:
     r"""Whether a text is one that :func:`signed` wrote; None where it has no digest."""
-    if LINE not in text:
+    if not any(part in text for part in PARTS):
         return None
     return text == signed("".join(text.splitlines(keepends=True)[1:-1]))
 
