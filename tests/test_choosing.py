@@ -56,7 +56,7 @@ def test_a_split_has_the_scores_of_its_data_and_leaves_those_of_the_test_split(f
     shutil.copytree(folder / "c", tmp_path / "run")
     run = pyro_aevb.Run(tmp_path / "run")
     stored = json.loads((run.path / "results.json").read_text())
-    assert set(stored) == {"splits"} and not run.figures.exists()
+    assert set(stored) == {"splits", "sha256"} and not run.figures.exists()
     with pytest.raises(pyro_aevb.UsageError, match="no results yet"):
         run.results  # noqa: B018
     valid = run.on("valid").results
@@ -240,7 +240,7 @@ def test_other_evaluations_of_a_split_are_of_its_data(folder, tmp_path, capsys):
     above = metric["above_log_likelihood"]["value"]
     assert above == pytest.approx((arrays["ais_lower"] - likely).mean(), rel=1e-4)
     stored = json.loads((run.path / "results.json").read_text())
-    assert set(stored) == {"splits"} and not run.figures.exists()
+    assert set(stored) == {"splits", "sha256"} and not run.figures.exists()
 
     for flags, said in (
         (["--estimator=parzen"], "--estimator parzen has no use for --split valid: its bandwidth"),
