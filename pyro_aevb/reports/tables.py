@@ -15,7 +15,7 @@ SHOWN = (
 )
 FEW = ("elbo", "iwae_bound", "log_likelihood", "reconstruction", "kl", "active_units")
 r"""Of these the ones that a terminal shows of many runs."""
-FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.,]+([eE][-+]?\d+)?( ± [\d.,]+)?$)")
+FORMULA = re.compile(r"[=+@\t\r]|-(?!\s*[\d.]).|-(?=[\d.,]+.*[A-DF-Za-df-z(|!=+*/])")
 r"""What a cell begins with that a spreadsheet computes; a negative number is none."""
 MARKUP = re.compile(r"[\\\[\]`*]|\b_(?!\w)|(?<!\w)_|://")
 r"""What Markdown makes something of."""
