@@ -158,7 +158,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     args = parser.parse_args()
     path = args.out / "faults.json"
-    known = json.loads(path.read_text()) if path.is_file() else {"parts": {}}
     calls.load(Path(tempfile.mkdtemp()))
     with tempfile.TemporaryDirectory() as folder, calls.loaded():
         where = Path(folder)
@@ -168,6 +167,8 @@ def main() -> None:
             share, began = float(given or args.share), time.monotonic()
             promise = tried(name, where / name.replace(" ", "-"), share, args.seed)
             failures = [(failure.what, failure.came) for failure in promise.failures]
+            # Read now: another process may do another part meanwhile.
+            known = json.loads(path.read_text()) if path.is_file() else {"parts": {}}
             known["parts"][name] = {
                 "promise": promise.promise,
                 "tried": promise.tried,

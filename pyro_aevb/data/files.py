@@ -37,7 +37,7 @@ def read_arrays(path: Path, mapped: bool = False) -> dict[str, np.ndarray]:
             if isinstance(loaded, np.ndarray):
                 return {"images": loaded}
             return {key: loaded[key] for key in loaded.files}
-    except (FileNotFoundError, PermissionError):
+    except OSError:
         raise
     except MemoryError as error:
         raise damaged(path, f"it holds, or says so, more than fits in memory: {error}") from error

@@ -42,8 +42,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        for left in parts_of(path):
-            if not _runs(left):  # a process was ended while it wrote
+        for left in path.parent.iterdir():
+            if is_part(left.name, path.name) and not _runs(left):  # ended while it wrote
                 left.unlink(missing_ok=True)
         with beside.open("wb") as file:
             file.write(_bytes(content))
@@ -55,14 +55,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise NotWritten(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 
-def parts_of(path: Path) -> list[Path]:
-    r"""What processes have begun to write, or were ended in writing, of a file."""
-    return [entry for entry in path.parent.iterdir() if _part(path.name).fullmatch(entry.name)]
-
-
 def is_part(name: str, of: str) -> bool:
-    r"""Whether a file's name is that of such a part, of the file of another name."""
-    return _part(of).fullmatch(name) is not None
+    r"""Whether a file's name is that of what a process has begun to write of the file of another
+    name, or was ended in writing."""
+    return re.fullmatch(re.escape(of) + r"\.(\d+\.)?part", name) is not None
 
 
 def digest(content: str | bytes) -> str:
@@ -117,10 +113,6 @@ def _of_entries(entries: Mapping[str, Any]) -> str:
 def _bytes(content: str | bytes) -> bytes:
     # Names of files may hold what no text does.
     return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-
-
-def _part(name: str) -> re.Pattern[str]:
-    return re.compile(re.escape(name) + r"\.(\d+\.)?part")
 
 
 def _runs(part: Path) -> bool:
