@@ -9,14 +9,20 @@ import sys
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
+from harness import refusal
 
 import pyro_aevb
+from pyro_aevb.cli import run_command
+from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.data.matlab import check_matlab
 from pyro_aevb.errors import UsageError
+from pyro_aevb.reports.figures import drawn
 from pyro_aevb.reports.tables import csv_table, latex_table, literal_table
 from pyro_aevb.runs.run import Run
 from pyro_aevb.runs.settings import read_settings
-from pyro_aevb.runs.writing import is_signed, sealed, signed, unsealed
+from pyro_aevb.runs.writing import NotWritten, is_signed, sealed, signed, unsealed, write_whole
+from pyro_aevb.training.objectives import make_objective
 
 PARTS = {
     "signals": 0.012,
@@ -26,6 +32,7 @@ PARTS = {
     "calls of study": 1 / 150,
     "damage": 0.04,
     "forgery": 1 / 90,
+    "kinds": 0.05,
     "files": 0.04,
     "settings": 0.05,
     "commands": 0.02,
@@ -84,6 +91,61 @@ def test_an_edited_file_says_how_it_may_be_kept(run, tmp_path):
     settings.write_text(settings.read_text().replace("seed: 0", "seed: 1"))
     with pytest.raises(UsageError, match="not as it was written: .*remove its first and last line"):
         pyro_aevb.evaluate(str(path))
+
+
+def test_the_results_are_locked_while_they_are_changed(run, tmp_path, monkeypatch):
+    other = Run.open(shutil.copytree(run.path, tmp_path / "locked"))
+    held, write = [], Run.write_results
+
+    def watched(self, results):
+        with pytest.raises(Timeout):
+            FileLock(self.path / "results.lock", timeout=0).acquire()
+        held.append(results)
+        write(self, results)
+
+    monkeypatch.setattr(Run, "write_results", watched)
+    other.add("mine", {}, {"m": {"value": 1.0}}, {"m": np.ones(4)})
+    other.add_section("looks", "2", {"settings": {}, "metrics": {}})
+    pyro_aevb.evaluate(other.path, num_samples=2, num_data=4, proposal="guide", show=False)
+    assert len(held) >= 4  # the scores, and what compares the bounds
+
+
+def test_a_figure_that_cannot_be_written_is_no_note(tmp_path):
+    """As it is where it cannot be drawn: the disk is full for the numbers, too."""
+    undrawn = []
+    with pytest.raises(NotWritten), drawn("a.png", undrawn):
+        write_whole(tmp_path / "nowhere" / "a.png", b"")
+    with drawn("a.png", undrawn):
+        raise ValueError("no such picture")
+    assert len(undrawn) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_cannot_show_a_letter_is_no_reason_to_end(encoding, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    def say():
+        print("a ± b ━")
+
+    run_command(say, [])
+    stream.flush()
+    assert stream.buffer.getvalue().decode(encoding) in ("a ? b ?\n", "a ± b ?\n")
+
+
+def test_too_little_memory_is_a_line(capsys):
+    def fill():
+        raise MemoryError
+
+    assert "not enough memory" in refusal(lambda: run_command(fill, []), capsys)
+
+
+@pytest.mark.parametrize("value", [{}, {"rate": 0.5}, [1]])
+def test_an_objective_and_a_corruption_are_names(value):
+    with pytest.raises(UsageError, match="--objective is .*; it takes a name"):
+        make_objective(value)
+    with pytest.raises(UsageError, match="--corruption is .*; it takes a name"):
+        make_corruption(value, None)
 
 
 def test_settings_are_utf8_whatever_the_locale(tmp_path):

@@ -76,7 +76,7 @@ PARTS: dict[str, Part] = {
         lambda where, share, seed: forgery.tried(where, share, seed),
     ),
     "kinds": (
-        "a checkpoint with entries of another kind is refused in a line, in bounded memory",
+        "a checkpoint with entries of another kind is refused in a line, in 4 GiB of memory",
         lambda where, share, seed: forgery.of_other_kinds(where, share, seed),
     ),
     "names": (
@@ -84,7 +84,7 @@ PARTS: dict[str, Part] = {
         lambda where, share, seed: names.tried(where),
     ),
     "files": (
-        "a file of any format, changed at random, is read or refused in a line, in bounded memory",
+        "a file of any format, changed at random, is read or refused in a line, in 2 GiB of memory",
         lambda where, share, seed: fuzz.tried(_some(5000, share), seed, where),
     ),
     "settings": (

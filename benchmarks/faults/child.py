@@ -148,6 +148,8 @@ def _become(
     status = 1
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever a shell has it ignore
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(out, 1)
         os.dup2(err, 2)
         encoding = env.get("PYTHONIOENCODING")
