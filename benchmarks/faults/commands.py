@@ -33,8 +33,9 @@ BASE: Mapping[str, tuple[str, ...]] = {
 VALUES = (
     *"1 2 0 -1 3.5 1e-3 nan inf -inf 1e400 99999999999999999999 true false none null None".split(),
     *"'' auto on off VAE digits digits:5 digits:99999999999999999999 digits:٣".split(),
-    *"digits:-3 ~nobody/x ../../up.npy one two / . /dev/null /proc/self/mem new/deep/er ü [1,2] []".split(),
-    *"{} [[[ {{{ !!python/name:os.system *a &a masking gaussian adam sgd svi wake_sleep iwae".split(),
+    *"digits:-3 ~nobody/x ../../up.npy one two / . /dev/null /proc/self/mem new/deep/er".split(),
+    *"ü [1,2] [] {} [[[ {{{ !!python/name:os.system *a &a masking gaussian adam sgd svi".split(),
+    *"wake_sleep iwae".split(),
     *"elbo valid train os:system os.system importance ais gap laplace guide prior cpu cuda".split(),
     *"<b>x</b> =1+1 %s {0} $HOME `id` - -- ---".split(),
     *("", " ", "a\nb", "\udcff", "{a: 1}", "{rate: 0.5}", "x" * 5000),
