@@ -23,7 +23,7 @@ LINE = "# sha256 of the lines between: "
 r"""What the first and the last line of a text file begin with, before the digest; of a file that is
 cut off one of them is left."""
 PARTS = ("sha256 of", "lines between")
-r"""Parts of such a line: where it is cut in two, one of them is left."""
+r"""Of such a line that is cut in two one of these is left."""
 
 
 class NotWritten(UsageError):
