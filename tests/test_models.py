@@ -1,12 +1,14 @@
 """The shipped pairs, their networks and likelihoods, against closed forms in NumPy and SciPy."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
 import pyro
 import pyro.optim
 import pytest
+import scipy.integrate
 import scipy.special
 import scipy.stats
 import torch
@@ -16,9 +18,10 @@ from torch import nn
 
 from pyro_aevb.errors import UsageError
 from pyro_aevb.models import VAE, Autoencoder, likelihoods, networks
+from pyro_aevb.models.continuous_bernoulli import ContinuousBernoulli
 
 SIZES = [(1, 28, 28), (1, 28, 20), (2, 7, 5), (3, 32, 32), (1, 105, 105), (1, 1, 1), (1, 2, 3)]
-NAMES = ["bernoulli", "gaussian", "gaussian_sigmoid"]
+NAMES = ["bernoulli", "gaussian", "gaussian_sigmoid", "continuous_bernoulli"]
 
 
 def traces(pair, x):
@@ -90,6 +93,69 @@ def test_gaussian_density_is_bounded_by_the_floor(name):
     assert px.log_prob(px.mean).item() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    "logit", [-800.0, -40, -3, -0.201, -0.199, 0, 1e-3, 0.15, 0.25, 5, 100, 800]
+)
+def test_continuous_bernoulli_is_a_density_with_its_moments_and_quantiles(logit):
+    p = ContinuousBernoulli(torch.tensor(logit, dtype=torch.float64))
+
+    def density(x):
+        return p.log_prob(torch.tensor(x, dtype=torch.float64)).exp().item()
+
+    # Where nearly all of the mass is, finely, and the rest.
+    near = min(1.0, 40 / max(abs(logit), 1e-9))
+    edges = [0.0, near, 1.0] if logit < 0 else [0.0, 1 - near, 1.0]
+
+    def integral(power, upto=1.0):
+        parts = [(a, min(b, upto)) for a, b in itertools.pairwise(edges) if a < upto]
+        f = lambda x: density(x) * x**power  # noqa: E731
+        return sum(scipy.integrate.quad(f, a, b, epsabs=1e-13, epsrel=1e-11)[0] for a, b in parts)
+
+    total, first, second = (integral(power) for power in range(3))
+    assert total == pytest.approx(1, abs=1e-9)
+    assert p.mean.item() == pytest.approx(first, rel=1e-7)
+    assert p.variance.item() == pytest.approx(second - first**2, rel=1e-5, abs=1e-10)
+    for share in (0.01, 0.3, 0.5, 0.9):
+        x = p.icdf(torch.tensor(share, dtype=torch.float64)).item()
+        assert integral(0, x) == pytest.approx(share, abs=3e-6)
+    if abs(logit) < 15:  # beyond, PyTorch's is no density
+        other = torch.distributions.ContinuousBernoulli(logits=p.logits)
+        x = torch.linspace(0, 1, 9, dtype=torch.float64)
+        torch.testing.assert_close(p.log_prob(x), other.log_prob(x), rtol=1e-8, atol=1e-8)
+
+
+def test_continuous_bernoulli_in_32_bits_and_its_draws():
+    logits = torch.tensor([-500.0, -8, -0.2, -0.01, 0, 0.19, 3, 60], requires_grad=True)
+    p = ContinuousBernoulli(logits)
+    fine = ContinuousBernoulli(logits.detach().double())
+    x = torch.rand(8)
+    torch.testing.assert_close(p.log_prob(x).double(), fine.log_prob(x.double()))
+    torch.testing.assert_close(p.mean.double(), fine.mean, rtol=1e-5, atol=1e-6)
+    # The derivative of log p(x) by the logit is x - E[x].
+    (gradient,) = torch.autograd.grad(p.log_prob(x).sum(), logits)
+    torch.testing.assert_close(gradient.double(), x - fine.mean, rtol=1e-5, atol=1e-6)
+    n = 200_000
+    draws = p.rsample((n,))
+    error = (fine.variance / n).sqrt()
+    assert ((draws.double().mean(0) - fine.mean).abs() < 4.5 * error).all()
+    # That of the mean by the logit is the variance: the draws follow their logits.
+    (by_logit,) = torch.autograd.grad(draws.mean(0).sum(), logits)
+    np.testing.assert_allclose(by_logit, fine.variance, rtol=0.03)
+    wide = ContinuousBernoulli(torch.zeros(3, 1), validate_args=True).expand((3, 2))
+    assert wide.sample().shape == (3, 2) and wide.log_prob(torch.ones(3, 2)).shape == (3, 2)
+    with pytest.raises(ValueError):
+        wide.log_prob(torch.full((3, 2), 1.5))
+
+
+def test_continuous_bernoulli_density_is_bounded_by_the_floor():
+    # The output asks for a density at 0 of 1e6; a standard deviation of 0.01 allows for 100.
+    decoder = networks.Decoder((3,), 2, hidden=[])
+    likelihood = likelihoods.build("continuous_bernoulli", decoder, min_scale=0.01)
+    likelihood.heads.biases()[0].data.fill_(-1e6)
+    px = likelihood(decoder(torch.zeros(1, 2)))
+    assert px.log_prob(torch.zeros(1, 3)).item() == pytest.approx(3 * math.log(100), abs=1e-4)
+
+
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize("name", NAMES)
 def test_output_starts_at_the_clipped_training_mean(name, network):
@@ -101,9 +167,10 @@ def test_output_starts_at_the_clipped_training_mean(name, network):
     for weight in pair.likelihood.heads.weights():
         weight.data.zero_()
     got = pair.likelihood(pair.decoder(torch.randn(2, 2)))
-    expected = mean if name == "gaussian" else mean.clip(0.001, 0.999)
+    edge = {"gaussian": 0.0, "continuous_bernoulli": 0.01}.get(name, 0.001)
+    expected = mean.clip(edge, 1 - edge)
     torch.testing.assert_close(got.mean, expected.expand(2, 3, 5, 4), atol=1e-6, rtol=1e-5)
-    if name != "bernoulli":  # the bias of the log-variance is 0
+    if name.startswith("gaussian"):  # the bias of the log-variance is 0
         variance = torch.full((2, 3, 5, 4), 1 + 1e-6)
         torch.testing.assert_close(got.variance, variance, atol=1e-6, rtol=0)
 

@@ -28,15 +28,16 @@ class EncoderDecoder(nn.Module):
             an MLP (default [500]; an empty list is a linear code) or channels of a convolutional
             net (default [32, 64]).
         network: ``"mlp"``, or ``"conv"`` for images of any size.
-        likelihood: ``"bernoulli"``, ``"gaussian"``, or ``"gaussian_sigmoid"``, the last with the
-            mean in (0, 1) as in the AEVB paper.
+        likelihood: ``"bernoulli"``, ``"gaussian"``, ``"gaussian_sigmoid"`` with the mean in (0, 1)
+            as in the AEVB paper, or ``"continuous_bernoulli"``, a density for grey levels.
         activation: The non-linearity of both nets, by name: one of tanh, relu, elu, leaky_relu,
             softplus, gelu, silu, sigmoid.
         init: How the parameters are drawn (see :func:`pyro_aevb.models.networks.initialize`).
         output_bias: Where the output starts (see
             :func:`pyro_aevb.models.likelihoods.set_output_bias`).
         data_mean: The mean of the training data, of shape `event_shape`.
-        min_scale: The smallest standard deviation of a pixel under a Gaussian likelihood.
+        min_scale: The smallest standard deviation of a pixel under a Gaussian or continuous
+            Bernoulli likelihood.
         decoder_hidden: The widths of the decoder's hidden layers, from the data to the code as
             those of `hidden` are; default these.
         decoder_activation: The decoder's non-linearity; default that of both.

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_aevb.errors import UsageError, above_zero, one_of
+from pyro_aevb.models import continuous_bernoulli
 from pyro_aevb.models.networks import Decoder
 
-Likelihood = Literal["bernoulli", "gaussian", "gaussian_sigmoid"]
+Likelihood = Literal["bernoulli", "gaussian", "gaussian_sigmoid", "continuous_bernoulli"]
 OutputBias = Literal["data_mean", "zero", "init"]
 
 
@@ -86,27 +87,75 @@ class Gaussian(nn.Module):
         return _logit(mean) if self.sigmoid else mean
 
 
-def build(name: Likelihood, decoder: Decoder, min_scale: float = 1e-3) -> Bernoulli | Gaussian:
+class ContinuousBernoulli(nn.Module):
+    r"""Independent pixels between 0 and 1, with the density that the Bernoulli lacks there.
+
+    .. math:: \log p(x \mid z)
+        = \sum_i h_i (x_i - \tfrac{1}{2}) - \log \frac{\sinh(h_i / 2)}{h_i / 2}
+
+    This is the negative cross-entropy plus what makes it integrate to 1
+    (:class:`~pyro_aevb.models.continuous_bernoulli.ContinuousBernoulli`). As the standard deviation
+    of a pixel goes to :math:`1 / |h|`, the floor of the Gaussian is kept by
+    :math:`|h| < 1 / \sigma_{min}`: the decoder's output o gives
+    :math:`h = \tanh(\sigma_{min} \, o) / \sigma_{min}`.
+
+    Arguments:
+        decoder: The decoder, which gives the features; its last layer is made here.
+        min_scale: The smallest standard deviation, :math:`\sigma_{min} > 0`.
+
+    Raises:
+        UsageError: When the floor is not positive.
+    """
+
+    def __init__(self, decoder: Decoder, min_scale: float = 1e-3) -> None:
+        super().__init__()
+        above_zero("min_scale", min_scale)
+        self.event_dim = len(decoder.event_shape)
+        self.min_scale = min_scale
+        self.heads = decoder.output(1)
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        (output,) = self.heads(features)
+        logits = torch.tanh(self.min_scale * output) / self.min_scale
+        # Unvalidated, as the others: what lies outside of [0, 1] is looked for before training.
+        p = continuous_bernoulli.ContinuousBernoulli(logits, validate_args=False)
+        return p.to_event(self.event_dim)
+
+    def bias(self, mean: Tensor) -> Tensor:
+        r"""Returns the bias with which the distribution has this mean, at least 0.01 from 0 and 1,
+        if the weights are zero.
+        """
+        logits = continuous_bernoulli.logit_of_mean(mean.clamp(0.01, 0.99))
+        return torch.atanh((self.min_scale * logits).clamp(-0.99, 0.99)) / self.min_scale
+
+
+AnyLikelihood = Bernoulli | Gaussian | ContinuousBernoulli
+
+
+def build(name: Likelihood, decoder: Decoder, min_scale: float = 1e-3) -> AnyLikelihood:
     r"""Makes the likelihood of this name; ``"gaussian_sigmoid"`` has its mean in (0, 1).
 
     Raises:
-        UsageError: When the name is unknown, or the floor of a Gaussian is not positive.
+        UsageError: When the name is unknown, or the floor is not positive.
     """
     one_of("likelihood", name, get_args(Likelihood))
     if name == "bernoulli":
         return Bernoulli(decoder)
+    if name == "continuous_bernoulli":
+        return ContinuousBernoulli(decoder, min_scale)
     return Gaussian(decoder, min_scale, sigmoid=name == "gaussian_sigmoid")
 
 
 @torch.no_grad()
 def set_output_bias(
-    likelihood: Bernoulli | Gaussian, output_bias: OutputBias, data_mean: Tensor | None
+    likelihood: AnyLikelihood, output_bias: OutputBias, data_mean: Tensor | None
 ) -> None:
     r"""Sets where the output starts.
 
     - ``"data_mean"`` makes the mean of the distribution start at the training mean: the bias is
       :math:`\mathrm{logit}(\mathrm{clip}(m, 0.001, 0.999))` where a sigmoid follows, as in the
-      IWAE paper, and :math:`m` itself for a linear mean. Without a `data_mean`, as ``"zero"``.
+      IWAE paper, and :math:`m` itself for a linear mean; of a continuous Bernoulli m is kept
+      within 0.01 and 0.99. Without a `data_mean`, as ``"zero"``.
     - ``"zero"`` sets it to 0.
     - ``"init"`` leaves it as it was drawn with all other parameters.
 
