@@ -110,6 +110,7 @@ ESTIMATORS = {
     "bdmc": {"num_temperatures": 3, "num_chains": 2},
     "reciprocal": {"num_chains": 2, "num_temperatures": 3, "burn_in": 2, "between": 1},
     "parzen": {"num_kernels": 50},
+    "prediction": {"num_draws": 2},
     "importance": {},
 }
 

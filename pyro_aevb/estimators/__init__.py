@@ -17,6 +17,7 @@ ESTIMATORS = {
     "reciprocal": "reciprocal",
     "partition": "partition",
     "disentanglement": "disentanglement",
+    "prediction": "prediction",
 }
 r"""The others, and the file that holds the record of each, under its name in capitals."""
 

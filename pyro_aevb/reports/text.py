@@ -22,6 +22,7 @@ COUNTS = {
     "num_chains": "chains",
     "num_temperatures": "T",
     "num_kernels": "M",
+    "num_draws": "draws",
     "num_data": "n",
 }
 r"""Numbers of draws and data, as they are printed beside a value."""
@@ -199,7 +200,7 @@ def _absent(metrics: Mapping[str, Any]) -> list[str]:
 def _cells(name: str, metric: Mapping[str, Any]) -> list[str]:
     if "latent_dim" in metric:
         return [f"{metric['value']} of {metric['latent_dim']}", "", "", ""]
-    places = 2 if name == "pareto_k" or abs(metric["value"]) < 1000 else 1
+    places = 1 if name != "pareto_k" and abs(metric["value"]) >= 1000 else _places(metric)
     value, error = (_number(metric.get(key), places) for key in ("value", "standard_error"))
     few = not metric.keys().isdisjoint(("estimator", "at_most", "at_least"))
     given = {k: v for k, v in metric.items() if k != "num_data" or few}
@@ -219,8 +220,15 @@ def _number(value: float | None, places: int = 2) -> str:
 
 def with_error(metric: Mapping[str, Any]) -> str:
     r"""A value and its standard error, to two places; nothing where it is not known."""
-    error = _number(metric.get("standard_error"))
-    return _number(metric.get("value")) + (f" ± {error}" if error else "")
+    places = _places(metric)
+    error = _number(metric.get("standard_error"), places)
+    return _number(metric.get("value"), places) + (f" ± {error}" if error else "")
+
+
+def _places(metric: Mapping[str, Any]) -> int:
+    r"""Of a quantity in units of the data, which may be small ones: of grey levels in [0, 1]."""
+    small = metric.get("unit") == "units of x" and abs(metric.get("value") or 0.0) < 1
+    return 4 if small else 2
 
 
 def warnings(metrics: Mapping[str, Any], about: Collection[str] | None = None) -> list[str]:
