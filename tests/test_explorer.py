@@ -117,6 +117,7 @@ FAMILIES = {
     **dict.fromkeys(("DenoisingAutoencoder", "AdversarialAutoencoder"), SMALL),
     **dict.fromkeys(("BayesianAutoencoder", "BayesianVAE"), SMALL),
     **dict.fromkeys(("DCIGN", "InfoGAN"), {}),
+    "ConditionalVAE": SMALL,
     "RBM": {"hidden": 6, "sample_steps": 2},
     "StackedDenoisingAutoencoder": {"hidden": [8, 6]},
     "DeepBeliefNet": {"hidden": [8, 6]},

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from pyro_aevb.models.bayesian_autoencoder import BayesianAutoencoder as BayesianAutoencoder
     from pyro_aevb.models.bayesian_vae import BayesianVAE as BayesianVAE
     from pyro_aevb.models.beta_vae import BetaVAE as BetaVAE
+    from pyro_aevb.models.conditional import (
+        ConditionalAdversarialAutoencoder as ConditionalAdversarialAutoencoder,
+    )
+    from pyro_aevb.models.conditional import ConditionalBayesianVAE as ConditionalBayesianVAE
+    from pyro_aevb.models.conditional import ConditionalVAE as ConditionalVAE
     from pyro_aevb.models.dc_ign import DCIGN as DCIGN
     from pyro_aevb.models.deep_belief_net import DeepBeliefNet as DeepBeliefNet
     from pyro_aevb.models.denoising_autoencoder import DenoisingAutoencoder as DenoisingAutoencoder
@@ -32,6 +37,9 @@ MODULES = {
     "BayesianAutoencoder": "bayesian_autoencoder",
     "BayesianVAE": "bayesian_vae",
     "BetaVAE": "beta_vae",
+    "ConditionalVAE": "conditional",
+    "ConditionalAdversarialAutoencoder": "conditional",
+    "ConditionalBayesianVAE": "conditional",
     "DenoisingAutoencoder": "denoising_autoencoder",
     "DeepBeliefNet": "deep_belief_net",
     "DenoisingLayer": "denoising_layer",

@@ -84,8 +84,16 @@ class Bayesian(nn.Module):
             prior = "fan_in" if posterior in posteriors.POINTS else "learned"
         points = partial(
             self.family,
-            *(event_shape, latent_dim, hidden, network, likelihood, activation),
-            *(init, output_bias, data_mean, min_scale),
+            event_shape=event_shape,
+            latent_dim=latent_dim,
+            hidden=hidden,
+            network=network,
+            likelihood=likelihood,
+            activation=activation,
+            init=init,
+            output_bias=output_bias,
+            data_mean=data_mean,
+            min_scale=min_scale,
         )
 
         def uncertain(nets: EncoderDecoder) -> dict[str, nn.Module]:

@@ -68,17 +68,24 @@ class EncoderDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
+        self.encoder_shape, told = self.shapes(event_shape, latent_dim, network)
         self.encoder = networks.Encoder(
-            event_shape, latent_dim, self.heads, network, hidden, activation
+            self.encoder_shape, latent_dim, self.heads, network, hidden, activation
         )
         down = hidden if decoder_hidden is None else decoder_hidden
         self.decoder = networks.Decoder(
-            event_shape, latent_dim, network, down, decoder_activation or activation, "decoder_"
+            event_shape, told, network, down, decoder_activation or activation, "decoder_"
         )
         self.likelihood = likelihoods.build(likelihood, self.decoder, min_scale)
         networks.initialize(self, init)
         likelihoods.set_output_bias(self.likelihood, output_bias, data_mean)
         self._drawn: Mapping[str, Mapping[str, Tensor]] = {}
+
+    def shapes(
+        self, event_shape: tuple[int, ...], latent_dim: int, network: str
+    ) -> tuple[tuple[int, ...], int]:
+        r"""The shape of what the encoder sees, and the number of values that the decoder does."""
+        return event_shape, latent_dim
 
     def prior(self, x: Tensor) -> dist.Normal:
         r"""The standard normal over the codes of a batch, made from it to be on its device."""

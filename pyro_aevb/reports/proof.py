@@ -50,6 +50,7 @@ CASES: dict[str, Case] = {
     "InfoGAN": ("InfoGAN", {"latent_dim": 3}, PLAYERS),
     "BayesianAutoencoder": ("BayesianAutoencoder", SMALL, {"weight_noise": "flipout"}),
     "BayesianVAE": ("BayesianVAE", SMALL, {"weight_noise": "local"}),
+    "ConditionalVAE": ("ConditionalVAE", SMALL, {}),
     "RBM": ("RBM", {"hidden": 64, "sample_steps": 3}, {}),
     "StackedDenoisingAutoencoder": ("StackedDenoisingAutoencoder", STACKED, GREEDY),
     "DeepBeliefNet": ("DeepBeliefNet", STACKED, GREEDY),
