@@ -19,7 +19,7 @@ from pyro_aevb.models import (
 )
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.pair import load_pair
-from pyro_aevb.pairs.predict import decode, encode
+from pyro_aevb.pairs.predict import decode, encode, reconstruct
 
 SHAPE, CLASSES, N = (1, 4, 3), 3, 30
 
@@ -126,3 +126,25 @@ def test_without_labels_a_line_says_so(tmp_path):
     with pytest.raises(pyro_aevb.UsageError, match="ConditionalVAE needs data with labels"):
         pyro_aevb.fit("ConditionalVAE", np.random.default_rng(0).random((30, 6)), show=False)
     assert VAE((6,)).encoder_shape == (6,)
+
+
+def test_a_run_shows_one_style_in_every_class(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "pyro_aevb.reports.plots.walks",
+        lambda images, path, names, title: drawn.setdefault(path.name, (images, names, title)),
+    )
+    parameters = {"latent_dim": 2, "hidden": [8]}
+    how = {"epochs": 1, "num_samples": 2, "num_data": 40, "proposal": "guide", "show": False}
+    out = str(tmp_path / "run")
+    run = pyro_aevb.fit("ConditionalVAE", "digits", parameters, out=out, compile="off", **how)
+    images, names, title = drawn["styles.png"]
+    assert images.shape == (10, 10, 1, 8, 8) and title == "a datum's code with each label"
+    # Ten data, one of each class: those of its own class are its reconstruction.
+    held = run.restore().prepared
+    for k in (0, 7):
+        first = int((held.data.test.labels == k).nonzero()[0, 0])
+        x = held.test.take(torch.tensor([first]))
+        np.testing.assert_allclose(images[k, k], reconstruct(held.pair, x)[0], atol=1e-6)
+        other = decode(held.pair, encode(held.pair, x), x, label=torch.tensor([3]))
+        np.testing.assert_allclose(images[k, 3], other[0], atol=1e-6)

@@ -309,6 +309,23 @@ def decode_grid(pair: Pair, points: np.ndarray, x: Data) -> np.ndarray:
     return as_numpy(decode(pair, {name: z}, repeated(x[:1], len(z))))
 
 
+def in_each_class(pair: Pair, x: Data, num_classes: int) -> np.ndarray:
+    r"""One style in every class: the codes of data, decoded with each label in turn.
+
+    Arguments:
+        pair: An inspected pair that takes the column ``label``.
+        x: The data, ``(batch, *event_shape)``, with the columns that the pair takes.
+        num_classes: C; labels are 0, …, C - 1.
+
+    Returns:
+        ``(batch, C, *event_shape)``.
+    """
+    codes = encode(pair, x)
+    device = data_of(x).device
+    labels = [torch.full((len(x),), c, device=device) for c in range(num_classes)]
+    return np.stack([as_numpy(decode(pair, codes, x, label=label)) for label in labels], 1)
+
+
 def traverse(pair: Pair, x: Data, dimensions: list[int], values: np.ndarray) -> np.ndarray:
     r"""Move one latent dimension at a time, the others staying at the code of a datum.
 

@@ -23,6 +23,7 @@ from pyro_aevb.pairs.predict import (
     draw_prior,
     encode,
     generate,
+    in_each_class,
     reconstruct,
     shown_by,
     traverse,
@@ -40,6 +41,8 @@ MANY = 2000
 r"""Data at most whose codes, and whose components where they are vectors, are in a picture."""
 VALUES = 4_000_000
 r"""Values at most of such vectors."""
+MOST_CLASSES = 20
+r"""Labels at most that a code is decoded with."""
 
 
 @contextmanager
@@ -193,6 +196,15 @@ def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str], 
         with drawn("denoising.png", undrawn, run):
             seen = with_data(x, corruption(data_of(x)))
             reconstructions("denoising.png", seen, _array(x))
+    if "label" in pair.columns and (classes := prepared.data.num_classes) and not vectors:
+        with drawn("styles.png", undrawn, run):
+            images = in_each_class(pair, x, min(classes, MOST_CLASSES))
+            like_data(images[:, 0], x)
+            names, title = (
+                [str(i + 1) for i in range(len(images))],
+                "a datum's code with each label",
+            )
+            plots.walks(images, path / "styles.png", names, title)
     if description.no_prior() is None:
         with drawn("samples.png", undrawn, run):
             if vectors:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     *("history", "reconstructions", "denoising", "samples", "latent", "manifold"),
-    *("traversals", "interpolations", "directions"),
+    *("styles", "traversals", "interpolations", "directions"),
 )
 r"""Figures that need no scoring, and can be drawn of any pair that allows them."""
 
