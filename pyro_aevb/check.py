@@ -50,12 +50,12 @@ def check(
     Raises:
         UsageError: The pair breaks the contract; or the device computes something else.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from pyro_aevb.errors import UsageError
     from pyro_aevb.pairs.locate import constructor, constructor_parameters, settable
     from pyro_aevb.reports.rehearsal import rehearse
+    from pyro_aevb.reports.text import terminal
     from pyro_aevb.runs.prepare import prepare
     from pyro_aevb.training.trainer import seed_everything
 
@@ -70,7 +70,7 @@ def check(
     notes = rehearse(prepared)
     if not show:
         return prepared.description
-    console, description = Console(), prepared.description
+    console, description = terminal(), prepared.description
     size = "the batch" if description.plate_size is None else f"{description.plate_size:,}"
     console.print(f"{prepared.pair.name} on {prepared.data.name}: {prepared.data.description}")
     console.print(f"data plate {description.plate!r} of size {size}")

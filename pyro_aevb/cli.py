@@ -70,6 +70,9 @@ def run_command(
     silent = os.environ.get("RANK", "0") != "0"
     if "RANK" in os.environ:  # torch warns of a lost process with a stack trace of its own
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for name_of in ("stdout", "stderr"):
+        if getattr(sys, name_of) is None:  # closed by whoever called
+            setattr(sys, name_of, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is no reason to end
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -62,7 +62,7 @@ def compare(
     from pyro_aevb.reports.settings import find
     from pyro_aevb.reports.text import show_comparison
     from pyro_aevb.runs.run import Run
-    from pyro_aevb.runs.writing import write_whole
+    from pyro_aevb.runs.writing import write_where_asked, write_whole
 
     if export is not None and Path(export).suffix not in SUFFIXES:
         raise UsageError(f"--export {export}: end the name in {', '.join(SUFFIXES)}")
@@ -106,10 +106,10 @@ def compare(
         exported = Path(export)
         exported.parent.mkdir(parents=True, exist_ok=True)
         if exported.suffix == ".csv":
-            write_whole(exported, tables.csv_table(tables.numbers_of(table)))
+            write_where_asked(exported, tables.csv_table(tables.numbers_of(table)))
         else:
             make = tables.literal_table if exported.suffix == ".md" else tables.latex_table
-            write_whole(exported, make(title, *shown))
+            write_where_asked(exported, make(title, *shown))
         files.append(exported)
     if show:
         show_comparison(title, *shown, notes)

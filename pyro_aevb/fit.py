@@ -3,6 +3,7 @@ r"""Train a pair, then say what it is worth: ``python -m pyro_aevb.fit``."""
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Number
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -260,7 +261,7 @@ def fit(
             for note in rehearse(prepared):
                 if show:
                     print(note)
-        group.agree(lambda: held.enter_context(run.alone()))
+        group.agree(lambda: held.enter_context(run.alone(resume)))
         if resume and group.agree(run.checkpoint.is_file):
             trainer.resume()
             # A kill may have come between the checkpoint and the history of its last epoch.
@@ -317,6 +318,7 @@ def _storable(value: Any) -> Any:
         return {str(key): _storable(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_storable(entry) for entry in value]
+    value = value.item() if isinstance(value, Number) and hasattr(value, "item") else value
     return (
         value if isinstance(value, (str, int, float, type(None))) else f"<{type(value).__name__}>"
     )

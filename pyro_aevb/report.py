@@ -32,17 +32,14 @@ def report(
     """
     from pyro_aevb.reports.page import page_of
     from pyro_aevb.runs.run import only_run
-    from pyro_aevb.runs.writing import write_whole
+    from pyro_aevb.runs.writing import write_where_asked
 
     opened = only_run(run)
     path = opened.path / FILE if out is None else Path(out)
     if path.is_dir():
         raise UsageError(f"--out {path} is a directory; name a file, such as {path / FILE}")
     text = page_of(opened)
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    write_where_asked(path, text)
     if show:
         print(f"report {path}")
     return path

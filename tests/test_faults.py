@@ -1,5 +1,6 @@
 """What goes wrong, done on purpose: a part of what ``python -m benchmarks.faults`` does."""
 
+import csv
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 from harness import refusal
+from markdown_it import MarkdownIt
 
 import pyro_aevb
 from pyro_aevb.cli import run_command
@@ -19,6 +21,7 @@ from pyro_aevb.data.matlab import check_matlab
 from pyro_aevb.errors import UsageError
 from pyro_aevb.reports.figures import drawn
 from pyro_aevb.reports.tables import csv_table, latex_table, literal_table
+from pyro_aevb.runs.checkpoint import load_checkpoint
 from pyro_aevb.runs.run import Run
 from pyro_aevb.runs.settings import read_settings
 from pyro_aevb.runs.writing import NotWritten, is_signed, sealed, signed, unsealed, write_whole
@@ -205,8 +208,19 @@ def test_names_are_words_in_tables():
     assert "<" not in text and r"\\\[a\\\](b)" in text and text.startswith(r"a \\input")
     assert r"c\|d" in text and r"\`x\`" in text and "http\\://b" in text
     assert latex_table(title, names, []).splitlines()[1].startswith(r"\begin{tabular}")
+    for name in ("www.a.b", "a@b.co", "# big", "> q", "~~s~~", "- a", "1. a", "--"):
+        text = literal_table(name, ["c"], [[name]])
+        tokens = MarkdownIt("commonmark").enable("strikethrough").parse(text)
+        kinds = {token.type for token in tokens} - {"inline", "paragraph_open", "paragraph_close"}
+        inline = {child.type for token in tokens for child in token.children or ()}
+        assert not kinds and inline <= {"text", "text_special", "softbreak"}
+        assert "www." not in text and "a@" not in text
     lines = csv_table([{"run": "=1+1", "x": -1.5, "y": "-1.5 ± 1", "z": "-c"}]).splitlines()
     assert lines[1] == "'=1+1,-1.5,-1.5 ± 1,'-c"
+    for word in ("- 1+cmd|'calc'!A0", "-1-2", "-1%", "-1^2", "-\n=1", "\uff1d1+1", " =1", "@a"):
+        assert next(csv.reader(io.StringIO(csv_table([{word: 1}]), newline=""))) == ["'" + word]
+    for word in ("-1.5", "-1e-3", "-1.5;-2.5", "a-b", "-1,234"):
+        assert next(csv.reader(io.StringIO(csv_table([{word: 1}])))) == [word]
 
 
 def test_matlab_files_with_an_element_of_no_type_are_refused(tmp_path):
@@ -237,3 +251,189 @@ def test_settings_that_name_themselves_again_and_again_are_refused(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(UsageError, match="not readable YAML"):
         read_settings(path)
+
+
+def edited(run, tmp_path, name, change):
+    """A copy of a run with one of its files changed."""
+    path = shutil.copytree(run.path, tmp_path / f"copy-{len(list(tmp_path.iterdir()))}")
+    (path / name).write_bytes(change((path / name).read_bytes()))
+    return path
+
+
+def flipped(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def results_with(change):
+    """A change of results.json that has no digest, as an earlier version wrote it."""
+
+    def changed(content):
+        entries = json.loads(content)
+        del entries["sha256"], entries["arrays_sha256"]
+        change(entries)
+        return json.dumps(entries).encode()
+
+    return changed
+
+
+HOW = {"num_samples": 2, "num_data": 4, "proposal": "guide", "show": False}
+
+
+def test_damaged_results_are_kept_where_they_are_written_anew(run, tmp_path):
+    pyro_aevb.evaluate(run, "prediction", {"num_draws": 1}, show=False)
+    pyro_aevb.evaluate(run, "parzen", {"num_kernels": 5}, show=False)
+    for name in ("results.json", "results.nc"):
+        path = edited(run, tmp_path, name, flipped)
+        damaged = (path / name).read_bytes()
+        for how in ({"split": "valid"}, {"estimator": "parzen"}):
+            if name == "results.nc" and "split" in how:
+                continue  # it is a file of the test split
+            with pytest.raises(UsageError, match=rf"{name} is damaged.*evaluate the run again"):
+                pyro_aevb.evaluate(path, **how, **HOW if "split" in how else {"show": False})
+            assert (path / name).read_bytes() == damaged
+        found = pyro_aevb.evaluate(path, **HOW)
+        assert f"{name} was damaged" in found["notes"][-1] and "parzen" not in found["metrics"]
+        assert (path / f"{name}.damaged").read_bytes() == damaged
+        Run(path).per_datum("predictive", "log_likelihood")
+
+
+def test_a_training_that_began_meanwhile_is_not_trained_over(run, tmp_path, monkeypatch):
+    out, real = tmp_path / "twice", Run.alone
+
+    def late(self, resume=True):
+        if not out.exists():
+            shutil.copytree(run.path, out)  # another one began and ended since it looked
+        return real(self, resume)
+
+    monkeypatch.setattr(Run, "alone", late)
+    before = (run.path / "checkpoint.pt").read_bytes()
+    with pytest.raises(UsageError, match="already holds a run"):
+        pyro_aevb.fit("VAE", "digits:60", {"hidden": [4]}, epochs=1, out=str(out), seed=2, **HOW)
+    assert (out / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda e: e["metrics"].update(elbo=3),
+        lambda e: e["metrics"]["elbo"].update(value="w"),
+        lambda e: e["metrics"]["kl"].update(standard_error=[1]),
+        lambda e: e.update(notes=3),
+        lambda e: e.update(notes=[3]),
+        lambda e: e.update(num_data="w"),
+        lambda e: e.update(settings=3),
+        lambda e: e.update(settings={"importance": 3}),
+        lambda e: e.update(corrupted={"noise": 3}),
+        lambda e: e.update(splits=3),
+    ],
+)
+def test_results_of_another_kind_are_refused_in_a_line(change, run, tmp_path):
+    path = edited(run, tmp_path, "results.json", results_with(change))
+    for what in (pyro_aevb.report, lambda path, show: pyro_aevb.compare([path, run.path])):
+        with pytest.raises(UsageError, match="results.json is damaged"):
+            what(path, show=False)
+
+
+def test_arrays_without_a_digest_in_the_results_have_their_own(run, tmp_path):
+    path = edited(run, tmp_path, "results.json", results_with(lambda e: None))
+    content, refused = (path / "results.nc").read_bytes(), 0
+    for place in np.linspace(8, len(content) - 80, 40).astype(int):
+        changed = content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+        (path / "results.nc").write_bytes(changed)
+        with pytest.raises(UsageError, match="results.nc is damaged"):
+            Run(path).per_datum("predictive", "log_likelihood")
+        (path / "results.nc").write_bytes(changed.rpartition(b"\nsha256 ")[0])
+        try:
+            Run(path).per_datum("predictive", "log_likelihood")
+        except UsageError:
+            refused += 1
+    assert refused > 3  # of an earlier version's file: read, or refused in a line
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("pair_parameters: [1, 2]", "settings.yaml: pair_parameters is .* it takes"),
+        ("pair_parameters: word", "pair_parameters is 'word'"),
+        ("seed: word", "seed is 'word'; it takes a whole number"),
+        ("memory: many", "memory is 'many'"),
+        ("patience: [1]", r"patience is \[1\]"),
+        ("binarize: often", "binarize"),
+        ('data: "a\\0b"', "data holds a character that no name of a file has"),
+        ('out: "a\\ud800b"', "out holds a character"),
+    ],
+)
+def test_settings_of_another_kind_are_refused_in_a_line(line, said, run, tmp_path):
+    def change(content):
+        lines = content.decode().splitlines()[1:-1]  # changed on purpose, as is documented
+        name = line.partition(":")[0]
+        kept, skip = [], False
+        for one in lines:
+            skip = one.startswith(name) or (skip and one.startswith((" ", "-")))
+            kept += [] if skip else [one]
+        return "\n".join([*kept, line]).encode() + b"\n"
+
+    path = edited(run, tmp_path, "settings.yaml", change)
+    for what in (lambda: pyro_aevb.evaluate(path, **HOW), lambda: Run(path).settings):
+        with pytest.raises(UsageError, match=said):
+            what()
+
+
+def test_a_column_of_the_history_that_is_called_otherwise(run, tmp_path):
+    path = edited(
+        run,
+        tmp_path,
+        "history.csv",
+        lambda c: c.replace(b"images_per_second", b"images_per_secone"),
+    )
+    with pytest.raises(UsageError, match="history.csv is damaged; remove it"):
+        pyro_aevb.evaluate(path, **HOW)
+
+
+def test_files_that_a_person_names_are_written_where_links_and_pipes_lead(run, tmp_path):
+    target, link, pipe = tmp_path / "target.html", tmp_path / "link.html", tmp_path / "pipe"
+    target.write_text("before")
+    link.symlink_to(target)
+    pyro_aevb.report(run, out=str(link), show=False)
+    assert link.is_symlink() and "<html" in target.read_text()
+    os.mkfifo(pipe)
+    with (tmp_path / "read.html").open("wb") as read:
+        reader = subprocess.Popen(["cat", pipe], stdout=read)
+        pyro_aevb.report(run, out=str(pipe), show=False)
+        assert reader.wait(60) == 0
+    assert b"<html" in (tmp_path / "read.html").read_bytes() and pipe.is_fifo()
+
+
+def test_names_are_shown_as_they_are_in_a_terminal(run, tmp_path, capsys):
+    for name in ("a[red]b", "[b]x", ":smile:"):
+        shutil.copytree(run.path, tmp_path / name)
+    pyro_aevb.compare([tmp_path / name for name in ("a[red]b", "[b]x", ":smile:")])
+    shown = capsys.readouterr().out
+    assert "a[red]b" in shown and "[b]x" in shown and ":smile:" in shown
+    (tmp_path / "q[").mkdir()
+    np.save(tmp_path / "q[" / "b].npy", np.random.default_rng(0).random((30, 6), np.float32))
+    pyro_aevb.check("VAE", str(tmp_path / "q[" / "b].npy"), {"likelihood": "gaussian"})
+    assert "b].npy" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_hostile_pickle_in_a_whole_zip_file_is_refused_in_a_line(run, tmp_path):
+    import zipfile
+
+    path = shutil.copytree(run.path, tmp_path / "hostile")
+    with zipfile.ZipFile(path / "checkpoint.pt") as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    (pickled,) = (name for name in parts if name.endswith("data.pkl"))
+    rng, refused = np.random.default_rng(0), 0
+    for trial in range(60):
+        content = bytearray(parts[pickled]) if trial else bytearray(b"\x80\x02.")
+        for place in rng.integers(0, len(content), 2 if trial else 0):
+            content[place] = rng.integers(256)
+        with zipfile.ZipFile(path / "checkpoint.pt", "w") as file:
+            for name, part in (parts | {pickled: bytes(content)}).items():
+                file.writestr(name, part)
+        try:
+            load_checkpoint(path / "checkpoint.pt")
+        except UsageError as error:
+            refused += "\n" not in str(error)
+    assert refused > 30

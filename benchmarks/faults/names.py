@@ -2,11 +2,14 @@ r"""Names that would be something else where they are shown: HTML, links, formul
 
 import csv
 import html.parser
+import io
 import itertools
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from markdown_it import MarkdownIt
 
 from benchmarks.faults import runs
 from benchmarks.faults.child import command, run
@@ -28,9 +31,30 @@ NAMES = (
         "<b>",
         "&lt;",
         "{{a}}",
+        "a[red]b",
+        "[b]x",
+        ":smile:",
+        "www.evil.example",
+        "a@b.co",
+        "# big",
+        "> q",
+        "1. a",
+        "- a",
+        "~~s~~",
+        "- 1+cmd|'calc'!A0",
+        "-1-2",
+        "-1%",
+        "\uff1d1+1",
+        " =1+1",
     ),
 )
 r"""Names of runs."""
+LONG = 20
+r"""A name that a table in a terminal may break into two lines."""
+PLAIN = {"p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "hr"}
+r"""What the tables are made of."""
+LINK = re.compile(r"(?<![\w\\])www\.|(?<!\\)://|[\w.+-]@\w")
+r"""What GitHub makes links of."""
 
 
 class _Tags(html.parser.HTMLParser):
@@ -52,7 +76,7 @@ def tried(where: Path) -> Iterator[Failure | None]:
             shutil.copytree(where / "kept", folder / run_name)
         for suffix in (".md", ".csv", ".tex"):
             words = [runs.COMPARE, name, other, "--out", "table", "--export", f"t{suffix}"]
-            if name.startswith("-"):
+            if name.startswith(("-", " ")):
                 words[1] = f"./{name}"
             outcome = run(command(words), folder)
             what = f"a run called {name!r} in {suffix}"
@@ -60,25 +84,34 @@ def tried(where: Path) -> Iterator[Failure | None]:
                 yield Failure(what, outcome.said()) if not outcome.tidy else None
                 continue
             found = _wrong(folder / f"t{suffix}") or _wrong(folder / "table" / "comparison.md")
+            if not found and name.isprintable() and len(name) < LONG and name not in outcome.out:
+                found = f"another name in the terminal: {outcome.out[:200]!r}"
             yield Failure(what, found) if found else None
 
 
 def _wrong(path: Path) -> str:
     text = path.read_text()
     if path.suffix == ".csv":
-        rows = [*csv.reader(text.splitlines())]
-        bad = [cell for row in rows for cell in row if cell[:1] in "=+@" and cell]
-        bad += [cell for row in rows for cell in row if re.match(r"-\d.*[^\d.e, ±-]", cell)]
+        cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
+        bad = [cell for cell in cells if _computed(cell)]
         return f"a formula: {bad[0]}" if bad else ""
     if path.suffix == ".tex":
         first = text.splitlines()
         return "" if first[1].startswith(r"\begin{tabular}") else f"a line of its own: {first[1]}"
     tags = _Tags()
-    tags.feed(text)
+    tags.feed(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text))
+    if other := set(tags.found) - PLAIN:
+        return f"a tag: {other.pop()}"
+    if found := LINK.search(text):
+        return f"a link: {found[0]}"
     table = [line for line in text.splitlines() if line.startswith("|")]
     cells = {line.replace(r"\|", "").count("|") for line in table}
-    if tags.found:
-        return f"a tag: {tags.found[0]}"
-    if re.search(r"(?<!\\)(\\\\)*\](?=\()", text):
-        return "a link"
     return "" if len(cells) == 1 else "rows of several lengths"
+
+
+def _computed(cell: str) -> bool:
+    r"""Whether a spreadsheet may compute a cell."""
+    if not cell.strip() or cell.strip()[0] not in "=+-@\uff1d\uff0b\uff0d\uff20":
+        return False
+    numbers = re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?( ± [\d.]+)?", cell.strip())
+    return numbers is None

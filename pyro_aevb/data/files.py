@@ -36,7 +36,8 @@ def read_arrays(path: Path, mapped: bool = False) -> dict[str, np.ndarray]:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"images": loaded}
-            return {key: loaded[key] for key in loaded.files}
+            read = ((key, loaded[key]) for key in loaded.files)  # other files are bytes
+            return {key: array for key, array in read if isinstance(array, np.ndarray)}
     except OSError:
         raise
     except MemoryError as error:
@@ -249,6 +250,9 @@ def _read_image(path: Path, size: tuple[int, int] | None) -> tuple[list[np.ndarr
             return [page for page, _ in read], notes + ["every page of a TIFF"] * several
     except (UsageError, PermissionError):
         raise
+    except MemoryError as error:
+        of = "" if size is None else f" at the size {size[0]}x{size[1]}"
+        raise UsageError(f"{path} does not fit into memory{of}") from error
     except Exception as error:  # a parser of damaged bytes may raise anything
         raise damaged(path, "it cannot be read as an image") from error
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.data.files import damaged, read_arrays
+from pyro_aevb.data.hdf5 import read_hdf5, read_matlab
 from pyro_aevb.data.matlab import check_matlab
 from pyro_aevb.data.naming import LABELS, ROWS, SPLIT, WHOLE
-from pyro_aevb.data.stored import HDF5Array, NpyArray, Stored, ZarrArray
+from pyro_aevb.data.stored import NpyArray, Stored, ZarrArray
 from pyro_aevb.data.tables import FEATURES, arrays_of, read_csv
 from pyro_aevb.errors import UsageError
 
@@ -39,6 +41,8 @@ def read_file(path: Path, memory: int) -> Arrays:
             f"{path} is of no kind that is read; data are a folder of images, or a file "
             f"{' '.join(_READERS)}"
         )
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise UsageError(f"{path} is a device or a pipe, and no file")
     return read(path, memory)
 
 
@@ -67,9 +71,10 @@ def _npy(path: Path, memory: int) -> Arrays:
     if path.suffix.lower() == ".npy" and path.stat().st_size > memory:
         return {WHOLE: NpyArray.of(path)}
     arrays = read_arrays(path)
-    if {"indices", "indptr", "format", "shape", "data"} <= set(arrays):  # as SciPy saves them
-        sparse = importlib.import_module("scipy.sparse")
-        return {"x": dense(path, sparse.load_npz(path), memory)}
+    if {"format", "shape", "data"} <= set(arrays):  # as SciPy saves them
+        load = importlib.import_module("scipy.sparse").load_npz
+        matrix = _parsed(path, "a sparse matrix", lambda: load(path))
+        return {"x": dense(path, matrix, memory)}
     return {**arrays}
 
 
@@ -86,21 +91,8 @@ def _parquet(path: Path, memory: int) -> Arrays:
 
 
 def _hdf5(path: Path, memory: int) -> Arrays:
-    def parse() -> Arrays:
-        h5py, found = importlib.import_module("h5py"), Arrays()
-        with h5py.File(path, "r") as file:
-            for key, data in _leaves(file, lambda value: isinstance(value, h5py.Dataset)):
-                if data.dtype.kind == "O" and h5py.check_string_dtype(data.dtype):
-                    found[_joined(key)] = np.array(data.asstr()[()], dtype=str)
-                elif data.dtype.kind == "S":
-                    found[_joined(key)] = np.char.decode(data[()], "utf-8")
-                elif data.dtype.kind in "biuf" and data.nbytes > memory:
-                    found[_joined(key)] = HDF5Array.of(path, data)
-                elif data.shape is not None:
-                    found[_joined(key)] = data[()]
-        return found
-
-    return _parsed(path, "an HDF5 file", parse)
+    found: Arrays = _parsed(path, "an HDF5 file", lambda: read_hdf5(path, memory))
+    return {_joined(key): array for key, array in found.items()}
 
 
 def _zarr(path: Path, memory: int) -> Arrays:
@@ -124,7 +116,7 @@ def _zarr(path: Path, memory: int) -> Arrays:
 def _leaves(group: Any, is_leaf: Callable[[Any], bool], above: str = "") -> Iterator[Any]:
     for key, value in group.items():
         if is_leaf(value):
-            yield above + key, value
+            yield f"{above}{key}", value
         elif hasattr(value, "items"):
             yield from _leaves(value, is_leaf, f"{above}{key}/")
 
@@ -134,31 +126,15 @@ def _joined(key: str) -> str:
 
 
 def _mat(path: Path, memory: int) -> Arrays:
-    def parse() -> dict[str, np.ndarray] | None:
+    def parse() -> dict[str, np.ndarray]:
         check_matlab(path)
         try:
-            return {**importlib.import_module("scipy.io").loadmat(path)}
+            found = {**importlib.import_module("scipy.io").loadmat(path)}
         except NotImplementedError:
-            return None
+            found = read_matlab(path)
+        return _from_matlab({k: np.asarray(v) for k, v in found.items() if k[0] not in "_#"})
 
-    found = _parsed(path, "a MATLAB file", parse)
-    if found is None:  # of version 7.3, which is HDF5 with the axes in the order of Fortran
-        with importlib.import_module("h5py").File(path, "r") as file:
-            found = {key: _from_hdf5(file, value) for key, value in file.items()}
-    return {**_from_matlab({k: np.asarray(v) for k, v in found.items() if k[0] not in "_#"})}
-
-
-def _from_hdf5(file: Any, value: Any) -> np.ndarray:
-    r"""A variable of a MATLAB file of version 7.3; a group, which holds none, as no array."""
-    if not hasattr(value, "dtype"):
-        return np.array(None)
-    if value.attrs.get("MATLAB_class") == b"cell":  # references to words, each letter a number
-        held = [file[place] for place in np.ravel(value[()])]
-        if any(word.attrs.get("MATLAB_class") != b"char" for word in held):
-            return np.array(None)
-        return np.array(["".join(map(chr, np.ravel(word[()]))) for word in held])
-    array: np.ndarray = value[()].T
-    return array
+    return {**_parsed(path, "a MATLAB file", parse)}
 
 
 def _from_matlab(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -183,7 +159,9 @@ def _torch(path: Path, memory: int) -> Arrays:
     from pickle import UnpicklingError
 
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about how the file is packed
+            warnings.simplefilter("ignore")
+            held = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UsageError(
             f"{path} is damaged, or holds Python objects (pickled), which are not read; save a "
@@ -200,12 +178,20 @@ def _torch(path: Path, memory: int) -> Arrays:
     if not isinstance(held, dict):
         raise UsageError(f"{path} holds a {type(held).__name__}; save a tensor, or them by name")
     tensors = _leaves(held, lambda value: isinstance(value, torch.Tensor))
-    return {_joined(key): _plain(value) for key, value in tensors}
+    parse = lambda: {_joined(key): _plain(path, value, memory) for key, value in tensors}  # noqa: E731
+    return {**_parsed(path, "tensors by name", parse)}
 
 
-def _plain(tensor: Any) -> np.ndarray:
+def _plain(path: Path, tensor: Any, memory: int) -> np.ndarray:
     tensor = tensor.detach()
-    tensor = tensor if str(tensor.layout) == "torch.strided" else tensor.to_dense()
+    if str(tensor.layout) != "torch.strided":
+        return dense(path, tensor, memory)
+    size = tensor.numel() * tensor.element_size()
+    if size > max(memory, tensor.untyped_storage().nbytes()):
+        raise UsageError(
+            f"{path} holds a tensor that repeats its numbers, of {size >> 20:,} MiB; save one "
+            "that is smaller, or contiguous()"
+        )
     array: np.ndarray = (
         tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
     ).numpy()
@@ -244,16 +230,28 @@ def arrays_of_anndata(held: Any, path: Path, memory: int) -> Arrays:
 
 
 def dense(path: Path, matrix: Any, memory: int) -> np.ndarray:
-    r"""A matrix as an array; a UsageError where a sparse one would take more memory."""
-    if hasattr(matrix, "toarray"):
-        size = math.prod(matrix.shape) * matrix.dtype.itemsize
-        if size > memory:
-            raise UsageError(
-                f"{path} is sparse and would take {size >> 20:,} MiB as a whole table; choose the "
-                f"genes that vary most, or say --memory {size >> 20}"
-            )
-        matrix = matrix.toarray()
-    return np.asarray(matrix)
+    r"""A matrix of SciPy or tensor as an array.
+
+    Raises:
+        UsageError: A sparse one would take more memory, or its indices lie outside of it.
+    """
+    whole = getattr(matrix, "toarray", None) or getattr(matrix, "to_dense", None)
+    if whole is None:
+        return np.asarray(matrix)
+    size = math.prod(matrix.shape) * matrix.dtype.itemsize
+    if size > memory:
+        raise UsageError(
+            f"{path} is sparse and would take {size >> 20:,} MiB as a whole table; choose the "
+            f"genes that vary most, or say --memory {size >> 20}"
+        )
+
+    def parse() -> np.ndarray:
+        if hasattr(matrix, "check_format"):  # else indices outside would be written to
+            matrix.check_format(full_check=True)
+        return np.asarray(whole())
+
+    array: np.ndarray = _parsed(path, "a sparse matrix", parse)
+    return array
 
 
 _READERS: dict[str, Callable[[Path, int], Arrays]] = {

@@ -2,6 +2,7 @@ r"""The data set made of a user's own arrays or images."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,7 @@ def read(name: str, memory: int | None = None, reading: Reading | None = None) -
     Raises:
         UsageError: If the data are not usable; the line says which and why.
     """
-    path, reading = Path(name).expanduser(), reading or Reading()
+    path, reading = Path(os.path.expanduser(name)), reading or Reading()
     if not path.is_dir() or is_zarr(path):
         if reading.size:
             raise UsageError(f"{path} is no folder of images, which alone are brought to a size")
@@ -343,8 +344,15 @@ def _column(what: str, values: np.ndarray, name: str, reading: Reading) -> Tenso
     if values.dtype.kind == "f" and not reading.missing and bool(np.isnan(values).any()):
         first = int(np.isnan(values).reshape(len(values), -1).any(1).argmax())
         raise UsageError(f"{what} has missing values (NaN), first in datum {first}; {remedy(name)}")
+    _check_whole(what, values)
     kinds = {"b": np.bool_, "u": np.int64, "i": np.int64}
     return torch.from_numpy(values.astype(kinds.get(values.dtype.kind, np.float32)))
+
+
+def _check_whole(what: str, values: np.ndarray) -> None:
+    r"""Refuse whole numbers that 64 bits with a sign do not hold."""
+    if values.dtype == np.uint64 and values.size and int(values.max()) > np.iinfo(np.int64).max:
+        raise UsageError(f"{what} has {int(values.max())}, and whole numbers go up to 2^63 - 1")
 
 
 def _size(factor: str, splits: Iterable[Split]) -> int:
@@ -364,7 +372,8 @@ def _classes(
     for key, array in labels.items():
         if array.dtype.kind == "f" and (array == np.round(array)).any():
             known = ~np.isnan(array)
-            if (array[known] == np.round(array[known])).all():
+            whole = (array[known] == np.round(array[known])) & (np.abs(array[known]) < 2**53)
+            if whole.all():
                 labels = {**labels, key: np.where(known, array, -1).astype(np.int64)}
     for key, array in labels.items():
         if array.shape != (len(data[key]),) or array.dtype.kind not in "buiU":
@@ -384,6 +393,8 @@ def _classes(
         called = tuple(map(str, names))
         first = ", ".join(called[:5]) + (", and so on" if len(names) > 5 else "")
         notes.append(f"{len(names)} classes: {first}")
+    for key, array in labels.items():
+        _check_whole(f"{path}: {key}", array)
     numbers = {key: torch.from_numpy(array.astype(np.int64)) for key, array in labels.items()}
     unknown = sum(int((array == -1).sum()) for array in numbers.values())
     notes += [f"{unknown:,} labels are not known (-1)"] if unknown else []

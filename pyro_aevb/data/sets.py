@@ -47,12 +47,11 @@ def load(name: str, root: str | Path | None = None, memory: int | None = None) -
             fewer than n training data.
     """
     whole, reading = parted(name)
-    folder = root or os.environ.get("PYRO_AEVB_DATA") or "~/.cache/pyro_aevb"
     try:
         if whole in _SETS:
             if reading != Reading(first=reading.first):
                 raise UsageError(f"{name}: how data are read is said of a path, not of {whole}")
-            data = _SETS[whole](Path(folder).expanduser())
+            data = _SETS[whole](_folder(root))
         elif whole and os.path.exists(os.path.expanduser(whole)):
             data = own.read(whole, memory, reading)
         else:
@@ -61,6 +60,16 @@ def load(name: str, root: str | Path | None = None, memory: int | None = None) -
         place = error.filename or name
         raise UsageError(f"{place} cannot be read ({error.strerror or error})") from error
     return data if reading.first is None else data.first(reading.first)
+
+
+def _folder(root: str | Path | None) -> Path:
+    r"""Where data sets lie."""
+    given = root or os.environ.get("PYRO_AEVB_DATA")
+    folder = os.path.expanduser(str(given or "~/.cache/pyro_aevb"))
+    if folder.startswith("~") and given:
+        raise UsageError(f"--data-root {given}: there is no such home; give a whole path")
+    # Of a user without a home, as in a container: nothing is there, and nothing can be kept.
+    return Path(os.devnull if folder.startswith("~") else folder)
 
 
 def names() -> tuple[str, ...]:

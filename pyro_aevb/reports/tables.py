@@ -15,11 +15,16 @@ SHOWN = (
 )
 FEW = ("elbo", "iwae_bound", "log_likelihood", "reconstruction", "kl", "active_units")
 r"""Of these the ones that a terminal shows of many runs."""
-FORMULA = re.compile(r"[=+@\t\r]|-(?!\s*[\d.]).|-(?=[\d.,]+.*[A-DF-Za-df-z(|!=+*/])")
-r"""What a cell begins with that a spreadsheet computes; a negative number is none."""
-MARKUP = re.compile(r"[\\\[\]`*]|\b_(?!\w)|(?<!\w)_|://")
-r"""What Markdown makes something of."""
-ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;"})
+FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20\t\r\n"
+r"""What a cell begins with that a spreadsheet computes, unless it is a number."""
+MARKUP = re.compile(
+    r"[\\\[\]`*#~]|\b_(?!\w)|(?<!\w)_|://|(?<=www)\.|^[-+](?=\s|$)|^[-=]+$|(?<=^\d)[.)](?=\s|$)",
+    re.IGNORECASE,
+)
+r"""What Markdown makes something of, links without brackets and lists among them."""
+ADDRESS = re.compile(r"(?<=\S)@(?=\S)")
+r"""What makes an address of mail, which no backslash hides."""
+ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 CLASSIFIED = ("classification_error", "calibration_error")
 r"""What is shown of classifiers, in per cent."""
 
@@ -212,18 +217,33 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
     Words that a spreadsheet would take for a formula have an apostrophe before them.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+    named = [{_word(name): _word(value) for name, value in row.items()} for row in rows]
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in named for name in row)))
     writer.writeheader()
-    writer.writerows({name: _word(value) for name, value in row.items()} for row in rows)
+    writer.writerows(named)
     return text.getvalue()
 
 
 def _word(value: Any) -> Any:
-    return "'" + value if isinstance(value, str) and FORMULA.match(value) else value
+    r"""A word that no spreadsheet takes for a formula; what else there is, as it is."""
+    if not isinstance(value, str):
+        return value
+    begins = {value[:1], value.lstrip()[:1]} - {""}
+    harmless = begins.isdisjoint(FORMULA) or _is_number(value)
+    return value if harmless else "'" + value
+
+
+def _is_number(value: str) -> bool:
+    r"""Whether a word is a number, one with its error, or several of them."""
+    try:
+        return all(float(part) == float(part) for part in re.split(r"[;,\s]+(?:±\s*)?", value))
+    except ValueError:
+        return False
 
 
 def _literal(cell: str) -> str:
-    return MARKUP.sub(r"\\\g<0>", " ".join(cell.split())).translate(ENTITIES)
+    plain = MARKUP.sub(r"\\\g<0>", " ".join(cell.split())).translate(ENTITIES)
+    return ADDRESS.sub("\u2060@", plain)  # a joiner of no width, before which no name ends
 
 
 _ESCAPED = str.maketrans(

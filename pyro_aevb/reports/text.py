@@ -2,12 +2,15 @@ r"""Results as a person reads them: one table, printed the same way by every com
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import log
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_aevb.data.naming import CALLED
 from pyro_aevb.estimators import found_by
 from pyro_aevb.estimators.reliability import CONVERGED, TRUSTED, contradicts
 from pyro_aevb.runs.earlier import REASON
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 UNITS = {
     "active_units": "",
@@ -365,6 +368,13 @@ def show_comparison(
     _print(title, columns, "l" + "r" * (len(columns) - 1), rows, notes)
 
 
+def terminal() -> "Console":
+    r"""Where tables are printed, which shows what is in names as it is."""
+    from rich.console import Console
+
+    return Console(soft_wrap=False, markup=False, emoji=False)
+
+
 def _print(
     title: str,
     columns: Sequence[str],
@@ -376,10 +386,9 @@ def _print(
     r"""A table, below the answer if there is one; where the terminal is too narrow for all columns
     of numbers, in several parts.
     """
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=False)
+    console = terminal()
     console.print()
     if answer:
         console.print(answer, highlight=False)

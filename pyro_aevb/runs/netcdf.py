@@ -11,7 +11,7 @@ Every other estimator has a group of its name, which may hold fewer data, the fi
 """
 
 import io
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def groups_of(
 def write_groups(
     path: Path,
     groups: Mapping[str, Any],
-    kept: Container[str] | None = None,
+    kept: Collection[str] | None = None,
 ) -> str:
     r"""Write groups of variables into a file beside those that it holds, all or none.
 
@@ -97,7 +97,7 @@ def write_groups(
         UsageError: It cannot be written.
     """
     data = dict(groups)
-    for name, variables in _stored(path).items():
+    for name, variables in _stored(path).items() if kept is None or kept else ():
         if name not in data and (kept is None or name in kept):
             data[name] = variables
     content = io.BytesIO()  # on a disk that is full HDF5 would end the process
@@ -132,29 +132,51 @@ def read_group(path: Path, group: str, sha256: str | None = None) -> Any:
         OSError: The file cannot be read.
         UsageError: Its digest is another.
     """
-    content = path.read_bytes()
-    if sha256 is not None and digest(content) != sha256:
-        raise UsageError(
-            f"{path} is damaged, or not of the results beside it; evaluate the run again"
-        )
+    content = _whole(path, sha256)
     try:
         with xarray.open_dataset(io.BytesIO(content), group=group, engine="h5netcdf") as data:
             return data.load()
     except OSError as error:  # which is what xarray says of a group that is not there
         raise KeyError(group) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of damaged bytes without a digest HDF5 may make anything
+        raise _damaged(path) from error
 
 
-def _stored(path: Path) -> Groups:
-    r"""The variables of a file; none where it is not there, or damaged, and is written anew."""
+def check_whole(path: Path, sha256: str | None = None) -> None:
+    r"""Raise a UsageError where a file is there and damaged; see :func:`read_group`."""
+    if path.is_file():
+        _stored(path, sha256)
+
+
+def _damaged(path: Path) -> UsageError:
+    return UsageError(f"{path} is damaged, or not of the results beside it; evaluate the run again")
+
+
+def _whole(path: Path, sha256: str | None = None) -> bytes:
+    r"""The bytes of a file; a UsageError where they are not those that its digests are of."""
+    content = path.read_bytes()
+    below, end, own = content.rpartition(END)
+    if (sha256 is not None and digest(content) != sha256) or (
+        end and digest(below).encode() != own
+    ):
+        raise _damaged(path)
+    return content
+
+
+def _stored(path: Path, sha256: str | None = None) -> Groups:
+    r"""The variables of a file, none where it is not there; a UsageError where it is damaged."""
+    if not path.is_file():
+        return {}
+    content = _whole(path, sha256)
     try:
-        content, end, sha256 = path.read_bytes().rpartition(END)
-        content = content if end else sha256  # an earlier version wrote no digest
-        if end and digest(content).encode() != sha256:
-            return {}
         with h5netcdf.File(io.BytesIO(content), "r") as file:
             return {
                 name: {key: (v.dimensions, v[...]) for key, v in group.variables.items()}
                 for name, group in file.groups.items()
             }
-    except (OSError, ValueError, KeyError):
-        return {}
+    except MemoryError:
+        raise
+    except Exception as error:  # of damaged bytes without a digest HDF5 may make anything
+        raise _damaged(path) from error

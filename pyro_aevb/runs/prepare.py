@@ -222,7 +222,7 @@ def restore(
         notes = ["warning: the data are not those that the pair was trained on", *notes]
     if run.split != "train":  # whose rows were trained
         scored = prepared.valid if run.split == "valid" else prepared.test
-        notes = [*notes, *settle(prepared.pair, scored, settings["seed"])]
+        notes = [*notes, *settle(prepared.pair, scored, settings.get("seed", 0))]
     notes = (*prepared.notes, *notes)
     return replace(prepared, notes=notes, best_epoch=best["epoch"] if returned else None)
 

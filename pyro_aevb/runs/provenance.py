@@ -50,7 +50,7 @@ def provenance(run: "Run", num_train: int, seed: int, seconds: float) -> dict[st
         "commit": commit(),
         "command": _COMMAND.get() or _script(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seeds": {"training": run.settings["seed"], "scoring": seed},
+        "seeds": {"training": run.settings.get("seed", 0), "scoring": seed},
         "seconds": {"training": round(trained, 3), "scoring": round(seconds, 3)},
     }
 

@@ -20,6 +20,33 @@ SECTIONS = ("corrupted", "against", "looks")
 r"""The parts of the results beside the metrics, with entries that are added one by one."""
 
 
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("pair", "data", "data_description", "split", "environment"), str),
+    **dict.fromkeys(("num_data", "num_train", "epochs", "parameters"), int),
+    **dict.fromkeys(("metrics", "settings", "splits", *SECTIONS), dict),
+    "notes": list,
+}
+r"""What the entries are that are read again."""
+
+
+def check_results(results: Mapping[str, Any]) -> None:
+    r"""Raise a ValueError where an entry is of another kind than it was written as."""
+    for name, kind in KINDS.items():
+        if name in results and not isinstance(results[name], kind):
+            raise ValueError(f"{name} is {results[name]!r}")
+    entries = [entry for name in SECTIONS[:2] for entry in results.get(name, {}).values()]
+    for metrics in (results["metrics"], *(entry["metrics"] for entry in entries)):
+        for name, metric in metrics.items():
+            for number in ("value", "standard_error"):
+                if not isinstance(metric.get(number), (int, float, type(None))):
+                    raise ValueError(f"{name} has {metric[number]!r}")
+    for note in results.get("notes", ()):
+        if not isinstance(note, str):
+            raise ValueError(f"a note is {note!r}")
+    for settings in results.get("settings", {}).values():
+        settings.keys()
+
+
 def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     r"""Whether two results are of the same trained pair and the same split."""
     return _agree(one, other, SAME)

@@ -11,7 +11,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,11 +20,19 @@ import yaml
 
 from pyro_aevb.data.naming import SPLITS, TEST
 from pyro_aevb.errors import UsageError, hint, one_of
+from pyro_aevb.estimators import IMPORTANCE
 from pyro_aevb.runs import earlier
 from pyro_aevb.runs.directories import LOCK, SETTINGS, directory
 from pyro_aevb.runs.locking import alone, in_turn
-from pyro_aevb.runs.results import alike, beside, finite, of_same_pair, with_estimator
-from pyro_aevb.runs.settings import read_settings
+from pyro_aevb.runs.results import (
+    alike,
+    beside,
+    check_results,
+    finite,
+    of_same_pair,
+    with_estimator,
+)
+from pyro_aevb.runs.settings import check_settings, read_settings
 from pyro_aevb.runs.writing import is_signed, sealed, signed, unsealed, write_whole
 
 if TYPE_CHECKING:
@@ -74,17 +82,21 @@ class Run:
         one_of("--split", split, SPLITS)
         other = copy.copy(self)
         other.split = split
+        if split != TEST:
+            self._stored()  # of a damaged file no part can be written anew
         return other
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, resume: bool = True) -> Iterator[None]:
         r"""Train the run inside this; its directory is made if it is not there.
 
         Raises:
-            UsageError: Another process is training it.
+            UsageError: Another process is training it; or has done so since the directory was
+                looked at, and `resume` is false.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with alone(self.path / LOCK, f"another process is training {self.path}"):
+            directory(self.path, "", resume)
             yield
 
     def in_turn(self) -> AbstractContextManager[None]:
@@ -188,6 +200,7 @@ class Run:
         settings = read_settings(path)
         if not {"pair", "data"} <= set(settings) or not isinstance(settings["data"], str):
             raise UsageError(f"{path} does not hold the settings of a run")
+        check_settings(path, settings)
         if is_signed(path.read_text("utf-8")) is False:
             raise UsageError(
                 f"{path} is not as it was written: restore it, or, if it was changed on purpose, "
@@ -219,8 +232,9 @@ class Run:
             raise UsageError(f"{self.path} has no results yet; evaluate it first")
         try:
             stored["metrics"]["reconstruction"], stored["data"], stored["num_data"]
+            check_results(stored)
             results = earlier.current(stored)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(f"{self.path / 'results.json'}{DAMAGED}") from error
         return results
 
@@ -254,9 +268,12 @@ class Run:
             return []
         try:
             with path.open(newline="", encoding="utf-8") as file:
+                rows = csv.DictReader(file)
+                if not {"epoch", "images_per_second"} <= set(rows.fieldnames or ()):
+                    raise ValueError("a column has another name")
                 return [
                     {name: float(value) if value else None for name, value in row.items()}
-                    for row in csv.DictReader(file)
+                    for row in rows
                 ]
         except (ValueError, TypeError, csv.Error) as error:
             raise UsageError(
@@ -285,9 +302,7 @@ class Run:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         if self.split != TEST:
-            stored: dict[str, Any] = {}
-            with suppress(UsageError):  # a damaged file is written anew
-                stored = self._stored()
+            stored = self._stored()
             results = {**stored, "splits": {**stored.get("splits", {}), self.split: results}}
         write_whole(self.path / "results.json", sealed(finite(results)))
 
@@ -300,12 +315,36 @@ class Run:
             results: The new results, which are those of importance sampling.
         """
         known: dict[str, Any] = {}
+        if lost := self._set_aside():
+            return {**results, "notes": [*results["notes"], *lost]}
         try:
             if self.split == TEST and (same := of_same_pair(self._splits(), results)):
                 known = {"splits": same}
             return beside(results, self.results) | known
         except UsageError:
             return dict(results) | known
+
+    def _set_aside(self) -> list[str]:
+        r"""Keep what is damaged of the results under another name, and say so."""
+        from pyro_aevb.runs.netcdf import check_whole
+
+        damaged, known = [], {}
+        try:
+            known = self._stored()
+            known = known if self.split == TEST else known.get("splits", {}).get(self.split, {})
+        except UsageError:
+            damaged.append(self.path / "results.json")
+        try:
+            check_whole(self.arrays, known.get(ARRAYS))
+        except UsageError:
+            damaged.append(self.arrays)
+        for path in damaged:
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+        return [
+            f"warning: {path.name} was damaged, and is written anew without what other estimators "
+            f"and splits had found; it is kept as {path.name}.damaged"
+            for path in damaged
+        ]
 
     def has_more(self, results: Mapping[str, Any]) -> bool:
         r"""Whether the results are of the same trained pair, and of more data than `results`."""
@@ -362,11 +401,12 @@ class Run:
         Raises:
             UsageError: A metric has the name of one that another estimator found.
         """
-        from pyro_aevb.runs.netcdf import write_groups
+        from pyro_aevb.runs.netcdf import check_whole, write_groups
 
         with self.in_turn():
             results = with_estimator(self.current_results(), estimator, settings, metrics)
             if per_datum:
+                check_whole(self.arrays, results.get(ARRAYS))
                 arrays = {estimator: {name: (("datum",), v) for name, v in per_datum.items()}}
                 results[ARRAYS] = write_groups(self.arrays, arrays)
             self.write_results(results)
@@ -393,7 +433,8 @@ class Run:
         from pyro_aevb.runs.netcdf import groups_of, write_groups
 
         groups = groups_of(scores, marginals, predictions)
-        sha256 = write_groups(self.arrays, groups, set(results.get("settings", {})))
+        others = set(results.get("settings", {})) - {IMPORTANCE}
+        sha256 = write_groups(self.arrays, groups, others)
         self.write_results({**results, ARRAYS: sha256})
 
     def per_datum(self, group: str, variable: str) -> "np.ndarray":

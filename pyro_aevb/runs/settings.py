@@ -1,12 +1,13 @@
 r"""The settings of a run: their kinds, and a file of them read as plain values and nothing else."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pyro_aevb.errors import UsageError
+from pyro_aevb.errors import UsageError, of_kind
 
 CALL = frozenset(("stop_after", "resume", "trust", "show", "verbose", "no_score", "on_epoch"))
 r"""Settings of one call of ``fit``, which a run does not keep."""
@@ -17,6 +18,8 @@ r"""Settings that say how a trained pair is scored, or how fast; a resumed run m
 
 MOST = 100_000
 r"""Values that settings may hold."""
+NOWHERE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+r"""Characters in no name of a file; the other surrogates stand for bytes that are no text."""
 
 
 class _Plain(yaml.SafeLoader):
@@ -52,7 +55,23 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path} does not hold settings, a name and a value on each line")
     if _too_many(settings):
         raise UsageError(f"{path} does not hold settings: they have more than {MOST:,} values")
+    for name, value in settings.items():
+        if isinstance(value, str) and NOWHERE.search(value):
+            raise UsageError(f"{path}: {name} holds a character that no name of a file has")
     return settings
+
+
+def check_settings(path: str | Path, settings: dict[str, Any]) -> None:
+    r"""Raise a UsageError where a run's setting is of another kind than ``fit`` takes.
+
+    A Python object, which a file cannot hold, is there by its name in angle brackets.
+    """
+    from pyro_aevb.fit import fit  # whose signature alone says what settings may be
+
+    for name, parameter in inspect.signature(fit).parameters.items():
+        value = settings.get(name, parameter.default)
+        if value is not parameter.default and not str(value).startswith("<"):
+            of_kind(f"{path}: {name}", value, parameter.annotation)
 
 
 def _too_many(settings: dict[str, Any]) -> bool:

@@ -55,6 +55,24 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise NotWritten(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 
+def write_where_asked(path: Path, content: str | bytes) -> None:
+    r"""Write a file that a person named: where a link leads, and a device or a pipe as it is.
+
+    The files of a run are written by :func:`write_whole`, which replaces a link: a stranger's run
+    might lead elsewhere.
+
+    Raises:
+        NotWritten: It cannot be written.
+    """
+    if not path.exists() or path.is_file() or path.is_dir():
+        write_whole(path.resolve(), content)
+        return
+    try:
+        path.write_bytes(_bytes(content))
+    except OSError as error:
+        raise NotWritten(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def is_part(name: str, of: str) -> bool:
     r"""Whether a file's name is that of what a process has begun to write of the file of another
     name, or was ended in writing."""

@@ -108,7 +108,7 @@ def study(
     pages.mkdir(parents=True, exist_ok=True)
     if not os.access(pages, os.W_OK):
         raise UsageError(f"no permission to write in {pages}; choose another --page")
-    root = data_root and str(Path(data_root).expanduser().resolve())
+    root = data_root and str(Path(os.path.expanduser(data_root)).resolve())
 
     def collected() -> Collected:
         earlier = read_cells(cells, called, scale)
