@@ -29,6 +29,7 @@ from benchmarks.faults import (
 )
 from benchmarks.faults.child import warm
 from benchmarks.faults.report import Failure, Promise
+from pyro_aevb.runs.provenance import commit
 
 Part = tuple[str, Callable[[Path, float, int], Iterable[Failure | None]]]
 
@@ -68,7 +69,8 @@ PARTS: dict[str, Part] = {
         )
     },
     "damage": (
-        "a damaged file of a run is refused in a line, or holds what was written",
+        "a damaged file of a run is refused in a line, or holds what was written, and no other "
+        "scoring replaces it by less",
         lambda where, share, seed: damage.tried(_some(5000, share), seed, where),
     ),
     "forgery": (
@@ -132,6 +134,7 @@ def page(found: dict[str, dict], circumstances: dict) -> str:
             f"{entry['share']:.0%}".replace("%", " %"),
             f"{entry['tried']:,}",
             f"{len(entry['failures']):,}",
+            f"`{(entry.get('commit') or 'unknown')[:7]}`",
         ]
         for name, entry in found.items()
     ]
@@ -143,8 +146,9 @@ def page(found: dict[str, dict], circumstances: dict) -> str:
     broken = "\n\nThe first of each part that are broken:\n\n" + "\n".join(failures)
     return (
         "# Faults\n\nWhat was done on purpose, how often, and how often a promise was broken. An "
-        "injection that did not take place counts as broken.\n\n"
-        + report.table(["part", "promise", "share", "tried", "broken"], rows)
+        "injection that did not take place counts as broken; after the last call that writes there is no "
+        "full disk to meet, and none is counted.\n\n"
+        + report.table(["part", "promise", "share", "tried", "broken", "commit"], rows)
         + broken * bool(failures)
         + f"\n\n{report.circumstances_line(circumstances)}\n"
     )
@@ -175,6 +179,7 @@ def main() -> None:
                 "failures": failures,
                 "share": share,
                 "seed": args.seed,
+                "commit": commit(),
                 "seconds": round(time.monotonic() - began),
             }
             print(f"{name}: {promise.tried:,} tried, {len(failures):,} broken", flush=True)

@@ -213,7 +213,9 @@ def program(name: str, where: Path) -> Program:
         return Program(evaluated, copied, lambda folder: evaluated, left)
     if name == "compare":
         return Program(compared, copied, lambda folder: compared, whole(compared, _tables))
-    return Program(studied, nothing, lambda folder: studied, whole(studied, _cells), partly=True)
+    return Program(
+        studied, nothing, lambda folder: studied, whole(studied, study_cells), partly=True
+    )
 
 
 def _run_called(name: str) -> Callable[[Path], Any]:
@@ -231,7 +233,7 @@ def _tables(folder: Path) -> dict[str, str]:
     return {name: (folder / "table" / name).read_text() for name in ("comparison.md", "t.tex")}
 
 
-def _cells(folder: Path) -> dict[str, Any]:
+def study_cells(folder: Path) -> dict[str, Any]:
     r"""The metrics of each cell of a study."""
     records = sorted((folder / "study" / "cells").rglob("seed*.json"))
     looks = {path.name: json.loads(path.read_text())["looks"] for path in records}

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -95,7 +95,7 @@ def run(
     meanwhile: Callable[[int], bool] | None = None,
     memory: int | None = None,
     seconds: float = SECONDS,
-    env: dict[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
 ) -> Outcome:
     r"""Call a function in a forked process.
 
@@ -106,7 +106,7 @@ def run(
         meanwhile: Called here with the number of the process; returns whether something was done.
         memory: MiB that it may have beyond what it has at its start.
         seconds: What it may take.
-        env: Variables of its environment that are other than here.
+        env: Variables of its environment that are other than here; None is one that is not set.
     """
     with TemporaryFile() as out, TemporaryFile() as err:
         pid = os.fork()
@@ -141,7 +141,7 @@ def _become(
     cwd: Path,
     before: Callable[[], Any] | None,
     memory: int | None,
-    env: dict[str, str],
+    env: Mapping[str, str | None],
     out: int,
     err: int,
 ) -> None:
@@ -156,7 +156,11 @@ def _become(
         sys.stdout = os.fdopen(1, "w", buffering=1, encoding=encoding, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
         os.chdir(cwd)
-        os.environ.update(env)
+        for name, value in env.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         if memory is not None:
             limit = _used() + (memory << 20)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

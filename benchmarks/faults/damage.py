@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.faults import runs
 from benchmarks.faults.batches import each_alone
 from benchmarks.faults.report import Failure
@@ -95,11 +97,27 @@ def _arrays(run: Path) -> Any:
     return {name: found.per_datum("predictive", name).tolist() for name in ("log_likelihood",)}
 
 
+def _scored(run: Path) -> Any:
+    r"""What another scoring leaves of the results and of the values of each datum."""
+    from pyro_aevb.runs.run import Run
+
+    found = Run.open(run)
+    found.add("mine", {}, {"mine": {"value": 1.0}}, {"mine": np.ones(3)})
+    after = found.results
+    metrics = {name: metric for name, metric in after["metrics"].items() if name != "mine"}
+    return metrics, [*after["settings"]], _arrays(run)
+
+
+def _read_twice(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    r"""What is read before another scoring, and after it."""
+    return lambda run: (read(run), _scored(run))
+
+
 READ = {
     "checkpoint.pt": _checkpoint,
     "settings.yaml": _settings,
-    "results.json": _results,
-    "results.nc": _arrays,
+    "results.json": _read_twice(_results),
+    "results.nc": _read_twice(_arrays),
 }
 r"""What is read of each file; ``history.csv`` is a copy of a part of the checkpoint."""
 
@@ -116,7 +134,12 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
     whole, broken = where / "whole", where / "broken"
     shutil.copytree(whole, broken, dirs_exist_ok=True)
     contents = {name: (whole / name).read_bytes() for name in READ}
-    wanted = {name: read(whole) for name, read in READ.items()}
+    copied = shutil.copytree(whole, where / "copied")
+    wanted = {}
+    for name, read in READ.items():
+        wanted[name] = read(copied)
+        for written, before in contents.items():
+            (copied / written).write_bytes(before)
     rng = random.Random(seed)
     plans = [(rng.choice([*READ]), rng.choice([*KINDS]), rng.random()) for _ in range(number)]
 
@@ -129,7 +152,8 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
         try:
             found = READ[name](broken)
         finally:
-            (broken / name).write_bytes(contents[name])
+            for written, before in contents.items():
+                (broken / written).write_bytes(before)
         return "" if runs.same(found, wanted[name]) else "is read, with other content"
 
     def called(plan: tuple[str, str, float]) -> str:

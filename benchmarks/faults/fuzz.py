@@ -11,9 +11,12 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import h5py
 import numpy as np
+import scipy.sparse
 import torch
 
 from benchmarks.faults import runs
@@ -26,6 +29,10 @@ NUMBERS = (
     *("٣", "²", "0x10", "1_0", " ", "", "2020-13-45", "[" * 200, "{" * 5000),
 )
 r"""What is put in the place of a number."""
+
+
+ARRAYS = {".npy", ".npz", ".csv", ".tsv", ".pt", ".h5", ".mat", ".parquet", ".h5ad"}
+r"""Suffixes of files that hold arrays; others are pictures."""
 
 
 def _numbers(content: bytearray, rng: random.Random) -> None:
@@ -50,17 +57,35 @@ def seeds(folder: Path) -> dict[str, Path]:
     np.savez_compressed(folder / "b.npz", x_train=x, x_test=x[:4])
     text = "\n".join(",".join(f"{v:.2f}" for v in row) for row in rng.normal(size=(12, 4)))
     (folder / "a.csv").write_text("a,b,c,label\n" + text + "\n")
+    (folder / "a.tsv").write_text("a\tb\tlabel\n" + "1.5\t2\tx\n" * 6 + "-1\t0\ty\n" * 6)
+    scipy.sparse.save_npz(folder / "sparse.npz", scipy.sparse.csr_matrix(rng.poisson(1, (12, 6))))
     torch.save({"x": torch.from_numpy(x), "y": torch.from_numpy(y)}, folder / "a.pt")
     _hdf5(folder / "a.h5", x, y)
     _matlab(folder / "a.mat", x, y)
-    for suffix in ("png", "jpg", "bmp", "gif", "tif", "webp"):
+    with h5py.File(folder / "new.mat", "w", userblock_size=512) as file:
+        file["x"], file["y"] = x.T, y[None].astype(float)
+    with (folder / "new.mat").open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+    _optional(folder, x, y)
+    for suffix in ("pgm", "png", "jpg", "bmp", "gif", "tif", "webp"):
         Image.fromarray(x[0]).resize((8, 8)).save(folder / f"a.{suffix}")
     return {path.name: path for path in sorted(folder.iterdir())}
 
 
-def _hdf5(path: Path, x: np.ndarray, y: np.ndarray) -> None:
-    import h5py
+def _optional(folder: Path, x: np.ndarray, y: np.ndarray) -> None:
+    r"""Of formats whose libraries are installed."""
+    with suppress(ImportError):
+        import pandas
 
+        table = pandas.DataFrame(x.reshape(len(x), -1)[:, :4].astype(float), columns=list("abcd"))
+        table.assign(label=y).to_parquet(folder / "a.parquet")
+    with suppress(ImportError):
+        import anndata
+
+        anndata.AnnData(x.reshape(len(x), -1).astype("f4")).write_h5ad(folder / "a.h5ad")
+
+
+def _hdf5(path: Path, x: np.ndarray, y: np.ndarray) -> None:
     with h5py.File(path, "w") as file:
         file["x"], file["y"] = x, y
         file.create_dataset("z", data=x, chunks=(4, 6, 6), compression="gzip")
@@ -135,18 +160,18 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
         for _ in range(rng.choice((1, 1, 2, 5))):
             if content:
                 rng.choice(CHANGES)(content, rng)
-        return _read(where / "fuzzed", name, bytes(content))
+        return _read(where / "fuzzed", name, bytes(content), formats["a.png"])
 
     yield from each_alone(plans, changed, lambda plan: f"{plan[0]} ({plan[1]})", where)
     files = hostile()
 
     def made(name: str) -> str:
-        return _read(where / "fuzzed", name, files[name])
+        return _read(where / "fuzzed", name, files[name], formats["a.png"])
 
     yield from each_alone([*files], made, str, where, 1)
 
 
-def _read(folder: Path, name: str, content: bytes) -> str:
+def _read(folder: Path, name: str, content: bytes, beside: Path) -> str:
     r"""Read a file as the commands do: data, images in a folder, or settings."""
     from pyro_aevb.data.sets import load
     from pyro_aevb.runs.settings import read_settings
@@ -158,27 +183,35 @@ def _read(folder: Path, name: str, content: bytes) -> str:
     if path.suffix == ".yaml":
         read_settings(path)
         return ""
-    images = path.suffix not in (".npy", ".npz", ".csv", ".pt", ".h5", ".mat")
+    images = path.suffix not in ARRAYS
+    for number in range(11 * images):  # whole ones beside it, as one picture is too few
+        shutil.copy(beside, folder / f"{number}.png")
     data = load(str(folder if images else path))
     data.train.images.sum() if hasattr(data.train.images, "sum") else None
     return ""
 
 
 def settings_tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
-    r"""Read changed settings of a run, as ``--config`` and ``evaluate`` do."""
+    r"""Read changed settings, as ``--config`` does, and those of a run, as its other commands do,
+    without the lines that say how they were written."""
+    from pyro_aevb.runs.run import Run
     from pyro_aevb.runs.settings import read_settings
 
     runs.made(runs.fit("SVI", "configured", True), where)
-    text = (where / "configured" / "settings.yaml").read_bytes()
+    own = where / "configured" / "settings.yaml"
+    text = b"".join(own.read_bytes().splitlines(keepends=True)[1:-1])
     rng = random.Random(seed)
 
     def attempt(at: float) -> str:
         rng, content = random.Random(at), bytearray(text)
         for _ in range(rng.choice((1, 2, 5))):
             rng.choice(CHANGES)(content, rng)
-        path = where / "changed.yaml"
-        path.write_bytes(content)
-        read_settings(path)
-        return ""
+        own.write_bytes(content)
+        if at < 0.5:
+            read_settings(own)
+            return ""
+        found = Run(own.parent)
+        found.restore()
+        return "" if len(found.results) else "has no results"
 
     yield from each_alone([rng.random() for _ in range(number)], attempt, str, where)

@@ -2,6 +2,7 @@ r"""What processes do to one another and to themselves: two in one run, and what
 
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.faults import runs
+from benchmarks.faults.calls import study_cells
 from benchmarks.faults.child import Outcome, command, run
 from benchmarks.faults.report import Failure
 from benchmarks.faults.runs import Left
@@ -21,6 +23,10 @@ MOMENTS = 6
 r"""How often two processes meet, at moments that are drawn."""
 MEMORY = (0, 20, 50, 100, 200, 400, 800, 1600)
 r"""MiB that a training may take beyond what it has at its start."""
+STUDY = (
+    *("pyro_aevb.studies", "denoising", "--only", "errors/rect/SAA-3"),
+    *("--scale", "smoke", "--seeds", "1", "--out", "study"),
+)
 NAN = """
 import pyro_aevb
 import torch
@@ -38,15 +44,19 @@ class Sick(pyro_aevb.VAE):
 def tried(seed: int, where: Path) -> Iterator[Failure | None]:
     r"""Every scenario; yields what is wrong after each, or None."""
     rng = random.Random(seed)
-    for name in ("kept/one", "kept/two"):
-        runs.made(runs.fit("SVI", name, True), where)
-    left = Left.by(where / "kept" / "one")
+    both = []
+    for number, name in enumerate(("one", "two")):
+        runs.made(runs.fit("SVI", f"kept/{name}", True, "--seed", str(number)), where)
+        both.append(Left.by(where / "kept" / name))
+    left = both[0]
+    runs.made(STUDY, where)
+    cells = study_cells(where)
     for _ in range(MOMENTS):
-        yield from _two_fits(rng, where, left)
+        yield from _two_fits(rng, where, both)
         yield from _scored_while_trained(rng, where, left)
         yield from _two_scorings(rng, where)
-        yield from _killed_study(rng, where)
-    yield from _little_memory(where)
+        yield from _killed_study(rng, where, cells)
+    yield from _little_memory(where, left)
     yield from _numbers(where)
     yield from _surroundings(where)
 
@@ -72,12 +82,16 @@ def _fresh(where: Path, name: str) -> Path:
     return folder
 
 
-def _two_fits(rng: random.Random, where: Path, left: Left) -> Iterator[Failure | None]:
+def _two_fits(rng: random.Random, where: Path, both: Sequence[Left]) -> Iterator[Failure | None]:
     folder, after = _fresh(where, "fits"), rng.uniform(0, 0.5)
-    words = runs.fit("SVI", "one", True)
-    outcomes = _together(folder, words, words, after)
-    what = f"two trainings in one directory, the second after {after:.2f} s"
-    yield _all_tidy(what, outcomes) or _differs(what, left, folder / "one")
+    words = [runs.fit("SVI", "one", True, "--seed", str(seed)) for seed in (0, 1)]
+    outcomes = _together(folder, *words, after)
+    what = f"two trainings of other seeds in one directory, the second after {after:.2f} s"
+    wrong = _all_tidy(what, outcomes)
+    succeeded = [number for number, outcome in enumerate(outcomes) if outcome.status == 0]
+    if wrong is None and len(succeeded) != 1:
+        wrong = Failure(what, f"{len(succeeded)} succeeded: {[o.said() for o in outcomes]}")
+    yield wrong or _differs(what, both[succeeded[0]], folder / "one")
 
 
 def _scored_while_trained(rng: random.Random, where: Path, left: Left) -> Iterator[Failure | None]:
@@ -107,27 +121,36 @@ def _two_scorings(rng: random.Random, where: Path) -> Iterator[Failure | None]:
     yield wrong
 
 
-def _killed_study(rng: random.Random, where: Path) -> Iterator[Failure | None]:
+def _killed_study(rng: random.Random, where: Path, cells: object) -> Iterator[Failure | None]:
     folder, after = _fresh(where, "study"), rng.uniform(0, 0.6)
-    cell = ["--only", "errors/rect/SAA-3", "--scale", "smoke", "--seeds", "1", "--out", "study"]
-    words = ["pyro_aevb.studies", "denoising", *cell]
 
     def kill(pid: int) -> bool:
         time.sleep(after)
         os.killpg(pid, signal.SIGKILL)
         return True
 
-    run(command(words), folder, meanwhile=kill)
-    again = run(command(words), folder)
+    run(command(STUDY), folder, meanwhile=kill)
+    again = run(command(STUDY), folder)
     what = f"a study killed after {after:.2f} s"
-    yield Failure(what, again.said()) if again.status != 0 else None
+    wrong = again.said() if again.status != 0 else ""
+    if not wrong and not runs.same(study_cells(folder), cells):
+        wrong = "its cells are not what they would be"
+    yield Failure(what, wrong) if wrong else None
 
 
-def _little_memory(where: Path) -> Iterator[Failure | None]:
+def _little_memory(where: Path, left: Left) -> Iterator[Failure | None]:
+    r"""A library that lacks memory may end the process without a line; nothing is lost by it."""
     for memory in MEMORY:
         folder = _fresh(where, "memory")
-        outcome = run(command(runs.fit("SVI", "one", True)), folder, memory=memory)
-        yield _all_tidy(f"a training with {memory} MiB more", [outcome])
+        words = runs.fit("SVI", "one", True, "--seed", "0")
+        outcome = run(command(words), folder, memory=memory)
+        what = f"a training with {memory} MiB more"
+        wrong = None if (outcome.status or 0) < 0 else _all_tidy(what, [outcome])
+        if wrong is None and outcome.status != 0:
+            begun = (folder / "one" / "settings.yaml").is_file()
+            again = run(command([*words, *["--resume"] * begun]), folder)
+            wrong = _all_tidy(f"{what}, then with enough", [again])
+        yield wrong or _differs(what, left, folder / "one")
 
 
 def _numbers(where: Path) -> Iterator[Failure | None]:
@@ -152,6 +175,7 @@ def _surroundings(where: Path) -> Iterator[Failure | None]:
         "a Latin terminal": {"PYTHONIOENCODING": "latin-1"},
         "a home that cannot be written": {"HOME": "/proc/nobody"},
         "no home": {"HOME": ""},
+        "a home that is not said": {"HOME": None},
         "a record of trust that cannot be written": {"PYRO_AEVB_TRUSTED": "/proc/nobody"},
         "80 columns less 79": {"COLUMNS": "1"},
     }.items():
@@ -168,6 +192,10 @@ def _surroundings(where: Path) -> Iterator[Failure | None]:
     folder = _fresh(where, "surroundings")
     outcome = run(command(runs.fit("SVI", "one", True)), folder, before=_closed)
     yield None if not outcome.err.count("Traceback") else Failure("a closed pipe", outcome.said())
+    folder = _fresh(where, "surroundings")
+    words = shlex.join([sys.executable, "-m", *runs.fit("SVI", "one", True)])
+    status = subprocess.run(["sh", "-c", f"exec {words} >&- 2>&-"], cwd=folder).returncode
+    yield Failure("closed output", f"status {status}") if status else None
 
 
 def _closed() -> None:

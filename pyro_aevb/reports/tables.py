@@ -235,6 +235,8 @@ def _word(value: Any) -> Any:
 
 def _is_number(value: str) -> bool:
     r"""Whether a word is a number, one with its error, or several of them."""
+    if value[0] == "+":  # which would be shown without it
+        return False
     try:
         return all(float(part) == float(part) for part in re.split(r"[;,\s]+(?:±\s*)?", value))
     except ValueError:
