@@ -146,8 +146,8 @@ def page(found: dict[str, dict], circumstances: dict) -> str:
     broken = "\n\nThe first of each part that are broken:\n\n" + "\n".join(failures)
     return (
         "# Faults\n\nWhat was done on purpose, how often, and how often a promise was broken. An "
-        "injection that did not take place counts as broken; after the last call that writes there is no "
-        "full disk to meet, and none is counted.\n\n"
+        "injection that did not take place counts as broken; after the last call that writes there "
+        "is no full disk to meet, and none is counted.\n\n"
         + report.table(["part", "promise", "share", "tried", "broken", "commit"], rows)
         + broken * bool(failures)
         + f"\n\n{report.circumstances_line(circumstances)}\n"

@@ -18,6 +18,7 @@ ESTIMATORS = {
     "partition": "partition",
     "disentanglement": "disentanglement",
     "prediction": "prediction",
+    "probe": "probe",
 }
 r"""The others, and the file that holds the record of each, under its name in capitals."""
 
