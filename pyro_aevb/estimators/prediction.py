@@ -97,18 +97,35 @@ def prediction(
             if progress is not None:
                 progress(len(x))
         y = (total / num_draws).flatten(1).cpu().numpy()
-        apart = data_of(x).double().flatten(1).cpu().numpy() - y
-        squares.append(np.square(apart).mean(1))
-        number = np.clip((BINS * (y - low) / (high - low or 1.0)).astype(int), 0, BINS - 1)
-        gaps += np.bincount(number.ravel(), apart.ravel(), BINS)
-    per_datum = np.concatenate(squares)
-    n, rmse = len(per_datum), math.sqrt(per_datum.mean())
-    error = per_datum.std(ddof=1) / math.sqrt(n) / (2 * rmse) if n > 1 and rmse > 0 else None
-    components = n * math.prod(shape)
-    counts = {"num_draws": num_draws, "num_data": n, "unit": UNIT}
+        seen = data_of(x).double().flatten(1).cpu().numpy()
+        squares.append(np.square(seen - y).mean(1))
+        gaps += _gaps(seen, y, low, high)
+    return _metrics(np.concatenate(squares), gaps, math.prod(shape), num_draws=num_draws)
+
+
+def compared(x: np.ndarray, y: np.ndarray) -> dict[str, Metric]:
+    r"""``rmse`` and ``mean_calibration_error`` of predictions that are known, ``(N, D)`` each."""
+    gaps = _gaps(x, y, float(x.min()), float(x.max()))
+    return _metrics(np.square(x - y).mean(1), gaps, x.shape[1])
+
+
+def _gaps(x: np.ndarray, y: np.ndarray, low: float, high: float) -> np.ndarray:
+    r"""The sum of x - y over the components of each bin, ``(BINS,)``."""
+    number = np.clip((BINS * (y - low) / (high - low or 1.0)).astype(int), 0, BINS - 1)
+    return np.bincount(number.ravel(), (x - y).ravel(), BINS)
+
+
+def _metrics(
+    squares: np.ndarray, gaps: np.ndarray, components: int, **counts: int
+) -> dict[str, Metric]:
+    r"""Both, of the mean square of each datum and the sums of :func:`_gaps`."""
+    n, rmse = len(squares), math.sqrt(squares.mean())
+    error = squares.std(ddof=1) / math.sqrt(n) / (2 * rmse) if n > 1 and rmse > 0 else None
+    told: Metric = {**counts, "num_data": n, "unit": UNIT}
+    calibration = float(np.abs(gaps).sum() / (n * components))
     return {
-        "rmse": {"value": rmse, "standard_error": error, **counts},
-        "mean_calibration_error": {"value": float(np.abs(gaps).sum() / components), **counts},
+        "rmse": {"value": rmse, "standard_error": error, **told},
+        "mean_calibration_error": {"value": calibration, **told},
     }
 
 

@@ -18,7 +18,13 @@ from torch import Tensor
 
 from pyro_aevb.data.batch import data_of
 from pyro_aevb.errors import UsageError, one_of
-from pyro_aevb.pairs.predict import decode_grid, encode, generate, reconstruct
+from pyro_aevb.pairs.predict import (
+    decode_grid,
+    encode,
+    generate,
+    in_each_class,
+    reconstruct,
+)
 from pyro_aevb.reports.plots import panels
 from pyro_aevb.reports.plots.canvas import NATS
 from pyro_aevb.reports.tables import csv_table
@@ -177,6 +183,61 @@ def generated(collected: Collected, path: Path, **which: Any) -> None:
         shown[name] = decode_grid(prepared.pair, drawn.numpy(), x)
     if shown:
         panels.image_rows(shown, path)
+
+
+def styles(collected: Collected, path: Path, count: int = 6, **which: Any) -> None:
+    r"""The mean codes of the first test data, a row each, decoded with each label in turn; of pairs
+    that take labels.
+
+    Arguments:
+        collected, path, which: See :mod:`~.studies.figures`.
+        count: How many codes of each pair.
+    """
+    shown: dict[str, np.ndarray] = {}
+    for name, prepared in trained(collected, **which):
+        classes = prepared.data.num_classes
+        if "label" in prepared.pair.columns and classes is not None:
+            x = prepared.test.take(torch.arange(count))
+            for row, images in enumerate(in_each_class(prepared.pair, x, classes)):
+                shown[f"{name}, {row + 1}"] = images
+    if shown:
+        panels.image_rows(shown, path)
+
+
+def along(
+    collected: Collected,
+    path: Path,
+    quantity: str,
+    xlabel: str,
+    ylabel: str,
+    beside: Mapping[str, str] | None = None,
+    *,
+    grid: str,
+    **which: Any,
+) -> None:
+    r"""A quantity along the rows of a grid, whose names are numbers; a line for each column.
+
+    Arguments:
+        collected, path, grid, which: See :mod:`~.studies.figures`.
+        quantity: As a :class:`~.declare.Table` takes it.
+        xlabel, ylabel: What the rows and the quantity are called.
+        beside: Other grids with the same rows, and what the quantity is called there.
+    """
+    lines: dict[str, dict[float, list[float]]] = {}
+    places = [(grid, quantity, key) for key in keys_of(collected, grid, **which)]
+    for other, name in (beside or {}).items():
+        places += [(other, name, key) for key in keys_of(collected, other)]
+    for where, name, (row, column) in places:
+        values = [collected.number(cell, name) for cell in collected.of(where, row, column)]
+        if found := [value for value in values if value is not None and np.isfinite(value)]:
+            lines.setdefault(column, {})[float(row)] = found
+    drawn: dict[str, panels.Curve] = {}
+    for column, points in lines.items():
+        seeds = min(map(len, points.values()))
+        x = sorted(points)
+        drawn[column] = (np.array(x), np.array([points[at][:seeds] for at in x]).T)
+    if drawn:
+        panels.curves({"": drawn}, path, xlabel, ylabel, log=True)
 
 
 def keys_of(

@@ -25,13 +25,17 @@ from pyro_aevb.errors import UsageError, one_of
 from pyro_aevb.estimators.disentanglement import DISENTANGLEMENT
 from pyro_aevb.estimators.disentanglement.record import measured
 from pyro_aevb.estimators.disentanglement.score import Codes
+from pyro_aevb.estimators.metrics import measured as of_data
 from pyro_aevb.estimators.metrics import undefined
+from pyro_aevb.estimators.prediction import compared
 from pyro_aevb.estimators.work import Work
 from pyro_aevb.runs.run import Run
 
 METHODS = ("pixels", "pca", "ica")
 BLOCK = 20_000
 r"""Data whose pixels are in memory at once."""
+EDGE = 1e-3
+r"""How near to 0 and 1 a reconstruction may come whose cross-entropy is taken."""
 
 
 class Pixels:
@@ -99,24 +103,78 @@ def linear_codes(
     codes, metrics = _made(pixels, method, components, num_fit, dict(ica_options or {}), seed)
     metrics |= measured([codes], columns, of_data, names, "train", known, Work(Alone()))
     metrics["reconstruction"] = undefined("codes of scikit-learn have no likelihood")
+    parameters = 0 if method == "pixels" else components * pixels.shape[1]
+    return _write(call, whole, "train", settings, began, parameters, metrics)
+
+
+def pca_reconstruction(data: Any, components: int = 10, **call: Any) -> Run:
+    r"""Reconstructions of the test data from their first principal components.
+
+    With the mean m and the components V of the training data, :math:`y = m + V V^\top (x - m)`,
+    scikit-learn's ``PCA``. ``rmse`` and ``mean_calibration_error`` are those of
+    :mod:`pyro_aevb.estimators.prediction`; ``reconstruction``, in nats per datum, is the
+    cross-entropy :math:`\sum_d x_d \log y_d + (1 - x_d) \log(1 - y_d)` with y kept within
+    :data:`EDGE` of 0 and 1: it is for data in [0, 1], and PCA is not fitted to it.
+
+    Arguments:
+        data: A data set in [0, 1], or its name.
+        components: The number of components, the length of the code.
+        call: ``seed, out, data_root`` as ``fit`` has them; others change nothing.
+
+    Returns:
+        The run, without a checkpoint; the metrics are in ``results.json``.
+
+    Raises:
+        UsageError: There are more components than components of a datum, or training data.
+    """
+    from sklearn.decomposition import PCA
+
+    began = time.perf_counter()
+    settings = {k: v for k, v in locals().items() if k not in ("call", "began", "PCA")}
+    whole = data if isinstance(data, DataSet) else load(str(data), call.get("data_root"))
+    train, test = (Pixels(Batches(split, "none")) for split in (whole.train, whole.test))
+    if not 1 <= components <= min(train.shape):
+        raise UsageError(
+            f"components is {components}; it must lie between 1 and {min(train.shape)}"
+        )
+    x, seen = test[np.arange(test.shape[0])], train[np.arange(train.shape[0])]
+    fitted = PCA(components, svd_solver="covariance_eigh").fit(seen)
+    y = fitted.inverse_transform(fitted.transform(x)).astype(np.float64)
+    inside = y.clip(EDGE, 1 - EDGE)
+    nats = (x * np.log(inside) + (1 - x) * np.log1p(-inside)).sum(1)
+    metrics = {**compared(x.astype(np.float64), y), "reconstruction": of_data(nats)}
+    return _write(call, whole, "test", settings, began, components * x.shape[1], metrics)
+
+
+def _write(
+    call: Mapping[str, Any],
+    data: DataSet,
+    split: str,
+    settings: Mapping[str, Any],
+    began: float,
+    parameters: int,
+    metrics: Mapping[str, Any],
+) -> Run:
+    r"""What ``fit`` leaves, as far as there is something to say."""
     from pyro_aevb.reports.assess import processor
 
-    run = Run(Path(call["out"]))
+    run, method = Run(Path(call["out"])), str(settings.get("method", "pca"))
     results = {
         "pair": method,
-        "data": whole.name,
-        "data_description": whole.description,
-        "split": "train",
-        "num_data": len(whole.train),
-        "num_train": len(whole.train),
+        "data": data.name,
+        "data_description": data.description,
+        "split": split,
+        "num_data": len(data.train if split == "train" else data.test),
+        "num_train": len(data.train),
         "epochs": 0,
         "seconds": round(time.perf_counter() - began, 3),
-        "parameters": 0 if method == "pixels" else components * pixels.shape[1],
+        "parameters": parameters,
         "environment": f"{processor()}, Python {platform.python_version()}, scikit-learn "
         f"{version('scikit-learn')}, numpy {version('numpy')}",
         "metrics": metrics,
     }
-    named = {**settings, "data": whole.name, "seed": seed, "epochs": 0}
+    seed = int(call.get("seed", 0))
+    named = {**settings, "data": data.name, "seed": seed, "epochs": 0}
     run.write_settings({"pair": f"<{method}>", **named})
     run.write_results(results)
     return run

@@ -18,7 +18,13 @@ from pyro_aevb.runs.writing import is_part, write_whole
 if TYPE_CHECKING:
     from pyro_aevb.studies.declare import Cell, Scale, Study
 
-SHIPPED = ("aevb", "bayesian_autoencoders", "denoising", "disentanglement")
+SHIPPED = (
+    "aevb",
+    "bayesian_autoencoders",
+    "autoencoder_questions",
+    "denoising",
+    "disentanglement",
+)
 
 
 GROUPS = {
@@ -62,7 +68,8 @@ def study(
     r"""Run what is left to do of a study's cells, then write its page.
 
     Arguments:
-        name: aevb, bayesian_autoencoders, denoising, disentanglement, or a file that defines STUDY.
+        name: aevb, bayesian_autoencoders, autoencoder_questions, denoising, disentanglement, or a
+            file that defines STUDY.
         scale: full, or smoke, which runs every kind of cell for seconds, on tiny data.
         seeds: Runs of each cell; default 5, and 1 at the smoke scale.
         only: The cells to run now: a grid, or a pattern of GRID/ROW/COLUMN as they are declared or
