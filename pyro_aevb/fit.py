@@ -3,7 +3,6 @@ r"""Train a pair, then say what it is worth: ``python -m pyro_aevb.fit``."""
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Number
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -314,11 +313,13 @@ def _plain(settings: dict[str, Any], out: str, pair: str, data: str) -> dict[str
 
 
 def _storable(value: Any) -> Any:
+    import numpy as np
+
     if isinstance(value, dict):
         return {str(key): _storable(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_storable(entry) for entry in value]
-    value = value.item() if isinstance(value, Number) and hasattr(value, "item") else value
+    value = value.item() if isinstance(value, np.generic) else value
     return (
         value if isinstance(value, (str, int, float, type(None))) else f"<{type(value).__name__}>"
     )
@@ -388,6 +389,11 @@ def _refuse_other_settings(
             continue  # of any other setting the record would be false
         # No options, and options of which there are none, are the same; 0 and None are not.
         one, other = (None if v == {} else v for v in (before[name], value))
+        # An earlier version kept of NumPy's numbers what they are called alone.
+        if str(one) in ("<int64>", "<float32>", "<float64>", "<bool>") and not isinstance(
+            other, str
+        ):
+            continue
         if one != other:
             raise UsageError(
                 f"--resume continues {run.path} with its own settings: {name} is {before[name]!r} "

@@ -259,7 +259,7 @@ class Run(directory.Run):
         found: dict[str, np.ndarray] = {}
         for group in ("predictive", "sample_stats"):
             try:
-                data = read_group(self.arrays, group, self.results.get(directory.ARRAYS))
+                data = read_group(self.arrays, group, self.digests(group))
             except (FileNotFoundError, KeyError):
                 continue
             for name, values in data.items():

@@ -148,3 +148,19 @@ def test_a_run_shows_one_style_in_every_class(tmp_path, monkeypatch):
         np.testing.assert_allclose(images[k, k], reconstruct(held.pair, x)[0], atol=1e-6)
         other = decode(held.pair, encode(held.pair, x), x, label=torch.tensor([3]))
         np.testing.assert_allclose(images[k, 3], other[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["ConditionalVAE", "ConditionalBayesianVAE"])
+def test_labels_that_are_not_known_are_refused(family, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((60, 6)), np.arange(60) % 3
+    np.savez(tmp_path / "few.npz", x=x, y=np.where(np.arange(60) < 20, -1, y))
+    with pytest.raises(pyro_aevb.UsageError, match="told labels from 0 to 2, and those of the tr"):
+        pyro_aevb.fit(family, str(tmp_path / "few.npz"), {"hidden": [4]}, show=False)
+    np.savez(tmp_path / "all.npz", x=x, y=y)
+    np.savez(tmp_path / "more.npz", x=x, y=np.arange(60) % 5)
+    how = {"epochs": 1, "num_samples": 2, "proposal": "guide", "show": False, "compile": "off"}
+    out = str(tmp_path / "run")
+    run = pyro_aevb.fit(family, str(tmp_path / "all.npz"), {"hidden": [4]}, out=out, **how)
+    with pytest.raises(pyro_aevb.UsageError, match="told labels from 0 to 2, and those of .*more"):
+        pyro_aevb.evaluate(run, against=str(tmp_path / "more.npz"), show=False)

@@ -208,7 +208,7 @@ def test_names_are_words_in_tables():
     assert "<" not in text and r"\\\[a\\\](b)" in text and text.startswith(r"a \\input")
     assert r"c\|d" in text and r"\`x\`" in text and "http\\://b" in text
     assert latex_table(title, names, []).splitlines()[1].startswith(r"\begin{tabular}")
-    for name in ("www.a.b", "a@b.co", "# big", "> q", "~~s~~", "- a", "1. a", "--"):
+    for name in ("www.a.b", "a@b.co", "# big", "> q", "~~s~~", "- a", "1. a", "10. a", "--"):
         text = literal_table(name, ["c"], [[name]])
         tokens = MarkdownIt("commonmark").enable("strikethrough").parse(text)
         kinds = {token.type for token in tokens} - {"inline", "paragraph_open", "paragraph_close"}
@@ -217,7 +217,18 @@ def test_names_are_words_in_tables():
         assert "www." not in text and "a@" not in text
     lines = csv_table([{"run": "=1+1", "x": -1.5, "y": "-1.5 ± 1", "z": "-c"}]).splitlines()
     assert lines[1] == "'=1+1,-1.5,-1.5 ± 1,'-c"
-    for word in ("- 1+cmd|'calc'!A0", "-1-2", "-1%", "-1^2", "-\n=1", "\uff1d1+1", " =1", "@a"):
+    for word in (
+        "- 1+cmd|'calc'!A0",
+        "-1-2",
+        "-1%",
+        "-1^2",
+        "-1 +2",
+        "-1 -2",
+        "-\n=1",
+        "\uff1d1+1",
+        " =1",
+        "@a",
+    ):
         assert next(csv.reader(io.StringIO(csv_table([{word: 1}]), newline=""))) == ["'" + word]
     for word in ("-1.5", "-1e-3", "-1.5;-2.5", "a-b", "-1,234"):
         assert next(csv.reader(io.StringIO(csv_table([{word: 1}])))) == [word]
@@ -283,19 +294,67 @@ HOW = {"num_samples": 2, "num_data": 4, "proposal": "guide", "show": False}
 def test_damaged_results_are_kept_where_they_are_written_anew(run, tmp_path):
     pyro_aevb.evaluate(run, "prediction", {"num_draws": 1}, show=False)
     pyro_aevb.evaluate(run, "parzen", {"num_kernels": 5}, show=False)
+    pyro_aevb.evaluate(run, split="valid", **HOW)
     for name in ("results.json", "results.nc"):
         path = edited(run, tmp_path, name, flipped)
         damaged = (path / name).read_bytes()
-        for how in ({"split": "valid"}, {"estimator": "parzen"}):
-            if name == "results.nc" and "split" in how:
+        of_values = name == "results.nc"
+        for how in ({"split": "valid", **HOW}, {"estimator": "parzen", "show": False}):
+            if of_values and "split" in how:
                 continue  # it is a file of the test split
             with pytest.raises(UsageError, match=rf"{name} is damaged.*evaluate the run again"):
-                pyro_aevb.evaluate(path, **how, **HOW if "split" in how else {"show": False})
+                pyro_aevb.evaluate(path, **how)
             assert (path / name).read_bytes() == damaged
         found = pyro_aevb.evaluate(path, **HOW)
-        assert f"{name} was damaged" in found["notes"][-1] and "parzen" not in found["metrics"]
+        assert any(f"{name} was damaged" in note for note in found["notes"])
+        # What is known without the values of each datum stays.
+        assert ("parzen" in found["metrics"]) == ("rmse" in found["metrics"]) == of_values
+        assert ("valid" in Run(path).results.get("splits", {})) == of_values
         assert (path / f"{name}.damaged").read_bytes() == damaged
         Run(path).per_datum("predictive", "log_likelihood")
+        with pytest.raises(UsageError, match="no per-datum parzen"):
+            Run(path).per_datum("parzen", "parzen")
+        (path / name).write_bytes(damaged)
+        pyro_aevb.evaluate(path, **HOW)
+        assert (path / f"{name}.damaged-2").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("estimator", ["importance", "parzen"])
+def test_what_ends_between_values_and_results_is_no_damage(estimator, run, tmp_path, monkeypatch):
+    from pyro_aevb.runs import scored
+
+    path = edited(run, tmp_path, "history.csv", lambda content: content)
+    pyro_aevb.evaluate(path, "parzen", {"num_kernels": 5}, show=False)
+    before = Run(path).results["metrics"]
+    values = Run(path).per_datum("parzen", "parzen")
+    real = scored.write_whole
+
+    def ends(file, content):
+        real(file, content)
+        if file.name == "results.nc":
+            raise KeyboardInterrupt
+
+    how = HOW | {"seed": 5} if estimator == "importance" else {"show": False, "seed": 5}
+    monkeypatch.setattr(scored, "write_whole", ends)
+    with pytest.raises(KeyboardInterrupt):
+        pyro_aevb.evaluate(path, estimator, **how)
+    monkeypatch.undo()
+    left = Run(path)
+    assert left.results["metrics"] == before
+    # Values of the results that were not written are not taken for those of the others.
+    if estimator == "importance":
+        np.testing.assert_array_equal(left.per_datum("parzen", "parzen"), values)
+        with pytest.raises(UsageError, match="not of the results beside it"):
+            left.per_datum("predictive", "log_likelihood")
+    else:
+        left.per_datum("predictive", "log_likelihood")
+        with pytest.raises(UsageError, match="not of the results beside it"):
+            left.per_datum("parzen", "parzen")
+    after = pyro_aevb.evaluate(path, estimator, **how)
+    assert not any("damaged" in note for note in after["notes"])
+    assert "arrays_next" not in json.loads((path / "results.json").read_text())
+    Run(path).per_datum("predictive", "log_likelihood")
+    Run(path).per_datum("parzen", "parzen")
 
 
 def test_a_training_that_began_meanwhile_is_not_trained_over(run, tmp_path, monkeypatch):
@@ -437,3 +496,22 @@ def test_a_hostile_pickle_in_a_whole_zip_file_is_refused_in_a_line(run, tmp_path
         except UsageError as error:
             refused += "\n" not in str(error)
     assert refused > 30
+
+
+def test_settings_that_look_like_numbers_and_numbers_of_numpy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    how = {"epochs": 1, "compile": "off", **HOW, "out": "1e-3", "drop_last": np.bool_(False)}
+    how |= {"batch_size": np.int64(30), "lr": np.float64(1e-3)}
+    run = pyro_aevb.fit("VAE", "digits:60", {"hidden": [4], "activation": np.str_("relu")}, **how)
+    assert run.settings["out"] == "1e-3" and run.settings["batch_size"] == 30
+    assert run.settings["drop_last"] is False
+    assert pyro_aevb.evaluate("1e-3", **HOW)["num_data"] == 4
+    # As an earlier version kept them: the name of the type alone.
+    lines = (run.path / "settings.yaml").read_text().splitlines()[1:-1]
+    old = {"batch_size": "<int64>", "out": "1e-3"}
+    kept = [line for line in lines if line.partition(":")[0] not in old]
+    kept += [f"{name}: {value}" for name, value in old.items()]
+    (run.path / "settings.yaml").write_text("\n".join(kept) + "\n")
+    parameters = {"hidden": [4], "activation": "relu"}
+    again = pyro_aevb.fit("VAE", "digits:60", parameters, **{**how, "epochs": 2}, resume=True)
+    assert len(again.history) == 2

@@ -138,6 +138,11 @@ def test_continuous_bernoulli_in_32_bits_and_its_draws():
     draws = p.rsample((n,))
     error = (fine.variance / n).sqrt()
     assert ((draws.double().mean(0) - fine.mean).abs() < 4.5 * error).all()
+    with pytest.MonkeyPatch.context() as patch:  # once in 17 million numbers
+        patch.setattr(torch, "rand", lambda shape, **how: torch.zeros(shape, **how))
+        assert ((p.rsample() >= 0) & (p.rsample() <= 1)).all()
+        patch.setattr(torch, "rand", lambda shape, **how: torch.ones(shape, **how))
+        assert ((p.rsample() >= 0) & (p.rsample() <= 1)).all()
     # That of the mean by the logit is the variance: the draws follow their logits.
     (by_logit,) = torch.autograd.grad(draws.mean(0).sum(), logits)
     np.testing.assert_allclose(by_logit, fine.variance, rtol=0.03)

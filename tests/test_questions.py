@@ -45,6 +45,7 @@ def test_one_factor_moves_at_a_time():
         parameters = (c.settings["pair_parameters"] for c in (cell, base[cell.column]))
         one, other = parameters
         changed = {k for k in one if one[k] != other.get(k)}
+        assert bool(moved) == (move != "base")
         assert moved - {"pair_parameters"} <= {*MOVES[move]} and changed <= {
             *MOVES[move].get("pair_parameters", {}),
             "discriminator_hidden",

@@ -14,7 +14,6 @@ may still be there.
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.errors import UsageError, at_least_one, one_of
@@ -80,20 +79,21 @@ def _probe(
     classifier: str = "svm",
 ) -> Found:
     at_least_one("num_train", num_train)
-    train, judged = prepared.fixed_train, test.first(min(len(test), MOST))
-    few = train.first(min(num_train, len(train)))
-    labels = [
-        split.labels[: len(batches)] if split.labels is not None else None
-        for split, batches in ((prepared.data.train, few), (prepared.data.test, judged))
-    ]
-    if labels[0] is None or labels[1] is None:
+    known, others = prepared.data.train.labels, prepared.data.test.labels
+    if known is None or others is None:
         raise UsageError(f"--estimator probe reads labels, and {prepared.data.name} has none")
-    with work.progress("codes", len(few) + len(judged), "datum") as step:
-        codes = [mean_codes(prepared.pair, batches, seed, 0, step) for batches in (few, judged)]
-    known = [torch.as_tensor(label).cpu().numpy() for label in labels]
-    return {
-        "label_accuracy": label_accuracy(codes[0], known[0], codes[1], known[1], classifier)
-    }, {}
+    judged = test.first(min(len(test), MOST))
+    # At random, as own data may be sorted by their labels.
+    rng = np.random.default_rng(seed)
+    few = np.sort(rng.permutation(len(prepared.fixed_train))[:num_train])
+    with work.progress("codes", len(prepared.fixed_train) + len(judged), "datum") as step:
+        codes, test_codes = (
+            mean_codes(prepared.pair, batches, seed, 0, step)
+            for batches in (prepared.fixed_train, judged)
+        )
+    labels, test_labels = known.cpu().numpy(), others.cpu().numpy()
+    judge = test_codes, test_labels[: len(judged)], classifier
+    return {"label_accuracy": label_accuracy(codes[few], labels[few], *judge)}, {}
 
 
 PROBE = Estimator("probe", _probe, of_test="it is fitted to the training data")

@@ -31,7 +31,7 @@ class Labelled(EncoderDecoder):
     one_hot: Tensor
 
     def __init__(self, event_shape: tuple[int, ...], num_classes: int, **options: Any) -> None:
-        self.num_classes = num_classes
+        self.told_classes = self.num_classes = num_classes
         super().__init__(event_shape, **options)
         self.register_buffer("one_hot", torch.eye(num_classes), persistent=False)
         self._label: Tensor | None = None
@@ -73,8 +73,12 @@ class Labelled(EncoderDecoder):
 
 
 class TakesLabel:
-    r"""The family's model and guide, told the labels of the data."""
+    r"""The family's model and guide, told the labels of the data.
 
+    ``told_classes`` says how many there may be: labels of data are looked at before training.
+    """
+
+    told_classes: int
     given: Callable[[Tensor], AbstractContextManager[None]]
 
     def model(self, x: Tensor, label: Tensor) -> None:
@@ -150,6 +154,7 @@ class ConditionalBayesianVAE(TakesLabel, BayesianVAE):  # type: ignore[misc]
     def __init__(
         self, event_shape: tuple[int, ...], num_data: int, num_classes: int, **options: Any
     ) -> None:
+        self.told_classes = num_classes
         self.family = partial(LabelledVAE, num_classes=num_classes)  # type: ignore[misc, assignment]
         super().__init__(event_shape, num_data, **options)
 

@@ -122,8 +122,8 @@ class ContinuousBernoulli(nn.Module):
         return p.to_event(self.event_dim)
 
     def bias(self, mean: Tensor) -> Tensor:
-        r"""Returns the bias with which the distribution has this mean, at least 0.01 from 0 and 1,
-        if the weights are zero.
+        r"""Returns the bias with which the distribution has this mean if the weights are zero, as
+        near to 0 and 1 as 0.01 and the floor allow.
         """
         logits = continuous_bernoulli.logit_of_mean(mean.clamp(0.01, 0.99))
         return torch.atanh((self.min_scale * logits).clamp(-0.99, 0.99)) / self.min_scale

@@ -308,11 +308,13 @@ def compare_bounds(run: Run, undrawn: list[str], estimates: Sequence[str] = ()) 
         results = run.results
         metrics, reference = results["metrics"], results["metrics"]["log_likelihood"]
         known = {*estimates}.union(*(estimator.estimates for estimator in found_by(metrics)))
-        bounds = {
-            name: run.per_datum(metric["estimator"], name)
-            for name, metric in metrics.items()
-            if metric["value"] is not None and (name in known or "above_log_likelihood" in metric)
-        }
+        bounds = {}
+        for name, metric in metrics.items():
+            if metric["value"] is not None and (name in known or "above_log_likelihood" in metric):
+                try:
+                    bounds[name] = run.per_datum(metric["estimator"], name)
+                except UsageError:  # they were in a file that was damaged
+                    metric.pop("above_log_likelihood", None)
         if reference["value"] is not None:
             likely = run.per_datum("predictive", "log_likelihood")
             for name, values in bounds.items():

@@ -113,6 +113,7 @@ def estimate(
     if work.group.size > 1:
         raise UsageError(f"--estimator {name} runs in one process; start it without torchrun")
     run.current_results()
+    run.check_arrays()
     began = time.perf_counter()
     metrics, per_datum = estimator.run(prepared, test, work, **settings)
     seconds = round(time.perf_counter() - began, 3)

@@ -200,11 +200,12 @@ def _decoded_figures(run: Run, prepared: Prepared, x: Data, undrawn: list[str], 
         with drawn("styles.png", undrawn, run):
             images = in_each_class(pair, x, min(classes, MOST_CLASSES))
             like_data(images[:, 0], x)
-            names, title = (
-                [str(i + 1) for i in range(len(images))],
-                "a datum's code with each label",
-            )
-            plots.walks(images, path / "styles.png", names, title)
+            names = [str(i + 1) for i in range(len(images))]
+            title = "a datum's code with each label"
+            if classes > MOST_CLASSES:
+                title = f"a datum's code with the first {MOST_CLASSES} of {classes} labels"
+            if np.ptp(images, axis=1).any():  # else the label is observed, and decodes nothing
+                plots.walks(images, path / "styles.png", names, title)
     if description.no_prior() is None:
         with drawn("samples.png", undrawn, run):
             if vectors:

@@ -19,7 +19,7 @@ from pyro_aevb.pairs.settle import settle
 from pyro_aevb.pairs.supports import check_support
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.figures import drawn, noted
-from pyro_aevb.runs.prepare import Prepared
+from pyro_aevb.runs.prepare import Prepared, check_told
 from pyro_aevb.runs.run import Run
 
 NOISE = "noise"
@@ -184,6 +184,7 @@ def other_data(prepared: Prepared, name: str, data_root: str | None = None) -> B
             )
     columns = prepared.pair.columns_in(split)
     batches = Batches(split, prepared.test.binarize, prepared.test.device, columns)
+    check_told(prepared.pair, batches, name)
     settle(prepared.pair, batches)
     return batches
 

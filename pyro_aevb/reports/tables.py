@@ -18,10 +18,12 @@ r"""Of these the ones that a terminal shows of many runs."""
 FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20\t\r\n"
 r"""What a cell begins with that a spreadsheet computes, unless it is a number."""
 MARKUP = re.compile(
-    r"[\\\[\]`*#~]|\b_(?!\w)|(?<!\w)_|://|(?<=www)\.|^[-+](?=\s|$)|^[-=]+$|(?<=^\d)[.)](?=\s|$)",
+    r"[\\\[\]`*#~]|\b_(?!\w)|(?<!\w)_|://|(?<=www)\.|^[-+](?=\s|$)|^[-=]+$",
     re.IGNORECASE,
 )
 r"""What Markdown makes something of, links without brackets and lists among them."""
+NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
+r"""What begins a numbered list."""
 ADDRESS = re.compile(r"(?<=\S)@(?=\S)")
 r"""What makes an address of mail, which no backslash hides."""
 ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -238,13 +240,14 @@ def _is_number(value: str) -> bool:
     if value[0] == "+":  # which would be shown without it
         return False
     try:
-        return all(float(part) == float(part) for part in re.split(r"[;,\s]+(?:±\s*)?", value))
+        return all(float(part) == float(part) for part in re.split(r"\s*[;,±]\s*", value))
     except ValueError:
         return False
 
 
 def _literal(cell: str) -> str:
     plain = MARKUP.sub(r"\\\g<0>", " ".join(cell.split())).translate(ENTITIES)
+    plain = NUMBERED.sub(r"\1\\\2", plain)
     return ADDRESS.sub("\u2060@", plain)  # a joiner of no width, before which no name ends
 
 

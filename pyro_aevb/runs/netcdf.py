@@ -25,7 +25,7 @@ from pyro_aevb.estimators.convergence import against_samples
 from pyro_aevb.estimators.importance import Scores
 from pyro_aevb.estimators.marginal import Marginals
 from pyro_aevb.estimators.metrics import log_mean
-from pyro_aevb.runs.writing import digest, write_whole
+from pyro_aevb.runs.writing import digest
 
 Groups = dict[str, dict[str, Any]]
 GROUPS = (
@@ -78,26 +78,25 @@ def groups_of(
     return groups
 
 
-def write_groups(
+def packed(
     path: Path,
     groups: Mapping[str, Any],
     kept: Collection[str] | None = None,
-) -> str:
-    r"""Write groups of variables into a file beside those that it holds, all or none.
+    digests: Collection[str] | None = None,
+) -> bytes:
+    r"""The content of a file with groups of variables beside those that it holds.
 
     Arguments:
         path: The file, which may not be there yet.
         groups: The dimensions and values by group and variable; a group that is there is replaced.
         kept: The names of the other groups to keep; None keeps all.
-
-    Returns:
-        The digest of the file.
+        digests: Those that the file may have now; None is any.
 
     Raises:
-        UsageError: It cannot be written.
+        UsageError: The file is damaged, or has another digest.
     """
     data = dict(groups)
-    for name, variables in _stored(path).items() if kept is None or kept else ():
+    for name, variables in _stored(path, digests).items() if kept is None or kept else ():
         if name not in data and (kept is None or name in kept):
             data[name] = variables
     content = io.BytesIO()  # on a disk that is full HDF5 would end the process
@@ -114,25 +113,23 @@ def write_groups(
                 group.create_variable(variable, dims, data=array)
     # Below what HDF5 reads: whether the file is whole is known without results.json, too.
     written = content.getvalue()
-    written += END + digest(written).encode()
-    write_whole(path, written)
-    return digest(written)
+    return written + END + digest(written).encode()
 
 
-def read_group(path: Path, group: str, sha256: str | None = None) -> Any:
+def read_group(path: Path, group: str, digests: Collection[str] | None = None) -> Any:
     r"""A group of variables of a file, as an ``xarray.Dataset``.
 
     Arguments:
         path: The file.
         group: The name of the group.
-        sha256: The digest that the file should have; None where it is not known.
+        digests: Those that the file may have; None where none is known.
 
     Raises:
         KeyError: There is no such group, or the file has no digest and is damaged.
         OSError: The file cannot be read.
         UsageError: Its digest is another.
     """
-    content = _whole(path, sha256)
+    content = _whole(path, digests)
     try:
         with xarray.open_dataset(io.BytesIO(content), group=group, engine="h5netcdf") as data:
             return data.load()
@@ -144,32 +141,32 @@ def read_group(path: Path, group: str, sha256: str | None = None) -> Any:
         raise _damaged(path) from error
 
 
-def check_whole(path: Path, sha256: str | None = None) -> None:
+def check_whole(path: Path, digests: Collection[str] | None = None) -> None:
     r"""Raise a UsageError where a file is there and damaged; see :func:`read_group`."""
     if path.is_file():
-        _stored(path, sha256)
+        _stored(path, digests)
 
 
 def _damaged(path: Path) -> UsageError:
     return UsageError(f"{path} is damaged, or not of the results beside it; evaluate the run again")
 
 
-def _whole(path: Path, sha256: str | None = None) -> bytes:
+def _whole(path: Path, digests: Collection[str] | None = None) -> bytes:
     r"""The bytes of a file; a UsageError where they are not those that its digests are of."""
     content = path.read_bytes()
     below, end, own = content.rpartition(END)
-    if (sha256 is not None and digest(content) != sha256) or (
+    if (digests is not None and digest(content) not in digests) or (
         end and digest(below).encode() != own
     ):
         raise _damaged(path)
     return content
 
 
-def _stored(path: Path, sha256: str | None = None) -> Groups:
+def _stored(path: Path, digests: Collection[str] | None = None) -> Groups:
     r"""The variables of a file, none where it is not there; a UsageError where it is damaged."""
     if not path.is_file():
         return {}
-    content = _whole(path, sha256)
+    content = _whole(path, digests)
     try:
         with h5netcdf.File(io.BytesIO(content), "r") as file:
             return {

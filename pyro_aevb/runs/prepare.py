@@ -280,10 +280,27 @@ def _check_fit(pair: Pair, description: Description, data: DataSet, way: Binariz
                 )
 
 
+def check_told(pair: Pair, batches: Batches, where: str) -> None:
+    r"""A UsageError where a pair is told labels, as its attribute ``told_classes`` says, and data
+    have others: -1 is one that is not known."""
+    classes = pair.attribute("told_classes")
+    if not isinstance(classes, int) or "label" not in batches.columns:
+        return
+    values = batches.columns["label"]
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= classes:
+        raise UsageError(
+            f"{pair.name} is told labels from 0 to {classes - 1}, and those of {where} lie between "
+            f"{low} and {high}; take out the data without a label that it knows"
+        )
+
+
 def _check_labels(prepared: Prepared) -> tuple[str, ...]:
     r"""A UsageError where a classifier meets labels of classes that it does not have; a note where
     it is never shown some that it has."""
     pair, observed = prepared.pair, prepared.description.column
+    for name in ("train", "valid", "test"):
+        check_told(pair, getattr(prepared, name), f"the {name} split of {prepared.data.name}")
     if not prepared.description.classifies() or observed is None:
         return ()
     few = predict(pair, prepared.train.first(2))

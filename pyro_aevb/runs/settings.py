@@ -2,6 +2,7 @@ r"""The settings of a run: their kinds, and a file of them read as plain values 
 
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ _Plain.add_implicit_resolver(
 )
 
 
+class _PlainDumper(yaml.SafeDumper):
+    r"""Writes words that :class:`_Plain` would read as numbers, such as ``1e-3``, in quotes."""
+
+    yaml_implicit_resolvers = _Plain.yaml_implicit_resolvers
+
+
+def written_settings(settings: Mapping[str, Any]) -> str:
+    r"""Settings as :func:`read_settings` reads them."""
+    text: str = yaml.dump(dict(settings), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def read_settings(path: str | Path) -> dict[str, Any]:
     r"""The settings in a YAML file by name; nothing that it names is imported or made.
 
@@ -69,6 +82,8 @@ def check_settings(path: str | Path, settings: dict[str, Any]) -> None:
     from pyro_aevb.fit import fit  # whose signature alone says what settings may be
 
     for name, parameter in inspect.signature(fit).parameters.items():
+        if name in PLACES:  # which are read by nobody, or looked up
+            continue
         value = settings.get(name, parameter.default)
         if value is not parameter.default and not str(value).startswith("<"):
             of_kind(f"{path}: {name}", value, parameter.annotation)

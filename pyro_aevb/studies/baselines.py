@@ -26,7 +26,7 @@ from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.classification import error_metric
 from pyro_aevb.estimators.metrics import undefined
-from pyro_aevb.runs.run import ARRAYS, Run
+from pyro_aevb.runs.run import Run
 
 BLOCK = 2000
 r"""Test data whose kernel values are in memory at once."""
@@ -185,7 +185,6 @@ class _Place:
     def write(self, predicted: np.ndarray, parameters: int) -> Run:
         r"""What ``fit`` leaves, as far as there is something to say."""
         from pyro_aevb.reports.assess import processor
-        from pyro_aevb.runs.netcdf import write_groups
 
         wrong = predicted != self.test_y
         environment = [f"scikit-learn {version('scikit-learn')}", f"numpy {version('numpy')}"]
@@ -213,8 +212,7 @@ class _Place:
         }
         self.run.write_settings({"pair": f"<{results['pair']}>", **self.settings, "epochs": 0})
         arrays = {"predicted": (("datum",), predicted), "label": (("datum",), self.test_y)}
-        results[ARRAYS] = write_groups(self.run.arrays, {"classification": arrays})
-        self.run.write_results(results)
+        self.run.write_with_arrays(results, {"classification": arrays})
         return self.run
 
 

@@ -24,7 +24,7 @@ BASE: Settings = {
     "num_data": 1000,
     "pair_parameters": {"init": "glorot", "hidden": HIDDEN},
 }
-UNUSED: Settings = dict.fromkeys(("num_samples", "weight_samples", "proposal"))
+UNUSED: Settings = dict.fromkeys(("num_samples", "weight_samples", "proposal", "num_data"))
 SCORES: dict[str, Settings] = {
     "noisy": {**NOISE, "num_samples": 10, "num_data": 1000},
     "prediction": {"estimator": "prediction", **UNUSED},
