@@ -26,7 +26,7 @@ from pyro_aevb.estimators.parzen import PARZEN
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.rescoring import other_data
 from pyro_aevb.reports.text import show_added, show_results
-from pyro_aevb.runs.netcdf import write_groups
+from pyro_aevb.runs.netcdf import packed
 from pyro_aevb.runs.prepare import restore
 
 SMALL = {"num_samples": 30, "num_data": 20, "show": False}
@@ -292,16 +292,14 @@ def made_before(run):
     metrics["log_likelihood"] = {name: bound[name] for name in names}
     arrays = {name: run.per_datum("predictive", name) for name in ("iwae_bound",)}
     curve = [run.per_datum("convergence", name) for name in ("num_samples", "iwae_bound")]
-    write_groups(
-        run.arrays,
-        {
-            "predictive": {"log_likelihood": (("datum",), arrays["iwae_bound"])},
-            "convergence": {
-                "num_samples": (("num_samples",), curve[0]),
-                "log_likelihood": (("num_samples", "datum"), curve[1]),
-            },
+    groups = {
+        "predictive": {"log_likelihood": (("datum",), arrays["iwae_bound"])},
+        "convergence": {
+            "num_samples": (("num_samples",), curve[0]),
+            "log_likelihood": (("num_samples", "datum"), curve[1]),
         },
-    )
+    }
+    run.arrays.write_bytes(packed(run.arrays, groups))
     importance = {"num_samples": 30, "weight_samples": 10, "num_data": 20, "seed": 0}
     before = {**run.results, "metrics": metrics, "settings": {"importance": importance}}
     del before["arrays_sha256"]  # files had no digests then
@@ -438,7 +436,7 @@ def test_noise_is_uniform_over_the_range_of_the_training_data():
     rng = np.random.default_rng(0)
     vectors = Split(torch.from_numpy(rng.normal(size=(400, 6))).float(), None, 1)
     data = DataSet("vectors", vectors, vectors, vectors, "", "none")
-    pair = SimpleNamespace(columns_in=lambda split: [], tables={})
+    pair = SimpleNamespace(columns_in=lambda split: [], tables={}, attribute=lambda name: None)
     prepared = SimpleNamespace(data=data, test=Batches(vectors, "none"), pair=pair)
     noise = other_data(prepared, "noise").take(torch.arange(400)).numpy()
     low, high = vectors.images.min().item(), vectors.images.max().item()

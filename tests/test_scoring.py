@@ -74,8 +74,10 @@ def assert_rounding(one, other, fields=FIELDS):
 # Captured and compiled
 
 
-@pytest.mark.parametrize("kind", PAIRS)
-@pytest.mark.parametrize("way", ["graph", pytest.param("compiled", marks=compiler)])
+@pytest.mark.parametrize(
+    "kind, way",
+    [*((kind, "graph") for kind in PAIRS), pytest.param("bayesian", "compiled", marks=compiler)],
+)
 def test_the_graph_of_a_pair_scores_as_its_handlers_do(kind, way, monkeypatch):
     monkeypatch.setattr(streams, "DATA_BLOCK", 20)  # the last block is another shape
     monkeypatch.setattr(importance, "DRAW_BLOCK", 2500)  # and there are several blocks of draws

@@ -18,7 +18,7 @@ from pyro_aevb.data.stored import HDF5Array, Stored
 from pyro_aevb.errors import UsageError
 
 SMALL = 64 << 20
-r"""Bytes that an array may claim whatever the file holds of it."""
+r"""Bytes that an array may claim whatever the file holds of it, and words be in any memory."""
 UNPACKED = 2000
 r"""How many times as many bytes as in the file compressed numbers may be; zlib's are up to 1032."""
 
@@ -44,7 +44,7 @@ def read_hdf5(path: Path, memory: int) -> dict[str, np.ndarray | Stored]:
             if data.dtype.kind in "biuf":
                 found[key] = HDF5Array.of(path, data) if total > memory else data[()]
                 continue
-            if data.nbytes > memory:
+            if data.nbytes > max(SMALL, memory):
                 raise UsageError(f"{path}: {key} is {data.nbytes >> 20:,} MiB of no numbers")
             if data.dtype.kind == "O" and h5py.check_string_dtype(data.dtype):
                 found[key] = np.array(data.asstr()[()], dtype=str)
