@@ -9,8 +9,8 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 NEAR = 0.1
-r"""Below this half the logit, series take the place of formulas that divide by it: exact to some
-:math:`10^{-9}`, quantiles to :math:`10^{-6}`."""
+r"""Below this half the logit, series take the place of formulas that divide by it. They are exact
+to some :math:`10^{-9}`, quantiles to :math:`10^{-6}`."""
 
 
 class ContinuousBernoulli(TorchDistribution):
@@ -47,6 +47,7 @@ class ContinuousBernoulli(TorchDistribution):
     def expand(
         self, batch_shape: Sequence[int], _instance: ContinuousBernoulli | None = None
     ) -> ContinuousBernoulli:
+        r"""The same distribution with a larger batch shape."""
         new: ContinuousBernoulli = self._get_checked_instance(ContinuousBernoulli, _instance)
         new.logits = self.logits.expand(batch_shape)
         super(ContinuousBernoulli, new).__init__(new.logits.shape, validate_args=False)
@@ -54,16 +55,19 @@ class ContinuousBernoulli(TorchDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
+        r"""The log-density, in nats for each component."""
         if self._validate_args:
             self._validate_sample(value)
         return self.logits * (value - 0.5) - _log_sinhc(self.logits / 2)
 
     @property
     def mean(self) -> Tensor:
+        r""":math:`\tfrac{1}{2} + \tfrac{1}{2} (\coth t - 1 / t)` with :math:`t = h / 2`."""
         return 0.5 + 0.5 * _langevin(self.logits / 2)
 
     @property
     def variance(self) -> Tensor:
+        r"""The derivative of the mean by the logit."""
         t = self.logits / 2
         half, near = _parted(t)
         # exp(-2 t) / (1 - exp(-2 t))^2 is 1 / (4 sinh(t)^2), and does not overflow.
@@ -74,6 +78,7 @@ class ContinuousBernoulli(TorchDistribution):
         return torch.where(t.abs() < NEAR, series, far)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        r"""Draws that depend on the logits smoothly, by the quantile function."""
         shape = self._extended_shape(torch.Size(sample_shape))
         u = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
         # At 0 and 1 themselves, which may be drawn, a steep density has no finite quantile.
@@ -98,7 +103,7 @@ def logit_of_mean(mean: Tensor) -> Tensor:
     r"""The logits with which the distribution has these means, each above 0 and below 1.
 
     Solved by bisection of :math:`\tfrac{1}{2} + \tfrac{1}{2} (\coth t - 1 / t)`, :math:`t = h / 2`,
-    in 64 bits: |h| is at most ``1 / min(mean, 1 - mean)``.
+    in 64 bits; :math:`|h|` is at most ``1 / min(mean, 1 - mean)``.
     """
     wanted = mean.double()
     high = 1 / torch.minimum(wanted, 1 - wanted)
