@@ -19,6 +19,7 @@ from pyro_aevb.cli import run_command
 from pyro_aevb.data.corruption import make_corruption
 from pyro_aevb.data.matlab import check_matlab
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.reports.figures import drawn
 from pyro_aevb.reports.tables import csv_table, latex_table, literal_table
 from pyro_aevb.runs.checkpoint import load_checkpoint
@@ -334,6 +335,11 @@ def test_what_ends_between_values_and_results_is_no_damage(estimator, run, tmp_p
         if file.name == "results.nc":
             raise KeyboardInterrupt
 
+    def ends_before(file, content):
+        if file.name == "results.nc":
+            raise KeyboardInterrupt
+        real(file, content)
+
     how = HOW | {"seed": 5} if estimator == "importance" else {"show": False, "seed": 5}
     monkeypatch.setattr(scored, "write_whole", ends)
     with pytest.raises(KeyboardInterrupt):
@@ -350,6 +356,18 @@ def test_what_ends_between_values_and_results_is_no_damage(estimator, run, tmp_p
         left.per_datum("predictive", "log_likelihood")
         with pytest.raises(UsageError, match="not of the results beside it"):
             left.per_datum("parzen", "parzen")
+    # A small write keeps what is known, and nothing is added to a mixture.
+    pyro_aevb.evaluate(path, corruption="masking", num_samples=2, num_data=4, show=False)
+    left.check_arrays()
+    if estimator == "importance":
+        with pytest.raises(UsageError, match="another scoring ended before its results were wri"):
+            pyro_aevb.evaluate(path, "prediction", {"num_draws": 1}, show=False)
+    # Nor does a second end lose it.
+    monkeypatch.setattr(scored, "write_whole", ends_before)
+    with pytest.raises(KeyboardInterrupt):
+        pyro_aevb.evaluate(path, estimator, **{**how, "seed": 6})
+    monkeypatch.undo()
+    left.check_arrays()
     after = pyro_aevb.evaluate(path, estimator, **how)
     assert not any("damaged" in note for note in after["notes"])
     assert "arrays_next" not in json.loads((path / "results.json").read_text())
@@ -515,3 +533,57 @@ def test_settings_that_look_like_numbers_and_numbers_of_numpy(tmp_path, monkeypa
     parameters = {"hidden": [4], "activation": "relu"}
     again = pyro_aevb.fit("VAE", "digits:60", parameters, **{**how, "epochs": 2}, resume=True)
     assert len(again.history) == 2
+
+
+def test_results_without_digests_have_them_before_their_values_change(run, tmp_path, monkeypatch):
+    from pyro_aevb.runs import scored
+
+    path = edited(run, tmp_path, "results.json", results_with(lambda e: None))
+    real = scored.write_whole
+
+    def ends(file, content):
+        real(file, content)
+        if file.name == "results.nc":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(scored, "write_whole", ends)
+    with pytest.raises(KeyboardInterrupt):
+        pyro_aevb.evaluate(path, seed=5, **HOW)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="not of the results beside it"):
+        Run(path).per_datum("predictive", "log_likelihood")
+
+
+def test_a_scoring_of_weights_that_were_trained_further_is_not_written(run, tmp_path, monkeypatch):
+    path = edited(run, tmp_path, "history.csv", lambda content: content)
+    before = (path / "results.json").read_bytes()
+    longer = [dict(row) for row in Run(path).history] + [{**Run(path).history[0], "epoch": 2}]
+    real = Scorer.__call__
+
+    def meanwhile(self, *args, **kwargs):
+        Run(path).write_history(longer)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Scorer, "__call__", meanwhile)
+    with pytest.raises(UsageError, match="was trained further while it was scored"):
+        pyro_aevb.evaluate(path, **HOW)
+    assert (path / "results.json").read_bytes() == before
+
+
+def test_an_estimator_of_no_numbers_is_a_line_and_changes_nothing(run):
+    before = (run.path / "results.json").read_bytes()
+    bad = pyro_aevb.Estimator("bad", lambda prepared, test, work: ({"bad": {"value": [1.0]}}, {}))
+    with pytest.raises(UsageError, match="these are no results: bad has"):
+        pyro_aevb.evaluate(run, bad, show=False)
+    assert (run.path / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("line", ["kl_warm_up: 10.0", "drop_last: 1", "patience: false"])
+def test_settings_as_earlier_versions_took_them_are_read(line, run, tmp_path):
+    name = line.partition(":")[0]
+
+    def change(content):
+        lines = [one for one in content.decode().splitlines()[1:-1] if not one.startswith(name)]
+        return "\n".join([*lines, line]).encode() + b"\n"
+
+    assert name in Run(edited(run, tmp_path, "settings.yaml", change)).settings

@@ -80,7 +80,7 @@ def assess(
         What ``results.json`` holds, or of a look what it found; nothing in other processes than
         the first.
     """
-    began = time.perf_counter()
+    began, epochs = time.perf_counter(), len(run.history)
     pair, description = prepared.pair, prepared.description
     said: list[str] = []
     weight_samples, seed = settings["weight_samples"], settings["seed"]
@@ -127,7 +127,7 @@ def assess(
         "training_binarization": prepared.binarize,
         "num_data": len(test),
         "num_train": len(prepared.train),
-        "epochs": len(run.history),
+        "epochs": epochs,
         **({} if prepared.best_epoch is None else {"best_epoch": prepared.best_epoch}),
         **({"validation": validated(run, prepared.best_epoch)} if run.history else {}),
         "seconds": round(seconds, 3),
@@ -154,6 +154,12 @@ def assess(
         for path in (*found, *run.path.glob("results-*.nc")):
             path.unlink()
     with run.in_turn():
+        if len(run.history) != epochs:
+            raise UsageError(
+                f"{run.path} was trained further while it was scored; evaluate it again"
+            )
+        if not trained and run.has_more(results):  # since it was looked at above
+            return _look(run, results)
         results = results if trained else run.with_others(results)
         run.write_scored(results, scores, marginals, predictions)
     if run.split != TEST:
@@ -315,22 +321,29 @@ def compare_bounds(run: Run, undrawn: list[str], estimates: Sequence[str] = ()) 
                     bounds[name] = run.per_datum(metric["estimator"], name)
                 except UsageError:  # they were in a file that was damaged
                     metric.pop("above_log_likelihood", None)
-        if reference["value"] is not None:
-            likely = run.per_datum("predictive", "log_likelihood")
+        if reference["value"] is not None and (likely := _likely(run)) is not None:
             for name, values in bounds.items():
                 metrics[name].pop("above_log_likelihood", None)
                 # Of other draws of the weights p(x|w) is another quantity.
                 if metrics[name].get("weight_samples", 1) == reference.get("weight_samples", 1):
                     above = paired(likely, values) | {"num_samples": reference["num_samples"]}
                     metrics[name]["above_log_likelihood"] = above
-            run.write_results(results)
             # Of the guide's own draws it is where the curve of the bound ends.
             if reference.get("proposal", "guide") != "guide":
                 bounds = {"log_likelihood": likely, **bounds}
+        run.write_results(results)
     if run.split != TEST:
         return
     with drawn("convergence.png", undrawn, run):
         _draw_convergence(run, metrics, bounds)
+
+
+def _likely(run: Run) -> np.ndarray | None:
+    r"""The estimates of log p(x_n), if the file that they were in is there."""
+    try:
+        return run.per_datum("predictive", "log_likelihood")
+    except UsageError:
+        return None
 
 
 def _draw_convergence(

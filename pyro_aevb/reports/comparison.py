@@ -275,6 +275,7 @@ def _values(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _per_datum(run: Run, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    run.check_arrays()
     values, metrics = {}, results["metrics"]
     # Each model simulates data of its own for such estimators, of which there are no pairs.
     simulated = {estimator.name for estimator in found_by(metrics) if estimator.margin}

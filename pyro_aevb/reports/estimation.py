@@ -112,13 +112,17 @@ def estimate(
     name = estimator.name
     if work.group.size > 1:
         raise UsageError(f"--estimator {name} runs in one process; start it without torchrun")
-    run.current_results()
-    run.check_arrays()
-    began = time.perf_counter()
+    run.check_can_add(name)
+    began, epochs = time.perf_counter(), len(run.history)
     metrics, per_datum = estimator.run(prepared, test, work, **settings)
     seconds = round(time.perf_counter() - began, 3)
     stated = {"num_data": len(test), "seconds": seconds, "environment": environment(test.device)}
-    run.add(name, {**settings, **stated}, metrics, per_datum)
+    with run.in_turn():
+        if len(run.history) != epochs:
+            raise UsageError(
+                f"{run.path} was trained further while it was scored; evaluate it again"
+            )
+        run.add(name, {**settings, **stated}, metrics, per_datum)
     undrawn: list[str] = []
     compare_bounds(run, undrawn, estimator.estimates)
     if estimator.figure is not None and run.split == TEST:

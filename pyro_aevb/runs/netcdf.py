@@ -83,6 +83,7 @@ def packed(
     groups: Mapping[str, Any],
     kept: Collection[str] | None = None,
     digests: Collection[str] | None = None,
+    without: Collection[str] = (),
 ) -> bytes:
     r"""The content of a file with groups of variables beside those that it holds.
 
@@ -91,13 +92,14 @@ def packed(
         groups: The dimensions and values by group and variable; a group that is there is replaced.
         kept: The names of the other groups to keep; None keeps all.
         digests: Those that the file may have now; None is any.
+        without: The names of groups that are not kept in any case.
 
     Raises:
         UsageError: The file is damaged, or has another digest.
     """
     data = dict(groups)
     for name, variables in _stored(path, digests).items() if kept is None or kept else ():
-        if name not in data and (kept is None or name in kept):
+        if name not in {*data, *without} and (kept is None or name in kept):
             data[name] = variables
     content = io.BytesIO()  # on a disk that is full HDF5 would end the process
     with h5netcdf.File(content, "w") as file:

@@ -142,8 +142,10 @@ class Run(Scored):
         settings = read_settings(path)
         if not {"pair", "data"} <= set(settings) or not isinstance(settings["data"], str):
             raise UsageError(f"{path} does not hold the settings of a run")
-        check_settings(path, settings)
-        if is_signed(path.read_text("utf-8")) is False:
+        as_written = is_signed(path.read_text("utf-8"))
+        if as_written is None:
+            check_settings(path, settings)
+        if as_written is False:
             raise UsageError(
                 f"{path} is not as it was written: restore it, or, if it was changed on purpose, "
                 "remove its first and last line"

@@ -39,8 +39,8 @@ DAMAGED = " is damaged; evaluate the run again"
 ARRAYS = "arrays_sha256"
 r"""The entry of results that has the digest of the file of per-datum values."""
 NEXT = "arrays_next"
-r"""The entry that has the digest of the file that is about to take its place, and the groups in it
-that are of results to come."""
+r"""The entry that has the digests of files that were about to take its place, each with the groups
+in it that are of results to come."""
 
 
 class Scored:
@@ -140,13 +140,21 @@ class Scored:
         return f"python -m pyro_aevb.evaluate {self.path}{other}"
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        self._write({name: entry for name, entry in results.items() if name != NEXT})
+        r"""Write ``results.json``, of a split its part.
 
-    def _write(self, results: Mapping[str, Any]) -> None:
+        Raises:
+            UsageError: An entry is of another kind than is read again; nothing is written.
+        """
+        whole = finite(results)
+        try:
+            if "metrics" in whole:
+                check_results(whole)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"{self.path}: these are no results: {error}") from error
         if self.split != TEST:
             stored = self._stored()
-            results = {**stored, "splits": {**stored.get("splits", {}), self.split: results}}
-        write_whole(self.path / "results.json", sealed(finite(results)))
+            whole = {**stored, "splits": {**stored.get("splits", {}), self.split: whole}}
+        write_whole(self.path / "results.json", sealed(whole))
 
     def with_others(self, results: Mapping[str, Any]) -> dict[str, Any]:
         r"""New results, and what other estimators found for the same trained pair and data.
@@ -173,13 +181,14 @@ class Scored:
         r"""Keep what is damaged of the results under another name, and say so."""
         files: dict[Path, str] = {}
         try:
-            self._stored()
+            self._part()
             self.check_arrays()
         except UsageError:
             if self.arrays.is_file():
                 files[self.arrays] = "other estimators' values of each datum"
         try:
-            self._stored()
+            if "metrics" in self._part():
+                assert self.results
         except UsageError:
             files[self.path / "results.json"] = "what other estimators and splits had found"
         for path in files:
@@ -203,14 +212,42 @@ class Scored:
             group: The group of values that is to be of the results; None is any.
         """
         try:
-            stored = self._stored() if self.split == TEST else self._splits().get(self.split, {})
+            part = self._part()
         except UsageError:
             return None
-        if ARRAYS not in stored:
+        if ARRAYS not in part:
             return None
-        coming = stored.get(NEXT, {"sha256": "", "groups": []})
-        may = group is None or group not in coming["groups"]
-        return [stored[ARRAYS], *([coming["sha256"]] if may else [])]
+        coming = part.get(NEXT, [])
+        return [part[ARRAYS], *(c["sha256"] for c in coming if group not in c["groups"])]
+
+    def _part(self) -> dict[str, Any]:
+        r"""What ``results.json`` holds of the split; nothing where there is none."""
+        stored = self._stored()
+        part: dict[str, Any] = stored if self.split == TEST else stored.get("splits", {})
+        return part if self.split == TEST else part.get(self.split, {})
+
+    def _of_results_to_come(self) -> set[str]:
+        r"""Groups in the file of values that are of results which were not written: a process ended
+        between the two."""
+        part = self._part()
+        if NEXT not in part or not self.arrays.is_file():
+            return set()
+        now = digest(self.arrays.read_bytes())
+        coming = [c["groups"] for c in part[NEXT] if c["sha256"] == now != part.get(ARRAYS)]
+        return set().union(*coming)
+
+    def check_can_add(self, estimator: str) -> None:
+        r"""Raise a UsageError where what an estimator finds could not be added to the results.
+
+        Looked at before an estimator begins, which may take hours.
+        """
+        self.current_results()
+        self.check_arrays()
+        if self._of_results_to_come() - {estimator}:
+            raise UsageError(
+                f"{self.path}: another scoring ended before its results were written; evaluate the "
+                "run again"
+            )
 
     def has_more(self, results: Mapping[str, Any]) -> bool:
         r"""Whether the results are of the same trained pair, and of more data than `results`."""
@@ -270,10 +307,12 @@ class Scored:
         with self.in_turn():
             results = with_estimator(self.current_results(), estimator, settings, metrics)
             if per_datum:
+                self.check_can_add(estimator)
                 arrays = {estimator: {name: (("datum",), v) for name, v in per_datum.items()}}
-                results[ARRAYS] = self._write_arrays(arrays)
-            self.write_results(results)
-        return results
+                self.write_with_arrays(results, arrays, None)
+            else:
+                self.write_results(results)
+        return self.results
 
     def write_scored(
         self,
@@ -291,38 +330,33 @@ class Scored:
         self.write_with_arrays(results, groups, others)
 
     def write_with_arrays(
-        self, results: Mapping[str, Any], groups: Mapping[str, Any], kept: Set[str] = frozenset()
+        self,
+        results: Mapping[str, Any],
+        groups: Mapping[str, Any],
+        kept: Set[str] | None = frozenset(),
     ) -> None:
         r"""Write groups of values of each datum, then the results that they are of.
 
         Arguments:
             results: All that ``results.json`` will hold of the split.
             groups: The groups, see :func:`~pyro_aevb.runs.netcdf.packed`.
-            kept: The names of the groups that are there already and stay.
-        """
-        sha256 = self._write_arrays(groups, kept)
-        self.write_results({**results, ARRAYS: sha256})
-
-    def _write_arrays(self, groups: Mapping[str, Any], kept: Set[str] | None = None) -> str:
-        r"""Put groups of values into the file of them, which the results know of before and after.
-
-        Arguments:
-            groups: The groups, see :func:`~pyro_aevb.runs.netcdf.packed`.
-            kept: The names of the other groups to keep; None keeps all.
-
-        Returns:
-            The digest of the file.
+            kept: The names of the groups that are there already and stay, if they are of the
+                results; None keeps all.
         """
         from pyro_aevb.runs.netcdf import packed
 
-        content = packed(self.arrays, groups, kept, self.digests())
-        sha256 = digest(content)
-        if (self.path / "results.json").is_file() and self.digests() is not None:
-            coming = {"sha256": sha256, "groups": [*groups]}
-            before = self._stored() if self.split == TEST else self._splits()[self.split]
-            self._write({**before, NEXT: coming})
+        there = self.arrays.is_file()
+        unwritten = self._of_results_to_come() if kept is None or kept else set()
+        content = packed(self.arrays, groups, kept, self.digests(), unwritten)
+        before, now = self._part(), digest(self.arrays.read_bytes()) if there else ""
+        if before:  # else nothing is there that the values could be taken for
+            entries = [c for c in before.get(NEXT, []) if c["sha256"] == now]
+            coming = {"sha256": digest(content), "groups": [*groups]}
+            known = {ARRAYS: before.get(ARRAYS, now), NEXT: [*entries, coming]}
+            self.write_results({**before, **known})
         write_whole(self.arrays, content)
-        return sha256
+        written = {name: entry for name, entry in results.items() if name != NEXT}
+        self.write_results({**written, ARRAYS: digest(content)})
 
     def per_datum(self, group: str, variable: str) -> "np.ndarray":
         r"""One variable of ``results.nc``.

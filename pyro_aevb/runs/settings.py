@@ -82,11 +82,12 @@ def check_settings(path: str | Path, settings: dict[str, Any]) -> None:
     from pyro_aevb.fit import fit  # whose signature alone says what settings may be
 
     for name, parameter in inspect.signature(fit).parameters.items():
-        if name in PLACES:  # which are read by nobody, or looked up
-            continue
-        value = settings.get(name, parameter.default)
-        if value is not parameter.default and not str(value).startswith("<"):
-            of_kind(f"{path}: {name}", value, parameter.annotation)
+        value, kind = settings.get(name), parameter.annotation
+        if value is None or name in PLACES or str(value).startswith("<"):
+            continue  # places are read by nobody, or looked up
+        if kind in (int, bool) and isinstance(value, (int, float)) and value == kind(value):
+            value = kind(value)  # as an earlier version took them
+        of_kind(f"{path}: {name}", value, kind)
 
 
 def _too_many(settings: dict[str, Any]) -> bool:
