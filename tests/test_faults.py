@@ -436,6 +436,8 @@ def test_arrays_without_a_digest_in_the_results_have_their_own(run, tmp_path):
         ("seed: word", "seed is 'word'; it takes a whole number"),
         ("memory: many", "memory is 'many'"),
         ("patience: [1]", r"patience is \[1\]"),
+        ("patience: .nan", "patience is nan"),
+        ("batch_size: .inf", "batch_size is inf"),
         ("binarize: often", "binarize"),
         ('data: "a\\0b"', "data holds a character that no name of a file has"),
         ('out: "a\\ud800b"', "out holds a character"),

@@ -85,7 +85,8 @@ def check_settings(path: str | Path, settings: dict[str, Any]) -> None:
         value, kind = settings.get(name), parameter.annotation
         if value is None or name in PLACES or str(value).startswith("<"):
             continue  # places are read by nobody, or looked up
-        if kind in (int, bool) and isinstance(value, (int, float)) and value == kind(value):
+        number = isinstance(value, (int, float)) and abs(value) < 2**63
+        if kind in (int, bool) and number and value == kind(value):
             value = kind(value)  # as an earlier version took them
         of_kind(f"{path}: {name}", value, kind)
 
