@@ -88,10 +88,9 @@ def test_every_estimator_is_of_the_density_given_the_labels():
     exact = source.log_evidence(whole.x, whole.columns["label"]).detach().numpy()
     # Of a posterior with 1.5 times the covariance: KL = (d/2)(1.5 - 1 - log 1.5).
     gap = CODES / 2 * (0.5 - math.log(1.5))
-    for compile in ("off", "on"):
-        scores = Scorer(pair, 4000, 1, compile=compile)(batches)
-        assert np.abs(scores.log_weight[0] - exact).max() < 0.05
-        assert abs((exact - scores.elbo[0]).mean() - gap) < 0.01
+    scores = Scorer(pair, 4000, 1, compile="off")(batches)
+    assert np.abs(scores.log_weight[0] - exact).max() < 0.05
+    assert abs((exact - scores.elbo[0]).mean() - gap) < 0.01
     annealed = Annealer(pair, whole[:5], num_chains=16, num_temperatures=200, compile="off")(
         batches.first(10)
     )

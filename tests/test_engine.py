@@ -140,7 +140,7 @@ def test_weight_noise_is_captured(noise, objective, monkeypatch):
 
 @pytest.mark.parametrize(
     "pair, objective, particles",
-    [("conv", "elbo", 1), ("weights", "elbo", 2)],  # runs that are compiled below are of MLPs
+    [("weights", "elbo", 2)],  # runs that are compiled below are of MLPs
 )
 def test_a_compiled_step_is_the_eager_one(pair, objective, particles):
     step = make_step(pair, objective, particles)

@@ -32,8 +32,6 @@ PARTS = {
     "signals": 0.012,
     "calls of fit": 1 / 120,
     "calls of evaluate": 1 / 130,
-    "calls of compare": 1 / 140,
-    "calls of study": 1 / 220,
     "damage": 0.04,
     "forgery": 1 / 140,
     "kinds": 0.03,

@@ -18,23 +18,23 @@ from pyro_aevb.reports.text import counts, with_error
 @pytest.mark.parametrize("draws", [1, 3])
 def test_its_square_is_that_of_the_posterior_mean_plus_the_spread_of_the_draws(draws):
     source = PPCA(exact=True)
-    x = source.data(20_000)
+    x = source.data(10_000)
     found = prediction(ready(source, x), batches(x), num_draws=draws)["rmse"]
     gain, covariance = (value.detach() for value in posterior(source.W, source.noise))
     W, mu = source.W.detach(), source.mu.detach()
     squares = (x - mu - (x - mu) @ gain.T @ W.T).square().mean(1)
     spread = torch.trace(W @ covariance @ W.T).item() / len(W)
-    # The squares of 20,000 data's draws have a standard error of 0.4 % of their mean.
+    # The squares of 10,000 data's draws have a standard error of 0.5 % of their mean.
     expected = squares.mean().item() + spread / draws
-    assert found["value"] ** 2 == pytest.approx(expected, rel=0.015)
-    assert (found["num_draws"], found["num_data"], found["unit"]) == (draws, 20_000, "units of x")
+    assert found["value"] ** 2 == pytest.approx(expected, rel=0.02)
+    assert (found["num_draws"], found["num_data"], found["unit"]) == (draws, 10_000, "units of x")
 
 
 def test_weights_are_averaged_over():
     x = matrix(4, 3)  # few data: the posterior of their mean is wide
     source = GaussianMean(x)
-    found = prediction(ready(source, x), batches(x), num_draws=4000)["rmse"]["value"]
-    assert found**2 == pytest.approx((x - source.loc).square().mean().item(), rel=0.01)
+    found = prediction(ready(source, x), batches(x), num_draws=500)["rmse"]["value"]
+    assert found**2 == pytest.approx((x - source.loc).square().mean().item(), rel=0.05)
     single = [prediction(ready(source, x), batches(x), 1, seed)["rmse"]["value"] for seed in (1, 2)]
     assert abs(single[0] - single[1]) > 0.01
 
