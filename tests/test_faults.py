@@ -314,8 +314,9 @@ def test_damaged_results_are_kept_where_they_are_written_anew(run, tmp_path):
         with pytest.raises(UsageError, match="no per-datum parzen"):
             Run(path).per_datum("parzen", "parzen")
         (path / name).write_bytes(damaged)
-        pyro_aevb.evaluate(path, **HOW)
+        pyro_aevb.fit(out=str(path), resume=True, epochs=2, show=False)
         assert (path / f"{name}.damaged-2").read_bytes() == damaged
+        assert Run(path).results["epochs"] == 2
 
 
 @pytest.mark.parametrize("estimator", ["importance", "parzen"])

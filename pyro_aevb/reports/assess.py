@@ -160,7 +160,7 @@ def assess(
             )
         if not trained and run.has_more(results):  # since it was looked at above
             return _look(run, results)
-        results = results if trained else run.with_others(results)
+        results = run.with_others(results, trained)
         run.write_scored(results, scores, marginals, predictions)
     if run.split != TEST:
         return run.results

@@ -156,18 +156,20 @@ class Scored:
             whole = {**stored, "splits": {**stored.get("splits", {}), self.split: whole}}
         write_whole(self.path / "results.json", sealed(whole))
 
-    def with_others(self, results: Mapping[str, Any]) -> dict[str, Any]:
+    def with_others(self, results: Mapping[str, Any], trained: bool = False) -> dict[str, Any]:
         r"""New results, and what other estimators found for the same trained pair and data.
 
-        Those of the test split keep the results of other splits beside them.
+        Those of the test split keep the results of other splits beside them. What is damaged is
+        kept under another name.
 
         Arguments:
             results: The new results, which are those of importance sampling.
+            trained: Whether the pair was trained since, so that nothing else is of it.
         """
         lost = self._set_aside()
         if lost:
             results = {**results, "notes": [*results["notes"], *lost]}
-        if not (self.path / "results.json").is_file():
+        if trained or not (self.path / "results.json").is_file():
             return dict(results)
         known: dict[str, Any] = {}
         try:
