@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -109,11 +110,16 @@ def run(
         env: Variables of its environment that are other than here; None is one that is not set.
     """
     with TemporaryFile() as out, TemporaryFile() as err:
+        reading, ready = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _become(call, cwd, before, memory, env or {}, out.fileno(), err.fileno())
+            begin = partial(os.write, ready, b"!")
+            _become(call, cwd, before, memory, env or {}, out.fileno(), err.fileno(), begin)
         with suppress(OSError):  # as it does itself: whoever is first
             os.setpgid(pid, pid)
+        os.close(ready)
+        os.read(reading, 1)  # before it begins, signals would meet no handler of its own
+        os.close(reading)
         fired = True if meanwhile is None else meanwhile(pid)
         status = _wait(pid, seconds)
         texts = []
@@ -144,6 +150,7 @@ def _become(
     env: Mapping[str, str | None],
     out: int,
     err: int,
+    begin: Callable[[], Any],
 ) -> None:
     status = 1
     try:
@@ -164,6 +171,7 @@ def _become(
         if memory is not None:
             limit = _used() + (memory << 20)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        begin()
         if before is not None:
             before()
         call()
