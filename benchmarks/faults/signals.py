@@ -15,6 +15,8 @@ from benchmarks.faults.runs import FITS, Left, fit, made, resumed
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGSTOP")
 STATUS = {"SIGKILL": (-9,), "SIGTERM": (-15,), "SIGINT": (130,), "SIGHUP": (-1,), "SIGSTOP": (0,)}
 r"""How a command ends that a signal comes to."""
+BEGUN = 0.05
+r"""Seconds after which a command has begun to read its words."""
 TRIES = 6
 r"""Earlier and earlier moments for a signal that came too late."""
 SCORED = 4
@@ -41,15 +43,15 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
             wanted[kind, scored] = Left.by(where / "whole"), time.monotonic() - began
             shutil.rmtree(where / "whole")
         left, seconds = wanted[kind, scored]
-        path, moment = where / "run", share * seconds
+        path, moment = where / "run", share * max(0.0, seconds - BEGUN)
         for _ in range(TRIES):
             shutil.rmtree(path, ignore_errors=True)
             words = fit(kind, "run", scored)
-            first = run(command(words), where, meanwhile=_sends(name, moment))
+            first = run(command(words), where, meanwhile=_sends(name, BEGUN + moment))
             if first.fired and first.status in STATUS[name]:
                 break
             moment /= 2  # it had ended before
-        what = f"{kind}{' scored' if scored else ''}, {name} after {moment:.2f} of {seconds:.2f} s"
+        what = f"{kind}{' scored' if scored else ''}, {name} after {BEGUN + moment:.2f} of {seconds:.2f} s"
         yield _judged(what, first, name, kind, scored, path, left)
 
 
