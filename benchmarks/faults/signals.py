@@ -51,7 +51,8 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
             if first.fired and first.status in STATUS[name]:
                 break
             moment /= 2  # it had ended before
-        what = f"{kind}{' scored' if scored else ''}, {name} after {BEGUN + moment:.2f} of {seconds:.2f} s"
+        when = f"after {BEGUN + moment:.2f} of {seconds:.2f} s"
+        what = f"{kind}{' scored' if scored else ''}, {name} {when}"
         yield _judged(what, first, name, kind, scored, path, left)
 
 
