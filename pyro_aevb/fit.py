@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from pyro_aevb.keywords import with_known_keywords
+from pyro_aevb.keywords import of_python, with_known_keywords
 from pyro_aevb.runs.settings import CALL, PLACES, SCORING
 
 if TYPE_CHECKING:
@@ -313,13 +313,11 @@ def _plain(settings: dict[str, Any], out: str, pair: str, data: str) -> dict[str
 
 
 def _storable(value: Any) -> Any:
-    import numpy as np
-
     if isinstance(value, dict):
         return {str(key): _storable(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_storable(entry) for entry in value]
-    value = value.item() if isinstance(value, np.generic) else value
+    value = of_python(value)
     return (
         value if isinstance(value, (str, int, float, type(None))) else f"<{type(value).__name__}>"
     )

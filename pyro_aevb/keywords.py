@@ -35,8 +35,8 @@ def with_known_keywords(function: Callable[Given, Returned]) -> Callable[Given, 
             raise _refused(
                 function.__name__, unknown[0], kwargs[unknown[0]], known, bound.arguments
             )
-        args = tuple(map(_pythons, args))  # type: ignore[assignment]
-        kwargs = {name: _pythons(value) for name, value in kwargs.items()}  # type: ignore[assignment]
+        args = tuple(map(of_python, args))  # type: ignore[assignment]
+        kwargs = {name: of_python(value) for name, value in kwargs.items()}  # type: ignore[assignment]
         for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
             if isinstance(value, (str, Number)) and value is not known[name].default:
                 of_kind(f"--{name.replace('_', '-')}", value, known[name].annotation)
@@ -45,7 +45,7 @@ def with_known_keywords(function: Callable[Given, Returned]) -> Callable[Given, 
     return call
 
 
-def _pythons(value: Any) -> Any:
+def of_python(value: Any) -> Any:
     r"""A number or a word of NumPy as Python's, since torch takes no others; the rest as it is."""
     of_numpy = type(value).__module__ == "numpy" and hasattr(value, "item")
     scalar = of_numpy and not hasattr(value, "__array_finalize__")  # which arrays have

@@ -154,10 +154,7 @@ def assess(
         for path in (*found, *run.path.glob("results-*.nc")):
             path.unlink()
     with run.in_turn():
-        if len(run.history) != epochs:
-            raise UsageError(
-                f"{run.path} was trained further while it was scored; evaluate it again"
-            )
+        run.check_not_trained_since(epochs)
         if not trained and run.has_more(results):  # since it was looked at above
             return _look(run, results)
         results = run.with_others(results, trained)

@@ -118,10 +118,7 @@ def estimate(
     seconds = round(time.perf_counter() - began, 3)
     stated = {"num_data": len(test), "seconds": seconds, "environment": environment(test.device)}
     with run.in_turn():
-        if len(run.history) != epochs:
-            raise UsageError(
-                f"{run.path} was trained further while it was scored; evaluate it again"
-            )
+        run.check_not_trained_since(epochs)
         run.add(name, {**settings, **stated}, metrics, per_datum)
     undrawn: list[str] = []
     compare_bounds(run, undrawn, estimator.estimates)

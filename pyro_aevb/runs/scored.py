@@ -251,6 +251,13 @@ class Scored:
                 "run again"
             )
 
+    def check_not_trained_since(self, epochs: int) -> None:
+        r"""Raise a UsageError where the history has other epochs than before the scoring."""
+        if len(self.history) != epochs:
+            raise UsageError(
+                f"{self.path} was trained further while it was scored; evaluate it again"
+            )
+
     def has_more(self, results: Mapping[str, Any]) -> bool:
         r"""Whether the results are of the same trained pair, and of more data than `results`."""
         try:
