@@ -4,10 +4,12 @@ import math
 import os
 import signal
 from contextlib import ExitStack
+from unittest.mock import patch
 
 import pyro
 import pytest
 import torch
+from matplotlib.figure import Figure
 from pyro import poutine
 
 import pyro_aevb.training.step
@@ -16,6 +18,13 @@ from pyro_aevb.estimators.marginal import Marginals
 from pyro_aevb.estimators.metrics import summarize
 from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.training.trainer import seed_everything
+
+SAVEFIG = Figure.savefig
+
+
+def rendering():
+    """Inside this what is written are the figures, see conftest.py."""
+    return patch.object(Figure, "savefig", SAVEFIG)
 
 
 def refusal(command, capsys):

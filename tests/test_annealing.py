@@ -16,7 +16,7 @@ from linear_gaussian import (
     with_data,
 )
 from scipy.special import logsumexp
-from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.decomposition import FactorAnalysis
 
 import pyro_aevb
 from pyro_aevb.data.sets import load
@@ -65,7 +65,7 @@ def test_weights_are_unbiased_both_ways(start):
 
 @pytest.mark.parametrize(
     "latent, features, scale, num_temperatures, start",
-    [(2, 4, 1.0, 100, "prior"), (10, 15, 0.4, 300, "prior"), (50, 60, 0.1, 150, "guide")],
+    [(2, 4, 1.0, 100, "prior"), (50, 60, 0.1, 150, "guide")],
 )
 def test_the_bounds_meet_around_the_exact_log_likelihood(
     latent, features, scale, num_temperatures, start
@@ -94,19 +94,21 @@ def test_a_spoiled_guide_moves_importance_sampling_and_not_annealing():
     exact = source.log_likelihood(x)
     scale = 0.5 * posterior(source.W, source.noise)[1].diagonal().log().detach()
     shifts, shapes = {"importance": [], "prior": [], "guide": []}, []
-    for change in (
+    changes = (
         lambda: None,
         lambda: source.log_s.data.sub_(np.log(2)),
         lambda: source.log_s.data.add_(np.log(2)),
         lambda: source.c.data.add_(0.7),
-    ):
+    )
+    for number, change in enumerate(changes):
         source.log_s.data = scale.clone()
         change()
         pair = ready(source, x[:5])
         scores = score(pair, batches(x), 200)
         shifts["importance"].append((scores.log_weight - exact).mean())
         shapes.append((np.mean(scores.pareto_k > 0.7), scores.ess.mean()))
-        for start in ("prior", "guide"):
+        # Chains from the prior do not know the guide: of two it is enough to see that.
+        for start in ("prior", "guide") if number in (0, 3) else ("guide",):
             found = Annealer(pair, x[:5], 10, 120, 5, start=start)(batches(x))
             shifts[start].append((found.lower() - exact).mean())
     best, halved, doubled, shifted = shifts["importance"]
@@ -181,21 +183,18 @@ def test_every_estimator_agrees_with_quadrature_on_a_bernoulli_decoder():
         assert (found - exact(data)).mean() == pytest.approx(0, abs=0.03)
 
 
-@pytest.mark.parametrize("model", [PCA, FactorAnalysis])
-def test_principal_components_and_factors_of_digits_agree_with_scikit_learn(model):
+def test_factors_of_digits_agree_with_scikit_learn():
     """To 0.01 of 46 nats; of the central pixels, as the outer ones hardly vary."""
     digits = load("mnist5k")
     x, train = (
         (split.images[:1500, 0, 8:20, 8:20].double() / split.scale).flatten(1)
         for split in (digits.test, digits.train)
     )
-    x, fitted = x[:100], model(5).fit(train)
+    x, fitted = x[:100], FactorAnalysis(5).fit(train)
     noise = torch.as_tensor(fitted.noise_variance_).double().sqrt()
     source = PPCA(features=144, latent=5, noise=noise)
-    components = fitted.components_.T
-    if model is PCA:
-        components = components * (fitted.explained_variance_ - fitted.noise_variance_) ** 0.5
-    source.W.data, source.mu.data = torch.tensor(components), torch.tensor(fitted.mean_)
+    source.W.data = torch.tensor(fitted.components_.T)
+    source.mu.data = torch.tensor(fitted.mean_)
     gain, covariance = (value.detach() for value in posterior(source.W, noise))
     source.A.data, source.c.data = gain, -gain @ source.mu.detach()
     source.log_s.data = 0.5 * covariance.diagonal().log() + 0.2
@@ -299,6 +298,7 @@ def test_evaluate_adds_both_bounds_to_the_results(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(plots, "convergence", lambda *drawn: figures.append(drawn))
     settings = {"data": "digits", "device": "cpu", "show": False, "num_samples": 30, "epochs": 2}
+    settings |= {"num_data": 12, "proposal": "guide"}
     run = pyro_aevb.fit("VAE", pair_parameters={"hidden": [8]}, out=str(tmp_path / "r"), **settings)
     few = {"num_chains": 4, "num_temperatures": 30, "leapfrog_steps": 3}
     results = pyro_aevb.evaluate(run, "ais", few, num_data=12, show=False, device="cpu")

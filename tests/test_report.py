@@ -16,6 +16,8 @@ from pyro_aevb.cli import run_command
 from pyro_aevb.errors import UsageError
 from pyro_aevb.reports import page as pages
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 PAIR = """
 import pyro
 import pyro.distributions as dist

@@ -26,6 +26,8 @@ from pyro_aevb.studies.classifiers import paired_differences
 from pyro_aevb.studies.declare import Published
 from pyro_aevb.studies.search import Search, Trial, read_trials, run_search, search, winner
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 CALLS = []
 LEVELS = [5, 3, 3, 8, 1, 4, 9, 2, 7]
 

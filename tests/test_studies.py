@@ -891,7 +891,7 @@ def test_a_page_is_written_again_from_its_cells(done, tmp_path, monkeypatch, cap
     assert len(missing) == 1 and missing[0].startswith("figure 'pictures': the run of sizes")
 
 
-def test_seeds_of_two_machines_are_put_together(done, tmp_path):
+def test_seeds_of_two_machines_are_put_together(done, tmp_path, rendered):
     page = without_runs(done, tmp_path)
     first = kept(page)
     outcome = start(tmp_path, seeds=2, only="*/VAE", page=str(page))

@@ -6,6 +6,8 @@ from scipy import stats
 
 from pyro_aevb.reports import plots
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 NAMES = [f"x[{j}]" for j in range(30)]
 
 

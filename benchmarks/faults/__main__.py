@@ -22,6 +22,8 @@ from benchmarks.faults import (
     damage,
     forgery,
     fuzz,
+    guided,
+    launched,
     names,
     processes,
     runs,
@@ -89,6 +91,17 @@ PARTS: dict[str, Part] = {
         "a file of any format, changed at random, is read or refused in a line, in 2 GiB of memory",
         lambda where, share, seed: fuzz.tried(_some(5000, share), seed, where),
     ),
+    **(
+        {
+            "guided files": (
+                "a file of any format, changed as its reader's coverage guides, is read or refused "
+                "in a line, in 2 GiB of memory",
+                lambda where, share, seed: guided.tried(_some(20_000, share), seed, where),
+            )
+        }
+        if guided.available()
+        else {}
+    ),
     "settings": (
         "settings, changed at random, are read or refused in a line",
         lambda where, share, seed: fuzz.settings_tried(_some(2000, share), seed, where),
@@ -100,6 +113,11 @@ PARTS: dict[str, Part] = {
     "processes": (
         "processes that meet in one run, or lack memory, a home or finite numbers, lose nothing",
         lambda where, share, seed: processes.tried(seed, where),
+    ),
+    "torchrun": (
+        "a training in two processes that loses one ends in one line, and ends resumed by one or "
+        "three as if nothing had been, to rounding",
+        lambda where, share, seed: launched.tried(_some(20, share), seed, where),
     ),
 }
 

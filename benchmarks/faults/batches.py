@@ -53,13 +53,14 @@ def _batch(
     answers.unlink(missing_ok=True)
 
     def call() -> None:
-        answers.write_text(json.dumps([_attempted(attempt, plan) for plan in batch]))
+        answers.write_text(json.dumps([attempted(attempt, plan) for plan in batch]))
 
     outcome = run(call, where, memory=MEMORY, seconds=SECONDS + len(batch))
     return (json.loads(answers.read_text()) if answers.is_file() else None), outcome
 
 
-def _attempted(attempt: Callable[[T], str], plan: T) -> str:
+def attempted(attempt: Callable[[T], str], plan: T) -> str:
+    r"""What is wrong with an attempt, see :func:`each_alone`."""
     from pyro_aevb.errors import UsageError
 
     try:

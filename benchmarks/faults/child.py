@@ -169,7 +169,7 @@ def _become(
             else:
                 os.environ[name] = value
         if memory is not None:
-            limit = _used() + (memory << 20)
+            limit = used_memory() + (memory << 20)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         begin()
         if before is not None:
@@ -188,5 +188,6 @@ def _become(
             os._exit(status)
 
 
-def _used() -> int:
+def used_memory() -> int:
+    r"""Bytes of addresses that this process has."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

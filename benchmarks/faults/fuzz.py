@@ -160,18 +160,18 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
         for _ in range(rng.choice((1, 1, 2, 5))):
             if content:
                 rng.choice(CHANGES)(content, rng)
-        return _read(where / "fuzzed", name, bytes(content), formats["a.png"])
+        return read(where / "fuzzed", name, bytes(content), formats["a.png"])
 
     yield from each_alone(plans, changed, lambda plan: f"{plan[0]} ({plan[1]})", where)
     files = hostile()
 
     def made(name: str) -> str:
-        return _read(where / "fuzzed", name, files[name], formats["a.png"])
+        return read(where / "fuzzed", name, files[name], formats["a.png"])
 
     yield from each_alone([*files], made, str, where, 1)
 
 
-def _read(folder: Path, name: str, content: bytes, beside: Path) -> str:
+def read(folder: Path, name: str, content: bytes, beside: Path) -> str:
     r"""Read a file as the commands do: data, images in a folder, or settings."""
     from pyro_aevb.data.sets import load
     from pyro_aevb.runs.settings import read_settings

@@ -28,7 +28,7 @@ SMOKE: Settings = {
     "data": "digits",
     "epochs": 2,
     "num_samples": 5,
-    "num_data": 50,
+    "num_data": 10,
     "pair_parameters": {"hidden": [32]},
 }
 

@@ -89,7 +89,7 @@ SMOKE: Settings = {
     "epochs": 1,
     "num_samples": 5,
     "weight_samples": 2,
-    "num_data": 50,
+    "num_data": 10,
 }
 SMOKE_ROWS = ("32", "128-64-2", "conv 2")
 
