@@ -26,8 +26,6 @@ from pyro_aevb.reports import figures, plots
 from pyro_aevb.reports.rehearsal import rehearse
 from pyro_aevb.runs.prepare import prepare
 
-pytestmark = pytest.mark.usefixtures("rendered")
-
 D, K = 4, 3
 UNIT = np.random.default_rng(0).uniform(0.05, 0.95, (40, D)).astype(np.float32)
 COUNTS = np.random.default_rng(1).integers(0, K, (40, D)).astype(np.float32)

@@ -29,6 +29,7 @@ SMOKE: Settings = {
     "epochs": 2,
     "num_samples": 5,
     "num_data": 10,
+    "proposal": "guide",
     "pair_parameters": {"hidden": [32]},
 }
 
@@ -195,7 +196,7 @@ marginal = Grid(
     },
     look_scores=("ais",),
     looks=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
-    smoke={**SMOKE, "data": "digits:500"},
+    smoke={**SMOKE, "data": "digits:500", "proposal": "laplace"},
     smoke_scores={
         "ais": {"estimator_options": {"num_chains": 2, "num_temperatures": 10}},
         "bdmc": {"estimator_options": {"num_chains": 2, "num_temperatures": 10}, "num_data": 20},

@@ -20,13 +20,13 @@ BASE: Settings = {
     "schedule": "cosine",
     "epochs": 20,
     "num_samples": 100,
-    "weight_samples": 10,
-    "num_data": 1000,
+    "weight_samples": 5,
+    "num_data": 500,
     "pair_parameters": {"init": "glorot", "hidden": HIDDEN},
 }
 UNUSED: Settings = dict.fromkeys(("num_samples", "weight_samples", "proposal", "num_data"))
 SCORES: dict[str, Settings] = {
-    "noisy": {**NOISE, "num_samples": 10, "num_data": 1000},
+    "noisy": {**NOISE, "num_samples": 10, "num_data": 500},
     "prediction": {"estimator": "prediction", **UNUSED},
 }
 SMOKE: Settings = {
