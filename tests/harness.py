@@ -3,9 +3,12 @@
 import math
 import os
 import signal
+from base64 import b64decode
 from contextlib import ExitStack
+from hashlib import sha256
 from unittest.mock import patch
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -20,6 +23,23 @@ from pyro_aevb.pairs.handlers import WholeBatch
 from pyro_aevb.training.trainer import seed_everything
 
 SAVEFIG = Figure.savefig
+DOT = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+SHOWN = ("get_text", "get_xydata", "get_offsets", "get_array", "get_facecolor", "get_verts")
+
+
+def dot(figure):
+    """A picture of one point, and behind it a digest of what lines, texts and the rest show."""
+    digest = sha256()
+    for artist in figure.findobj():
+        for name in SHOWN:
+            value = getattr(artist, name, lambda: None)()
+            if isinstance(value, str) or value is None:
+                digest.update(f"{name} {value}".encode())
+            else:
+                digest.update(np.asarray(value, float).tobytes())
+    return DOT + digest.digest()
 
 
 def rendering():

@@ -298,7 +298,7 @@ def test_evaluate_adds_both_bounds_to_the_results(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(plots, "convergence", lambda *drawn: figures.append(drawn))
     settings = {"data": "digits", "device": "cpu", "show": False, "num_samples": 30, "epochs": 2}
-    settings |= {"num_data": 12, "proposal": "guide"}
+    settings |= {"num_data": 20, "proposal": "guide"}
     run = pyro_aevb.fit("VAE", pair_parameters={"hidden": [8]}, out=str(tmp_path / "r"), **settings)
     few = {"num_chains": 4, "num_temperatures": 30, "leapfrog_steps": 3}
     results = pyro_aevb.evaluate(run, "ais", few, num_data=12, show=False, device="cpu")

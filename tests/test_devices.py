@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import second_device as second
 import torch
-from harness import rendering
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_aevb
@@ -86,8 +85,7 @@ def assert_same(one, other):
 def test_a_run_is_that_of_the_cpu(kind, tmp_path, monkeypatch):
     if kind != "VAE":  # its pictures are enough
         monkeypatch.setattr("pyro_aevb.reports.assess.draw_figures", lambda *_: [])
-    with rendering():
-        runs = [fitted(device, tmp_path / device, *RUNS[kind]) for device in ("cpu", "elsewhere")]
+    runs = [fitted(device, tmp_path / device, *RUNS[kind]) for device in ("cpu", "elsewhere")]
     assert_same(*map(trained, runs))
     if kind == "VAE":
         pictures = [{p.name: p.read_bytes() for p in run.figures.glob("*.png")} for run in runs]

@@ -857,7 +857,7 @@ def test_data_without_factors_and_codes_without_means_are_one_line():
     np.testing.assert_allclose(codes, x.sum(1, keepdim=True), rtol=1e-6)
 
 
-def test_the_picture_shows_each_table_as_it_is(tmp_path, monkeypatch):
+def test_the_picture_shows_each_table_as_it_is(tmp_path, monkeypatch, rendered):
     figures, real = [], canvas.save
     monkeypatch.setattr(canvas, "save", lambda f, path: figures.append(f) or real(f, path))
     tables = {

@@ -111,8 +111,8 @@ def test_a_file_larger_than_the_budget_takes_bounded_memory(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     one, both = (int(peak) for peak in re.findall(r"PEAK (\d+)", done.stdout))
-    # The files have 4 and 39 MiB; in memory, shuffled in a copy, the second would add 70.
-    assert both - one < 40
+    # The files have 4 and 39 MiB; with the second in memory the difference is 96.
+    assert both - one < 60
 
 
 def test_bits_that_are_drawn_once_are_in_memory(tmp_path):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ PARTS = {
     "settings": 0.05,
     "commands": 0.02,
     "torchrun": 0.01,
+    **({"guided files": 0.01} if find_spec("atheris") else {}),
 }
 
 

@@ -13,7 +13,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from harness import refusal, rendering
+from harness import refusal
 from matplotlib.image import imread
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
@@ -197,8 +197,7 @@ GIVEN = {"x": TABLE, "label": pd.Series(KIND)}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "counts"
-    with rendering():
-        return pyro_aevb.fit(Counts, GIVEN, out=str(out), **QUICK)
+    return pyro_aevb.fit(Counts, GIVEN, out=str(out), **QUICK)
 
 
 def means_of_codes(net, counts):
@@ -267,7 +266,8 @@ def test_tables_are_the_files_of_the_run(run):
     assert f"{metrics['elbo']['value']:.2f}" in shown and str(run.path) in shown
 
 
-def test_figures_by_name_are_drawn_again_or_shown_as_they_were_written(run):
+def test_figures_by_name_are_drawn_again_or_shown_as_they_were_written(run, rendered):
+    pyro_aevb.evaluate(run, num_samples=5, proposal="guide", show=False)
     before = {path: path.read_bytes() for path in run.figures.iterdir()}
     (points, *_) = run.plot("latent").axes[0].collections
     codes = run.codes()[["z[0]", "z[1]"]].to_numpy()

@@ -112,7 +112,7 @@ def test_evaluate_adds_it_to_the_results(tmp_path, capsys, monkeypatch):
         pair_parameters={"hidden": [8], "latent_dim": 6},
         epochs=1,
         num_samples=30,
-        num_data=12,
+        num_data=20,
         proposal="guide",
         device="cpu",
         out=str(tmp_path / "run"),

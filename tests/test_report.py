@@ -9,14 +9,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from harness import rendering
 from matplotlib.image import imread
 
 import pyro_aevb
 from pyro_aevb.cli import run_command
 from pyro_aevb.errors import UsageError
 from pyro_aevb.reports import page as pages
-
-pytestmark = pytest.mark.usefixtures("rendered")
 
 PAIR = """
 import pyro
@@ -40,6 +39,12 @@ class Tiny(nn.Module):
             pyro.sample("z", dist.Normal(self.A(x), 0.5).to_event(1))
 """
 EVIL = "<style>body{background:red}</style>&'"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rendered():
+    with rendering():
+        yield
 
 
 @pytest.fixture(scope="module")

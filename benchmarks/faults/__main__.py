@@ -91,16 +91,10 @@ PARTS: dict[str, Part] = {
         "a file of any format, changed at random, is read or refused in a line, in 2 GiB of memory",
         lambda where, share, seed: fuzz.tried(_some(5000, share), seed, where),
     ),
-    **(
-        {
-            "guided files": (
-                "a file of any format, changed as its reader's coverage guides, is read or refused "
-                "in a line, in 2 GiB of memory",
-                lambda where, share, seed: guided.tried(_some(20_000, share), seed, where),
-            )
-        }
-        if guided.available()
-        else {}
+    "guided files": (
+        "a file of any format, changed as its reader's coverage guides, is read or refused in a "
+        "line, in 2 GiB of memory",
+        lambda where, share, seed: guided.tried(_some(20_000, share), seed, where),
     ),
     "settings": (
         "settings, changed at random, are read or refused in a line",

@@ -31,6 +31,8 @@ NUMBERS = (
 r"""What is put in the place of a number."""
 
 
+BESIDE = "beside"
+r"""The folder, in that of the seeds, of whole pictures that lie beside a changed one."""
 ARRAYS = {".npy", ".npz", ".csv", ".tsv", ".pt", ".h5", ".mat", ".parquet", ".h5ad"}
 r"""Suffixes of files that hold arrays; others are pictures."""
 
@@ -55,7 +57,8 @@ def seeds(folder: Path) -> dict[str, Path]:
     np.save(folder / "a.npy", x)
     np.savez(folder / "a.npz", x=x, y=y)
     np.savez_compressed(folder / "b.npz", x_train=x, x_test=x[:4])
-    text = "\n".join(",".join(f"{v:.2f}" for v in row) for row in rng.normal(size=(12, 4)))
+    rows = [[*row, k] for row, k in zip(rng.normal(size=(12, 3)).round(2), y, strict=True)]
+    text = "\n".join(",".join(map(str, row)) for row in rows)
     (folder / "a.csv").write_text("a,b,c,label\n" + text + "\n")
     (folder / "a.tsv").write_text("a\tb\tlabel\n" + "1.5\t2\tx\n" * 6 + "-1\t0\ty\n" * 6)
     scipy.sparse.save_npz(folder / "sparse.npz", scipy.sparse.csr_matrix(rng.poisson(1, (12, 6))))
@@ -69,7 +72,11 @@ def seeds(folder: Path) -> dict[str, Path]:
     _optional(folder, x, y)
     for suffix in ("pgm", "png", "jpg", "bmp", "gif", "tif", "webp"):
         Image.fromarray(x[0]).resize((8, 8)).save(folder / f"a.{suffix}")
-    return {path.name: path for path in sorted(folder.iterdir())}
+    for number, picture in enumerate(x[1:]):
+        beside = folder / BESIDE / f"{number}.png"
+        beside.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).resize((8, 8)).save(beside)
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def _optional(folder: Path, x: np.ndarray, y: np.ndarray) -> None:
@@ -151,6 +158,8 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
         seed: Fixes which format is changed, how, and where.
         where: A folder to work in.
     """
+    from pyro_aevb.errors import UsageError
+
     formats, rng = seeds(where / "seeds"), random.Random(seed)
     plans = [(rng.choice([*formats]), rng.random()) for _ in range(number)]
 
@@ -160,18 +169,25 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
         for _ in range(rng.choice((1, 1, 2, 5))):
             if content:
                 rng.choice(CHANGES)(content, rng)
-        return read(where / "fuzzed", name, bytes(content), formats["a.png"])
+        return read(where / "fuzzed", name, bytes(content), where / "seeds")
 
+    def whole(name: str) -> str:
+        try:
+            return read(where / "fuzzed", name, formats[name].read_bytes(), where / "seeds")
+        except UsageError as error:
+            return f"is refused as it is: {error}"
+
+    yield from each_alone([*formats], whole, str, where)
     yield from each_alone(plans, changed, lambda plan: f"{plan[0]} ({plan[1]})", where)
     files = hostile()
 
     def made(name: str) -> str:
-        return read(where / "fuzzed", name, files[name], formats["a.png"])
+        return read(where / "fuzzed", name, files[name], where / "seeds")
 
     yield from each_alone([*files], made, str, where, 1)
 
 
-def read(folder: Path, name: str, content: bytes, beside: Path) -> str:
+def read(folder: Path, name: str, content: bytes, seeds: Path) -> str:
     r"""Read a file as the commands do: data, images in a folder, or settings."""
     from pyro_aevb.data.sets import load
     from pyro_aevb.runs.settings import read_settings
@@ -184,8 +200,8 @@ def read(folder: Path, name: str, content: bytes, beside: Path) -> str:
         read_settings(path)
         return ""
     images = path.suffix not in ARRAYS
-    for number in range(11 * images):  # whole ones beside it, as one picture is too few
-        shutil.copy(beside, folder / f"{number}.png")
+    if images:  # whole ones beside it, as one picture is too few
+        shutil.copytree(seeds / BESIDE, folder, dirs_exist_ok=True)
     data = load(str(folder if images else path))
     data.train.images.sum() if hasattr(data.train.images, "sum") else None
     return ""

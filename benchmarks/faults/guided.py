@@ -1,11 +1,12 @@
 r"""Files of every format that is read, changed as the coverage of their readers guides: atheris
 keeps what reaches new lines, and changes it further.
 
-:func:`tried` starts ``python -m benchmarks.faults.guided`` for each format, as an end of libFuzzer
-is the end of its process, which the first file that is neither read nor refused in a line brings.
+:func:`tried` starts ``python -m benchmarks.faults.guided`` for each format, as libFuzzer ends the
+process in which it has run.
 """
 
-import os
+import base64
+import json
 import re
 import resource
 import subprocess
@@ -21,14 +22,13 @@ from benchmarks.faults.batches import MEMORY, SECONDS, attempted
 from benchmarks.faults.child import used_memory
 from benchmarks.faults.report import Failure
 
-READERS = ("pyro_aevb.data", "PIL", "scipy.io", "anndata", "pandas.io")
-r"""Modules whose lines are counted as they are imported."""
+READERS = (
+    *("pyro_aevb.data.sets", "pyro_aevb.data.files", "pyro_aevb.data.tables"),
+    *("pyro_aevb.data.matlab", "PIL.Image", "scipy.io.matlab"),
+)
+r"""Modules that are imported with their lines counted."""
 IMPORTED = ("zipfile", "numpy.lib.format", "numpy.lib._format_impl", "numpy.lib._npyio_impl")
 r"""Modules whose functions are counted, imported before; not each version of NumPy has all."""
-
-
-class Broken(Exception):
-    r"""A file was neither read nor refused in a line."""
 
 
 def available() -> bool:
@@ -44,27 +44,45 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
         seed: Fixes how they are changed.
         where: A folder to work in.
     """
+    if not available():
+        yield Failure("guided files", "atheris is not installed")
+        return
     formats = fuzz.seeds(where / "seeds")
     each = -(-number // len(formats))
     for name in formats:
         words = [sys.executable, "-m", "benchmarks.faults.guided", str(where), name]
         words += [str(each), str(seed)]
         done = subprocess.run(words, capture_output=True, text=True, errors="replace")
-        ran = int((re.findall(r"^Done (\d+) runs", done.stderr, re.M) or ["0"])[-1])
-        yield from [None] * ran
-        if done.returncode != 0 or ran < each:
-            said = re.findall(r"Broken: (.*)|(ERROR: libFuzzer: .*)", done.stderr)
-            came = " / ".join(filter(None, (part for parts in said for part in parts)))
-            yield Failure(
-                f"{name}, guided", came or f"status {done.returncode}: {done.stderr[-300:]}"
-            )
+        broken = where / "guided" / f"{name}.jsonl"
+        failures = broken.read_text().splitlines() if broken.is_file() else []
+        yield from (Failure(f"{name}, guided", line) for line in failures)
+        if wrong := _not_guided(done, each):
+            artifacts = [path.read_bytes() for path in (where / "guided").glob(f"{name}-*")]
+            content = [base64.b64encode(artifact).decode() for artifact in artifacts]
+            yield Failure(f"{name}, guided", f"{wrong} {' '.join(content)}")
+        else:
+            yield from [None] * (each - len(failures))
+
+
+def _not_guided(done: "subprocess.CompletedProcess[str]", each: int) -> str:
+    r"""Why a process has not read so many files, or found no new lines by it; or nothing."""
+    if done.returncode != 0 or f"Done {each} runs" not in done.stderr:
+        said = re.findall(r"ERROR: libFuzzer: .*", done.stderr) or [done.stderr[-300:]]
+        return f"status {done.returncode}: {said[-1]}"
+    covered = [int(count) for count in re.findall(r" cov: (\d+)", done.stderr)]
+    first = re.search(r"INITED cov: (\d+)", done.stderr)
+    if first is None or covered[-1] <= int(first[1]):
+        return f"no change reached a new line of {covered[-1:]}"
+    return ""
 
 
 def guide(where: Path, name: str, number: int, seed: int) -> None:
     r"""Read so many changed files of a format; does not come back."""
     atheris = import_module("atheris")
     with atheris.instrument_imports(include=[*READERS]):
-        import_module("pyro_aevb.data.sets")
+        for module in READERS:
+            import_module(module)
+        import_module("PIL.Image").init()  # imports the reader of each kind of picture
     for function in _functions():
         atheris.instrument_func(function)
     corpus = where / "guided" / name
@@ -75,10 +93,12 @@ def guide(where: Path, name: str, number: int, seed: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     def attempt(content: bytes) -> None:
-        folder, beside = where / "guided" / "read", where / "seeds" / "a.png"
+        folder, beside = where / "guided" / "read", where / "seeds"
         wrong = attempted(lambda content: fuzz.read(folder, name, content, beside), content)
-        if wrong:
-            raise Broken(wrong)
+        if wrong:  # noted, and the next one is read
+            line = json.dumps([wrong, base64.b64encode(content).decode()])
+            with (where / "guided" / f"{name}.jsonl").open("a") as file:
+                file.write(line + "\n")
 
     options = {
         "runs": number,
@@ -96,11 +116,14 @@ def guide(where: Path, name: str, number: int, seed: int) -> None:
 def _functions() -> Iterator[FunctionType]:
     for module in filter(None, map(sys.modules.get, IMPORTED)):
         for value in [*vars(module).values()]:
-            if getattr(value, "__module__", None) == module.__name__:
-                members = vars(value).values() if isinstance(value, type) else [value]
-                yield from (found for found in members if isinstance(found, FunctionType))
+            members = vars(value).values() if isinstance(value, type) else [value]
+            for found in members:
+                if (
+                    isinstance(found, FunctionType)
+                    and found.__globals__.get("__name__") == module.__name__
+                ):
+                    yield found
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONWARNINGS"] = "ignore"
     guide(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -1,6 +1,5 @@
-r"""A training in two processes of torchrun, of which one is killed at any moment."""
+r"""A training in two processes of torchrun, of which one is killed after any of its epochs."""
 
-import json
 import math
 import os
 import random
@@ -10,20 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from benchmarks.faults import runs
 from benchmarks.faults.child import command, run
 from benchmarks.faults.report import Failure
 
 WORDS = ("--pair", "VAE", "--pair.hidden", "[30]", "--data", "digits", "--batch-size", "101")
-EPOCHS = 40
+EPOCHS = 60
 FIT = (*(runs.FIT, *WORDS), *("--epochs", str(EPOCHS), "--compile", "off", *runs.SCORED))
 SECONDS = 120.0
 r"""What a command may take; one that takes longer has failed."""
 ROUNDING = 1e-3
-r"""How far scores may be apart, relatively: sums of other processes are in another order."""
+r"""How far numbers may be apart, relatively or in nats: sums of other processes are in another
+order."""
 MAGNIFIED = ("pareto_k", "mutual_information")
 r"""A fit to the few largest weights, and a small difference of sums."""
 
@@ -31,54 +31,52 @@ r"""A fit to the few largest weights, and a small difference of sums."""
 def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
     r"""Kill one process of a training so often; yields what is wrong after each, or None.
 
+    Each fourth training is resumed by three processes, the others by one.
+
     Arguments:
         number: How often.
-        seed: Fixes which process is killed, when, and how many go on.
+        seed: Fixes which process is killed, and after how many epochs.
         where: A folder to work in.
+
+    Raises:
+        RuntimeError: A training that nothing happens to fails.
     """
     rng = random.Random(seed)
-    finished(where / "whole", 1)
-    expected = scores(where / "whole")
-    for _ in range(number):
-        rank, after, others = rng.choice((0, 1)), rng.uniform(0, 2), rng.choice((1, 1, 1, 3))
+    if wrong := finished(where / "whole", 1):
+        raise RuntimeError(wrong)
+    expected = numbers(where / "whole")
+    for attempt in range(number):
+        rank, epochs = rng.choice((0, 1)), rng.randrange(1, EPOCHS // 2)
+        others = 3 if attempt % 4 == 3 else 1
         out = where / "killed"
         shutil.rmtree(out, ignore_errors=True)
-        what = (
-            f"process {rank} of 2 killed {after:.2f} s after the first epoch, resumed by {others}"
-        )
-        wrong = killed(out, rank, after) or finished(out, others, "--resume")
-        wrong = wrong or _apart(expected, scores(out))
+        what = f"process {rank} of 2 killed after epoch {epochs}, resumed by {others}"
+        wrong = killed(out, rank, epochs) or finished(out, others, "--resume")
+        wrong = wrong or _apart(expected, numbers(out))
         yield Failure(what, wrong) if wrong else None
 
 
-def launch(processes: int, out: Path, *more: str) -> subprocess.Popen[str]:
+def launch(processes: int, out: Path, *more: str) -> "subprocess.Popen[str]":
     r"""The training, in so many processes of torchrun."""
     how = [f"--nproc-per-node={processes}", "--standalone", "-m"]
     words = [sys.executable, "-m", "torch.distributed.run", *how, *FIT, "--out", str(out), *more]
     pipe = subprocess.PIPE
-    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True)
 
 
-def killed(out: Path, rank: int, after: float) -> str:
-    r"""Kill a process of two so long after its first epoch; what is wrong, or nothing."""
+def killed(out: Path, rank: int, epochs: int) -> str:
+    r"""Kill a process of two after so many epochs; what is wrong, or nothing."""
     with launch(2, out) as process:
-        try:
-            end = time.monotonic() + SECONDS
-            while not (out / "history.csv").is_file():
-                if process.poll() is not None or time.monotonic() > end:
-                    return f"does not begin: {process.stderr and process.stderr.read()[-300:]}"
-                time.sleep(0.01)
-            time.sleep(after)
-            victim = children(process.pid).get(str(rank))
-            if victim is None:
-                return "has ended before it was killed"
-            os.kill(victim, signal.SIGKILL)
-            _, error = process.communicate(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            return "does not end"
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+        end = time.monotonic() + SECONDS
+        while _epochs(out) < epochs and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+        victim = children(process.pid).get(str(rank))
+        if victim is None or _epochs(out) < epochs:
+            return f"has no process {rank} to kill: {_ended(process)}"
+        os.kill(victim, signal.SIGKILL)
+        error = _ended(process, SECONDS)
+    if (out / "results.json").exists() or _epochs(out) >= EPOCHS:
+        return "was killed too late"
     # Beside what torchrun reports of itself.
     lines = [line for line in error.splitlines() if line.startswith("error:")]
     if process.returncode == 0 or len(lines) != 1:
@@ -93,12 +91,26 @@ def finished(out: Path, processes: int, *more: str) -> str:
         outcome = run(command([*FIT, "--out", str(out), *more]), out.parent)
         return "" if outcome.status == 0 else outcome.said()
     with launch(processes, out, *more) as process:
-        try:
-            _, error = process.communicate(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return "does not end"
+        error = _ended(process, SECONDS)
     return "" if process.returncode == 0 else f"status {process.returncode}: {error[-300:]}"
+
+
+def _ended(process: "subprocess.Popen[str]", seconds: float = 0.0) -> str:
+    r"""What it said; where it has not ended by then, it and its processes are killed."""
+    try:
+        return process.communicate(timeout=seconds)[1]
+    except subprocess.TimeoutExpired:
+        # Each is of a session of its own: a signal to the group would leave them.
+        for pid in [*children(process.pid).values(), process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return f"does not end: {process.communicate()[1]}"
+
+
+def _epochs(out: Path) -> int:
+    r"""Rows of the history."""
+    path = out / "history.csv"
+    return max(0, len(path.read_text().splitlines()) - 1) if path.is_file() else 0
 
 
 def children(parent: int) -> dict[str, int]:
@@ -114,19 +126,24 @@ def children(parent: int) -> dict[str, int]:
     return found
 
 
-def scores(path: Path) -> Mapping[str, float]:
-    r"""Those of a run that sums in another order leave as they are, to rounding."""
-    results: dict[str, Any] = json.loads((path / "results.json").read_text())
-    values = {name: entry["value"] for name, entry in results["metrics"].items()}
-    return {k: v for k, v in values.items() if v is not None and k not in MAGNIFIED}
+def numbers(path: Path) -> Mapping[str, float]:
+    r"""The scores and the history of ELBOs, which change by rounding where sums are reordered."""
+    left = runs.Left.by(path)
+    found = {
+        name: entry["value"]
+        for name, entry in left.metrics.items()
+        if entry["value"] is not None and name not in MAGNIFIED
+    }
+    history = {f"elbo of epoch {row['epoch']}": float(row["elbo"]) for row in left.history}
+    return {**found, **history, "rows": len(left.history)}
 
 
 def _apart(expected: Mapping[str, float], found: Mapping[str, float]) -> str:
     if expected.keys() != found.keys():
-        return f"has the scores {[*found]}"
+        return f"has other numbers: {sorted(expected.keys() ^ found.keys())}"
     apart = [
         name
         for name, value in expected.items()
-        if not math.isclose(value, found[name], rel_tol=ROUNDING)
+        if not math.isclose(value, found[name], rel_tol=ROUNDING, abs_tol=ROUNDING)
     ]
     return f"other values of {apart}" if apart else ""
