@@ -295,7 +295,7 @@ def test_a_resumed_run_keeps_its_settings(words, said, trained, capsys):
 
 def test_a_run_resumed_in_python_keeps_its_settings(tmp_path):
     """A weight of the KL of 0 is not none; nor are defaults in the place of what is left out."""
-    same = {"num_samples": 5, "num_data": 20, "show": False}
+    same = {"num_samples": 5, "num_data": 20, "proposal": "guide", "show": False}
     settings = {**same, "pair_parameters": {"latent_dim": 2}, "lr": 0.02, "beta": 0.0, "seed": 3}
     whole = pyro_aevb.fit("VAE", "digits", epochs=2, out=str(tmp_path / "a"), **settings)
     out = str(tmp_path / "b")
@@ -308,9 +308,7 @@ def test_a_run_resumed_in_python_keeps_its_settings(tmp_path):
         assert {**row, "images_per_second": 0} == {**other, "images_per_second": 0}
     assert again.results["metrics"] == whole.results["metrics"]
     assert {**again.settings, "out": 0} == {**whole.settings, "out": 0}
-    given = pyro_aevb.fit(
-        again.pair, "digits", epochs=0, out=str(tmp_path / "c"), num_data=20, show=False
-    )
+    given = pyro_aevb.fit(again.pair, "digits", epochs=0, out=str(tmp_path / "c"), **same)
     with pytest.raises(pyro_aevb.UsageError, match="the Python object <VAE> as pair; give it"):
         pyro_aevb.fit(out=str(given.path), resume=True)
     assert first.path == again.path

@@ -31,8 +31,7 @@ from pyro_aevb.training.objectives import make_objective
 
 PARTS = {
     "signals": 0.012,
-    "calls of fit": 1 / 120,
-    "calls of evaluate": 1 / 200,
+    "calls of fit": 1 / 150,
     "damage": 0.04,
     "forgery": 1 / 140,
     "kinds": 0.03,
