@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -67,14 +68,7 @@ def load(root: Path) -> DataSet:
         The set, as :func:`pyro_aevb.data.factors.combined` splits it: images (N, 1, 64, 64) of 0
         and 1, kept as 720 sprites, and the columns `shape`, `scale`, `orientation`, `x`, `y`.
     """
-    # the last angle is the first
-    turned = [
-        [[draw(shape, scale, angle) for angle in VALUES["orientation"][:-1]] for scale in scales]
-        for shape, scales in ((shape, VALUES["scale"]) for shape in SHAPES)
-    ]
-    drawn = np.array(turned)
-    drawn = np.concatenate([drawn, drawn[:, :, :1]], 2).reshape(-1, ROOM, ROOM)
-    framed = np.pad(drawn, ((0, 0), (0, SIDE - ROOM), (0, SIDE - ROOM)))
+    framed = np.pad(_sprites(), ((0, 0), (0, SIDE - ROOM), (0, SIDE - ROOM)))
     sizes = [len(values) for values in VALUES.values()]
     classes = [torch.from_numpy(axis.ravel()) for axis in np.indices(sizes)]
     shape, scale, orientation, x, y = classes
@@ -84,6 +78,18 @@ def load(root: Path) -> DataSet:
     columns = dict(zip(VALUES, classes, strict=True))
     tables = {name: torch.from_numpy(values) for name, values in VALUES.items()}
     return combined("shapes2d", how, images, columns, tables)
+
+
+@cache
+def _sprites() -> np.ndarray:
+    r"""All 720, uint8 ``(720, 32, 32)``, by shape, scale and orientation."""
+    turned = [
+        [[draw(shape, scale, angle) for angle in VALUES["orientation"][:-1]] for scale in scales]
+        for shape, scales in ((shape, VALUES["scale"]) for shape in SHAPES)
+    ]
+    drawn = np.array(turned)
+    # the last angle is the first
+    return np.concatenate([drawn, drawn[:, :, :1]], 2).reshape(-1, ROOM, ROOM)
 
 
 def load_held_out(root: Path) -> DataSet:

@@ -67,7 +67,7 @@ OTHERS: dict[str, Any] = {
     **ALL,
     "estimator_options": {"measures": "factorvae,mig,modularity,dci,sap,explicitness"},
 }
-FEW = {"train_points": 200, "test_points": 100, "repeats": 1}
+FEW = {"train_points": 200, "test_points": 100, "repeats": 1, "steps": 300}
 SMOKE_SCORES: dict[str, dict[str, Any]] = {
     "metric": {"estimator_options": FEW},
     "protocols": {"estimator_options": {**FEW, "curve": "1,10", "labels": "10"}},
