@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.data.files import damaged, read_arrays
-from pyro_aevb.data.hdf5 import read_hdf5, read_matlab
+from pyro_aevb.data.hdf5 import check_heaps, read_hdf5, read_matlab
 from pyro_aevb.data.matlab import check_matlab
 from pyro_aevb.data.naming import LABELS, ROWS, SPLIT, WHOLE
 from pyro_aevb.data.stored import NpyArray, Stored, ZarrArray
@@ -200,6 +200,7 @@ def _plain(path: Path, tensor: Any, memory: int) -> np.ndarray:
 
 def _anndata(path: Path, memory: int) -> Arrays:
     anndata = _library("anndata", path)
+    check_heaps(path)
     return arrays_of_anndata(
         _parsed(path, "an AnnData file", lambda: anndata.read_h5ad(path)), path, memory
     )

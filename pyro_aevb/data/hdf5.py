@@ -9,18 +9,51 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from struct import unpack_from
 from typing import Any
 
 import numpy as np
 
+from pyro_aevb.data.files import damaged
 from pyro_aevb.data.stored import HDF5Array, Stored
 from pyro_aevb.errors import UsageError
 
 SMALL = 64 << 20
 r"""Bytes that an array may claim whatever the file holds of it, and words be in any memory."""
+COLLECTION = b"GCOL\1\0\0\0"
+r"""How a collection of words begins."""
+SEARCHED = 4 << 30
+r"""Bytes of a file that are searched for collections."""
 UNPACKED = 2000
 r"""How many times as many bytes as in the file compressed numbers may be; zlib's are up to 1032."""
+
+
+def check_heaps(path: Path) -> None:
+    r"""Refuse what the HDF5 library would read for ever: words of no bytes at all, one after another.
+
+    Words of any length lie in collections, ``GCOL``, in which each object says where the next one
+    begins; the free space at the end, of index 0, counts its own header of 16 bytes. Of a file of
+    more than :data:`SEARCHED` bytes the first are looked at.
+
+    Raises:
+        UsageError: An object is followed by itself.
+    """
+    if path.stat().st_size == 0:
+        return
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        start = content.find(COLLECTION, 0, SEARCHED)
+        while start >= 0:
+            (size,) = unpack_from("<Q", content[start + 8 : start + 16].ljust(8, b"\0"))
+            place, end = start + 16, min(start + size, len(content))
+            while place + 16 <= end:
+                index, length = unpack_from("<H6xQ", content[place : place + 16])
+                step = length if index == 0 else 16 + (length + 7) // 8 * 8
+                if step == 0:
+                    raise damaged(path, "it cannot be read as HDF5")
+                place += step
+            start = content.find(COLLECTION, start + 1, SEARCHED)
 
 
 def read_hdf5(path: Path, memory: int) -> dict[str, np.ndarray | Stored]:
@@ -35,6 +68,7 @@ def read_hdf5(path: Path, memory: int) -> dict[str, np.ndarray | Stored]:
             that are larger than the memory.
         Exception: It is damaged.
     """
+    check_heaps(path)
     h5py, found, total = importlib.import_module("h5py"), {}, 0
     with h5py.File(path, "r") as file:
         for key, data in _datasets(path, h5py, file, set()):
@@ -63,6 +97,7 @@ def read_matlab(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UsageError, Exception: See :func:`read_hdf5`.
     """
+    check_heaps(path)
     h5py, found = importlib.import_module("h5py"), {}
     with h5py.File(path, "r") as file:
         for key in file:

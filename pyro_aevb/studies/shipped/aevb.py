@@ -31,7 +31,7 @@ SMOKE: Settings = {
     "num_data": 10,
     "pair_parameters": {"hidden": [32]},
 }
-BY_GUIDE: Settings = {**SMOKE, "proposal": "guide"}
+QUICK: Settings = {**SMOKE, "proposal": "guide"}
 
 # Ravaux and Adler: 40 epochs of Adam at 1e-3 in batches of 100, one hidden layer of 500, the
 # initialization of PyTorch. They do not say how pixels are presented; their loss is the binary
@@ -53,7 +53,7 @@ latent = Grid(
         "num_samples": 1000,
         "pair_parameters": {"hidden": [500], "output_bias": "init"},
     },
-    smoke=BY_GUIDE,
+    smoke=QUICK,
     smoke_rows=("2", "3"),
     row_title="N_z",
     chosen="the published protocol as far as it is known: how pixels are presented, the activation "
@@ -115,7 +115,7 @@ steps = Grid(
         **{(row, "Monte Carlo EM"): None for row in CANDIDATES if "N_z" in row},
         ("MNIST, N_z = 200, step 0.1", "wake-sleep"): None,  # becomes infinite within an epoch
     },
-    smoke=BY_GUIDE,
+    smoke=QUICK,
     smoke_rows=("Frey Face, N_z = 10, step 0.1", "1,000 images, step 0.1"),
     row_title="data and start",
     most_seeds=1,
@@ -171,7 +171,7 @@ bounds = Grid(
     },
     settings=merged(PAPER, {"num_samples": 100}),
     looks=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
-    smoke=BY_GUIDE,
+    smoke=QUICK,
     smoke_rows=("MNIST, N_z = 3", "MNIST, N_z = 10, binarized", "Frey Face, N_z = 2"),
     chosen=f"{STEP} MNIST has 55,000 training images here, and 50,000 there. The binarized row, "
     "with the step and the start of the grey one, is an addition.",
