@@ -9,8 +9,10 @@ import base64
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -55,11 +57,11 @@ def tried(number: int, seed: int, where: Path) -> Iterator[Failure | None]:
         done = subprocess.run(words, capture_output=True, text=True, errors="replace")
         broken = where / "guided" / f"{name}.jsonl"
         failures = broken.read_text().splitlines() if broken.is_file() else []
+        ends = [*(where / "guided").glob(f"{name}-*")]
         yield from (Failure(f"{name}, guided", line) for line in failures)
         if wrong := _not_guided(done, each):
-            artifacts = [path.read_bytes() for path in (where / "guided").glob(f"{name}-*")]
-            content = [base64.b64encode(artifact).decode() for artifact in artifacts]
-            yield Failure(f"{name}, guided", f"{wrong} {' '.join(content)}")
+            kept = [shutil.copy(path, tempfile.mkdtemp(prefix="fault-")) for path in ends]
+            yield Failure(f"{name}, guided", f"{wrong} {' '.join(kept)}")
         else:
             yield from [None] * (each - len(failures))
 
