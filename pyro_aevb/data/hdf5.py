@@ -31,7 +31,7 @@ r"""How many times as many bytes as in the file compressed numbers may be; zlib'
 
 
 def check_heaps(path: Path) -> None:
-    r"""Refuse what the HDF5 library would read for ever: words of no bytes at all, one after another.
+    r"""Refuse words of which the HDF5 library would read one for ever.
 
     Words of any length lie in collections, ``GCOL``, in which each object says where the next one
     begins; the free space at the end, of index 0, counts its own header of 16 bytes. Of a file of
