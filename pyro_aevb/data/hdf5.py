@@ -38,7 +38,7 @@ def check_heaps(path: Path) -> None:
     more than :data:`SEARCHED` bytes the first are looked at.
 
     Raises:
-        UsageError: An object is followed by itself.
+        UsageError: An object is followed by itself, or is larger than its collection.
     """
     if path.stat().st_size == 0:
         return
@@ -50,7 +50,7 @@ def check_heaps(path: Path) -> None:
             while place + 16 <= end:
                 index, length = unpack_from("<H6xQ", content[place : place + 16])
                 step = length if index == 0 else 16 + (length + 7) // 8 * 8
-                if step == 0:
+                if step == 0 or place + step > start + size:  # more, modulo 2^64, may be none
                     raise damaged(path, "it cannot be read as HDF5")
                 place += step
             start = content.find(COLLECTION, start + 1, SEARCHED)

@@ -64,6 +64,10 @@ def curves(
             axes.fill_between(x, seeds.min(0), seeds.max(0), alpha=0.2, lw=0, color=colour)
         if log and max(x.max() / x.min() for x, _ in lines.values()) >= 10:
             axes.set_xscale("log")
+            values = sorted({float(value) for x, _ in lines.values() for value in x})
+            if len(values) <= 8:
+                axes.set_xticks(values, [f"{value:g}" for value in values])
+                axes.set_xticks([], minor=True)
         low = min(seeds.min() for _, seeds in lines.values())
         late = min(seeds[:, len(x) // 2 :].min() for x, seeds in lines.values())
         high = max(seeds.max() for _, seeds in lines.values())
