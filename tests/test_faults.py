@@ -32,12 +32,12 @@ from pyro_aevb.training.objectives import make_objective
 PARTS = {
     "signals": 0.012,
     "calls of fit": 1 / 150,
-    "damage": 0.04,
-    "forgery": 1 / 140,
-    "kinds": 0.03,
+    "damage": 0.02,
+    "forgery": 1 / 200,
+    "kinds": 0.02,
     "files": 0.04,
-    "settings": 0.05,
-    "commands": 0.02,
+    "settings": 0.03,
+    "commands": 0.01,
     "torchrun": 0.01,
     **({"guided files": 0.01} if find_spec("atheris") else {}),
 }
