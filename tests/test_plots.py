@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness import dot
 from matplotlib.image import imread
 from scipy import stats
 
@@ -305,6 +306,23 @@ def test_curves_show_all_of_a_rise_and_the_end_of_a_fall_from_far_below(tmp_path
     np.testing.assert_allclose(third, (-100.5, -99.5))
     for axes, y in zip(drawn[0].axes, titles.values(), strict=False):
         np.testing.assert_array_equal(axes.lines[0].get_ydata(), y[0])
+    # The values that there are, and no powers of ten between them.
+    ticks = [text.get_text() for text in drawn[0].axes[0].get_xticklabels()]
+    assert ticks == ["1", "2", "5", "10"] and not len(drawn[0].axes[0].get_xticks(minor=True))
+
+
+def test_a_dot_tells_figures_apart():
+    """What tests compare in the place of pictures, see conftest.py."""
+
+    def figure(value, title="a"):
+        made = canvas.blank(2.0, 2.0)
+        axes = made.subplots()
+        axes.plot([0, 1], [0.0, value])
+        axes.set_title(title)
+        return dot(made)
+
+    assert figure(1.0) == figure(1.0)
+    assert len({figure(1.0), figure(1.001), figure(1.0, "b")}) == 3
 
 
 def test_history_without_an_elbo_shows_the_reconstruction(tmp_path, drawn):
