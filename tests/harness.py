@@ -26,13 +26,29 @@ SAVEFIG = Figure.savefig
 DOT = b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
-SHOWN = ("get_text", "get_xydata", "get_offsets", "get_array", "get_facecolor", "get_verts")
+KINDS = ("lines", "collections", "images", "patches", "texts")
+SHOWN = (
+    "get_text",
+    "get_label",
+    "get_xydata",
+    "get_offsets",
+    "get_array",
+    "get_facecolor",
+    "get_verts",
+)
 
 
 def dot(figure):
     """A picture of one point, and behind it a digest of what lines, texts and the rest show."""
-    digest = sha256()
-    for artist in figure.findobj():
+    digest, artists = sha256(), [*figure.texts]
+    # Not figure.findobj(): it would make every tick.
+    for axes in figure.axes:
+        artists += [axes.title, axes.xaxis.label, axes.yaxis.label]
+        artists += [a for kind in KINDS for a in getattr(axes, kind)]
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = getattr(axis.get_major_formatter(), "seq", [])
+            digest.update(f"{axis.get_view_interval()} {list(labels)}".encode())
+    for artist in artists:
         for name in SHOWN:
             value = getattr(artist, name, lambda: None)()
             if isinstance(value, str) or value is None:

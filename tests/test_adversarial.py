@@ -207,7 +207,7 @@ def test_codes_match_the_prior_after_training(monkeypatch):
         seed_everything(0)
         nets = {"latent_dim": 2, "hidden": [50], "discriminator_hidden": [50]}
         pair, data = make(x[:1000], **nets)
-        settings = {"epochs": 400, "batch_size": 200, "lr": 3e-3, "schedule": "cosine"}
+        settings = {"epochs": 250, "batch_size": 200, "lr": 4e-3, "schedule": "cosine"}
         settings["optimizer_options"] = {"betas": (0.5, 0.9)}
         t = trainer(pair, data, None, {"discriminator_rate": 2.0}, compile="on", **settings)
         del t._learners.each[phases:]

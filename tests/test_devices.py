@@ -98,7 +98,7 @@ def test_a_run_is_that_of_the_cpu(kind, tmp_path, monkeypatch):
 def test_resumed_runs_continue_on_another_device(tmp_path):
     """Two epochs at once, and one on each device in both orders."""
     whole = fitted("cpu", tmp_path / "whole", "VAE", SMALL, {"epochs": 2})
-    for first, then in (("cpu", "elsewhere"), ("elsewhere", "cpu"), ("elsewhere", "elsewhere")):
+    for first, then in (("cpu", "elsewhere"), ("elsewhere", "cpu")):
         path = tmp_path / f"{first}-{then}"
         fitted(first, path, "VAE", SMALL, {"epochs": 2, "stop_after": 1, "no_score": True})
         run = fitted(then, path, "VAE", SMALL, {"resume": True, "epochs": 2, "stop_after": None})

@@ -470,7 +470,7 @@ def test_conjugate_regression_is_recovered(family, options, handler):
     mean, covariance, log_predictive, evidence = conjugate(source, x)
     with torch.no_grad():
         source.net.weight.copy_(torch.from_numpy(mean) + 0.3)
-    steps, lr = (800, 0.03) if family == "normal" else (3000, 0.015)
+    steps, lr = (800, 0.03) if family == "normal" else (1500, 0.03)
     pair = trained(source, x, steps, handler, lr)
 
     q = sites(source.guide, x)["net.weight"]["fn"]

@@ -102,11 +102,11 @@ def test_gradients_are_those_of_a_model_that_is_masked_and_filled_by_hand(how):
 def test_imputed_values_are_the_conditional_means(how):
     """Also of an x that is observed column by column."""
     torch.manual_seed(2)
-    found, deviation = impute(made(how), x, num_samples=5000, return_std=True)
+    found, deviation = impute(made(how), x, num_samples=2000, return_std=True)
     assert torch.equal(found[~gone], x[~gone]) and not deviation[~gone].any()
     expected = torch.stack([exact(row)[1] for row in x])
-    # The mean of 5,000 draws of spread below 1.2, a thousand of which count.
-    torch.testing.assert_close(found[gone], expected[gone], atol=0.12, rtol=0)
+    # The mean of 2,000 draws of spread below 1.2, four hundred of which count.
+    torch.testing.assert_close(found[gone], expected[gone], atol=0.18, rtol=0)
     spreads = torch.zeros(9, 4)
     for n, row in enumerate(x):
         seen = ~row.isnan()
@@ -114,7 +114,7 @@ def test_imputed_values_are_the_conditional_means(how):
             COVARIANCE[seen][:, seen], COVARIANCE[seen]
         )
         spreads[n] = (COVARIANCE - given).diagonal().clamp(min=0).sqrt()
-    torch.testing.assert_close(deviation[gone], spreads[gone], atol=0.06, rtol=0)
+    torch.testing.assert_close(deviation[gone], spreads[gone], atol=0.1, rtol=0)
 
 
 def test_a_likelihood_on_part_of_the_line_is_filled_inside_its_support():

@@ -1123,7 +1123,7 @@ def test_cells_of_another_study_or_scale_are_refused(done, tmp_path):
 
 def test_cells_on_a_local_dask_cluster_are_those_of_this_process(done, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed")
-    cells, options = tiny().cells("full", 1), {"n_workers": 1, "threads_per_worker": 2}
+    cells, options = tiny().cells("full", 1)[:2], {"n_workers": 1, "threads_per_worker": 2}
     with distributed.LocalCluster(dashboard_address=None, **options) as cluster:
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
         outcomes = list(run_cells(cells, tmp_path, "cpu", None, 2, "dask"))

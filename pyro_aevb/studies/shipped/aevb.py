@@ -197,6 +197,7 @@ marginal = Grid(
     look_scores=("ais",),
     looks=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
     smoke={**SMOKE, "data": "digits:500"},
+    smoke_rows=("1,000 images",),
     smoke_scores={
         "ais": {"estimator_options": {"num_chains": 2, "num_temperatures": 10}},
         "bdmc": {"estimator_options": {"num_chains": 2, "num_temperatures": 10}, "num_data": 20},

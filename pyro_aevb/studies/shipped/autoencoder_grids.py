@@ -91,7 +91,7 @@ SMOKE: Settings = {
     "weight_samples": 2,
     "num_data": 10,
 }
-SMOKE_ROWS = ("32", "128-64-2", "conv 2")
+SMOKE_ROWS = ("128-64-2", "conv 2")
 
 protocol = Grid(
     "protocol",
