@@ -309,6 +309,17 @@ def test_curves_show_all_of_a_rise_and_the_end_of_a_fall_from_far_below(tmp_path
     # The values that there are, and no powers of ten between them.
     ticks = [text.get_text() for text in drawn[0].axes[0].get_xticklabels()]
     assert ticks == ["1", "2", "5", "10"] and not len(drawn[0].axes[0].get_xticks(minor=True))
+    # Not where their labels would overlap: of large numbers, or of some far apart.
+    for x, expected in (
+        ([1, 2, 3], [1, 2, 3]),
+        ([0, 10, 25, 40, 60], [0, 10, 25, 40, 60]),
+        ([1, 2, 5001], None),
+        ([51_000, 103_000, 250_000], None),
+    ):
+        line = {"x": {"AEVB": (np.array(x), np.arange(len(x))[None].astype(float))}}
+        panels.curves(line, tmp_path / "curves.png", "images", "nats")
+        ticks = drawn[-1].axes[0].get_xticks().tolist()
+        assert ticks == expected or expected is None and not {*x} <= {*ticks}
 
 
 def test_a_dot_tells_figures_apart():

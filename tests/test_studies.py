@@ -362,7 +362,24 @@ def test_findings_are_those_that_stand_beside_the_page(tmp_path):
     (tmp_path / "page" / "t" / "findings.md").write_text("x is better, by 13 nats.\n")
     write_page(collected, "t", tmp_path / "page")
     assert "## Findings\n\nx is better, by 13 nats.\n\n## Tables" in page.read_text()
-    (tmp_path / "page" / "t" / "findings.md").write_bytes(b"\xfcber")
+    # A figure stands where the findings have it, and the others come after the tables.
+    made = Figure("made", "What was made.", lambda c, path, **_: path.write_bytes(b"x"), "one")
+    study = replace(two_tables(), figures=[made, replace(made, name="other", caption="Another.")])
+    collected = Collected(study, "full", 3, tmp_path)
+    findings = tmp_path / "page" / "t" / "findings.md"
+    findings.write_text("x is better:\n\n![](made.png)\n")
+    _, missing = write_page(collected, "t", tmp_path / "page")
+    shown, other = (
+        f"![{caption}](t/{name}.png)\n\n*{caption}*"
+        for name, caption in (("made", "What was made."), ("other", "Another."))
+    )
+    assert f"## Findings\n\nx is better:\n\n{shown}\n\n## Tables" in page.read_text()
+    assert f"## Figures\n\n{other}\n\n## How" in page.read_text() and not missing
+    assert page.read_text().count(shown) == 1
+    findings.write_text("![](unknown.png)\n")
+    _, missing = write_page(collected, "t", tmp_path / "page")
+    assert missing == ["findings.md: the study has no figure 'unknown'"]
+    findings.write_bytes(b"\xfcber")
     _, missing = write_page(collected, "t", tmp_path / "page")
     assert len(missing) == 1 and missing[0].startswith("findings.md: UnicodeDecodeError")
 

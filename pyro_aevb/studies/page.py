@@ -1,6 +1,7 @@
 r"""A study's page: tables, figures, what is met and what is not, and how it all came about."""
 
 import os
+import re
 import shlex
 import shutil
 from collections import Counter
@@ -42,7 +43,8 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
 
     What the tables say, in words, is taken from ``NAME/findings.md``, where somebody wrote it: it
     belongs to the numbers of this page, and not to the declarations, of which others may make
-    pages with other numbers.
+    pages with other numbers. A line ``![](FIGURE.png)`` of it is the place of the study's figure
+    of that name; the others come after the tables.
 
     A table or a figure that cannot be made costs itself alone; the page says why.
 
@@ -70,9 +72,12 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
     parts = [f"# {study.title}", study.text]
     if collected.scale == "smoke":
         parts.append(SMOKE)
+    figures = {
+        figure.name: attempt(f"figure {figure.name!r}", partial(_figure, collected, figure, beside))
+        for figure in study.figures
+    }
     if (beside / FINDINGS).is_file():
-        read = partial((beside / FINDINGS).read_text, encoding="utf-8")
-        parts += ["## Findings", attempt(FINDINGS, read)]
+        parts += ["## Findings", attempt(FINDINGS, partial(_findings, beside, figures))]
     parts += ["## Tables", LEGEND]
     remarked: set[int] = set()
     for table in study.tables:
@@ -83,12 +88,8 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
     if collected.scale == "full" and study.published():
         met = attempt("comparison", lambda: "\n\n".join(_published(collected)))
         parts += ["## Against what was published", met]
-    if study.figures:
-        parts.append("## Figures")
-    for figure in study.figures:
-        parts.append(
-            attempt(f"figure {figure.name!r}", partial(_figure, collected, figure, beside))
-        )
+    if figures:
+        parts += ["## Figures", *figures.values()]
     chosen = [f"- {grid.name}: {grid.chosen}" for grid in study.grids]
     parts += ["## How the settings were chosen", "\n".join(chosen)]
     parts += ["## Unfinished cells", _unfinished(collected)]
@@ -97,6 +98,17 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
     page = folder / f"{beside.name}.md"
     write_whole(page, "\n\n".join(part.strip() for part in parts) + "\n")
     return page, missing
+
+
+def _findings(beside: Path, figures: dict[str, str]) -> str:
+    r"""The findings with their figures, which are taken out of `figures`."""
+    text = (beside / FINDINGS).read_text(encoding="utf-8")
+    placed = re.findall(r"^!\[\]\((.*)\.png\)$", text, re.MULTILINE)
+    if strange := [name for name in placed if name not in figures]:
+        raise UsageError(f"the study has no figure {', '.join(map(repr, strange))}")
+    for name in placed:
+        text = text.replace(f"![]({name}.png)", figures.pop(name, ""))
+    return text
 
 
 def _table(collected: Collected, table: Table, beside: Path, remarked: set[int]) -> str:

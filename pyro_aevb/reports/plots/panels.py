@@ -62,12 +62,14 @@ def curves(
             marker, colour = "o" if len(x) <= 20 else "", styles[name]["color"]
             axes.plot(x, seeds.mean(0), marker=marker, ms=3, **styles[name])
             axes.fill_between(x, seeds.min(0), seeds.max(0), alpha=0.2, lw=0, color=colour)
+        places = values = np.unique([float(v) for x, _ in lines.values() for v in x])
         if log and max(x.max() / x.min() for x, _ in lines.values()) >= 10:
             axes.set_xscale("log")
-            values = sorted({float(value) for x, _ in lines.values() for value in x})
-            if len(values) <= 8:
-                axes.set_xticks(values, [f"{value:g}" for value in values])
-                axes.set_xticks([], minor=True)
+            places = np.log(values)
+        short = len(values) <= 8 and values[-1] < 10_000
+        if short and np.ptp(places) <= 15 * np.diff(places).min(initial=np.inf):
+            axes.set_xticks(values, [f"{value:,g}" for value in values])
+            axes.set_xticks([], minor=True)
         low = min(seeds.min() for _, seeds in lines.values())
         late = min(seeds[:, len(x) // 2 :].min() for x, seeds in lines.values())
         high = max(seeds.max() for _, seeds in lines.values())
@@ -76,7 +78,10 @@ def curves(
         margin = 0.1 * (high - low) or 0.5
         axes.set_ylim(low - margin, high + margin)
     figure.supxlabel(xlabel, fontsize="medium")
-    figure.supylabel(ylabel, fontsize="medium")
+    # Beside a single row of panels there is no room for more in one line.
+    figure.supylabel(
+        "\n".join(ylabel.split(", ")) if len(panels) <= 3 else ylabel, fontsize="medium"
+    )
     ncols = max(2, 3 * min(len(panels), 3) // 2)  # no wider than the panels
     for name in names:
         drawn[0].plot([], [], label=canvas.plain(name), **styles[name])
