@@ -294,6 +294,27 @@ def test_nets_that_saw_noise():
     says(BAYESIAN, f"It costs them {span(cost)} nats on clean images")
 
 
+def test_the_conclusions_of_the_page():
+    worse = gaps((CLEAN, "AE"), (CLEAN, "Bayesian NN"), MLPS)
+    says(BAYESIAN, f"whose weights are random, is at most {max(worse):.1f} nats worse")
+    mean = table(BAYESIAN, CLEAN)
+    apart = [
+        max(values) - min(values)
+        for values in ([mean[row, f] for f in FAMILIES if f != "AAE"] for row in SMALL)
+    ]
+    says(BAYESIAN, f"adversarial nets are within {most(apart)} nats of each other")
+    for name, net, said in (
+        ("training-time", "takes 1.5", "An adversarial MLP {} times, a Bayesian one, with its ten"),
+        ("parameters", "has 1.5", "{} and"),
+    ):
+        found = table(BAYESIAN, f"{name}-relative-to-the-vae")
+        aae, bayesian = ([found[row, family] for row in MLPS] for family in ("AAE", "Bayesian NN"))
+        says(BAYESIAN, f"An adversarial net {net} times")
+        says(BAYESIAN, said.format(span(aae, 1)))
+        places = 0 if name == "training-time" else 1
+        says(BAYESIAN, f"{span(bayesian, places)} times")
+
+
 def test_how_times_differ_between_seeds():
     values = seeds("training-time-relative-to-the-vae").values()
     ratios = [max(found) / min(found) for found in values]
