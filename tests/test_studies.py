@@ -25,7 +25,14 @@ from pyro_aevb.runs.run import Run
 from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.cell import Record, note_failure
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.figures import codes, curves, decoded_grids, generated, reconstructions
+from pyro_aevb.studies.figures import (
+    codes,
+    curves,
+    decoded_grids,
+    dots,
+    generated,
+    reconstructions,
+)
 from pyro_aevb.studies.known import Elsewhere, Known, read_cells, write_cells
 from pyro_aevb.studies.page import write_page
 from pyro_aevb.studies.study import SHIPPED, find
@@ -353,6 +360,24 @@ def test_the_page_says_what_is_met_by_any_table_and_what_is_not(tmp_path):
     assert "\nGrid one: [CSV](t/first.csv)" in page and "\nGrid two: [CSV](t/second.csv)" in page
     assert "- one: b / x (seed 2): not run yet" in page
     assert "- two: b / y: not run yet" in page
+
+
+def test_dots_are_the_seeds_of_each_row_and_column_and_their_mean(tmp_path, drawn):
+    collected = fake(two_tables(), tmp_path, VALUES)
+    quantities = dict.fromkeys(("First", "Again"), "test/reconstruction")
+    dots(collected, tmp_path / "dots.png", quantities, "nats", grid="one")
+    first, second = drawn[0].axes
+    assert len(second.lines) == 6 and first.get_ylim() == (1.5, -0.5)
+    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b"]
+    shown = [(line.get_xdata(), line.get_ydata(), line.get_color()) for line in first.lines]
+    places = {("a", "x"): (-0.065, "C0"), ("a", "y"): (0.065, "C1"), ("b", "x"): (0.935, "C0")}
+    for key, (y, color) in places.items():
+        for values in (VALUES[key], [np.mean(VALUES[key])]):
+            xs, ys, of = shown.pop(0)
+            np.testing.assert_allclose(xs, values)
+            np.testing.assert_allclose(ys, [y] * len(values))
+            assert of == color
+    assert [len(xs) for xs, _, _ in shown] == [0, 0]  # those of the legend
 
 
 def test_findings_are_those_that_stand_beside_the_page(tmp_path):

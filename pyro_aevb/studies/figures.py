@@ -240,6 +240,32 @@ def along(
         panels.curves({"": drawn}, path, xlabel, ylabel, log=True)
 
 
+def dots(
+    collected: Collected,
+    path: Path,
+    quantities: Mapping[str, str],
+    xlabel: str,
+    *,
+    grid: str,
+    **which: Any,
+) -> None:
+    r"""Quantities of one unit, a panel each: rows as those of a grid, a colour for each column.
+
+    Arguments:
+        collected, path, grid, which: See :mod:`~.studies.figures`.
+        quantities: By the title of the panel, as a :class:`~.declare.Table` takes them.
+        xlabel: What the quantities are called together.
+    """
+    drawn: dict[str, dict[str, dict[str, list[float]]]] = {title: {} for title in quantities}
+    for row, column in keys_of(collected, grid, **which):
+        for title, quantity in quantities.items():
+            values = [collected.number(cell, quantity) for cell in collected.of(grid, row, column)]
+            if found := [value for value in values if value is not None and np.isfinite(value)]:
+                drawn[title].setdefault(row, {})[column] = found
+    if any(drawn.values()):
+        panels.dots(drawn, path, xlabel)
+
+
 def keys_of(
     collected: Collected, grid: str, rows: Names = None, columns: Names = None
 ) -> Iterator[tuple[str, str]]:

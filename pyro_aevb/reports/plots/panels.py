@@ -89,6 +89,41 @@ def curves(
     return canvas.save(figure, path)
 
 
+def dots(
+    panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], path: str | Path, xlabel: str
+) -> Path:
+    r"""Draws values as dots along one axis, which all panels share, in rows.
+
+    Arguments:
+        panels: By the title of the panel, then of the row, then of the colour: the value of each
+            seed, small and pale, under their mean.
+        path: Where to write.
+        xlabel: The label of the x axis.
+    """
+    rows = list(dict.fromkeys(row for values in panels.values() for row in values))
+    found = [kinds for values in panels.values() for kinds in values.values()]
+    names = list(dict.fromkeys(name for kinds in found for name in kinds))
+    figure = canvas.blank(2.0 + 3.2 * len(panels), 1.2 + 0.42 * len(rows))
+    all_axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, (title, values) in zip(all_axes, panels.items(), strict=True):
+        axes.set_title(canvas.plain(title), fontsize="medium")
+        for place, row in enumerate(rows):
+            for name, seeds in values.get(row, {}).items():
+                i = names.index(name)
+                y = place + 0.13 * (i - (len(names) - 1) / 2)  # dots that are level lie apart
+                axes.plot(seeds, [y] * len(seeds), ".", color=f"C{i}", alpha=0.4)
+                axes.plot(np.mean(seeds), y, "o", ms=5, color=f"C{i}")
+        axes.set_yticks(range(len(rows)), [canvas.plain(row) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(axis="x", color="0.9")
+        axes.set_axisbelow(True)
+    for i, name in enumerate(names):
+        all_axes[0].plot([], [], "o", color=f"C{i}", label=canvas.plain(name))
+    figure.supxlabel(xlabel, fontsize="medium")
+    figure.legend(loc="outside upper center", ncols=len(names), frameon=False)
+    return canvas.save(figure, path)
+
+
 def image_rows(rows: Mapping[str, np.ndarray], path: str | Path) -> Path:
     r"""Draws rows of as many events each, under one another.
 

@@ -8,7 +8,7 @@ base. Their first slides name what autoencoders are for: content and style apart
 from functools import partial
 
 from pyro_aevb.studies.declare import Figure, Grid, Key, Settings, Study, Table, merged
-from pyro_aevb.studies.figures import along, styles
+from pyro_aevb.studies.figures import along, dots, styles
 
 NOISE: Settings = {"corruption": "gaussian", "corruption_options": {"std": 0.1, "clip": True}}
 HIDDEN = [128, 64]
@@ -83,6 +83,15 @@ ONLY = {
 }
 r"""The families that have what a move is of; the KL of a hybrid's weights has no setting."""
 SIZES = (2, 32)
+BOTH_SIZES = (
+    *("base", "Gaussian", "2,000 images", "four hidden layers"),
+    *("KL of the codes x 0.1", "KL of the codes x 4", "KL of the weights x 0.01"),
+)
+r"""The moves that are made with codes of either size; the others with two dimensions, to keep the
+study within a day of one core, and CIFAR-10, of which two dimensions keep next to nothing, with
+32."""
+OTHER_NATS = ("Gaussian", "continuous Bernoulli", "Fashion-MNIST", "CIFAR-10, 10,000 images")
+r"""The moves to another likelihood or other images, whose nats are not those of the base."""
 
 
 def called(size: int, move: str) -> str:
@@ -98,17 +107,23 @@ def adversary(row: Settings) -> Settings:
     return merged(of_pair(discriminator_hidden=hidden), slow if small else {})
 
 
+def sizes(move: str) -> tuple[int, ...]:
+    if move.startswith("CIFAR-10"):
+        return SIZES[1:]
+    return SIZES if move in BOTH_SIZES else SIZES[:1]
+
+
 ROWS = {
     called(size, move): merged(settings, of_pair(latent_dim=size))
-    for size in SIZES
     for move, settings in MOVES.items()
+    for size in sizes(move)
 }
 SPECIAL: dict[Key, Settings | None] = {
     **{(row, AAE): adversary(settings) for row, settings in ROWS.items()},
     **{
         (called(size, move), family): None
-        for size in SIZES
         for move, families in ONLY.items()
+        for size in sizes(move)
         for family in FAMILIES
         if family not in families
     },
@@ -279,6 +294,25 @@ STUDY = Study(
         ),
     ),
     figures=(
+        *(
+            Figure(
+                f"factors-{size}",
+                "Reconstruction of clean and of noisy images in nats, by family, as one factor is "
+                f"moved: grey MNIST, Bernoulli likelihood, {size} dimensions.",
+                partial(
+                    dots,
+                    quantities={"clean": "test/reconstruction", "noisy": "noisy/reconstruction"},
+                    xlabel="nats per datum, higher is better",
+                ),
+                "factors",
+                rows=[
+                    called(size, move)
+                    for move in MOVES
+                    if size in sizes(move) and move not in OTHER_NATS
+                ],
+            )
+            for size in SIZES
+        ),
         Figure(
             "styles",
             "Content and style: codes of six test images, a row each, with each of the ten labels.",
