@@ -22,8 +22,8 @@ from pyro_aevb.runs.prepare import restore
 from pyro_aevb.runs.run import Run
 from pyro_aevb.studies import study
 from pyro_aevb.studies.baselines import logistic_regression, support_vectors
-from pyro_aevb.studies.classifiers import paired_differences
 from pyro_aevb.studies.declare import Published
+from pyro_aevb.studies.differences import paired_differences
 from pyro_aevb.studies.search import Search, Trial, read_trials, run_search, search, winner
 
 pytestmark = pytest.mark.usefixtures("rendered")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from harness import refusal
 from joblib import Parallel, delayed
@@ -25,6 +26,7 @@ from pyro_aevb.runs.run import Run
 from pyro_aevb.studies import Figure, Grid, Published, Study, Table, study
 from pyro_aevb.studies.cell import Record, note_failure
 from pyro_aevb.studies.collect import Collected
+from pyro_aevb.studies.differences import paired_differences
 from pyro_aevb.studies.figures import (
     codes,
     curves,
@@ -360,6 +362,45 @@ def test_the_page_says_what_is_met_by_any_table_and_what_is_not(tmp_path):
     assert "\nGrid one: [CSV](t/first.csv)" in page and "\nGrid two: [CSV](t/second.csv)" in page
     assert "- one: b / x (seed 2): not run yet" in page
     assert "- two: b / y: not run yet" in page
+
+
+def test_paired_differences_are_those_of_scipys_paired_t_test(done, tmp_path, drawn):
+    out = shutil.copytree(done, tmp_path / "out")
+    study = tiny(scores={"other": {"num_samples": 9}})
+    cells = {cell.column: cell for cell in study.cells("full", 1)}
+    runs = {name: Run.open(out / cell.path) for name, cell in cells.items()}
+    # What another scoring would be: each has the other's values.
+    for name, other in (("AE", "VAE"), ("VAE", "AE")):
+        shutil.copytree(runs[other].path, runs[name].path.with_name("seed0-other"))
+        record = Record.of(cells[name], out)
+        record.looks["2"]["other"] = runs[other].results
+        record.write(cells[name], out)
+    a, b = (run.per_datum("sample_stats", "reconstruction") for run in runs.values())
+    difference = b.mean((0, 1)) - a.mean((0, 1))
+    expected = difference.mean(), scipy.stats.sem(difference)
+    collected = Collected(study, "full", 1, out)
+    for scoring, sign in (("test", 1), ("other", -1)):
+        path, quantity = tmp_path / f"{scoring}.png", f"{scoring}/reconstruction"
+        paired_differences(collected, path, "AE", quantity=quantity, label="x", grid="sizes")
+        (line,) = csv.DictReader(path.with_suffix(".curves.csv").read_text().splitlines())
+        assert (line["row"], line["column"], line["reference"]) == ("2", "VAE", "AE")
+        found = float(line["difference"]), float(line["standard_error"])
+        assert found == pytest.approx((sign * expected[0], expected[1]), rel=1e-5)
+        (bars,) = drawn[-1].axes[0].collections
+        ends = bars.get_segments()[0][:, 0]
+        np.testing.assert_allclose(ends, found[0] + 2 * found[1] * np.array([-1, 1]), rtol=1e-5)
+    # Values of other data than the number's are not taken for its own.
+    shutil.rmtree(runs["AE"].path.with_name("seed0-other"))
+    shutil.copytree(runs["AE"].path, runs["AE"].path.with_name("seed0-other"))
+    for quantity, message in (
+        (
+            "other/reconstruction",
+            "of other/reconstruction of sizes / 2 / AE / seed 0 only the mean",
+        ),
+        ("test/parameters", "parameters is no mean over test data; elbo, iwae_bound"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            paired_differences(collected, path, "AE", quantity=quantity, grid="sizes")
 
 
 def test_dots_are_the_seeds_of_each_row_and_column_and_their_mean(tmp_path, drawn):

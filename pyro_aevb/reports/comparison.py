@@ -244,6 +244,21 @@ def wrong(run: Run) -> np.ndarray:
     return missed
 
 
+def each_datum(run: Run, metric: str) -> np.ndarray:
+    r"""A metric's value of each test datum in nats, the mean over draws, ``(N,)``.
+
+    Arguments:
+        run: An evaluated run.
+        metric: One of :data:`PAIRED`.
+
+    Raises:
+        UsageError: It is none of these, or the run has no such values.
+    """
+    if metric not in PAIRED:
+        raise UsageError(f"{metric} is no mean over test data; {', '.join(PAIRED)} are")
+    return _over_draws(run, *PAIRED[metric])
+
+
 def over_seeds(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     r"""Metrics over repetitions of one training.
 
@@ -287,9 +302,13 @@ def _per_datum(run: Run, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if metric["value"] is None or place[0] in (None, *simulated):
             continue
         with suppress(UsageError):  # not every metric is a mean over the test data
-            stored = run.per_datum(*place)
-            values[name] = stored.reshape(-1, stored.shape[-1]).mean(0)
+            values[name] = _over_draws(run, *place)
     return values
+
+
+def _over_draws(run: Run, group: str, name: str) -> np.ndarray:
+    stored = run.per_datum(group, name)
+    return stored.reshape(-1, stored.shape[-1]).mean(0)
 
 
 def _same_data(results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -8,6 +8,7 @@ base. Their first slides name what autoencoders are for: content and style apart
 from functools import partial
 
 from pyro_aevb.studies.declare import Figure, Grid, Key, Settings, Study, Table, merged
+from pyro_aevb.studies.differences import paired_differences
 from pyro_aevb.studies.figures import along, dots, styles
 
 NOISE: Settings = {"corruption": "gaussian", "corruption_options": {"std": 0.1, "clip": True}}
@@ -138,7 +139,6 @@ factors = Grid(
     smoke=SMOKE,
     smoke_scores=SMOKE_SCORES,
     smoke_rows=[called(2, move) for move in ("base", "Gaussian", "KL of the codes x 4")],
-    row_title="what moves",
     most_seeds=3,
     chosen="nothing: a base with the widths 128-64 of the publication, 20 epochs, a rate that "
     "falls from 1e-3, objectives as they are derived, and one factor moved at a time. With 200 and "
@@ -312,6 +312,31 @@ STUDY = Study(
                 ],
             )
             for size in SIZES
+        ),
+        Figure(
+            "families",
+            "By how much images are reconstructed better or worse than by the autoencoder: paired "
+            "over images, with two standard errors.",
+            partial(
+                paired_differences,
+                reference=AE,
+                quantity="test/reconstruction",
+                label=f"reconstruction, nats above {AE}",
+            ),
+            "factors",
+        ),
+        Figure(
+            "hybrid",
+            "By how much the log-likelihood of the hybrid is above that of the VAE: paired over "
+            "images, with two standard errors.",
+            partial(
+                paired_differences,
+                reference=VAE,
+                quantity="test/log_likelihood",
+                label=f"log-likelihood, nats above {VAE}",
+            ),
+            "factors",
+            columns=[VAE, HYBRID],
         ),
         Figure(
             "styles",

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pyro_aevb.studies.classifiers import ERROR, errors_along, filters, paired_differences
+from pyro_aevb.studies.classifiers import errors_along, filters
 from pyro_aevb.studies.declare import Figure, Grid, Published, Study, Table, merged
+from pyro_aevb.studies.differences import ERROR, paired_differences
 from pyro_aevb.studies.shipped.denoising_search import (
     DBN,
     EMPHASIS,
