@@ -540,9 +540,9 @@ def test_what_cannot_be_shown_costs_itself_alone(done, tmp_path, capsys):
     outcome = start(tmp_path, source, page_only=True, show=True)
     page, said = outcome.page.read_text(), capsys.readouterr()
     assert [line.partition(":")[0] for line in outcome.missing] == [
-        "table 'Spelt'",
         "figure 'wrong'",
         "figure 'own'",
+        "table 'Spelt'",
     ]
     assert "*Not shown: ZeroDivisionError: division by zero*" in page
     assert all(f"not shown: {line}" in said.err for line in outcome.missing)
