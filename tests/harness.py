@@ -47,7 +47,9 @@ def dot(figure):
         artists += [a for kind in KINDS for a in getattr(axes, kind)]
         for axis in (axes.xaxis, axes.yaxis):
             labels = getattr(axis.get_major_formatter(), "seq", [])
-            digest.update(f"{axis.get_view_interval()} {list(labels)}".encode())
+            digest.update(f"{axis.get_view_interval()} {axis.get_ticklocs()} {[*labels]}".encode())
+    for legend in (*figure.legends, *(axes.get_legend() for axes in figure.axes)):
+        artists += [legend.get_title(), *legend.get_texts()] if legend is not None else []
     for artist in artists:
         for name in SHOWN:
             value = getattr(artist, name, lambda: None)()

@@ -1,7 +1,8 @@
 """What the findings of docs/studies say of their tables is in the tables.
 
 Each test works numbers out from the tables and the points of curves, and looks for them in the
-words. Those of other things, such as pictures, are nowhere checked.
+words: most of those of aevb and bayesian_autoencoders, of the other pages those of the conclusions.
+Those of other things, such as pictures, are nowhere checked.
 """
 
 import csv
@@ -492,3 +493,101 @@ def test_marginal_likelihoods():
     says(
         AEVB, f"by {span(below[2:])} nats for AEVB and Monte Carlo EM, and level with it for wake-"
     )
+
+
+# Questions to autoencoders
+
+QUESTIONS = "autoencoder_questions"
+AT = {name: f"{name}, N_z = 2" for name in ("base", "one hidden layer", "four hidden layers")}
+
+
+def paired(name):
+    """The differences that are paired over images, as the text has them, by row and column."""
+    with (STUDIES / QUESTIONS / f"{name}.curves.csv").open() as file:
+        return {
+            (row["row"], row["column"]): (float(row["difference"]), float(row["standard_error"]))
+            for row in csv.DictReader(file)
+        }
+
+
+def test_what_a_classifier_reads():
+    read = table(QUESTIONS, "what-a-classifier-reads-of-the-digit-from-the-code")
+    free, told, aae = (
+        read["N_z = 2", name] for name in ("VAE", "VAE, given labels", "AAE, given labels")
+    )
+    says(QUESTIONS, f"a classifier reads {free:.0f} % of the digits; where encoder and decoder see")
+    says(QUESTIONS, f"see the label, {told:.0f} %")
+    says(QUESTIONS, f"{aae:.0f} % are read")
+
+
+def test_what_depth_and_the_family_are_worth():
+    mean, base, one, four = table(QUESTIONS, "reconstruction-by-factor"), *AT.values()
+    says(QUESTIONS, f"gains {span(mean[four, f] - mean[one, f] for f in FAMILIES)} nats")
+    level = [mean[base, f] for f in FAMILIES]
+    says(QUESTIONS, f"at the base all five lie within {most([max(level) - min(level)])}, and")
+    for row, family, said in (
+        (base, "VAE", "level with the VAE ({:.1f} ± {:.1f} nats ahead)"),
+        (base, "Bayesian NN", "ahead of the Bayesian net by {:.1f} ± {:.1f}"),
+        (base, "Hybrid", "and of the hybrid by {:.1f} ± {:.1f}"),
+        (one, "VAE", "VAE too, by {:.1f} ± {:.1f}"),
+        (four, "VAE", "and {:.1f} ± {:.1f}"),
+    ):
+        difference, error = paired("families")[row, family]
+        says(QUESTIONS, said.format(-difference, error))
+    for row, said in ((base, "{} nats at the base"), (four, "{} with four"), (one, "{} with one")):
+        difference, error = paired("hybrid")[row, "Hybrid"]
+        says(QUESTIONS, said.format(f"{difference:.1f} ± {error:.1f}"))
+
+
+def test_what_noise_costs():
+    names = ("reconstruction-by-factor", "reconstruction-under-noise-by-factor")
+    clean, noisy = (table(QUESTIONS, name) for name in names)
+    net, *others = ("Bayesian NN", "AE", "VAE", "Hybrid", "AAE")
+    cost = {f: clean[AT["base"], f] - noisy[AT["base"], f] for f in FAMILIES}
+    says(QUESTIONS, f"the Bayesian net loses {cost[net]:.0f} nats at the base")
+    says(QUESTIONS, f"the four others {span(cost[f] for f in others)}")
+    ahead = {
+        name: span(noisy[row, net] - noisy[row, f] for f in others) for name, row in AT.items()
+    }
+    says(QUESTIONS, f"ahead of them by {ahead['base']}, with one hidden layer by")
+    says(QUESTIONS, f"layer by {ahead['one hidden layer']}, with four by")
+    says(QUESTIONS, f"with four by {ahead['four hidden layers']}")
+
+
+# Stacked denoising autoencoders, and disentanglement
+
+
+def test_what_labels_noise_and_layers_are_worth():
+    few = table("denoising", "number-of-labels")
+    says("denoising", f"100 labels leave {few['rect', '100']:.0f} % of the test images wrong")
+    says(
+        "denoising",
+        f"300 leave {few['rect', '300']:.1f} % and all of them {few['rect', '1,000']:.1f}",
+    )
+    assert min(few["rect", f"{n}, no pretraining"] for n in ("100", "300", "1,000")) > 49
+    level = table("denoising", "share-that-is-masked")
+    rect = {share: level["rect", f"{share} %"] for share in (0, 10, 25, 40, 60)}
+    assert max(rect[share] for share in (10, 25, 40)) < rect[0] < rect[60]
+    error = table("denoising", "test-error")
+    assert error["rect", "SAA-3"] < min(rect.values())
+    better = {row for row, _ in error if error[row, "SdA-3"] < error[row, "SAA-3"] - 0.3}
+    assert {row.partition(",")[0] for row in better} == {
+        *("bg-rand", "bg-img", "rot-bg-img", "rect-img", "convex")
+    }
+
+
+def test_what_the_score_depends_on():
+    study = "disentanglement"
+    with (STUDIES / study / "pairs.curves.csv").open() as file:
+        along = {(r["column"], r["pairs"]): float(r["score"]) for r in csv.DictReader(file)}
+    one, fifty = (along["PCA", pairs] for pairs in ("1", "50"))
+    says(study, f"score {one:.0f} % at L = 1 and {fifty:.0f} % at L = 50")
+    score = {column: value for (_, column), value in table(study, "higgins-score").items()}
+    assert max(score.values()) < along["PCA", "8"]
+    tc = score["beta-TCVAE"]
+    says(study, f"scores {tc:.1f} %, {tc - score['beta-VAE']:.1f} points more than beta-VAE")
+    with (STUDIES / study / "labels.curves.csv").open() as file:
+        read = {(r["column"], r["labels"]): float(r["accuracy"]) for r in csv.DictReader(file)}
+    trained = ("VAE", "beta-VAE", "beta-TCVAE")
+    says(study, f"with 1,000 labels in {read['raw pixels', '1000']:.0f} %")
+    says(study, f"a trained model in {span(read[m, '100'] for m in trained)} % of the images")

@@ -325,15 +325,19 @@ def test_curves_show_all_of_a_rise_and_the_end_of_a_fall_from_far_below(tmp_path
 def test_a_dot_tells_figures_apart():
     """What tests compare in the place of pictures, see conftest.py."""
 
-    def figure(value, title="a"):
+    def figure(value, title="a", ticks=(0, 1), legend=None):
         made = canvas.blank(2.0, 2.0)
         axes = made.subplots()
-        axes.plot([0, 1], [0.0, value])
+        axes.plot([0, 1], [0.0, value], label="line")
+        axes.set_xticks(ticks, ["low", "high"])
         axes.set_title(title)
+        if legend is not None:
+            axes.legend(title=legend)
         return dot(made)
 
     assert figure(1.0) == figure(1.0)
-    assert len({figure(1.0), figure(1.001), figure(1.0, "b")}) == 3
+    others = figure(1.0, "b"), figure(1.0, ticks=(0, 0.5)), figure(1.0, legend=""), figure(1.001)
+    assert len({figure(1.0), *others, figure(1.0, legend="x")}) == 6
 
 
 def test_history_without_an_elbo_shows_the_reconstruction(tmp_path, drawn):

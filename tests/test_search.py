@@ -280,7 +280,11 @@ class Cells:
 
     def of(self, grid, row, column):
         found = self.runs.get((row, column))
-        return [] if found is None else [SimpleNamespace(path=(row, column), key=(row, column))]
+        return (
+            []
+            if found is None
+            else [SimpleNamespace(path=(row, column), key=(row, column), seed=0)]
+        )
 
     def reached(self, cell):
         return True

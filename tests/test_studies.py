@@ -433,7 +433,7 @@ def test_findings_are_those_that_stand_beside_the_page(tmp_path):
     study = replace(two_tables(), figures=[made, replace(made, name="other", caption="Another.")])
     collected = Collected(study, "full", 3, tmp_path)
     findings = tmp_path / "page" / "t" / "findings.md"
-    findings.write_text("x is better:\n\n![](made.png)\n")
+    findings.write_text("x is better:\n\n![](made.png) \n")
     _, missing = write_page(collected, "t", tmp_path / "page")
     shown, other = (
         f"![{caption}](t/{name}.png)\n\n*{caption}*"

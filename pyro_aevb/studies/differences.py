@@ -7,6 +7,7 @@ arguments are.
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from pyro_aevb.reports.tables import csv_table
 from pyro_aevb.runs.run import Run
 from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.declare import FIT, Key, Published
+from pyro_aevb.studies.declare import FIT, Cell, Key, Published
 from pyro_aevb.studies.figures import EARLIER, NUMBERS, keys_of, title_of
 
 ERROR = "test/classification_error"
 CLOSE = 1e-4
-r"""As near an earlier difference is to that of the values in the tables, which are rounded less."""
+r"""An earlier difference is kept if it is within so much of that of the values known now."""
 FAR = 5
 r"""Differences of more than so many medians are written beside the others."""
 
@@ -48,7 +49,7 @@ def paired_differences(
     error under no difference that of McNemar's test, :math:`\sqrt{b + c} / N`. Of other quantities
     it is the mean of the differences of single data, in nats, and its standard error that of the
     paired t-test. Two standard errors are drawn to each side. They are over test data, not over
-    seeds: the first seed of each column that is here is compared.
+    seeds: the first seed that is here of both columns is compared.
 
     Beside the picture, with :data:`~.figures.NUMBERS` for the suffix, stands a line for each pair;
     of classification errors with b, c, and the exact p-value of the test (two-sided, binomial).
@@ -89,9 +90,11 @@ def _compared(
     collected: Collected, grid: str, row: str, column: str, reference: str, quantity: str
 ) -> dict[str, Any] | None:
     r"""The line of a pair whose runs are both here."""
-    one, other = (_values(collected, grid, row, name, quantity) for name in (column, reference))
-    if one is None or other is None:
+    here = (_here(collected, grid, row, name) for name in (column, reference))
+    pairs = [(a, b) for a, b in product(*here) if a.seed == b.seed]
+    if not pairs:
         return None
+    one, other = (_values(collected, cell, quantity) for cell in pairs[0])
     if len(one) != len(other):
         raise UsageError(f"{row}: {column} and {reference} were tested on different data")
     n = len(one)
@@ -138,24 +141,27 @@ def _difference(values: Mapping[Key, float], row: str, column: str, reference: s
     return None if both[0] is None or both[1] is None else both[0] - both[1]
 
 
-def _values(
-    collected: Collected, grid: str, row: str, column: str, quantity: str
-) -> np.ndarray | None:
-    r"""A quantity of each test datum, of the first seed that is here; None where there is none."""
+def _here(collected: Collected, grid: str, row: str, column: str) -> list[Cell]:
+    r"""The cells, one for each seed, whose finished runs are in the study's directory."""
+    return [
+        cell
+        for cell in collected.of(grid, row, column)
+        if cell.path not in collected.elsewhere and collected.reached(cell)
+    ]
+
+
+def _values(collected: Collected, cell: Cell, quantity: str) -> np.ndarray:
+    r"""A quantity of each test datum."""
     scoring, _, metric = quantity.rpartition("/")
-    for cell in collected.of(grid, row, column):
-        if cell.path in collected.elsewhere or not collected.reached(cell):
-            continue
-        run = collected.run(cell)
-        if quantity == ERROR:
-            return wrong(run)
-        if scoring != FIT:  # scored beside the run
-            run = Run(run.path.with_name(f"{run.path.name}-{scoring}"))
-        values, mean = each_datum(run, metric), collected.number(cell, quantity)
-        if mean is None or not np.isclose(values.mean(), mean, rtol=1e-4, atol=1e-4):
-            raise UsageError(f"of {quantity} of {cell} only the mean is kept, not each datum's")
-        return values
-    return None
+    run = collected.run(cell)
+    if quantity == ERROR:
+        return wrong(run)
+    if scoring != FIT:  # scored beside the run
+        run = Run(run.path.with_name(f"{run.path.name}-{scoring}"))
+    values, mean = each_datum(run, metric), collected.number(cell, quantity)
+    if mean is None or not np.isclose(values.mean(), mean, rtol=1e-4, atol=1e-4):
+        raise UsageError(f"of {quantity} of {cell} only the mean is kept, not each datum's")
+    return values
 
 
 def _intervals(

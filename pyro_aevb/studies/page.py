@@ -103,12 +103,10 @@ def write_page(collected: Collected, name: str, folder: Path) -> tuple[Path, lis
 def _findings(beside: Path, figures: dict[str, str]) -> str:
     r"""The findings with their figures, which are taken out of `figures`."""
     text = (beside / FINDINGS).read_text(encoding="utf-8")
-    placed = re.findall(r"^!\[\]\((.*)\.png\)$", text, re.MULTILINE)
-    if strange := [name for name in placed if name not in figures]:
+    line = re.compile(r"^[ \t]*!\[\]\((.*)\.png\)[ \t]*$", re.MULTILINE)
+    if strange := [name for name in line.findall(text) if name not in figures]:
         raise UsageError(f"the study has no figure {', '.join(map(repr, strange))}")
-    for name in placed:
-        text = text.replace(f"![]({name}.png)", figures.pop(name, ""))
-    return text
+    return line.sub(lambda found: figures.pop(found[1], ""), text)
 
 
 def _table(collected: Collected, table: Table, beside: Path, remarked: set[int]) -> str:

@@ -37,12 +37,6 @@ LOGISTIC = "logistic regression"
 BASELINES = "pyro_aevb.studies.baselines"
 LEVELS = (0.1, 0.25, 0.4)
 r"""Shares of the pixels that are destroyed, those of the paper."""
-PRETRAINING = (10, 20, 40)
-r"""Epochs of pretraining for each layer."""
-LONGER = {"rectangles": (40, 100, 300)}
-r"""The same of a set with 1,000 training images, an epoch of which is 50 steps. The first 12 trials
-of each net were made with :data:`PRETRAINING` there, and these were added when the test errors of
-their winners were known."""
 TUNING = 150
 r"""Epochs of fine-tuning at most; it ends 15 epochs after the best validation error."""
 
@@ -98,7 +92,7 @@ def _logistic(rng: np.random.Generator, data: str) -> dict[str, Any]:
 def _net(rng: np.random.Generator, data: str) -> dict[str, Any]:
     r"""What the spaces of all nets share: widths, rates, and the length of pretraining."""
     lr, before = _logarithmic(rng, 0.01, 0.5), _logarithmic(rng, 0.01, 0.5)
-    epochs = _choice(rng, *LONGER.get(data, PRETRAINING))
+    epochs = _choice(rng, 10, 20, 40)
     return {
         **NET,
         "pair": "StackedDenoisingAutoencoder",

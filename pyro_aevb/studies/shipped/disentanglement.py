@@ -191,7 +191,7 @@ models = Grid(
     look_scores=("metric",),
     smoke=SMOKE,
     smoke_scores=SMOKE_SCORES,
-    smoke_columns=(FACTOR, INFOGAN, DCIGN),  # the others are like the first
+    smoke_columns=(FACTOR, INFOGAN, DCIGN),  # the others are like those of other grids
     chosen=(
         "beta, and nothing else; the weights of the other objectives are those of their papers. "
         "All rows have the same data, nets and steps. The optimizer is the paper's, Adagrad at "
