@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import zlib
+from base64 import b64encode
 from math import comb
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +20,14 @@ from pyro_aevb.data import load
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
 from pyro_aevb.pairs.predict import encode
+from pyro_aevb.reports.comparison import wrong
 from pyro_aevb.runs.prepare import restore
 from pyro_aevb.runs.run import Run
 from pyro_aevb.studies import study
 from pyro_aevb.studies.baselines import logistic_regression, support_vectors
 from pyro_aevb.studies.declare import Published
 from pyro_aevb.studies.differences import paired_differences
+from pyro_aevb.studies.known import pack, unpack
 from pyro_aevb.studies.search import Search, Trial, read_trials, run_search, search, winner
 
 pytestmark = pytest.mark.usefixtures("rendered")
@@ -258,8 +262,11 @@ def test_cells_of_other_makers_stand_beside_those_of_fit(tmp_path):
     row = next(line for line in page.splitlines() if line.startswith("| digits"))
     assert f"{error:.2f}" in row and len(row.split("|")) == 6
     kept = (outcome.page.with_suffix("") / "cells.jsonl").read_text().splitlines()
-    columns = {Path(json.loads(line)["cell"]).parent.name for line in kept}
-    assert columns == {"SVM", "net"}
+    lines = {Path(line["cell"]).parent.name: line for line in map(json.loads, kept)}
+    assert lines.keys() == {"SVM", "net"}
+    flags = unpack(lines["SVM"]["wrong"])
+    np.testing.assert_array_equal(flags, wrong(run))
+    assert 100 * flags.mean() == pytest.approx(error)
 
 
 def test_a_maker_that_is_not_there_is_refused_before_any_work(tmp_path):
@@ -268,33 +275,51 @@ def test_a_maker_that_is_not_there_is_refused_before_any_work(tmp_path):
         study(str(tmp_path / "errors.py"), scale="smoke", out=str(tmp_path / "out"), show=False)
 
 
+def test_flags_of_each_datum_are_packed_and_read_with_care():
+    rng = np.random.default_rng(0)
+    for count, share in ((1, 1.0), (8, 0.5), (9, 0.0), (1000, 0.1)):
+        flags = rng.random(count) < share
+        np.testing.assert_array_equal(unpack(pack(flags)), flags)
+    good, bomb = pack(np.ones(9, bool)), b64encode(zlib.compress(bytes(10**8), 9)).decode()
+    for text in (
+        "",
+        "9",
+        f"8{good[1:]}",
+        f"17{good[1:]}",
+        "9:!",
+        "9:AAAA",
+        f"-{good}",
+        f"9:{bomb}",
+    ):
+        with pytest.raises(ValueError):
+            unpack(text)
+    with pytest.raises(ValueError, match="no number of data"):
+        unpack(f"{10**12}:{bomb}")
+
+
 class Cells:
     """What pictures ask of the finished cells of a study: here runs by row and column."""
 
     def __init__(self, runs):
-        self.runs, self.elsewhere, self.errors = runs, set(), {}
+        self.runs, self.errors, self.known = runs, {}, {}
         self.study = SimpleNamespace(grid=lambda name: SimpleNamespace(row_title="set"))
+        self.read()
+
+    def read(self):
+        for key, run in self.runs.items():
+            flags = wrong(SimpleNamespace(per_datum=lambda group, name, run=run: run[name]))
+            self.known[key] = SimpleNamespace(wrong=pack(flags))
 
     def keys(self, grid):
         return list(self.runs)
 
     def of(self, grid, row, column):
-        found = self.runs.get((row, column))
-        return (
-            []
-            if found is None
-            else [SimpleNamespace(path=(row, column), key=(row, column), seed=0)]
-        )
-
-    def reached(self, cell):
-        return True
-
-    def run(self, cell):
-        return SimpleNamespace(per_datum=lambda group, name: self.runs[cell.key][name])
+        found = self.known.get((row, column))
+        return [] if found is None else [SimpleNamespace(path=(row, column), seed=0)]
 
     def number(self, cell, quantity):
         assert quantity == "test/classification_error"
-        return self.errors.get(cell.key)
+        return self.errors.get(cell.path)
 
 
 def test_classifiers_are_compared_on_the_same_images(tmp_path):
@@ -322,6 +347,7 @@ def test_classifiers_are_compared_on_the_same_images(tmp_path):
     # the net alone: 0-19; the reference alone: 30-49
     assert (line["only_column_wrong"], line["only_reference_wrong"]) == ("20", "20")
     other[30:42] = [0.9, 0.1]
+    cells.read()
     paired_differences(cells, path, "reference", published, grid="errors")
     (line,) = csv.DictReader(path.with_suffix(".curves.csv").read_text().splitlines())
     assert (line["only_column_wrong"], line["only_reference_wrong"]) == ("20", "8")
@@ -333,10 +359,11 @@ def test_classifiers_are_compared_on_the_same_images(tmp_path):
     assert float(line["published"]) == pytest.approx(1.5)
     assert plt.imread(path).std() > 0.05
 
-    # On another machine the runs are gone; what was compared stays as long as the errors do.
+    # Cells that were finished before their errors were kept: what was compared stays as long as
+    # the numbers do.
     path.with_suffix(".curves.csv").rename(tmp_path / "earlier.curves.csv")
     path.unlink()
-    cells.elsewhere = set(cells.runs)
+    cells.known = dict.fromkeys(cells.runs, SimpleNamespace(wrong=None))
     cells.errors = {("a", "net"): 12.25, ("a", "reference"): 9.25}
     paired_differences(cells, path, "reference", published, grid="errors")
     (kept,) = csv.DictReader(path.with_suffix(".curves.csv").read_text().splitlines())

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.errors import UsageError
-from pyro_aevb.reports.comparison import each_datum, mcnemar, paired, wrong
+from pyro_aevb.reports.comparison import each_datum, mcnemar, paired
 from pyro_aevb.reports.plots import canvas
 from pyro_aevb.reports.tables import csv_table
 from pyro_aevb.runs.run import Run
 from pyro_aevb.runs.writing import write_whole
 from pyro_aevb.studies.collect import Collected
-from pyro_aevb.studies.declare import FIT, Cell, Key, Published
+from pyro_aevb.studies.declare import FIT, Key, Published
 from pyro_aevb.studies.figures import EARLIER, NUMBERS, keys_of, title_of
+from pyro_aevb.studies.known import unpack
 
 ERROR = "test/classification_error"
 CLOSE = 1e-4
@@ -51,10 +52,14 @@ def paired_differences(
     paired t-test. Two standard errors are drawn to each side. They are over test data, not over
     seeds: the first seed that is here of both columns is compared.
 
+    Which test data a classifier gets wrong is kept beside the page (:class:`~.known.Known`), so
+    that classifiers of several machines can be compared. Of other quantities both runs have to be
+    in the study's directory. Where they are not, and of classifiers that were finished before this
+    was kept, the line of the earlier picture stays, if its difference is still that of the two
+    values in the tables.
+
     Beside the picture, with :data:`~.figures.NUMBERS` for the suffix, stands a line for each pair;
     of classification errors with b, c, and the exact p-value of the test (two-sided, binomial).
-    Where a run is not in the study's directory the line of the earlier picture stays, if its
-    difference is still that of the two values in the tables.
 
     Arguments:
         collected, path, grid, rows, columns: See :mod:`~.studies.figures`.
@@ -90,11 +95,11 @@ def _compared(
     collected: Collected, grid: str, row: str, column: str, reference: str, quantity: str
 ) -> dict[str, Any] | None:
     r"""The line of a pair whose runs are both here."""
-    here = (_here(collected, grid, row, name) for name in (column, reference))
-    pairs = [(a, b) for a, b in product(*here) if a.seed == b.seed]
+    here = (_here(collected, grid, row, name, quantity) for name in (column, reference))
+    pairs = [(one, other) for (a, one), (b, other) in product(*here) if a == b]
     if not pairs:
         return None
-    one, other = (_values(collected, cell, quantity) for cell in pairs[0])
+    one, other = pairs[0]
     if len(one) != len(other):
         raise UsageError(f"{row}: {column} and {reference} were tested on different data")
     n = len(one)
@@ -141,27 +146,25 @@ def _difference(values: Mapping[Key, float], row: str, column: str, reference: s
     return None if both[0] is None or both[1] is None else both[0] - both[1]
 
 
-def _here(collected: Collected, grid: str, row: str, column: str) -> list[Cell]:
-    r"""The cells, one for each seed, whose finished runs are in the study's directory."""
-    return [
-        cell
-        for cell in collected.of(grid, row, column)
-        if cell.path not in collected.elsewhere and collected.reached(cell)
-    ]
-
-
-def _values(collected: Collected, cell: Cell, quantity: str) -> np.ndarray:
-    r"""A quantity of each test datum."""
+def _here(
+    collected: Collected, grid: str, row: str, column: str, quantity: str
+) -> list[tuple[int, np.ndarray]]:
+    r"""By seed, a quantity of each test datum, where it is known."""
     scoring, _, metric = quantity.rpartition("/")
-    run = collected.run(cell)
-    if quantity == ERROR:
-        return wrong(run)
-    if scoring != FIT:  # scored beside the run
-        run = Run(run.path.with_name(f"{run.path.name}-{scoring}"))
-    values, mean = each_datum(run, metric), collected.number(cell, quantity)
-    if mean is None or not np.isclose(values.mean(), mean, rtol=1e-4, atol=1e-4):
-        raise UsageError(f"of {quantity} of {cell} only the mean is kept, not each datum's")
-    return values
+    found = []
+    for cell in collected.of(grid, row, column):
+        known = collected.known[cell.path]
+        if quantity == ERROR and known.wrong is not None:
+            found.append((cell.seed, unpack(known.wrong)))
+        elif quantity != ERROR and cell.path not in collected.elsewhere and collected.reached(cell):
+            run = collected.run(cell)
+            if scoring != FIT:  # scored beside the run
+                run = Run(run.path.with_name(f"{run.path.name}-{scoring}"))
+            values, mean = each_datum(run, metric), collected.number(cell, quantity)
+            if mean is None or not np.isclose(values.mean(), mean, rtol=1e-4, atol=1e-4):
+                raise UsageError(f"of {quantity} of {cell} only the mean is kept, not each datum's")
+            found.append((cell.seed, values))
+    return found
 
 
 def _intervals(

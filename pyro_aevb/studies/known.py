@@ -5,7 +5,10 @@ Each line says of which study it is and at which scale.
 
 import json
 import math
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.reports.comparison import wrong
 from pyro_aevb.runs.earlier import current_metrics
 from pyro_aevb.runs.locking import in_turn
 from pyro_aevb.runs.run import Run, seconds_per_epoch
@@ -33,6 +37,11 @@ NESTED = {"iwae_bound": ("ess", "pareto_k")}
 r"""Parts of a metric's entry that have a name of their own, ``SCORING/iwae_bound.pareto_k``."""
 
 
+ERROR = "classification_error"
+MOST = 10**8
+r"""No more data than so many are read of one line."""
+
+
 class Elsewhere(UsageError):
     r"""What is asked for is not among the numbers, and the run is not in the study's directory."""
 
@@ -45,6 +54,7 @@ class Known:
         settings, scores, source, seconds, machine: See :class:`~.cell.Record`.
         environments: The machines and versions that computed the numbers.
         numbers: The numbers, by epochs and quantity.
+        wrong: Which test data a classifier got wrong in the end, see :func:`pack`; for others None.
     """
 
     settings: dict[str, Any]
@@ -54,6 +64,7 @@ class Known:
     machine: str
     environments: list[str]
     source: str | None = None
+    wrong: str | None = None
 
     @classmethod
     def of(cls, record: Record, run: Run) -> "Known":
@@ -71,6 +82,7 @@ class Known:
             record.machine,
             sorted({results["environment"] for results in found}),
             record.source,
+            _wrong(record, run),
         )
 
     def misfit(self, cell: Cell) -> str | None:
@@ -91,6 +103,49 @@ class Known:
 def scorings(numbers: Mapping[str, float | None]) -> set[str]:
     r"""The names of the scorings that numbers are from."""
     return {quantity.partition("/")[0] for quantity in numbers if "/" in quantity}
+
+
+def pack(flags: np.ndarray) -> str:
+    r"""A flag of each test datum in few characters: their number, a colon, and a bit for each in
+    base 64, compressed.
+
+    Arguments:
+        flags: The flags, boolean, ``(N,)``.
+    """
+    bits = zlib.compress(np.packbits(flags).tobytes(), 9)
+    return f"{len(flags)}:{b64encode(bits).decode()}"
+
+
+def unpack(text: str) -> np.ndarray:
+    r"""What :func:`pack` was given.
+
+    Raises:
+        ValueError: It is nothing that it makes, or of more than :data:`MOST` data.
+    """
+    count, _, bits = text.partition(":")
+    if not 0 < int(count) <= MOST:
+        raise ValueError(f"{count} is no number of data")
+    size = -(-int(count) // 8)
+    try:
+        # No further than what it says: a few bytes may become very many.
+        made = zlib.decompressobj().decompress(b64decode(bits, validate=True), size + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(made) != size:
+        raise ValueError(f"not the bits of {count} data")
+    return np.unpackbits(np.frombuffer(made, np.uint8), count=int(count)).astype(bool)
+
+
+def _wrong(record: Record, run: Run) -> str | None:
+    r"""What the run's predictions get wrong, if they are those of the record's last error."""
+    last = record.looks[max(record.looks, key=int)].get(FIT, {"metrics": {}})
+    error = last["metrics"].get(ERROR, {}).get("value")
+    if error is None:
+        return None
+    with suppress(UsageError):  # of another study's maker, which keeps no predictions
+        flags = wrong(run)
+        return pack(flags) if math.isclose(100 * flags.mean(), error, abs_tol=1e-6) else None
+    return None
 
 
 def read_cells(path: Path, study: str, scale: Scale) -> dict[Path, Known]:
@@ -128,6 +183,8 @@ def _parsed(given: dict[str, Any]) -> tuple[Path, Known]:
     known.settings.keys(), known.scores.keys(), float(known.seconds)
     "".join([known.machine, *known.environments])
     max(map(int, known.numbers))
+    if known.wrong is not None:
+        unpack(known.wrong)
     for values in known.numbers.values():
         np.array(list(values.values()), dtype=float)
     current = {epochs: _current(values) for epochs, values in known.numbers.items()}
