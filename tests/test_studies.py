@@ -1183,6 +1183,8 @@ LINE |= {"machine": "", "environments": [], "numbers": {"1": {"test/elbo": -1.0}
         json.dumps({**LINE, "numbers": {"1": {"test/elbo": "x"}}}),
         json.dumps({**LINE, "machine": None}),
         json.dumps({**LINE, "settings": None}),
+        json.dumps({**LINE, "wrong": 5}),
+        json.dumps({**LINE, "wrong": "9:AAAA"}),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, text):
