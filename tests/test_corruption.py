@@ -38,6 +38,11 @@ def binomial(count, n, p):
 # What they do to data
 
 
+def test_a_missing_value_that_is_hit_is_overwritten():
+    x = torch.tensor([[math.nan, 1.0]])
+    assert torch.equal(Masking(1.0)(x), torch.zeros(1, 2))
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.25, 0.9, 1.0])
 def test_each_component_is_masked_with_the_rate(rate):
     x = torch.rand(400, 1, 6, 7) + 0.5

@@ -161,6 +161,13 @@ def test_the_kl_is_held_at_a_capacity_that_the_warm_up_raises(progress):
     assert value == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_weight_of_the_kl_is_not_one_of_the_capacity(tmp_path):
+    how = {"objective": "capacity", "epochs": 1, "out": str(tmp_path / "run"), "show": False}
+    for pair, more in (("BetaVAE", {}), ("VAE", {"beta": 2.0})):
+        with pytest.raises(UsageError, match="capacity weighs it by its gamma: use --beta 1"):
+            pyro_aevb.fit(pair, "digits:60", {"hidden": [4]}, **how, **more)
+
+
 class Correlated(Nets):
     def guide(self, x):
         loc, _ = self.encoder(x).chunk(2, -1)

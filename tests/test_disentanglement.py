@@ -623,8 +623,14 @@ def test_seeds_reproduce_and_differ():
         assert of(1) == of(1) != of(2)
 
 
+def rare_factors(n):
+    """Two factors, each with a value that one datum has."""
+    return (np.arange(n)[:, None] == [0, 1]).astype(int)
+
+
 def test_what_cannot_be_says_why():
     codes, factors = mixed(100)
+    rare = rare_factors(100)
     for call, said in (
         (lambda: mig(codes[:5], factors), "shapes .5, 4., .100, 3."),
         (lambda: mig(codes[:, :1], factors), "there are 1 and 3; it takes two of each"),
@@ -638,9 +644,25 @@ def test_what_cannot_be_says_why():
         (lambda: factorvae(codes, factors, batch=1), "batch is 1"),
         (lambda: dci(codes, factors, model="lasso"), "model='lasso' is unknown"),
         (lambda: sap(codes, factors, "r2"), "predictor='r2' is unknown"),
+        (lambda: explicitness(codes, rare), "of which two values are in each half"),
     ):
         with pytest.raises(UsageError, match=said):
             call()
+
+
+def test_a_value_of_one_datum_leaves_the_bootstrap_finite():
+    codes, _ = mixed(100)
+    score = mig(codes, rare_factors(100), resamples=20).score
+    assert np.isfinite([score.value, score.standard_error]).all()
+
+
+def test_factors_that_no_training_point_is_of_are_not_predicted():
+    rng = np.random.default_rng(0)
+    y = np.array([1, 3, 4] * 20)
+    x = np.eye(5)[y] + 0.01 * rng.normal(size=(60, 5))
+    for fitted in ((x, y), (x[y != 4], y[y != 4]), (x[y == 3], y[y == 3])):
+        weights, biases = higgins_file._converged(*fitted, 5, 0, 0)
+        np.testing.assert_array_equal((fitted[0] @ weights.T + biases).argmax(1), fitted[1])
 
 
 # Runs

@@ -23,7 +23,10 @@ from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule
 from sklearn.decomposition import PCA
 
-from pyro_aevb.estimators.importance import score
+from pyro_aevb.engine.streams import seeded
+from pyro_aevb.estimators.importance import Scores, score
+from pyro_aevb.estimators.log_weights import LogWeights
+from pyro_aevb.estimators.marginal import Marginals
 from pyro_aevb.estimators.metrics import log_mean, weight_kl
 from pyro_aevb.models import VAE
 
@@ -32,6 +35,31 @@ def close(actual, expected, error, most):
     """Within 4.5 standard errors each; the errors themselves are small enough to mean something."""
     assert np.max(error) < most
     np.testing.assert_array_less(np.abs(actual - expected), 4.5 * error)
+
+
+def test_streams_of_different_keys_are_different():
+    keys = [(7, 1), (7, 1, 0), (7, 1, 0, 0), (7, 0), (7, 0, 0), (7, 0, 0, 0), (7, 0, 1), (0, 7)]
+    drawn = []
+    for key in keys:
+        with seeded(torch.device("cpu"), *key):
+            drawn.append(float(torch.rand(1)))
+    assert len(set(drawn)) == len(keys)
+
+
+def test_the_error_of_few_draws_is_that_of_a_mean_and_of_one_is_unknown():
+    """Of weights 1 and 3 the mean is 2, and its variance 2 / 2, so 1/4 of its square."""
+    log_weights = LogWeights(2)
+    log_weights.add(torch.tensor([[1.0], [3.0]]).log())
+    ess = log_weights.effective_sample_size().reshape(1, 1).numpy()
+    one = np.full((1, 1), math.log(2))
+    scores = Scores(2, 1, one, log_weight=one, ess=ess)
+    assert Marginals.of_guide(scores).relative_variance.item() == pytest.approx(0.25)
+    source = PPCA()
+    x = source.data(3)
+    pair = ready(source, x)
+    scores = score(pair, batches(x), 1)
+    metric = summary(scores, scores, pair.description, None)["log_likelihood"]
+    assert metric["monte_carlo_error"] is None and math.isfinite(metric["value"])
 
 
 # Linear-Gaussian pairs

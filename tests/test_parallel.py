@@ -372,7 +372,8 @@ def test_scores_are_gathered_in_the_order_of_the_data(size):
 
     def scorer(blocks):
         rows = slice(blocks.start * DATA_BLOCK, blocks.stop * DATA_BLOCK)
-        return Scores(5, 2, values[rows].T, None, codes={"z": values[rows]})
+        own = values[rows]
+        return Scores(5, 2, own.T, None, codes={"z": own}, shares={"x": own.T})
 
     class Waiting(Processes):
         def gather(self, value):
@@ -384,6 +385,7 @@ def test_scores_are_gathered_in_the_order_of_the_data(size):
     *_, scores = [score_together(group, n, scorer) for group in groups]
     np.testing.assert_array_equal(scores.reconstruction, values.T)
     np.testing.assert_array_equal(scores.codes["z"], values)
+    np.testing.assert_array_equal(scores.shares["x"], values.T)
     assert (scores.num_samples, scores.weight_samples) == (5, 2) and scores.kl is None
 
 
@@ -468,6 +470,19 @@ def test_what_several_processes_cannot_share_is_refused():
     plan = Draws(late, torch.rand(3, 3), "draws")
     with pytest.raises(UsageError, match="order that changes"), plan.of(8, slice(0, 4), 0):
         late(torch.rand(4, 3))
+
+
+@pytest.mark.parametrize(
+    "pair, objective",
+    [*(("VAE", name) for name in ("beta_tcvae", "dip_vae", "capacity")), ("FactorVAE", "elbo")],
+)
+def test_a_loss_of_a_batch_together_is_not_shared(pair, objective):
+    made = prepare(pair, "digits:100", {"hidden": [4]})
+    data = made.train, made.valid
+    algorithm = make_algorithm(None, made.pair, made.train, {}, objective)
+    Trainer(made.pair, *data, algorithm)
+    with pytest.raises(UsageError, match="of all data of a batch together.*train it in one proc"):
+        Trainer(made.pair, *data, algorithm, group=Processes(0, 2, "cpu", None))
 
 
 if __name__ == "__main__":

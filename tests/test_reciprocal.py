@@ -96,6 +96,9 @@ def test_too_many_dimensions_and_too_few_draws_are_refused():
         ({"num_samples": 3}, "num_samples is 3; a covariance in 2 dimensions takes at least 4"),
         ({"num_chains": 0}, "num_chains is 0"),
         ({"num_temperatures": 0}, "num_temperatures is 0"),
+        ({"between": 0}, "between is 0"),
+        ({"burn_in": -5}, "burn_in is -5"),
+        ({"start": "laplace"}, "start='laplace' is unknown"),
     ):
         with pytest.raises(UsageError, match=said):
             Reciprocal(pair, x[:, :4], **settings)

@@ -5,6 +5,7 @@ import json
 import re
 import zlib
 from base64 import b64encode
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,6 +219,24 @@ def test_draws_and_layers_of_codes_without_them_are_refused(settings, words, tmp
         settings = {**settings, "codes": {**net, "num_samples": 1, "num_data": 2}}
     with pytest.raises(UsageError, match=words):
         support_vectors("digits", out=tmp_path / "run", **settings)
+
+
+def test_data_without_a_label_are_left_out_of_training_and_of_the_error(tmp_path):
+    whole = load("digits")
+    train, test = whole.train.subset(slice(200)), whole.test.subset(slice(20))
+    few = [replace(part, labels=part.labels.clone()) for part in (train, test)]
+    few[0].labels[50:] = few[1].labels[:5] = -1
+    settings = {"C": 3.0, "gamma": 0.05}
+    data = replace(whole, train=few[0], test=few[1])
+    found = support_vectors(data, out=tmp_path / "a", **settings)
+    known = replace(whole, train=train.subset(slice(50)), test=test.subset(slice(5, 20)))
+    expected = support_vectors(known, out=tmp_path / "b", **settings)
+    for name in ("num_data", "num_train"):
+        assert (
+            found.results[name] == expected.results[name] == {"num_data": 15, "num_train": 50}[name]
+        )
+    error = (run.results["metrics"]["classification_error"] for run in (found, expected))
+    assert next(error) == next(error)
 
 
 def test_the_search_of_the_documentation_runs_and_its_study_has_what_won(tmp_path, monkeypatch):

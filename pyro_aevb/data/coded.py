@@ -38,7 +38,7 @@ class Coded(Batches):
         self.event_shape = tuple(few.shape[1:])
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.images) if self.resident else len(self.source)
 
     def keep(self) -> None:
         if self.resident or 4 * len(self) * torch.Size(self.event_shape).numel() > MOST:

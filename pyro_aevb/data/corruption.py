@@ -102,7 +102,7 @@ class Masking(_SomeComponents):
 
     def hit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         chosen = self.chosen(x)
-        return x * ~chosen, chosen
+        return x.masked_fill(chosen, 0), chosen
 
 
 @dataclass(frozen=True, repr=False)

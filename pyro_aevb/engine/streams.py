@@ -19,6 +19,8 @@ from pyro_aevb.errors import UsageError
 
 T = TypeVar("T")
 
+LAST = (1 << 32) - 1
+r"""Ends the keys of streams that would end in 0; no number of a draw or of a block is as large."""
 DATA_BLOCK = 1000
 r"""Data that share one stream of random numbers; fixed, so that no setting changes a value."""
 CPU_BUDGET, CUDA_BUDGET = 32 << 20, 4 << 30
@@ -38,14 +40,19 @@ def blocks_of(batches: Batches, blocks: range) -> Iterator[tuple[int, Data]]:
 
 
 def check_seed(seed: int) -> None:
-    r"""Raise a UsageError unless a seed is one from 0 to 2^63 - 1, which the generators take."""
-    if not 0 <= seed < 1 << 63:
-        raise UsageError(f"--seed is {seed}; it must lie between 0 and 2^63 - 1")
+    r"""Raise a UsageError unless a seed is one from 0 to 2^63 - 2: the generators take one more."""
+    if not 0 <= seed < (1 << 63) - 1:
+        raise UsageError(f"--seed is {seed}; it must lie between 0 and 2^63 - 2")
 
 
 @contextmanager
 def seeded(device: torch.device, *key: int) -> Iterator[None]:
-    r"""A stream of random numbers of its own for each key; the caller's is left as it was."""
+    r"""A stream of random numbers of its own for each key; the caller's is left as it was.
+
+    (s,) and (s, 0) are one key.
+    """
+    if len(key) > 2 and key[-1] == 0:
+        key = (*key, LAST)  # NumPy fills up with zeros, which would make it that of a shorter one
     with forked([device]):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
         yield

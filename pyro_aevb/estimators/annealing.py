@@ -222,7 +222,11 @@ class Annealer:
                     parts.append(self._there(x, weights, [], progress)[0])
         return Annealed(
             np.concatenate([part.log_weights for part in parts], 1),
-            np.mean([part.acceptance for part in parts], 0),
+            np.average(
+                [part.acceptance for part in parts],
+                axis=0,
+                weights=[part.log_weights.shape[1] for part in parts],
+            ),
         )
 
     @torch.no_grad()

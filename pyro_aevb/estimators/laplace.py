@@ -48,11 +48,11 @@ r"""Numbers that the covariances of the data that are scored together may have."
 
 def found(log_weights: LogWeights, modes: Tensor, temperatures: int) -> dict[str, Tensor]:
     r"""What :class:`~.marginal.Marginals` has of each of n data, ``(n,)`` by name."""
-    ess = log_weights.effective_sample_size()
-    count = torch.full_like(modes, log_weights.count)
+    ess, k = log_weights.effective_sample_size(), log_weights.count
+    count = torch.full_like(modes, k)
     return {
         "log_likelihood": log_weights.log_mean(),
-        "relative_variance": 1 / ess - 1 / log_weights.count,
+        "relative_variance": (1 / ess - 1 / k) * (k / max(1, k - 1)),
         "ess": ess,
         "pareto_k": log_weights.pareto_k(),
         "num_samples": count,

@@ -101,6 +101,8 @@ def latent_health(
     reason = no_density(description)
     if reason is not None:
         raise UsageError(f"{pair.name} has no mutual information: {reason}")
+    if len(batches) < 2:
+        raise UsageError("there is no mutual information of a single datum")
     with pair.running():
         x = batches.take(torch.arange(min(len(batches), num_data)))
         weights = weight_draw(pair, x, seed, 0)[0]

@@ -39,7 +39,7 @@ from pyro_aevb.engine.streams import (
     numbered,
     seeded,
 )
-from pyro_aevb.errors import UsageError, at_least_one, one_line
+from pyro_aevb.errors import UsageError, one_line
 from pyro_aevb.estimators.importance import DRAW_BLOCK, Compile, Scorer, Scores
 from pyro_aevb.estimators.joint import Joint
 from pyro_aevb.estimators.laplace import Laplace, found
@@ -86,7 +86,7 @@ class Marginals:
         return cls(
             "guide",
             scores.log_weight,
-            1 / ess - 1 / K,
+            (1 / ess - 1 / K) * (K / max(1, K - 1)),
             ess,
             nan if scores.pareto_k is None else scores.pareto_k,
             none + K,
@@ -137,7 +137,8 @@ class MarginalLikelihood:
         self.pair, self.proposal, self.num_samples = pair, proposal, num_samples
         self.weight_samples = weight_samples if pair.description.global_sites else 1
         self.seed, self.memory, self.compile, self.say = seed, memory, compile, say
-        at_least_one("max_samples", max_samples)
+        if max_samples < 2:
+            raise UsageError(f"max_samples is {max_samples}; it must be at least 2")
         self.target, self.max_samples = target, max_samples
 
     @torch.no_grad()

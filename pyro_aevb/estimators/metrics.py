@@ -179,7 +179,6 @@ def summarize(
         metrics["kl"] = undefined(reason or no_local or "not computed")
     if weights is not None:
         metrics["weight_kl"] = measured(weights, weight_samples=len(weights))
-        metrics["weight_kl"]["standard_error"] = metrics["weight_kl"]["standard_error"] or 0.0
     else:
         metrics["weight_kl"] = undefined(description.weights_undefined() or "not computed")
     if test.elbo is None or marginals is None or train.elbo is None:
@@ -197,7 +196,9 @@ def summarize(
         metrics["weight_rise"] = _rise(
             against_weights(marginals.log_likelihood), no_draws, "weight_samples"
         )
-    if test.codes:
+    if test.codes and len(next(iter(test.codes.values()))) < 2:
+        metrics["active_units"] = undefined("needs more than one datum")
+    elif test.codes:
         units = {"value": sum(active_units(codes) for codes in test.codes.values())}
         units["latent_dim"] = sum(codes.shape[1] for codes in test.codes.values())
         metrics["active_units"] = units
@@ -229,10 +230,12 @@ def _likelihoods(
     counts = _drawn(marginals)
     if description.global_sites:
         counts["weight_samples"] = len(given)
+    known = not description.local_sites or marginals.num_samples.max() > 1
+    error = monte_carlo_error(marginals) if known else None  # one draw says nothing of it
     metrics = {
         "log_likelihood": {
             **measured(log_mean(given), **counts),
-            "monte_carlo_error": monte_carlo_error(marginals),
+            "monte_carlo_error": error,
         },
         "expected_log_likelihood": measured(given, **counts)
         if description.global_sites

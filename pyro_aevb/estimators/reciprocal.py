@@ -38,7 +38,7 @@ from torch.distributions import MultivariateNormal
 from pyro_aevb.data.batch import Data
 from pyro_aevb.data.batches import Batches
 from pyro_aevb.engine.streams import blocks_of, numbered, seeded
-from pyro_aevb.errors import UsageError, at_least_one
+from pyro_aevb.errors import UsageError, at_least_one, one_of
 from pyro_aevb.estimators.annealing import AIS, START, Annealer, Progress, made, over_weights
 from pyro_aevb.estimators.estimator import Estimator, Found
 from pyro_aevb.estimators.hmc import adapt, transition
@@ -118,6 +118,10 @@ class Reciprocal(Annealer):
         **others: Any,
     ) -> None:
         at_least_one("num_chains", num_chains)
+        at_least_one("between", between)
+        if burn_in < 0:
+            raise UsageError(f"burn_in is {burn_in}; it must not be negative")
+        one_of("start", others.get("start", "prior"), ("prior", "guide"))
         path = (2 * num_chains, num_temperatures, leapfrog_steps, acceptance)
         super().__init__(pair, x, *path, seed=seed, **others)
         if self.joint.dim > MOST:

@@ -95,6 +95,8 @@ def _joined(parts: Sequence[T]) -> T:
         if isinstance(value, np.ndarray):
             joined[name] = np.concatenate(every, -1)
         elif isinstance(value, dict):
-            joined[name] = {key: np.concatenate([of[key] for of in every]) for key in value}
+            # Of the data's axis: codes (N, d), and what is of each draw of the weights (S, N).
+            axis = -1 if name == "shares" else 0
+            joined[name] = {key: np.concatenate([of[key] for of in every], axis) for key in value}
     whole: T = replace(cast(Any, parts[0]), **joined)
     return whole

@@ -99,7 +99,7 @@ def assess(
         return {}
     weights, no_weights = None, None
     if description.weights_undefined() is None:
-        few = test.take(torch.arange(2))
+        few = test.take(torch.arange(min(2, len(test))))
         weights, no_weights = attempt(lambda: weight_kl(pair, few, weight_samples, seed))
     check = None
     if marginals is not None and marginals.proposal == "laplace":

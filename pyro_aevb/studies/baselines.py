@@ -9,6 +9,7 @@ import platform
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -148,12 +149,15 @@ class _Place:
         if self.data.train.labels is None:
             raise UsageError(f"{self.data.name} has no labels, and a classifier needs some")
         self.run = Run(Path(call["out"]))
+        whole = self.data  # codes are learnt from all of them
+        train, valid, test = map(_labelled, (whole.train, whole.valid, whole.test))
+        self.data = replace(whole, train=train, valid=valid, test=test)
         parts = [self.data.train, *([self.data.valid] if with_valid else [])]
         features: Features = _pixels
         if codes is None and (draws or depth is not None):
             raise UsageError("draws and depth are of codes, and there are none: give codes too")
         if codes is not None:
-            features = _codes(self.data, codes, depth, draws, self.run.path, call)
+            features = _codes(whole, codes, depth, draws, self.run.path, call)
         self.seed = int(self.settings["seed"])
         self.x = np.concatenate([features(part, None) for part in parts])
         if noise:
@@ -221,6 +225,13 @@ def _pixels(part: Split, draw: int | None) -> np.ndarray:
     return x
 
 
+def _labelled(part: Split) -> Split:
+    r"""The data whose label is known."""
+    if part.labels is None or not bool((part.labels < 0).any()):
+        return part
+    return part.subset((part.labels >= 0).nonzero()[:, 0])
+
+
 def _labels(part: Split) -> np.ndarray:
     assert part.labels is not None
     return part.labels.numpy()
@@ -260,7 +271,8 @@ def _codes(
         batches, found = Batches(part, "none"), []
         for index in torch.arange(len(part)).split(1000):
             x = batches.take(index)
-            # Of one number all blocks have the same draw of the weights, which come first.
+            # Of one number all blocks have the same draw of the weights, which come first, and of
+            # the codes' noise: their data are others.
             with torch.no_grad(), pair.evaluating(), seeded(x.device, 0, draw or 0):
                 if depth is not None:
                     values: Any = [layered(x, depth)]

@@ -96,7 +96,10 @@ def linear_codes(
     if len(of_data) < 2:
         raise UsageError(f"{whole.name} has no factors, and its codes are held against them")
     names = [name.strip() for name in known["factors"].split(",") if name.strip()] or of_data
-    columns = {name: whole.train.columns[name].numpy() for name in {*of_data, *names}}
+    columns = {
+        name: _column(whole, name).numpy()
+        for name in {*of_data, *names, *filter(None, [known.get("label")])}
+    }
     seed = int(call.get("seed", 0))
     known["seed"] = seed
     pixels = Pixels(Batches(whole.train, "none"))
@@ -105,6 +108,16 @@ def linear_codes(
     metrics["reconstruction"] = undefined("codes of scikit-learn have no likelihood")
     parameters = 0 if method == "pixels" else components * pixels.shape[1]
     return _write(call, whole, "train", settings, began, parameters, metrics)
+
+
+def _column(whole: DataSet, name: str) -> Tensor:
+    r"""A column of the training data, their labels among them."""
+    if name == "label" and whole.train.labels is not None:
+        return whole.train.labels
+    if name not in whole.train.columns:
+        there = ", ".join(whole.train.columns) or "none"
+        raise UsageError(f"{whole.name} has no column {name!r}; there are {there}")
+    return whole.train.columns[name]
 
 
 def pca_reconstruction(data: Any, components: int = 10, **call: Any) -> Run:

@@ -117,6 +117,8 @@ class Algorithm:
     r"""What it trains; needed of one that is a stage of another."""
     phases: Sequence[Phase]
     r"""Those of an algorithm without stages."""
+    couples: bool = False
+    r"""Whether its loss is no sum over data, but of all of a batch together."""
     needs_last_stage: ClassVar[bool] = False
     r"""Whether a run that would end before the last stage is a mistake."""
     stages: Sequence[Stage] = ()

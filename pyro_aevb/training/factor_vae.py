@@ -54,6 +54,7 @@ class FactorVAE(Algorithm):
     """
 
     name = "factor_vae"
+    couples = True
 
     def __init__(
         self, pair: Pair, data: Batches, gamma: float = 35.0, discriminator_rate: float = 1.0

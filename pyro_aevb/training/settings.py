@@ -79,6 +79,11 @@ class Settings:
             if self.kl_warm_up:
                 flag, remedy = f"--kl-warm-up {self.kl_warm_up}", "leave the flag out"
             raise UsageError(f"{flag} is for --algorithm svi; {name} has no KL to scale: {remedy}")
+        if beta != 1 and getattr(getattr(algorithm, "objective", None), "own_weight", False):
+            raise UsageError(
+                f"the latent KL of {pair.name} has the weight {beta:g}, and --objective capacity "
+                "weighs it by its gamma: use --beta 1"
+            )
         return beta
 
     def phases(self, stage: Stage, algorithm: Algorithm) -> list[Phase]:

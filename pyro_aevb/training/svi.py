@@ -108,6 +108,11 @@ class SVI(Algorithm):
         self.phases = [Phase("svi", loss, self.parameters, particles=particles, eager=eager)]
 
     @property
+    def couples(self) -> bool:  # type: ignore[override]
+        r"""Whether the objective is of all data of a batch together."""
+        return bool(getattr(self.objective, "couples", False))
+
+    @property
     def title(self) -> str:
         return type(self.objective).__name__
 

@@ -82,6 +82,11 @@ class Trainer(Settings):
         self.notes = self._snapshots.notes
         if self.epochs and not pair.trainable():
             raise UsageError(f"{pair.name} has nothing to train; use --epochs 0 to score it")
+        if self._algorithm.couples and self.group.size > 1:
+            raise UsageError(
+                f"{self._algorithm.title} has a loss that is of all data of a batch together, of "
+                "which each process sees a part: train it in one process"
+            )
         self._beta = self.latent_weight(pair, self._algorithm)
         self.progress = Progress()
         self._stages = self._algorithm.stages or [Stage(self._algorithm.phases)]
@@ -324,7 +329,7 @@ def seed_everything(seed: int) -> None:
     r"""Seed torch, NumPy and Python.
 
     Raises:
-        UsageError: Not a whole number from 0 to 2^63 - 1.
+        UsageError: Not a whole number from 0 to 2^63 - 2.
     """
     check_seed(seed)
     torch.manual_seed(seed)

@@ -59,7 +59,7 @@ def mean_codes(
         weights = weight_draw(pair, batches.take(torch.arange(min(2, len(batches)))), seed, draw)[0]
         guide = pair.guide if sample else AtMean()(pair.guide)
         for number, x in blocks_of(batches, numbered(len(batches))):
-            with seeded(batches.device, seed, number) if sample else nullcontext():
+            with seeded(batches.device, seed, number, 1) if sample else nullcontext():
                 sites = run(guide, x, weights)
             local = [sites[site.name] for site in description.local_sites if site.name in sites]
             real = [site["value"] for site in local if typical(site["fn"])[1] == "mean"]

@@ -19,6 +19,7 @@ References:
 import numpy as np
 from scipy.stats import rankdata
 
+from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.disentanglement.score import Score, average, checked, halves
 
 PENALTY = 1000.0
@@ -63,14 +64,16 @@ def explicitness(codes: np.ndarray, factors: np.ndarray, repeats: int = 3, seed:
             model = LogisticRegression(C=PENALTY, max_iter=5000).fit(codes[fitted], y[fitted])
             probability = model.predict_proba(codes[judged])
             there = [y[judged] == value for value in model.classes_]
-            means.append(
-                np.mean(
-                    [
-                        auc(p, of)
-                        for p, of in zip(probability.T, there, strict=True)
-                        if 0 < of.sum() < len(of)
-                    ]
-                )
+            areas = [
+                auc(p, of)
+                for p, of in zip(probability.T, there, strict=True)
+                if 0 < of.sum() < len(of)
+            ]
+            if areas:
+                means.append(np.mean(areas))
+        if not means:
+            raise UsageError(
+                "explicitness needs a factor of which two values are in each half of the data"
             )
         found.append(float(np.mean(means)))
     return average(found, halves=True)

@@ -124,10 +124,17 @@ def _converged(
 ) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.linear_model import LogisticRegression
 
+    # Factors that no point is of are never predicted.
+    weights, biases = np.zeros((k, x.shape[1])), np.full(k, -np.inf)
+    there = np.unique(y)
+    biases[there] = 0
+    if len(there) == 1:
+        return weights, biases
     fitted = LogisticRegression(max_iter=10_000, tol=1e-5).fit(x, y)
-    if k == 2:  # the other factor's weights are 0
-        return np.vstack([0 * fitted.coef_, fitted.coef_]), np.append(0.0, fitted.intercept_)
-    return fitted.coef_, fitted.intercept_
+    # Of two classes scikit-learn has the weights of the second, against 0 of the first.
+    weights[there[-len(fitted.coef_) :]] = fitted.coef_
+    biases[there[-len(fitted.coef_) :]] = fitted.intercept_
+    return weights, biases
 
 
 def _sgd(

@@ -34,6 +34,8 @@ class BetaTCVAE(TraceELBO):
         | https://arxiv.org/abs/1802.04942
     """
 
+    couples = True
+
     def __init__(
         self,
         num_particles: int = 1,

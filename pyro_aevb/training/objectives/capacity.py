@@ -16,9 +16,10 @@ class Capacity(TraceELBO):
     .. math:: \mathcal{L} = \sum_n \mathrm{E} \log p(x_n|z) - B\, \gamma\, \Big|
         \frac{1}{B} \sum_n \mathrm{KL}(q(z|x_n) \| p(z)) - C \Big|
 
-    C rises with the warm-up of the KL, from 0 to `capacity` over the epochs of ``--kl-warm-up``,
-    whose factor it takes for itself: the KL is not scaled. Without a warm-up C is `capacity` from
-    the start. The KL is in closed form where PyTorch knows it, else a draw.
+    C rises with the warm-up of the KL, whose factor it takes for itself: the KL is not scaled. With
+    E epochs of ``--kl-warm-up`` C is `capacity` times e / (E + 1) in epoch e, and all of it from
+    epoch E + 1 on; without a warm-up from the start. The KL is in closed form where PyTorch knows
+    it, else a draw.
 
     Valid for pairs with one code, of independent dimensions in the guide and the prior.
 
@@ -34,6 +35,10 @@ class Capacity(TraceELBO):
         | Understanding disentangling in beta-VAE (Burgess et al., 2018)
         | https://arxiv.org/abs/1804.03599
     """
+
+    couples = True
+    own_weight = True
+    r"""It weighs the KL itself, and another weight would be one of C."""
 
     def __init__(
         self, num_particles: int = 1, gamma: float = 1000.0, capacity: float = 25.0

@@ -40,6 +40,8 @@ class DIPVAE(TraceELBO):
         | https://arxiv.org/abs/1711.00848
     """
 
+    couples = True
+
     def __init__(
         self,
         num_particles: int = 1,
