@@ -40,7 +40,7 @@ SPOILED = {
     "its scale doubled": (2.0, 0.0),
     "its mean shifted by one scale": (1.0, 1.0),
 }
-COLUMNS = ("elbo", "log_likelihood", "ais_lower", "bdmc_upper", "reciprocal")
+COLUMNS = ("elbo", "iwae_bound", "ais_lower", "bdmc_upper", "reciprocal")
 
 
 class LinearGaussian(nn.Module):
@@ -99,7 +99,7 @@ def measure(latent: int, num_samples: int) -> dict[str, Any]:
     assert scores.elbo is not None and scores.log_weight is not None
     found = {
         "elbo": scores.elbo[0],
-        "log_likelihood": scores.log_weight[0],
+        "iwae_bound": scores.log_weight[0],
         "ais_lower": bracket.there.lower(),
         "bdmc_upper": bracket.back.upper(),
     }
@@ -128,7 +128,7 @@ def spoiled(num_samples: int) -> Iterator[tuple[str, dict[str, Any]]]:
         assert scores.pareto_k is not None
         values: dict[str, Any] = {
             "elbo": differences(scores.elbo[0], exact),
-            "log_likelihood": differences(scores.log_weight[0], exact),
+            "iwae_bound": differences(scores.log_weight[0], exact),
             "unreliable": float((scores.pareto_k > 0.7).mean()),
         }
         for start in ("prior", "guide"):
@@ -167,13 +167,13 @@ def page(result: Mapping[str, Any], num_samples: int) -> str:
     worse = [
         [
             title,
-            *(cell(values[name]) for name in ("elbo", "log_likelihood")),
+            *(cell(values[name]) for name in ("elbo", "iwae_bound")),
             f"{values['unreliable']:.0%}",
             *(cell(values[name]) for name in ("prior", "guide")),
         ]
         for title, values in result["spoiled"].items()
     ]
-    heads = ("guide", "elbo", "log_likelihood", "k-hat", "ais_lower", "ais_lower from the guide")
+    heads = ("guide", "elbo", "iwae_bound", "k-hat", "ais_lower", "ais_lower from the guide")
     return INTRODUCTION.format(
         noise=NOISE,
         extra=EXTRA,

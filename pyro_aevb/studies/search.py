@@ -52,12 +52,15 @@ class Search:
         minutes: How long they may take in all, of a processor's time, which other work on the
             machine does not change. No trial begins on a rung whose share, of equal ones, is over,
             but for its first :data:`KEEP`; the file says how many there were.
+        path: The file of trials that its study reads; None is ``trials.jsonl`` in the folder of the
+            runs.
     """
 
     methods: Mapping[str, Draw]
     data: Mapping[str, Sequence[int]]
     trials: int
     minutes: float
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,8 @@ def search(
         trials: Of each method on each set; default as the study says.
         minutes: Of each method on each set; default as the study says.
         out: The folder for runs that are under way; default runs/NAME-search.
-        trials_file: The file of trials; default ``trials.jsonl`` in that folder.
+        trials_file: The file of trials; default the one that the study reads: of denoising that of
+            the package, else ``trials.jsonl`` in that folder.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
 
     Returns:
@@ -265,7 +269,7 @@ def search(
     at_least_one("--trials", trials)
     declared = replace(declared, **{k: v for k, v in asked.items() if v is not None})
     folder = Path(out or f"runs/{called.removesuffix('.py')}-search")
-    path = Path(trials_file) if trials_file else folder / "trials.jsonl"
+    path = Path(trials_file) if trials_file else declared.path or folder / "trials.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     run_search(declared, path, folder, only, data_root, lambda said: print(said, flush=True))
     return read_trials(path)

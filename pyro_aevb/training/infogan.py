@@ -23,9 +23,9 @@ class InfoGAN(Algorithm):
     noise from their priors, and a discriminator D from data ``(B, *event_shape)`` to logits
     ``(B, 1)``, on each batch, in turn, in nats per datum,
 
-    1. D descends :math:`\frac{1}{B} \sum_n \log(1 + e^{-D(x_n)}) + \log(1 + e^{D(\tilde x_n)})`;
-    2. model and guide descend :math:`\frac{1}{B} \sum_n \log(1 + e^{-D(\tilde x_n)}) -
-       \lambda \log q(c_n | \tilde x_n)`.
+    1. model and guide descend :math:`\frac{1}{B} \sum_n \log(1 + e^{-D(\tilde x_n)}) -
+       \lambda \log q(c_n | \tilde x_n)`;
+    2. D descends :math:`\frac{1}{B} \sum_n \log(1 + e^{-D(x_n)}) + \log(1 + e^{D(\tilde x_n)})`.
 
     :math:`\mathrm{H}(c) + \mathrm{E} \log q(c | \tilde x)` is a lower bound on the information
     :math:`I(c; \tilde x)`; of :data:`DRAWS` draws it is the column ``information_bound`` of

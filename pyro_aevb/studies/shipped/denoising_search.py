@@ -155,6 +155,7 @@ SEARCH = Search(
     },
     trials=40,
     minutes=20,
+    path=TRIALS,
 )
 
 
