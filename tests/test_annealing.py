@@ -78,10 +78,10 @@ def test_the_bounds_meet_around_the_exact_log_likelihood(
     exact = source.log_likelihood(bracket.x)
     below, above = bracket.there.lower() - exact, bracket.back.upper() - exact
     errors = [3 * bound.std() / 50**0.5 for bound in (below, above)]
-    assert max(errors) < 0.1
+    assert max(errors) < 0.13
     assert below.mean() < errors[0] and above.mean() > -errors[1]
-    assert abs(below.mean()) < 0.05 and abs(above.mean()) < 0.05
-    assert abs(above.mean() - below.mean()) < 0.05
+    assert abs(below.mean()) < 0.08 and abs(above.mean()) < 0.08
+    assert abs(above.mean() - below.mean()) < 0.08
     if latent > 2:  # there the step size has reached its largest
         late = bracket.there.acceptance[num_temperatures // 2 :]
         assert late.mean() == pytest.approx(0.65, abs=0.05)
