@@ -569,6 +569,24 @@ def test_codes_without_training_are_scikit_learns(tmp_path, monkeypatch):
             linear_codes(data, **{"out": str(tmp_path / "no"), **given})
 
 
+def test_columns_of_linear_codes_that_are_not_there_are_named(tmp_path):
+    n = 120
+    factors = {"a": torch.arange(n) % 2, "b": torch.arange(n) // 60}
+    part = Split(torch.rand(n, 1, 4, 4), torch.arange(n) % 3, 1, factors)
+    data = DataSet("made", part, part, part, "none", "made here", factors={"a": 2, "b": 2})
+    options = {"train_points": 20, "test_points": 20, "repeats": 1, "trees": 2, "num_codes": 120}
+    options |= {"measures": "mig", "resamples": 0}
+    for more, said in (
+        ({"factors": "a,nope"}, "made has no column 'nope'; there are a, b"),
+        ({"label": "size"}, "made has no column 'size'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            linear_codes(data, "pca", 2, options={**options, **more}, out=tmp_path / "run")
+    more = {"label": "label", "labels": "20"}
+    run = linear_codes(data, "pca", 2, options={**options, **more}, out=tmp_path / "run")
+    assert run.results["metrics"]["mig"]["value"] is not None
+
+
 def test_the_papers_classifier_reaches_the_converged_one_and_two_factors_are_told_apart():
     factors = grid(6, 7, 8)
     codes = turned(factors.astype(float), 0, 1) + 0.3 * noise(336, 3)

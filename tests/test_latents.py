@@ -19,6 +19,7 @@ from linear_gaussian import (
     ready,
 )
 
+import pyro_aevb
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
 from pyro_aevb.models import Autoencoder
@@ -208,3 +209,18 @@ def test_partial_collapse_and_a_wide_bracket_are_told():
     assert "log 100 = 4.61" in said[1] and "between 4.50 and 17.25" in said[1]
     information["at_most"], units["value"] = 4.55, 2
     assert warnings({"mutual_information": information, "collapsed_units": units}) == []
+
+
+def test_a_test_split_of_one_datum_has_what_one_datum_tells(tmp_path):
+    """12 data of one's own: a tenth of them is one."""
+    x = np.random.default_rng(0).random((12, 3)).astype(np.float32)
+    how = {"epochs": 1, "num_samples": 5, "weight_samples": 2, "proposal": "guide", "show": False}
+    net = {"hidden": [4], "latent_dim": 2, "likelihood": "gaussian"}
+    run = pyro_aevb.fit("BayesianVAE", x, net, out=str(tmp_path / "run"), **how)
+    metrics = run.results["metrics"]
+    assert run.results["num_data"] == 1 and not run.results["notes"]
+    for name in ("active_units", "mutual_information", "aggregate_kl", "collapsed_units"):
+        assert metrics[name] == {"value": None, "reason": "needs more than one datum"}
+    for name in ("elbo", "log_likelihood", "weight_kl"):
+        assert math.isfinite(metrics[name]["value"])
+    assert metrics["elbo"]["standard_error"] is None

@@ -59,6 +59,10 @@ r"""A latent dimension is active if the variance of its code over data exceeds t
 FEW = "needs more than one importance sample (--num-samples)"
 
 
+ONE = "needs more than one datum"
+r"""Why a quantity of the spread over data is not defined."""
+
+
 @np.errstate(invalid="ignore")  # an infinite value has no standard error
 def measured(values: np.ndarray, **counts: float) -> Metric:
     r"""A mean over data with its standard error.
@@ -197,7 +201,7 @@ def summarize(
             against_weights(marginals.log_likelihood), no_draws, "weight_samples"
         )
     if test.codes and len(next(iter(test.codes.values()))) < 2:
-        metrics["active_units"] = undefined("needs more than one datum")
+        metrics["active_units"] = undefined(ONE)
     elif test.codes:
         units = {"value": sum(active_units(codes) for codes in test.codes.values())}
         units["latent_dim"] = sum(codes.shape[1] for codes in test.codes.values())

@@ -20,7 +20,7 @@ from pyro_aevb.estimators.convergence import Curve, against_weights
 from pyro_aevb.estimators.importance import Scorer, Scores
 from pyro_aevb.estimators.latents import latent_health, no_density, summarize_latents
 from pyro_aevb.estimators.marginal import MarginalLikelihood, Marginals
-from pyro_aevb.estimators.metrics import summarize, undefined, weight_kl
+from pyro_aevb.estimators.metrics import ONE, summarize, undefined, weight_kl
 from pyro_aevb.estimators.spot_check import spot_check
 from pyro_aevb.estimators.work import Work
 from pyro_aevb.pairs.pair import Pair
@@ -109,7 +109,7 @@ def assess(
     metrics = summarize(scores, marginals, train, description, weights, spot_check=check)
     if no_weights is not None:
         metrics |= {name: undefined(no_weights) for name in ("weight_kl", "training_elbo")}
-    health, reason = None, no_density(description)
+    health, reason = None, no_density(description) or (ONE if len(test) < 2 else None)
     if reason is None:
         health, reason = attempt(lambda: latent_health(pair, test, seed=seed))
     metrics |= summarize_latents(health, reason)
