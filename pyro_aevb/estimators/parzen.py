@@ -1,8 +1,8 @@
 r"""The Parzen window log-likelihood: a kernel density estimate around samples of a pair.
 
 .. math::
-    \log \hat p(x) = \log \frac{1}{M} \sum_{m=1}^M \mathcal{N}(x; y_m, \sigma^2 I), \qquad
-    y_m = \mathrm{E}[x|z_m, w_m], \quad z_m \sim p(z), \; w_m \sim q(w),
+    \log \hat p(x) = \log \frac{1}{L} \sum_{l=1}^L \mathcal{N}(x; y_l, \sigma^2 I), \qquad
+    y_l = \mathrm{E}[x|z_l, w_l], \quad z_l \sim p(z), \; w_l \sim q(w),
 
 with the bandwidth :math:`\sigma` that gives validation data the highest mean. It needs no density
 of the codes, and is therefore what adversarial autoencoders are compared by.
@@ -67,9 +67,9 @@ def parzen(
         pair: An inspected pair whose prior can be drawn from.
         test: The data to score.
         valid: The data to choose the bandwidth by.
-        num_kernels: M. They are made anew when they are needed again, so memory does not grow.
+        num_kernels: L. They are made anew when they are needed again, so memory does not grow.
         seed: Fixes the samples.
-        progress: Called with the number of samples done, of :math:`3M` in all.
+        progress: Called with the number of samples done, of :math:`3L` in all.
 
     Returns:
         The metric, with the ``bandwidth``, and the per-datum values, ``(N,)``.
@@ -121,11 +121,11 @@ def log_density(x: Tensor, samples: Iterable[Tensor], bandwidths: Iterable[float
 
     Arguments:
         x: Where to evaluate, ``(N, D)``.
-        samples: Blocks ``(k, D)``, M in all.
+        samples: Blocks ``(k, D)``, L in all.
         bandwidths: B values of :math:`\sigma`.
 
     Returns:
-        :math:`\log \frac{1}{M} \sum_m \mathcal{N}(x_n; y_m, \sigma_b^2 I)`, ``(B, N)``, float64.
+        :math:`\log \frac{1}{L} \sum_l \mathcal{N}(x_n; y_l, \sigma_b^2 I)`, ``(B, N)``, float64.
     """
     sums = {float(bandwidth): LogWeights(0) for bandwidth in bandwidths}
     for block in samples:

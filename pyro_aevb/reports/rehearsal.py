@@ -44,7 +44,7 @@ def rehearse(prepared: Prepared) -> list[str]:
     undrawn: list[str] = []
     with untouched(pair.python, [x.device]):
         Scorer(pair, 2, 1)(few)
-        if no_density(description) is None:
+        if no_density(description) is None and len(few) > 1:
             _, reason = attempt(lambda: latent_health(pair, few))
             undrawn += [f"note: no mutual_information: {reason}"] if reason else []
         if description.weights_undefined() is None:

@@ -24,7 +24,7 @@ COUNTS = {
     "weight_samples": "S",
     "num_chains": "chains",
     "num_temperatures": "T",
-    "num_kernels": "M",
+    "num_kernels": "L",
     "num_draws": "draws",
     "num_data": "n",
 }

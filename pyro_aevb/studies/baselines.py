@@ -151,6 +151,9 @@ class _Place:
         self.run = Run(Path(call["out"]))
         whole = self.data  # codes are learnt from all of them
         train, valid, test = map(_labelled, (whole.train, whole.valid, whole.test))
+        for name, part in (("training", train), ("test", test)):
+            if not len(part):
+                raise UsageError(f"no label of the {name} data of {whole.name} is known")
         self.data = replace(whole, train=train, valid=valid, test=test)
         parts = [self.data.train, *([self.data.valid] if with_valid else [])]
         features: Features = _pixels

@@ -50,7 +50,7 @@ def paired_differences(
     error under no difference that of McNemar's test, :math:`\sqrt{b + c} / N`. Of other quantities
     it is the mean of the differences of single data, in nats, and its standard error that of the
     paired t-test. Two standard errors are drawn to each side. They are over test data, not over
-    seeds: the first seed that is here of both columns is compared.
+    seeds: the first seed that is known of both columns is compared.
 
     Which test data a classifier gets wrong is kept beside the page (:class:`~.known.Known`), so
     that classifiers of several machines can be compared. Of other quantities both runs have to be
@@ -94,7 +94,7 @@ def paired_differences(
 def _compared(
     collected: Collected, grid: str, row: str, column: str, reference: str, quantity: str
 ) -> dict[str, Any] | None:
-    r"""The line of a pair whose runs are both here."""
+    r"""The line of a pair of which both are known datum by datum."""
     here = (_here(collected, grid, row, name, quantity) for name in (column, reference))
     pairs = [(one, other) for (a, one), (b, other) in product(*here) if a == b]
     if not pairs:

@@ -219,12 +219,20 @@ def write_cells(path: Path, study: str, scale: Scale, cells: Mapping[Path, Known
     r"""Put cells into a ``cells.jsonl``; others that it has stay, and those of other commands."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with in_turn(path.with_name(path.name + ".lock")):
-        cells = {**read_cells(path, study, scale), **cells}
+        earlier = read_cells(path, study, scale)
+        cells = {**earlier, **{key: _as_before(cells[key], earlier.get(key)) for key in cells}}
         lines = (
             json.dumps({"study": study, "scale": scale, "cell": key.as_posix(), **asdict(known)})
             for key, known in sorted(cells.items(), key=lambda item: item[0])
         )
         write_whole(path, "".join(f"{line}\n" for line in lines))
+
+
+def _as_before(known: Known, earlier: Known | None) -> Known:
+    r"""With what an earlier line of the same numbers says of each datum, where this one cannot."""
+    if known.wrong is None and earlier is not None and earlier.numbers == known.numbers:
+        return replace(known, wrong=earlier.wrong)
+    return known
 
 
 def _numbers(record: Record, run: Run) -> Numbers:

@@ -17,6 +17,7 @@ References:
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -231,7 +232,7 @@ def _try(
         num_train,
         settings,
         results["metrics"]["classification_error"]["value"],
-        len(whole.valid),
+        results.get("num_data", len(whole.valid)),
         results["parameters"],
         round(seconds, 1),
         processor(),
@@ -255,8 +256,8 @@ def search(
         trials: Of each method on each set; default as the study says.
         minutes: Of each method on each set; default as the study says.
         out: The folder for runs that are under way; default runs/NAME-search.
-        trials_file: The file of trials; default the one that the study reads: of denoising that of
-            the package, else ``trials.jsonl`` in that folder.
+        trials_file: The file of trials; default the one that the study reads, of denoising that of
+            the package, or where `out` is given ``trials.jsonl`` there.
         data_root: Where data sets lie; default $PYRO_AEVB_DATA, else ~/.cache/pyro_aevb.
 
     Returns:
@@ -269,8 +270,11 @@ def search(
     at_least_one("--trials", trials)
     declared = replace(declared, **{k: v for k, v in asked.items() if v is not None})
     folder = Path(out or f"runs/{called.removesuffix('.py')}-search")
-    path = Path(trials_file) if trials_file else declared.path or folder / "trials.jsonl"
+    own = folder / "trials.jsonl" if out or declared.path is None else declared.path
+    path = Path(trials_file) if trials_file else own
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"no permission to write {path}; choose another --trials-file")
     run_search(declared, path, folder, only, data_root, lambda said: print(said, flush=True))
     return read_trials(path)
 

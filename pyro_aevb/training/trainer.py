@@ -82,7 +82,7 @@ class Trainer(Settings):
         self.notes = self._snapshots.notes
         if self.epochs and not pair.trainable():
             raise UsageError(f"{pair.name} has nothing to train; use --epochs 0 to score it")
-        if self._algorithm.couples and self.group.size > 1:
+        if self.epochs and self._algorithm.couples and self.group.size > 1:
             raise UsageError(
                 f"{self._algorithm.title} has a loss that is of all data of a batch together, of "
                 "which each process sees a part: train it in one process"

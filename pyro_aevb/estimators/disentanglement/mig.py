@@ -21,6 +21,7 @@ import numpy as np
 
 from pyro_aevb.errors import at_least_one
 from pyro_aevb.estimators.disentanglement.information import Histograms
+from pyro_aevb.estimators.disentanglement.modularity import NOTHING
 from pyro_aevb.estimators.disentanglement.score import Score, bootstrap, gaps
 
 
@@ -56,10 +57,10 @@ def mig(
     def share(weights: np.ndarray | None = None) -> np.ndarray:
         information, entropy = histograms.information(weights)
         # A resample may have one value of a factor alone, of which there is nothing to know.
-        return information / np.where(entropy > 0, entropy, np.nan)[:, None]
+        return information / np.where(entropy > NOTHING, entropy, np.nan)[:, None]
 
     whole = share()
     apart = gaps(whole)
-    error = bootstrap(lambda w: np.nanmean(gaps(share(w))), histograms.n, resamples, seed)
+    error = bootstrap(lambda w: gaps(share(w)).mean(), histograms.n, resamples, seed)
     score = Score(float(apart.mean()), None if error is None else float(error))
     return Mig(score, whole, apart)

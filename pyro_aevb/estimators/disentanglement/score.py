@@ -113,7 +113,8 @@ def halves(n: int, repeats: int, seed: int) -> Iterator[tuple[np.ndarray, np.nda
 def bootstrap(
     of: Callable[[np.ndarray], np.ndarray], n: int, count: int, seed: int
 ) -> np.ndarray | None:
-    r"""The standard deviation of a statistic over resampled rows; None of fewer than two.
+    r"""The standard deviation of a statistic over resampled rows, of those in which it is a number;
+    None of fewer than two.
 
     Arguments:
         of: The statistic, from how often each of the rows stands, ``(n,)``, float64.
@@ -122,11 +123,14 @@ def bootstrap(
         seed: Fixes the draws.
     """
     rng = np.random.default_rng([seed, 1])
-    drawn = [
-        of(np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64))
-        for _ in range(count)
-    ]
-    return np.std(drawn, axis=0, ddof=1) if count > 1 else None
+    drawn = np.array(
+        [
+            of(np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64))
+            for _ in range(count)
+        ]
+    )
+    drawn = drawn[~np.isnan(drawn).reshape(count, -1).any(1)] if count else drawn
+    return np.std(drawn, axis=0, ddof=1) if len(drawn) > 1 else None
 
 
 def gaps(scores: np.ndarray) -> np.ndarray:
