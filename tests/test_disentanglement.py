@@ -663,6 +663,11 @@ def test_what_cannot_be_says_why():
         (lambda: dci(codes, factors, model="lasso"), "model='lasso' is unknown"),
         (lambda: sap(codes, factors, "r2"), "predictor='r2' is unknown"),
         (lambda: explicitness(codes, rare), "of which two values are in each half"),
+        (lambda: sap(codes, rare, "svm"), "sap by svm needs two values of each factor"),
+        (
+            lambda: dci(codes, rare, model="boosting"),
+            "dci by boosting needs two values of each factor",
+        ),
     ):
         with pytest.raises(UsageError, match=said):
             call()

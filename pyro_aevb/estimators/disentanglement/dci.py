@@ -34,7 +34,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from pyro_aevb.errors import at_least_one, one_of
-from pyro_aevb.estimators.disentanglement.score import Score, average, checked, halves
+from pyro_aevb.estimators.disentanglement.score import Score, average, check_varied, checked, halves
 
 MODELS = ("forest", "boosting")
 LEAF = 5
@@ -91,6 +91,8 @@ def dci(
     codes, factors = checked(codes, factors)
     tables, accuracy = [], []
     for repeat, (fitted, judged) in enumerate(halves(len(codes), repeats, seed)):
+        if model == "boosting":
+            check_varied(factors, fitted, "dci by boosting")
         fits = [
             _model(model, trees, (seed + repeat) % 2**32).fit(codes[fitted], y[fitted])
             for y in factors.T

@@ -34,7 +34,14 @@ from typing import NamedTuple
 import numpy as np
 
 from pyro_aevb.errors import one_of
-from pyro_aevb.estimators.disentanglement.score import Score, average, checked, gaps, halves
+from pyro_aevb.estimators.disentanglement.score import (
+    Score,
+    average,
+    check_varied,
+    checked,
+    gaps,
+    halves,
+)
 
 PREDICTORS = ("thresholds", "svm", "correlation")
 
@@ -82,6 +89,8 @@ def score_table(
     predictor: str = "thresholds",
 ) -> np.ndarray:
     r"""S, ``(K, d)``, of some rows by predictors that were fitted to others."""
+    if predictor == "svm":
+        check_varied(factors, fitted, "sap by svm")
     table = np.zeros((factors.shape[1], codes.shape[1]))
     for j, y in enumerate(factors.T):
         for i, z in enumerate(codes.T):

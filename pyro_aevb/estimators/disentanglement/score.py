@@ -110,6 +110,22 @@ def halves(n: int, repeats: int, seed: int) -> Iterator[tuple[np.ndarray, np.nda
         yield order[: n // 2], order[n // 2 :]
 
 
+def check_varied(factors: np.ndarray, fitted: np.ndarray, what: str) -> None:
+    r"""Raise a UsageError where a classifier would see one value of a factor alone.
+
+    Arguments:
+        factors: ``(N, K)``.
+        fitted: The rows that it sees.
+        what: Which metric asks.
+    """
+    for number, values in enumerate(factors[fitted].T):
+        if len(np.unique(values)) < 2:
+            raise UsageError(
+                f"{what} needs two values of each factor in each half of the data, and factor "
+                f"{number} has one: leave it out"
+            )
+
+
 def bootstrap(
     of: Callable[[np.ndarray], np.ndarray], n: int, count: int, seed: int
 ) -> np.ndarray | None:
