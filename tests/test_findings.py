@@ -578,6 +578,11 @@ def test_what_labels_noise_and_layers_are_worth():
 
 def test_what_the_score_depends_on():
     study = "disentanglement"
+    ica = {c: v for (_, c), v in table(study, "higgins-score-of-independent-components").items()}
+    says(study, f"with 50 components**: {ica.pop('50 components'):.1f} %")
+    says(study, f"With 20 it has {ica.pop('20 components'):.1f} %")
+    assert ica.pop("log cosh") == pytest.approx(73.7, abs=0.05)
+    says(study, f"found one by one, give {span(ica.values())} %")
     with (STUDIES / study / "pairs.curves.csv").open() as file:
         along = {(r["column"], r["pairs"]): float(r["score"]) for r in csv.DictReader(file)}
     one, fifty = (along["PCA", pairs] for pairs in ("1", "50"))
