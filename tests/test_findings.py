@@ -588,6 +588,7 @@ def test_what_the_score_depends_on():
     one, fifty = (along["PCA", pairs] for pairs in ("1", "50"))
     says(study, f"score {one:.0f} % at L = 1 and {fifty:.0f} % at L = 50")
     score = {column: value for (_, column), value in table(study, "higgins-score").items()}
+    says(study, f"has {score.pop('DC-IGN'):.1f} % (99.3")
     assert max(score.values()) < along["PCA", "8"]
     tc = score["beta-TCVAE"]
     says(study, f"scores {tc:.1f} %, {tc - score['beta-VAE']:.1f} points more than beta-VAE")
