@@ -28,7 +28,7 @@ from pyro_aevb.studies import study
 from pyro_aevb.studies.baselines import logistic_regression, support_vectors
 from pyro_aevb.studies.declare import Published
 from pyro_aevb.studies.differences import paired_differences
-from pyro_aevb.studies.known import pack, unpack
+from pyro_aevb.studies.known import Known, pack, read_cells, unpack, write_cells
 from pyro_aevb.studies.search import Search, Trial, read_trials, run_search, search, winner
 
 pytestmark = pytest.mark.usefixtures("rendered")
@@ -314,6 +314,15 @@ def test_flags_of_each_datum_are_packed_and_read_with_care():
             unpack(text)
     with pytest.raises(ValueError, match="no number of data"):
         unpack(f"{10**12}:{bomb}")
+
+
+def test_flags_outlive_the_run_they_are_of(tmp_path):
+    known = Known({}, {}, {"1": {"test/elbo": -1.0}}, 1.0, "", [], wrong=pack(np.ones(9, bool)))
+    path, cell = tmp_path / "cells.jsonl", Path("cells/a")
+    for numbers, kept in ((known.numbers, known.wrong), ({"1": {"test/elbo": -2.0}}, None)):
+        write_cells(path, "s", "full", {cell: known})
+        write_cells(path, "s", "full", {cell: replace(known, wrong=None, numbers=numbers)})
+        assert read_cells(path, "s", "full")[cell].wrong == kept
 
 
 class Cells:

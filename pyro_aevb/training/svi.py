@@ -94,6 +94,7 @@ class SVI(Algorithm):
                 "does: draws from it are no draws from the codes",
             )
         self.objective: Any = objective
+        self.couples = bool(getattr(objective, "couples", False))
         if isinstance(objective, IWAE):
             objective.data_plate = description.plate
         self.num_data = description.plate_size
@@ -106,11 +107,6 @@ class SVI(Algorithm):
             self.objective, particles = copy(objective), objective.num_particles
             self.objective.num_particles = 1
         self.phases = [Phase("svi", loss, self.parameters, particles=particles, eager=eager)]
-
-    @property
-    def couples(self) -> bool:  # type: ignore[override]
-        r"""Whether the objective is of all data of a batch together."""
-        return bool(getattr(self.objective, "couples", False))
 
     @property
     def title(self) -> str:
