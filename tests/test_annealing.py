@@ -87,6 +87,16 @@ def test_the_bounds_meet_around_the_exact_log_likelihood(
         assert late.mean() == pytest.approx(0.65, abs=0.05)
 
 
+def test_the_acceptance_is_the_mean_over_data(monkeypatch):
+    monkeypatch.setattr("pyro_aevb.engine.streams.DATA_BLOCK", 3)
+    source = ppca(2, 4, 1.0)
+    data = batches(source.data(4))
+    annealer = Annealer(ready(source, source.data(4)), source.data(4), 4, 10, 2)
+    three, one = (annealer(data, blocks=range(i, i + 1)).acceptance for i in (0, 1))
+    assert np.abs(three - one).max() > 1e-4
+    np.testing.assert_allclose(annealer(data).acceptance, (3 * three + one) / 4)
+
+
 def test_a_spoiled_guide_moves_importance_sampling_and_not_annealing():
     """Its scale halved or doubled, its mean shifted; k-hat sees weights of heavy tails."""
     source = ppca(4, 8, 0.7)

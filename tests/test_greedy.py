@@ -495,3 +495,12 @@ def test_a_set_without_labels_is_refused_by_name(tmp_path):
     data = DataSet("bare", *parts, "bits", "none")
     with pytest.raises(UsageError, match="needs data with labels, and bare has none"):
         pyro_aevb.fit("StackedDenoisingAutoencoder", data, out=str(tmp_path / "run"), show=False)
+
+
+def test_the_first_of_codes_that_are_kept_are_as_many():
+    images = torch.rand(10, 1, 2, 2)
+    coded = Coded(Batches(Split(images, None, 1), "none"), lambda x: x.flatten(1))
+    for _ in range(2):
+        few = coded.first(4)
+        assert len(few) == 4 and torch.equal(few.take(torch.arange(4)), images[:4].flatten(1))
+        coded.keep()
