@@ -311,6 +311,19 @@ def test_infogan_is_two_losses_of_plain_pytorch():
         _, found = generate(twin, 40)
     assert watched == "information_bound"
     assert row[watched] == pytest.approx(float(found.mean()) + L * np.log(2), rel=1e-4)
+    # Each matrix of the discriminator has a largest singular value of 1, after enough calls.
+    x = torch.randn(5, D)
+    for _ in range(60):
+        net.discriminator(x)
+    net.eval()
+    layers = [layer for layer in net.discriminator.modules() if hasattr(layer, "bias")]
+    matrices, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    largest = [float(np.linalg.svd(m.detach().numpy())[1].max()) for m in matrices]
+    np.testing.assert_allclose(largest, [1.0, 1.0], atol=1e-4)
+    inner, outer = matrices
+    hidden = x @ inner.T + biases[0]
+    logits = torch.where(hidden > 0, hidden, 0.2 * hidden) @ outer.T + biases[1]
+    torch.testing.assert_close(net.discriminator(x), logits)
 
 
 def step(parameters, loss, rate):

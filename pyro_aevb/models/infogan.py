@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from pyro_aevb.errors import at_least_one
 from pyro_aevb.models import likelihoods, networks
@@ -27,6 +28,10 @@ class InfoGAN(nn.Module):
     marked as one whose codes follow it, so that the pair generates. What ``encode`` returns for
     ``"c"`` is the recognition net's means.
 
+    Each weight matrix of the discriminator is divided by its largest singular value (spectral
+    normalization), so that its logits change by no more than the data do. Without that it soon
+    tells made data from real ones without fail, and the generator learns nothing more.
+
     Sites: the latents ``"c"`` of event shape ``(latent_dim,)`` and ``"noise"`` of event shape
     ``(noise_dim,)``, and the observed ``"x"`` of event shape `event_shape`, in the plate
     ``"data"``.
@@ -39,7 +44,8 @@ class InfoGAN(nn.Module):
             default [500].
         network: ``"mlp"`` or ``"conv"``, of generator and recognition net; the discriminator is an
             MLP.
-        activation: The non-linearity of all nets, by name.
+        activation: The non-linearity of generator and recognition net, by name; the discriminator's
+            is the leaky ReLU, of slope 0.2 below 0.
         init: How the parameters are drawn (see :func:`pyro_aevb.models.networks.initialize`).
         decoder_hidden: The widths of the generator's hidden layers, from the data to the code as
             those of `hidden` are; default these.
@@ -51,6 +57,9 @@ class InfoGAN(nn.Module):
         | InfoGAN: Interpretable Representation Learning by Information Maximizing Generative
         | Adversarial Nets (Chen, Duan, Houthooft, Schulman, Sutskever and Abbeel, 2016)
         | https://arxiv.org/abs/1606.03657
+        | Spectral Normalization for Generative Adversarial Networks (Miyato, Kataoka, Koyama and
+        | Yoshida, 2018)
+        | https://arxiv.org/abs/1802.05957
     """
 
     algorithm = "infogan"
@@ -73,9 +82,16 @@ class InfoGAN(nn.Module):
         whole, down = latent_dim + noise_dim, hidden if decoder_hidden is None else decoder_hidden
         self.decoder = networks.Decoder(event_shape, whole, network, down, activation, "decoder_")
         self.likelihood = likelihoods.build("bernoulli", self.decoder)
-        judge = networks.Encoder(event_shape, 1, 1, "mlp", hidden if network == "mlp" else None)
+        judge = networks.Encoder(
+            event_shape, 1, 1, "mlp", hidden if network == "mlp" else None, "leaky_relu"
+        )
         self.discriminator = nn.Sequential(judge, _Only())
         networks.initialize(self, init)
+        for layer in [*judge.modules()]:
+            if isinstance(layer, nn.Linear):
+                parametrizations.spectral_norm(layer)
+            elif isinstance(layer, nn.LeakyReLU):
+                layer.negative_slope = 0.2
 
     def model(self, x: Tensor) -> None:
         r"""The generator, with `x` of shape `(batch, *event_shape)` observed."""

@@ -3,6 +3,7 @@ r"""InfoGAN: a generator against a discriminator, whose codes a recognition net 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.nn.utils import parametrize
 
 from pyro_aevb.data.batch import Data, data_of
 from pyro_aevb.data.batches import Batches
@@ -107,7 +108,8 @@ class InfoGAN(Algorithm):
     def _judge(self, x: Data, index: Tensor) -> Tensor:
         with torch.no_grad():
             made, _, _ = self.make(x)
-        own, other = self.discriminator(data_of(x)), self.discriminator(made)
+        with parametrize.cached():  # one normalization of the weights for both
+            own, other = self.discriminator(data_of(x)), self.discriminator(made)
         return (softplus(-own) + softplus(other)).mean()
 
     def validate(self, valid: Batches, scorer: Scorer) -> tuple[Row, str]:
