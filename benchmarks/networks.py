@@ -20,6 +20,7 @@ class Network:
         images: Images of a timed round, cut to whole batches; fewer than an epoch where one would
             take minutes. Times are given per step and, extrapolated, per epoch.
         peers: Who takes part, by the names in :mod:`benchmarks.peers`.
+        side: The side of an image: 28 of MNIST, or 64 of ``shapes2d``.
     """
 
     title: str
@@ -30,6 +31,11 @@ class Network:
     particles: int = 1
     kind: str = "mlp"
     images: int = 60_000
+    side: int = 28
+
+    @property
+    def pixels(self) -> int:
+        return self.side**2
 
 
 PROJECT = ("project-eager", "project", "project-medium")
@@ -49,6 +55,15 @@ NETWORKS = {
         ("pytorch", "pyro", *PROJECT, *FLOORS),
         particles=50,
         images=3_000,
+    ),
+    "shapes2d": Network(
+        "4096-1200-1200-10, images of shapes2d, batch 64",
+        (1200, 1200),
+        10,
+        64,
+        ("pytorch", *PROJECT, *FLOORS),
+        images=12_800,
+        side=64,
     ),
     "conv": Network(
         "convolutional 32-64, code 20, batch 100",

@@ -47,7 +47,14 @@ class Target:
 
 def _floor(network: str, batch: int, cpu: float) -> list[Target]:
     return [
-        Target(f"share of the {what}, batch {batch}", network, name, "project", bounds, unit="%")
+        Target(
+            f"share of the {what}, {network}, batch {batch}",
+            network,
+            name,
+            "project",
+            bounds,
+            unit="%",
+        )
         for name, what, bounds in (
             ("floor", "floor (torch.mm, fused Adam)", {"cpu": cpu}),
             ("floor-fastest", "floor with this torch's fastest products", {"cpu": cpu}),
@@ -72,6 +79,8 @@ TRAINING = [
     ),
     *_floor("mlp100", 100, 0.7),
     *_floor("mlp512", 512, 0.9),
+    *_floor("shapes2d", 64, 0.8),
+    Target("against PyTorch, 4096-1200-1200-10", "shapes2d", "pytorch", "project", {"cpu": 1.2}),
     Target(
         "Bayesian layers in both nets over point weights, per step",
         "weights",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.networks import PIXELS, Network
+from benchmarks.networks import Network
 
 Product = Callable[[], object]
 
@@ -30,8 +30,8 @@ class Floor:
         self.device, self.fastest = device, fastest and device == "cpu"
         self._gradients: dict[int, Product] = {}
         rows = network.batch
-        encoder = [PIXELS, *network.hidden, 2 * network.latent]
-        decoder = [network.latent, *reversed(network.hidden), PIXELS]
+        encoder = [network.pixels, *network.hidden, 2 * network.latent]
+        decoder = [network.latent, *reversed(network.hidden), network.pixels]
         self.decoder = list(pairwise(decoder))
         layers = [(rows, a, b) for a, b in pairwise(encoder)]
         layers += [(rows * network.particles, a, b) for a, b in self.decoder]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import PIXELS, Network
+from benchmarks.networks import Network
 from benchmarks.peers import Values
 
 STRIDED = {"kernel_size": 3, "stride": 2, "padding": 1}
@@ -40,7 +40,9 @@ def encoder(network: Network, heads: int = 2) -> nn.Sequential:
         return nn.Sequential(
             *convolutions, nn.Tanh(), nn.Flatten(), nn.Linear(b * 49, heads * network.latent)
         )
-    return nn.Sequential(nn.Flatten(), *_dense([PIXELS, *network.hidden, heads * network.latent]))
+    return nn.Sequential(
+        nn.Flatten(), *_dense([network.pixels, *network.hidden, heads * network.latent])
+    )
 
 
 def decoder(network: Network) -> nn.Sequential:
@@ -56,7 +58,7 @@ def decoder(network: Network) -> nn.Sequential:
             PixelBias(a),
             nn.Flatten(),
         )
-    return nn.Sequential(*_dense([network.latent, *reversed(network.hidden), PIXELS]))
+    return nn.Sequential(*_dense([network.latent, *reversed(network.hidden), network.pixels]))
 
 
 class TorchParameters:

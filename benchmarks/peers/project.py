@@ -94,6 +94,5 @@ def _pair(network: Network, num_data: int, point: bool) -> nn.Module:
         pair: nn.Module
         pair = PointAutoencoder(network) if point else BayesianAutoencoder(network, num_data)
         return pair
-    return VAE(
-        (1, 28, 28), network.latent, network.hidden, "conv" if network.kind == "conv" else "mlp"
-    )
+    shape, kind = (1, network.side, network.side), "conv" if network.kind == "conv" else "mlp"
+    return VAE(shape, network.latent, network.hidden, kind)
