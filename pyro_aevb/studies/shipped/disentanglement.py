@@ -270,6 +270,25 @@ combinations = Grid(
     most_seeds=1,
 )
 
+DIGITS = "mnist5k"
+digits = Grid(
+    "digits",
+    rows={DIGITS: {"data": DIGITS}},
+    columns={
+        VAE: _vae(epochs=40),
+        BETA: _vae("BetaVAE", pair_parameters={"beta": 4.0}, epochs=40),
+    },
+    settings={**TRAINED, "optimizer": "adam", "lr": 5e-4},
+    smoke={**SMOKE, "data": f"{DIGITS}:200", "batch_size": 100},
+    smoke_columns=(BETA,),
+    chosen="nothing was: they are for the picture of what each dimension does to a digit.",
+    row_title="data",
+    most_seeds=1,
+)
+
+LIKELY = tuple(column for column in models.columns if column not in (UNTRAINED, INFOGAN))
+r"""Those that were trained to make the images likely."""
+
 PUBLISHED = {
     RAW: 45.75,
     PCA: 84.9,
@@ -315,7 +334,7 @@ STUDY = Study(
         "linear classifier tells which factor pairs of images share, from the differences of their "
         "codes; chance is 25."
     ),
-    grids=[linear, models, rates, strengths, whitened, combinations],
+    grids=[linear, models, rates, strengths, whitened, combinations, digits],
     tables=[
         Table(
             "Higgins score, without training",
@@ -357,6 +376,7 @@ STUDY = Study(
             text="Hearts in the lower right quarter.",
         ),
         Table("Higgins score of independent components", "ica", "test/higgins_score"),
+        Table("Log-likelihood of digits", "digits", "test/log_likelihood"),
     ],
     figures=[
         Figure(
@@ -390,6 +410,33 @@ STUDY = Study(
                 labels=("log-likelihood, nats per image", "Higgins score, in %"),
             ),
             "models",
+            columns=LIKELY,
+        ),
+        Figure(
+            "reconstruction",
+            "The score against the reconstruction of test images.",
+            partial(
+                scattered,
+                x="test/reconstruction",
+                y="metric/higgins_score",
+                labels=("reconstruction, nats per image", "Higgins score, in %"),
+            ),
+            "models",
+            columns=LIKELY,
+        ),
+        Figure(
+            "information",
+            "The KL of the codes against the reconstruction of test images, as beta grows.",
+            partial(
+                scattered,
+                x="test/kl",
+                y="test/reconstruction",
+                labels=(
+                    "KL of codes from the prior, nats per image",
+                    "reconstruction, nats per image",
+                ),
+            ),
+            "strengths",
         ),
         Figure(
             "labels",
@@ -404,6 +451,13 @@ STUDY = Study(
             "the order of how much their means vary.",
             traversals,
             "models",
+        ),
+        Figure(
+            "digits",
+            "What each dimension of the code does to a digit, from -2 to 2, the dimensions in the "
+            "order of how much their means vary.",
+            traversals,
+            "digits",
         ),
         Figure(
             "means",
