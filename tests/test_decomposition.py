@@ -19,6 +19,7 @@ from pyro_aevb import FactorVAE, InfoGAN
 from pyro_aevb.data.batches import Batches, order
 from pyro_aevb.data.split import Split
 from pyro_aevb.errors import UsageError
+from pyro_aevb.estimators.disentanglement.codes import mean_codes
 from pyro_aevb.estimators.importance import Scorer
 from pyro_aevb.pairs.contract import inspect
 from pyro_aevb.pairs.handlers import ScaleSites, WholeBatch
@@ -313,6 +314,9 @@ def test_infogan_is_two_losses_of_plain_pytorch():
         _, found = generate(twin, 40)
     assert watched == "information_bound"
     assert row[watched] == pytest.approx(float(found.mean()) + L * np.log(2), rel=1e-4)
+    # Metrics of disentanglement see the means of the codes, not the noise beside them.
+    means = twin.encoder(data.take(torch.arange(40)))[0].detach()
+    np.testing.assert_allclose(mean_codes(pair, data), means, rtol=1e-4, atol=1e-5)
     # Each matrix of the discriminator has a largest singular value of 1, after enough calls.
     x = torch.randn(5, D)
     for _ in range(60):

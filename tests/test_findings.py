@@ -587,6 +587,9 @@ def test_what_the_score_depends_on():
         along = {(r["column"], r["pairs"]): float(r["score"]) for r in csv.DictReader(file)}
     one, fifty = (along["PCA", pairs] for pairs in ("1", "50"))
     says(study, f"score {one:.0f} % at L = 1 and {fifty:.0f} % at L = 50")
+    large, random = (along[model, "100"] for model in ("beta-VAE", "VAE, untrained"))
+    says(study, f"At L = 100 the beta-VAE has {large:.1f} %")
+    says(study, f"there random weights have {random:.0f} %")
     score = {column: value for (_, column), value in table(study, "higgins-score").items()}
     says(study, f"has {score.pop('DC-IGN'):.1f} % (99.3")
     assert max(score.values()) < along["PCA", "8"]

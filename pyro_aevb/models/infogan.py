@@ -29,8 +29,9 @@ class InfoGAN(nn.Module):
     ``"c"`` is the recognition net's means.
 
     Each weight matrix of the discriminator is divided by its largest singular value (spectral
-    normalization), so that its logits change by no more than the data do. Without that it soon
-    tells made data from real ones without fail, and the generator learns nothing more.
+    normalization), which a step of the power iteration at each call follows. With the exact value
+    its logits change by no more than the data do, so that it gives the generator a slope to follow
+    also where it tells made data from real ones.
 
     Sites: the latents ``"c"`` of event shape ``(latent_dim,)`` and ``"noise"`` of event shape
     ``(noise_dim,)``, and the observed ``"x"`` of event shape `event_shape`, in the plate
@@ -40,8 +41,9 @@ class InfoGAN(nn.Module):
         event_shape: The shape of one datum.
         latent_dim: L, the number of codes.
         noise_dim: The number of dimensions of the noise.
-        hidden: The widths of the hidden layers of the recognition net and of the discriminator;
-            default [500].
+        hidden: The widths of the hidden layers of the recognition net and of the discriminator,
+            default [500]; with ``network="conv"`` the channels of the recognition net, default
+            [32, 64], beside a discriminator of [500].
         network: ``"mlp"`` or ``"conv"``, of generator and recognition net; the discriminator is an
             MLP.
         activation: The non-linearity of generator and recognition net, by name; the discriminator's

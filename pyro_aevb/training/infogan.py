@@ -14,7 +14,7 @@ from pyro_aevb.pairs.pair import Pair
 from pyro_aevb.training.algorithm import Algorithm, Phase, Row, adam, parted
 
 DRAWS = 500
-r"""Data that the generator makes for each validation."""
+r"""Data that the generator makes for a validation, where there are as many to validate on."""
 
 
 class InfoGAN(Algorithm):
@@ -22,14 +22,14 @@ class InfoGAN(Algorithm):
 
     With data :math:`\tilde x = \mathrm{E}[x \mid c, \epsilon]` that the model makes of codes and
     noise from their priors, and a discriminator D from data ``(B, *event_shape)`` to logits
-    ``(B, 1)``, on each batch, in turn, in nats per datum,
+    ``(B, 1)``, on each batch, in turn, each with data made anew, in nats per datum,
 
     1. model and guide descend :math:`\frac{1}{B} \sum_n \log(1 + e^{-D(\tilde x_n)}) -
        \lambda \log q(c_n | \tilde x_n)`;
     2. D descends :math:`\frac{1}{B} \sum_n \log(1 + e^{-D(x_n)}) + \log(1 + e^{D(\tilde x_n)})`.
 
     :math:`\mathrm{H}(c) + \mathrm{E} \log q(c | \tilde x)` is a lower bound on the information
-    :math:`I(c; \tilde x)`; of :data:`DRAWS` draws it is the column ``information_bound`` of
+    :math:`I(c; \tilde x)`; of at most :data:`DRAWS` draws it is the column ``information_bound`` of
     ``history.csv``, which validation watches. It is high for a generator that shows its codes, and
     says nothing of how like the data what it makes is. The recognition net is a net of its own; the
     paper's shares layers with the discriminator.

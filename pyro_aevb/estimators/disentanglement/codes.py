@@ -36,7 +36,9 @@ def mean_codes(
 ) -> np.ndarray:
     r"""The guide's means :math:`\mathrm{E}_q[z|x, w_s]` of all local sites side by side.
 
-    Sites without a mean, such as the index of a class, are left out.
+    Sites without a mean, such as the index of a class, are left out. Of a pair whose guide marks a
+    code as matched (``infer={"matched": True}``) that code alone is taken: what stands beside it,
+    such as InfoGAN's noise, is not inferred from the data.
 
     Arguments:
         pair: An inspected pair.
@@ -55,13 +57,15 @@ def mean_codes(
     description = pair.description
     assert description is not None, "inspect the pair first"
     found: list[np.ndarray] = []
+    every = description.local_sites
+    names = [site.name for site in every if site.matched] or [site.name for site in every]
     with pair.running():
         weights = weight_draw(pair, batches.take(torch.arange(min(2, len(batches)))), seed, draw)[0]
         guide = pair.guide if sample else AtMean()(pair.guide)
         for number, x in blocks_of(batches, numbered(len(batches))):
             with seeded(batches.device, seed, number, 1) if sample else nullcontext():
                 sites = run(guide, x, weights)
-            local = [sites[site.name] for site in description.local_sites if site.name in sites]
+            local = [sites[name] for name in names if name in sites]
             real = [site["value"] for site in local if typical(site["fn"])[1] == "mean"]
             if not real:
                 raise UsageError(
