@@ -201,8 +201,9 @@ models = Grid(
         "two layers of 1200 ReLUs (leaky ones in the discriminator). The optimizer is the paper's, "
         "Adagrad at 0.01, but of the capacity and DIP-VAE Adam at 1e-4, as the first step of "
         "Adagrad is not finite there; of FactorVAE too, whose discriminator did not learn by "
-        "Adagrad (that run had 46 per cent); and of InfoGAN Adam at 5e-4, with a weight of 0.1 for the information: "
-        "in narrower nets, the first tried at which what it makes varies in place and size."
+        "Adagrad (that run had 46 per cent); and of InfoGAN Adam at 5e-4, with a weight of 0.1 for "
+        "the information: in narrower nets, the first tried at which what it makes varies in place "
+        "and size."
     ),
     row_title="data",
 )
