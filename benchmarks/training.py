@@ -99,8 +99,8 @@ the others to 1e-4 (sampled and closed-form KL terms are made comparable by the 
 `benchmarks/noise.py`). *Loss* is minus the objective per datum on 100 test images after the last
 round, at the same noise for all, and must agree to 5 % (15 % on 64 x 64): the timed code did
 train. Rows with *medium* products ran under `torch.set_float32_matmul_precision("medium")`; what
-that means to `torch.mm` on the machine is said with it, and the compiled step of `pyro_aevb` has bf16 products
-of its own on a CPU with units for them.
+that means to `torch.mm` on the machine is said with it, and the compiled step of `pyro_aevb`
+has bf16 products of its own on a CPU with units for them.
 """
 
 
