@@ -12,11 +12,29 @@ import torch
 from harness import dot, rendering
 from matplotlib.figure import Figure
 
+from pyro_aevb.estimators import spot_check
+
+TEMPERATURES = spot_check.TEMPERATURES
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _figures_as_dots():
     """To draw the figures is half of a score: a dot is written, of bytes that tell them apart."""
     with patch.object(Figure, "savefig", lambda figure, file, **how: file.write(dot(figure))):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_spot_checks():
+    """Annealing is a third of a score. Its own tests give it all its temperatures (tempered)."""
+    with patch.object(spot_check, "TEMPERATURES", 5):
+        yield
+
+
+@pytest.fixture
+def tempered():
+    """The spot check of scores is that of the package."""
+    with patch.object(spot_check, "TEMPERATURES", TEMPERATURES):
         yield
 
 

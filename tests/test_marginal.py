@@ -446,7 +446,7 @@ def test_annealing_from_the_proposal_brackets_the_exact_value():
     assert gaps["prior"][0] < -1 and gaps["prior"][2] - gaps["prior"][1] > 1
 
 
-def test_a_spot_check_sees_a_mode_that_an_estimate_lacks():
+def test_a_spot_check_sees_a_mode_that_an_estimate_lacks(tempered):
     pair_of = folded(lambda z: torch.cat([z[..., :1].abs(), z[..., 1:]], -1))
     torch.manual_seed(1)
     x = (1.5 + 0.5 * torch.rand(8, 2)) @ pair_of.W.detach() + 0.2 * torch.randn(8, 5)
