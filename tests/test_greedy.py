@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from harness import stopped
+from harness import assert_resumes, stopped
 from pyro.infer import Trace_ELBO
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, log_loss
@@ -207,6 +207,21 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted_in_every_stage(step, 
     assert [r["objective"] for r in again.history] == [r["objective"] for r in whole.history]
 
 
+@pytest.mark.parametrize("step", [4, 11])  # in the first and in the second machine's stage
+def test_chains_of_machines_go_on_where_a_run_is_resumed(step, tmp_path):
+    def fresh(path):
+        seed_everything(1)
+        data = batches()
+        pair = load_pair(DeepBeliefNet((D,), C, HIDDEN))
+        inspect(pair, data.take(torch.arange(5)))
+        learning = Greedy(pair, data, FIRST, RATE, None, {"persistent": True, "chains": 7})
+        how = {"epochs": EPOCHS, "batch_size": B, "optimizer": "sgd", "lr": 0.05, "seed": 1}
+        return Trainer(pair, data, batches(2), learning, path, **how)
+
+    whole = assert_resumes(fresh, tmp_path / "checkpoint.pt", step)
+    assert {"layer1.chains", "layer2.chains"} <= whole._algorithm.state.keys()
+
+
 def test_labels_beyond_the_first_are_not_looked_at():
     """Other labels of the rest change nothing, and the rest changes the layers alone."""
 
@@ -229,12 +244,17 @@ def test_labels_beyond_the_first_are_not_looked_at():
 
 
 def test_patience_returns_to_the_best_epoch_of_each_stage():
-    made = trainer(epochs=60, patience=4)
-    rows = made.run()
-    accuracy = [row["accuracy"] for row in rows if "accuracy" in row]
-    assert len(accuracy) == np.argmax(accuracy) + 1 + 4
+    """Of epochs with the same accuracy the best is that of the highest log p(label|x)."""
+    made = trainer(epochs=60, patience=3, lr=0.01)
+    rows = [row for row in made.run() if "accuracy" in row]
+    accuracy = [row["accuracy"] for row in rows]
+    best = max(range(len(rows)), key=lambda i: (accuracy[i], rows[i]["elbo"]))
+    assert best > np.argmax(accuracy)  # so there were equal ones
+    assert len(rows) == best + 1 + 3
     found = predict(made.pair, made.valid)
     assert 1 - found.wrong().mean() == pytest.approx(max(accuracy), abs=1e-12)
+    right = found.log_prob[np.arange(len(found.label)), found.label]
+    assert right.mean() == pytest.approx(rows[best]["elbo"], rel=1e-5)
 
 
 def test_linear_layers_without_noise_find_the_principal_components():

@@ -34,7 +34,7 @@ class Greedy(Algorithm):
     In stages 1 to L the validation value is the layer's, such as its ``reconstruction`` of clean
     codes; in the last one it is the ``accuracy``, the share of validation data whose most probable
     class is their label, where the pair is a classifier. So ``--patience`` stops early by the
-    validation error.
+    validation error, and of epochs with the same error by the ELBO.
 
     Valid for pairs with ``layers``, a sequence of modules that are pairs themselves and have a
     method ``code(x)``, and for data that look the same whenever they are seen.

@@ -16,7 +16,7 @@ class Progress:
     r"""Epochs that are done, and steps of the next; the stage, and the epoch at which it began.
 
     `losses` are those of the steps, each by its share of the epoch's data; `best` has the value,
-    the number, the tensors and the Python values of the stage's best epoch.
+    the ELBO, the number, the tensors and the Python values of the stage's best epoch.
     """
 
     epoch: int = 0
@@ -49,8 +49,12 @@ class Progress:
         r"""The number of the stage's best epoch; None where none is kept."""
         return int(self.best["epoch"]) if "tensors" in self.best else None
 
-    def is_best(self, value: float) -> bool:
-        return value > float(self.best.get("value", -math.inf))
+    def is_best(self, value: float, elbo: float | None) -> bool:
+        r"""Whether a validation value is above that of the stage's best epoch; of equal ones, as
+        few data have many, whether the ELBO is.
+        """
+        best = (self.best.get("value", -math.inf), self.best.get("elbo", math.inf))
+        return (value, -math.inf if elbo is None else elbo) > best
 
     def out_of(self, patience: int) -> bool:
         r"""Whether the best epoch lies so many epochs back; never if the number is 0."""

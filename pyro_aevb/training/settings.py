@@ -33,8 +33,8 @@ class Settings:
             maximum a posteriori: :func:`~.optimizers.map_options`. None is no prior.
         clip_norm: The largest norm of the gradients of a phase together, of the whole batch; larger
             ones are scaled down to it: :func:`~.clipping.clip`. None is any.
-        patience: End a stage after this many epochs without a better validation value and return
-            to its best; 0 never does.
+        patience: End a stage after this many epochs without a better validation value, or of equal
+            values a better ELBO, and return to its best; 0 never does.
         seed: Fixes the order of the data, and the draws of the validation.
         compile: ``on`` captures the step and compiles it, see :class:`~.step.Step`; ``off`` runs
             the handlers at every step; ``auto`` compiles if at least 5,000 steps lie ahead, since

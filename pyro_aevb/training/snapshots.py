@@ -44,11 +44,11 @@ class Snapshots:
         self._note(lost)
         return {"tensors": _detached(self.pair.tensors()), "python": python}
 
-    def best(self, value: float, epoch: int) -> dict[str, Any]:
-        r"""Copies of tensors, and Python values, of an epoch and with its value."""
+    def copies(self) -> dict[str, Any]:
+        r"""What :meth:`take` takes, with copies of the tensors."""
         taken = self.take()
         tensors = {name: tensor.clone() for name, tensor in taken["tensors"].items()}
-        return {**taken, "tensors": tensors, "value": value, "epoch": epoch}
+        return {**taken, "tensors": tensors}
 
     def put(self, taken: Mapping[str, Any], origin: str) -> None:
         r"""Take over what was taken; messages say where it comes from."""

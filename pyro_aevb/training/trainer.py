@@ -247,12 +247,13 @@ class Trainer(Settings):
         self._end_epoch(row, watched, bar)
 
     def _end_epoch(self, row: Row, watched: str, bar: Any) -> None:
-        at, value = self.progress, row[watched]
+        at, value, elbo = self.progress, row[watched], row.get("elbo")
         assert value is not None
         at.next_epoch(row)
         self._learners.end_epoch(value)
-        if self.patience and at.is_best(value):
-            at.best = self._snapshots.best(value, at.epoch)
+        if self.patience and at.is_best(value, elbo):
+            best = {"value": value, "elbo": elbo, "epoch": at.epoch}
+            at.best = {**best, **self._snapshots.copies()}
         bar.set_postfix_str(
             f"epoch {at.epoch}, validation {watched} {value:.5g}, "
             f"{row['images_per_second']:,.0f} images/s"
