@@ -3,7 +3,6 @@ r"""Pictures of a study's classifiers: first layers, and errors along a grid.
 Each is called as those of :mod:`pyro_aevb.studies.figures` are, which say what the arguments are.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pyro_aevb.errors import UsageError
+from pyro_aevb.models.rbm import RBM
 from pyro_aevb.reports.plots import panels
 from pyro_aevb.studies.collect import Collected
 from pyro_aevb.studies.differences import ERROR
@@ -34,12 +34,12 @@ def filters(collected: Collected, path: Path, units: int = 49, **which: Any) -> 
         weight = getattr(getattr(layer, "encoder", layer), "weight", None)
         if weight is None:
             raise UsageError(f"{name} has no first layer whose weights could be shown")
-        rows = weight.detach().numpy()
-        rows = rows if rows.shape[1] == math.prod(prepared.data.event_shape) else rows.T
+        # A machine's weights are (visible, hidden), a linear layer's (hidden, visible).
+        rows = (weight.T if isinstance(layer, RBM) else weight).detach().numpy()
         order = np.argsort(-np.linalg.norm(rows, axis=1))[:units]
         few = rows[order].reshape(-1, *prepared.data.event_shape)
         largest = np.abs(few).max(axis=tuple(range(1, few.ndim)), keepdims=True)
-        shown[name] = 0.5 + 0.5 * few / largest
+        shown[name] = 0.5 + 0.5 * few / np.where(largest > 0, largest, 1)
     if shown:
         panels.mosaics(shown, path)
 

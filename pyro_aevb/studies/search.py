@@ -6,8 +6,8 @@ halving*: all are trained on a part of the training data, the better third of th
 as many, and so on up to all of them. The winner has the lowest validation error there; of equal
 ones it is the simplest, that with the fewest parameters.
 
-No test data are looked at: the validation data stand in for them, and the file of trials, one line
-of JSON each, is complete before a study that reads it computes its first test error.
+No test data are looked at: the validation data stand in for them. A study reads the file of trials,
+one line of JSON each, and takes settings from a search alone that has come to all training data.
 
 References:
     | Non-stochastic Best Arm Identification and Hyperparameter Optimization
@@ -16,7 +16,6 @@ References:
 """
 
 import json
-import math
 import os
 import sys
 import time
@@ -92,10 +91,13 @@ class Trial:
     machine: str
 
     @property
-    def standard_error(self) -> float:
-        r"""The binomial one of the validation error, in per cent."""
-        share = self.validation_error / 100
-        return 100 * math.sqrt(share * (1 - share) / self.num_valid)
+    def interval(self) -> tuple[float, float]:
+        r"""Wilson's of 95 per cent for the error, in per cent; it has a width of no errors too."""
+        from scipy.stats import binomtest
+
+        wrong = round(self.validation_error / 100 * self.num_valid)
+        low, high = binomtest(wrong, self.num_valid).proportion_ci(method="wilson")
+        return 100 * float(low), 100 * float(high)
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -155,10 +157,10 @@ def run_search(
 
 def _won(best: Trial, trials: Sequence[Trial]) -> str:
     r"""The best of the trials of a method on a set, in a line."""
-    minutes = sum(trial.seconds for trial in trials) / 60
+    minutes, (low, high) = sum(trial.seconds for trial in trials) / 60, best.interval
     return (
-        f"{best.data}/{best.method}: validation error {best.validation_error:.2f} ± "
-        f"{best.standard_error:.2f} % of trial {best.number} on {best.num_train:,}, the best of "
+        f"{best.data}/{best.method}: validation error {best.validation_error:.2f} % (95 % interval "
+        f"{low:.2f} to {high:.2f}) of trial {best.number} on {best.num_train:,}, the best of "
         f"{len({trial.number for trial in trials})} trials in {minutes:.1f} minutes"
     )
 
@@ -187,14 +189,19 @@ def _halve(
             for trial in read_trials(path)
             if (trial.data, trial.method, trial.num_train) == (data, method, num_train)
         }
+        for number, trial in done.items():
+            if number < search.trials and _plain(drawn[number]) != trial.settings:
+                raise UsageError(
+                    f"{path}: trial {number} of {data}/{method} has settings that its space does "
+                    "not draw any more; remove the lines of this search, which is another now"
+                )
         share = 60 * search.minutes / len(rungs)
         for place, number in enumerate(going):
             spent = sum(trial.seconds for trial in done.values())
             if number in done or (spent >= share and place >= KEEP):
                 continue
             where = out / data / method / f"{number}-{num_train}"
-            settings = json.loads(json.dumps(drawn[number]))
-            trial = _try(whole, method, number, num_train, settings, where)
+            trial = _try(whole, method, number, num_train, _plain(drawn[number]), where)
             with in_turn(path.with_name(path.name + ".lock")):
                 lines = path.read_text("utf-8") if path.is_file() else ""
                 write_whole(path, lines + json.dumps(asdict(trial)) + "\n")
@@ -205,6 +212,11 @@ def _halve(
             )
         known = sorted(done.values(), key=lambda t: (t.validation_error, t.parameters, t.number))
         going = [trial.number for trial in known[: max(1, len(known) // KEEP)]]
+
+
+def _plain(settings: Any) -> Any:
+    r"""Settings as the file of trials has them."""
+    return json.loads(json.dumps(settings))
 
 
 def _try(
