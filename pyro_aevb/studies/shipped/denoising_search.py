@@ -32,15 +32,20 @@ SVM, SVM_NU, SVM_POLY = "SVM", "SVM, corrupted", "SVM, polynomial"
 DBN, SAA, SDA = "DBN-3", "SAA-3", "SdA-3"
 EMPHASIS, ON_CODES, PLAIN = "SdA-3, emphasis", "SVM on SdA-3 codes", "no pretraining"
 ON_VAE, ON_BAYESIAN = "SVM on VAE codes", "SVM on Bayesian autoencoder codes"
+ON_MEAN = "SVM on Bayesian autoencoder codes, means"
 LOGISTIC = "logistic regression"
 
 BASELINES = "pyro_aevb.studies.baselines"
 LEVELS = (0.1, 0.25, 0.4)
 r"""Shares of the pixels that are destroyed, those of the paper."""
-TUNING = 150
-r"""Epochs of fine-tuning at most; it ends 15 epochs after the best validation error."""
+TUNING, PATIENCE = 150, 15
+r"""Epochs of fine-tuning at most, and how many it goes on after the best validation error."""
 
-NET = {"batch_size": 20, "optimizer": "sgd", "patience": 15, "num_samples": 1}
+LONGER = {"rectangles": 10}
+r"""So many times as many epochs, of pretraining too, on the set of 1,000 training images: an epoch
+there has a tenth of the steps that it has on the sets of 10,000."""
+
+NET = {"batch_size": 20, "optimizer": "sgd", "num_samples": 1}
 r"""What all nets are trained with."""
 
 
@@ -67,22 +72,28 @@ def _svm_poly(rng: np.random.Generator, data: str) -> dict[str, Any]:
 
 
 def _on_codes(rng: np.random.Generator, data: str) -> dict[str, Any] | None:
-    codes = chosen(data, SDA)
-    return codes and {**_svm(rng, data), "codes": codes}
+    net = chosen(data, SDA)
+    if net is None:
+        return None
+    # Codes that no label has touched: the run pauses where fine-tuning would begin.
+    before = 3 * net["algorithm_options"]["pretraining_epochs"]
+    codes = {**net, "epochs": before + 1, "stop_after": before, "patience": 0}
+    return {**_svm(rng, data), "codes": codes}
 
 
 def _vae_codes(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    return {**_svm(rng, data), "codes": _coder(rng, "VAE")}
+    return {**_svm(rng, data), "codes": _coder(rng, "VAE", data)}
 
 
 def _bayesian_codes(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    return {**_svm(rng, data), "codes": _coder(rng, "BayesianAutoencoder"), "draws": 10}
+    return {**_svm(rng, data), "codes": _coder(rng, "BayesianAutoencoder", data), "draws": 10}
 
 
-def _coder(rng: np.random.Generator, pair: str) -> dict[str, Any]:
+def _coder(rng: np.random.Generator, pair: str, data: str) -> dict[str, Any]:
     sizes = {"latent_dim": _choice(rng, 20, 50, 100), "hidden": [500]}
     scored = {"num_samples": 1, "weight_samples": 1, "proposal": "guide"}
-    return {"pair": pair, "pair_parameters": sizes, "binarize": "none", "epochs": 50, **scored}
+    epochs = 50 * LONGER.get(data, 1)
+    return {"pair": pair, "pair_parameters": sizes, "binarize": "none", "epochs": epochs, **scored}
 
 
 def _logistic(rng: np.random.Generator, data: str) -> dict[str, Any]:
@@ -92,13 +103,15 @@ def _logistic(rng: np.random.Generator, data: str) -> dict[str, Any]:
 def _net(rng: np.random.Generator, data: str) -> dict[str, Any]:
     r"""What the spaces of all nets share: widths, rates, and the length of pretraining."""
     lr, before = _logarithmic(rng, 0.01, 0.5), _logarithmic(rng, 0.01, 0.5)
-    epochs = _choice(rng, 10, 20, 40)
+    longer = LONGER.get(data, 1)
+    epochs = longer * _choice(rng, 10, 20, 40)
     return {
         **NET,
         "pair": "StackedDenoisingAutoencoder",
         "pair_parameters": {"hidden": [_choice(rng, 500, 1000)] * 3},
         "lr": lr,
-        "epochs": 3 * epochs + TUNING,
+        "epochs": 3 * epochs + longer * TUNING,
+        "patience": longer * PATIENCE,
         "algorithm_options": {"pretraining_epochs": epochs, "pretraining_rate": before / lr},
     }
 
@@ -123,7 +136,7 @@ def _emphasis(rng: np.random.Generator, data: str) -> dict[str, Any]:
 def _plain(rng: np.random.Generator, data: str) -> dict[str, Any]:
     net = _net(rng, data)
     own = {"activation": _choice(rng, "sigmoid", "tanh", "relu")}
-    net = merged(net, {"epochs": TUNING, "pair_parameters": own})
+    net = merged(net, {"epochs": LONGER.get(data, 1) * TUNING, "pair_parameters": own})
     return {**net, "algorithm_options": {"pretraining_epochs": 0}}
 
 
@@ -178,14 +191,43 @@ def how_chosen() -> str:
             best = _best(trials, name, method)
             if best is None:
                 continue
-            count = len({t.number for t in trials if (t.data, t.method) == (name, method)})
-            minutes = sum(t.seconds for t in trials if (t.data, t.method) == (name, method)) / 60
+            low, high = best.interval
             said.append(
-                f"{short}, {method}: {best.validation_error:.2f} ± {best.standard_error:.2f} % of "
-                f"{best.num_valid:,} validation images, the best of {count} trials in "
-                f"{minutes:.0f} min ({_in_words(best.settings)})"
+                f"{short}, {method}: {best.validation_error:.2f} % of {best.num_valid:,} "
+                f"validation images (95 % interval {low:.2f} to {high:.2f}), the best of "
+                f"{_tried(trials, name, method)} ({_in_words(best.settings)})"
             )
     return "; ".join(said) or "there has been no search yet"
+
+
+def _tried(trials: Sequence[Trial], data: str, method: str) -> str:
+    own = [trial for trial in trials if (trial.data, trial.method) == (data, method)]
+    count, minutes = len({t.number for t in own}), sum(t.seconds for t in own) / 60
+    full = sum(trial.num_train == SEARCH.data[data][-1] for trial in own)
+    return f"{count} trials in {minutes:.1f} min, {full} of them on all training images"
+
+
+def tried() -> dict[tuple[str, str], str]:
+    r"""By set and method, as tables call them, what was searched."""
+    trials = read_trials(TRIALS)
+    there = {(trial.data, trial.method) for trial in trials}
+    return {(SETS[name], method): _tried(trials, name, method) for name, method in there}
+
+
+def minutes() -> float:
+    r"""What all trials took of a processor's time."""
+    return sum(trial.seconds for trial in read_trials(TRIALS)) / 60
+
+
+def destroyed(method: str) -> dict[str, float]:
+    r"""The share of pixels that was destroyed in the settings that won, by set."""
+    shares = {}
+    for name, short in SETS.items():
+        settings = chosen(name, method)
+        if settings is not None:
+            options = settings.get("pair_parameters", {}).get("corruption_options", settings)
+            shares[short] = float(options.get("rate", settings.get("noise", 0.0)))
+    return shares
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
