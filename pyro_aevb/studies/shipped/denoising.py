@@ -239,7 +239,7 @@ COMPARED = ("rectangles", "convex", "mnist_bg_rand")
 corruptions = _variation(
     "corruptions",
     {
-        "masking": {"pair_parameters": {"corruption": "masking"}},
+        "masking": {},
         "salt and pepper": {
             "pair_parameters": {
                 "corruption": "salt_and_pepper",
