@@ -45,9 +45,6 @@ LONGER = {"rectangles": 10}
 r"""So many times as many epochs, of pretraining too, on the set of 1,000 training images: an epoch
 there has a tenth of the steps that it has on the sets of 10,000."""
 
-SLOWER = {"mnist_bg_rand": 0.1}
-r"""By what the rate of machines is multiplied: on grey noise most did not learn at the others'."""
-
 NET = {"batch_size": 20, "optimizer": "sgd", "num_samples": 1}
 r"""What all nets are trained with."""
 
@@ -144,10 +141,7 @@ def _plain(rng: np.random.Generator, data: str) -> dict[str, Any]:
 
 
 def _dbn(rng: np.random.Generator, data: str) -> dict[str, Any]:
-    net = _net(rng, data)
-    rate = SLOWER.get(data, 1.0) * net["algorithm_options"]["pretraining_rate"]
-    machines = {"pair": "DeepBeliefNet", "algorithm_options": {"pretraining_rate": rate}}
-    return merged(net, machines)
+    return {**_net(rng, data), "pair": "DeepBeliefNet"}
 
 
 METHODS = {
