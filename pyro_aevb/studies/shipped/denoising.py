@@ -234,6 +234,7 @@ def _variation(name: str, columns: Mapping[str, Any], sets: Sequence[str]) -> Gr
         special=_varied(columns, sets),
         smoke=SMOKE,
         smoke_rows=("rect",),
+        smoke_columns=list(columns)[-2:],
         row_title="set",
         chosen="those of SdA-3 on the set, but for what the column says.",
     )
