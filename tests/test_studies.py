@@ -38,7 +38,7 @@ from pyro_aevb.studies.figures import (
 from pyro_aevb.studies.known import Elsewhere, Known, read_cells, write_cells
 from pyro_aevb.studies.page import write_page
 from pyro_aevb.studies.study import SHIPPED, find
-from pyro_aevb.studies.tables import Entry
+from pyro_aevb.studies.tables import Entry, as_csv, printed
 from pyro_aevb.studies.work import DIED, STARTED, called, run_cells, work
 
 DOCS = Path(__file__).parents[1] / "docs" / "studies.md"
@@ -171,6 +171,7 @@ def same_path():
 WRONG_STUDIES = [
     (lambda: one(tables=[Table("T", "g", "parameters")]), "no grid 'g'"),
     (lambda: one(tables=[table(relative_to="GAN")]), "table 'T': its grid has no column 'GAN'"),
+    (lambda: one(tables=[table(columns=["GAN"])]), "table 'T': its grid has no column 'GAN'"),
     (lambda: figure(grid="size"), "figure 'F': there is no grid 'size'"),
     (lambda: figure(rows=["3"]), "figure 'F': its grid has no row '3'"),
     (lambda: figure(columns=["GAN"]), "figure 'F': its grid has no column 'GAN'"),
@@ -484,6 +485,15 @@ def test_what_is_left_to_do_is_judged_by_cells_that_are_most_like_it(tmp_path):
     assert line == "one: 4 of 12 cells are finished; the others may take 100 minutes in all"
     (first, _) = Collected(study, "full", 1, tmp_path / "empty").progress()
     assert first == "one: 0 of 4 cells are finished: none is there to judge the time by"
+
+
+def test_a_table_shows_the_columns_it_is_told(tmp_path):
+    study = two_tables(columns=["y"])
+    collected = fake(study, tmp_path, VALUES)
+    head, rows = printed(collected, study.tables[0])
+    assert head[1:] == ["y"] and rows[0][0] == "a" and rows[0][1].startswith("-23.25")
+    lines = as_csv(collected, study.tables[0]).splitlines()
+    assert len(lines) == 3 and all(line.split(",")[1] == "y" for line in lines[1:])
 
 
 def test_ratios_are_taken_seed_by_seed(tmp_path):

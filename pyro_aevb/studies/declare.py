@@ -266,6 +266,7 @@ class Table:
         lower_is_better: Whether a lower value is the better one.
         places: The number of decimals.
         text: What to read above the table.
+        columns: The columns of the grid that it shows; None is all.
     """
 
     title: str
@@ -276,6 +277,7 @@ class Table:
     lower_is_better: bool = False
     places: int = 2
     text: str = ""
+    columns: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         check_kinds(self, str, "title", "grid", "quantity", "text")
@@ -347,7 +349,8 @@ class Study:
         for table in self.tables:
             with naming(f"table {table.title!r}"):
                 self.grid(table.grid).check_quantity(table.quantity)
-                check_in(self.grid(table.grid).columns, "column", table.relative_to)
+                columns = self.grid(table.grid).columns
+                check_in(columns, "column", table.relative_to, *(table.columns or ()))
         for figure in self.figures:
             with naming(f"figure {figure.name!r}"):
                 check_in(self.grid(figure.grid).rows, "row", *(figure.rows or ()))

@@ -76,7 +76,7 @@ def as_csv(collected: Collected, table: Table) -> str:
     r"""A line for each entry, with every digit and the value of every seed."""
     remarks = table.published.remarks if table.published else {}
     rows = []
-    for key in collected.keys(table.grid):
+    for key in _keys(collected, table):
         entry = Entry.of(collected, table, key)
         rows.append(
             {
@@ -97,13 +97,18 @@ def as_csv(collected: Collected, table: Table) -> str:
 
 def printed(collected: Collected, table: Table) -> tuple[list[str], list[list[str]]]:
     r"""The head of a table and its rows, in the order of their declaration."""
-    keys = collected.keys(table.grid)
+    keys = _keys(collected, table)
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*keys, strict=True))
     cells = [
         [row, *(_text(collected, table, (row, c)) if (row, c) in keys else "" for c in columns)]
         for row in rows
     ]
     return [collected.study.grid(table.grid).row_title, *columns], cells
+
+
+def _keys(collected: Collected, table: Table) -> list[Key]:
+    shown = table.columns
+    return [key for key in collected.keys(table.grid) if shown is None or key[1] in shown]
 
 
 def _text(collected: Collected, table: Table, key: Key) -> str:

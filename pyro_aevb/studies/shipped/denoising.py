@@ -203,6 +203,7 @@ BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
 r"""Columns that are others' winners with a change: codes at the means of the weights and of the
 codes, and training on the validation images too."""
 COLUMNS = (*METHODS, *BESIDE)
+NETS = (DBN, SAA, SDA, EMPHASIS, PLAIN)
 
 
 def _of_errors(data: str, column: str) -> dict[str, Any]:
@@ -315,14 +316,21 @@ STUDY = Study(
     grids=[errors, corruptions, levels, layers, labels, pictures],
     tables=[
         Table("Test error", "errors", ERROR, PUBLISHED, lower_is_better=True, text=_shares()),
-        Table("Log-probability of the true class", "errors", "test/log_likelihood", places=3),
+        Table(
+            "Log-probability of the true class",
+            "errors",
+            "test/log_likelihood",
+            places=3,
+            columns=NETS,
+        ),
         Table(
             "Calibration error",
             "errors",
             "test/calibration_error",
             lower_is_better=True,
             text="In per cent: how far the stated probability of the predicted class is from how "
-            "often it is right. Support vector machines state none.",
+            "often it is right.",
+            columns=NETS,
         ),
         Table("Types of corruption", "corruptions", ERROR, lower_is_better=True),
         Table("Share that is masked", "levels", ERROR, lower_is_better=True),
