@@ -220,7 +220,7 @@ errors = Grid(
     smoke=SMOKE,
     smoke_rows=("rect",),
     # Codes of the other nets are of the same kind, and trained in seconds.
-    smoke_columns=[method for method in COLUMNS if method not in (ON_CODES, ON_MEAN)],
+    smoke_columns=[column for column in COLUMNS if column not in (ON_CODES, ON_MEAN, EMPHASIS)],
     row_title="set",
     chosen=how_chosen(),
 )
