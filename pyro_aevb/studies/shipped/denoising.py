@@ -93,6 +93,8 @@ def _with(net: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     pretraining = learning["pretraining_epochs"]
     tuning = net["epochs"] - len(pair["hidden"]) * pretraining
     images = SEARCH.data[made["data"]][-1]
+    if learning.get("num_labels") == images:  # then it is the net of the table
+        del learning["num_labels"]
     more = min(AS_MANY, images / learning.get("num_labels", images))
     if depth is not None:
         pair["hidden"] = pair["hidden"][:depth]
