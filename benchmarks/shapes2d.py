@@ -1,8 +1,9 @@
 r"""The set shapes2d: a picture of its sprites, and what a batch and the whole set cost.
 
 ``python -m benchmarks.shapes2d`` writes ``docs/images/shapes2d.png``, and prints how long the set
-takes to load, what it holds, and how long a batch of 100 takes beside one of 28x28 grey levels and
-one of 64x64 bits that are kept whole. Times are of one thread.
+takes to load, what it holds, and how long a batch of 100 takes beside one of 28x28 grey levels, as
+they are and binarized at each look as ``mnist`` is by default, and one of 64x64 bits that are kept
+whole. Times are of one thread.
 """
 
 import argparse
@@ -80,6 +81,7 @@ def main() -> None:
     bits = torch.randint(2, (55_000, 1, 64, 64), dtype=torch.uint8)
     peers = {
         "28x28 grey levels": Batches(Split(grey, None, 255), "none"),
+        "28x28 grey levels, binarized": Batches(Split(grey, None, 255), "dynamic"),
         "64x64 bits kept whole": Batches(Split(bits, None, 1), "none"),
     }
     own = seconds(Batches(data.train, "none"))
