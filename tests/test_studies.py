@@ -270,12 +270,15 @@ def test_data_that_cannot_be_had_are_missed_before_any_are_trained_on(tmp_path):
 
 
 def fake(study, out, values):
-    """A study whose cells are finished with given reconstructions, nothing trained."""
+    """A study whose cells are finished with given reconstructions, nothing trained; a list is of
+    repeats."""
     seeds = max(map(len, values.values()))
     for cell in study.cells("full", seeds):
         given = values.get((cell.row, cell.column), [])
         if cell.seed < len(given):
             metric = {"value": given[cell.seed], "reason": "for a test"}
+            if isinstance(given[cell.seed], list):
+                metric = {"value": np.mean(given[cell.seed]), "repeats": given[cell.seed]}
             found = {"metrics": {"reconstruction": metric}, "environment": "none"}
             found |= {"parameters": 10, "num_train": 100, "data": "", "num_data": 5}
             found["epochs"] = cell.looks[-1]
@@ -494,6 +497,18 @@ def test_a_table_shows_the_columns_it_is_told(tmp_path):
     assert head[1:] == ["y"] and rows[0][0] == "a" and rows[0][1].startswith("-23.25")
     lines = as_csv(collected, study.tables[0]).splitlines()
     assert len(lines) == 3 and all(line.split(",")[1] == "y" for line in lines[1:])
+
+
+def test_the_better_half_is_of_the_repeats_of_all_seeds(tmp_path):
+    study = two_tables(better_half=True)
+    values = {("a", "x"): [[-9.0, -12.0, -8.0], [-7.0, -30.0]], ("b", "x"): [-31.0]}
+    collected = fake(study, tmp_path, values)
+    entry = Entry.of(collected, study.tables[0], ("a", "x"))
+    assert entry.values.tolist() == [-7.0, -8.0, -9.0] and entry.spread == 1.0
+    lower = replace(study.tables[0], lower_is_better=True)
+    assert Entry.of(collected, lower, ("a", "x")).mean == -17.0
+    assert Entry.of(collected, study.tables[0], ("b", "x")).mean is None  # it kept the mean alone
+    assert printed(collected, study.tables[0])[1][0][1] == "-8.00 ± 1.00 (▲ -10.0*)"
 
 
 def test_ratios_are_taken_seed_by_seed(tmp_path):

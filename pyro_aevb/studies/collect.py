@@ -10,7 +10,7 @@ from pyro_aevb.errors import UsageError
 from pyro_aevb.runs.run import Run
 from pyro_aevb.studies.cell import Record, failure
 from pyro_aevb.studies.declare import FIT, HISTORY, Cell, Key, Scale, Study
-from pyro_aevb.studies.known import CLOCK, IMAGES, Elsewhere, Known, scorings
+from pyro_aevb.studies.known import CLOCK, IMAGES, REPEATS, Elsewhere, Known, scorings
 
 if TYPE_CHECKING:
     from pyro_aevb.runs.prepare import Prepared
@@ -164,6 +164,11 @@ class Collected:
             raise UsageError(f"no metric {quantity!r}: {cell} has {', '.join(names)}")
         value = found[quantity]
         return np.nan if value is None else float(value)
+
+    def repeats(self, cell: Cell, quantity: str) -> list[float]:
+        r"""The values that a quantity of a finished run is the mean of; none where not kept."""
+        found, name = self._numbers(cell, None), f"{quantity}.{REPEATS}."
+        return [float(v) for k, v in found.items() if k.startswith(name) and v is not None]
 
     def _rows(self, cell: Cell) -> list[dict[str, float | None]]:
         rows, trained = self.run(cell).history, max(map(int, self.known[cell.path].numbers))

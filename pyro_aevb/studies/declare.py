@@ -267,6 +267,8 @@ class Table:
         places: The number of decimals.
         text: What to read above the table.
         columns: The columns of the grid that it shows; None is all.
+        better_half: Of the better half of all values, rounded up: those of the repeats of every
+            seed, where a run keeps them, and no others.
     """
 
     title: str
@@ -278,11 +280,12 @@ class Table:
     places: int = 2
     text: str = ""
     columns: Sequence[str] | None = None
+    better_half: bool = False
 
     def __post_init__(self) -> None:
         check_kinds(self, str, "title", "grid", "quantity", "text")
         check_kinds(self, (Published, type(None)), "published")
-        check_kinds(self, bool, "lower_is_better")
+        check_kinds(self, bool, "lower_is_better", "better_half")
         check_whole(f"{self.title}: places", self.places, 0)
         if not slug(self.title).strip("."):
             raise UsageError(f"{self.title!r} names no file; use some of A-Z, a-z, 0-9")

@@ -35,6 +35,8 @@ r"""Values by epochs, then by quantity (see :class:`~.declare.Table`); None is n
 
 NESTED = {"iwae_bound": ("ess", "pareto_k")}
 r"""Parts of a metric's entry that have a name of their own, ``SCORING/iwae_bound.pareto_k``."""
+REPEATS = "repeats"
+r"""The part with the values that a metric is the mean of: ``SCORING/METRIC.repeats.0`` and on."""
 
 
 ERROR = "classification_error"
@@ -212,6 +214,8 @@ def _flat(scoring: str, metrics: Mapping[str, Any]) -> dict[str, float | None]:
     found = {name: metric["value"] for name, metric in metrics.items()}
     for name in NESTED.keys() & metrics.keys():
         found |= {f"{name}.{part}": metrics[name].get(part) for part in NESTED[name]}
+    for name, metric in metrics.items():
+        found |= {f"{name}.{REPEATS}.{i}": v for i, v in enumerate(metric.get(REPEATS, ()))}
     return {f"{scoring}/{name}": value for name, value in found.items()}
 
 

@@ -16,8 +16,8 @@ class Entry:
     r"""One number of a table: its values over seeds, and what was published.
 
     Arguments:
-        values: The values of the seeds that are there, shape ``(seeds,)``; NaN where the quantity
-            is not defined.
+        values: The values of the seeds that are there, or the better half of their repeats, shape
+            ``(seeds,)``; NaN where the quantity is not defined.
         published: The value to compare with.
         lower_is_better: Whether a lower value is the better one.
     """
@@ -29,13 +29,18 @@ class Entry:
     @classmethod
     def of(cls, collected: Collected, table: Table, key: Key) -> "Entry":
         r"""The entry of a table in a row and a column, as far as it is known."""
-        values = []
+        values: list[float] = []
         for cell in collected.of(table.grid, *key):
+            if table.better_half:
+                values += collected.repeats(cell, table.quantity)
+                continue
             value = collected.number(cell, table.quantity)
             if value is not None and table.relative_to is not None:
                 value = _relative(collected, value, cell, table)
             if value is not None:
                 values.append(value)
+        if table.better_half:
+            values = sorted(values, reverse=not table.lower_is_better)[: -(-len(values) // 2)]
         published = table.published.values.get(key) if table.published else None
         return cls(np.array(values, dtype=float), published, table.lower_is_better)
 
@@ -85,7 +90,7 @@ def as_csv(collected: Collected, table: Table) -> str:
                 "quantity": table.quantity,
                 "mean": entry.mean,
                 "spread": entry.spread,
-                "seeds": len(entry.values),
+                "seeds": None if table.better_half else len(entry.values),
                 "values": ";".join(repr(float(value)) for value in entry.values),
                 "published": entry.published,
                 "gain": entry.gain,
@@ -119,7 +124,7 @@ def _text(collected: Collected, table: Table, key: Key) -> str:
         if entry.spread is not None:
             parts[-1] += f" ± {entry.spread:.{table.places}f}"
         seeds = collected.study.grid(table.grid).seeds(collected.seeds)
-        if 1 < len(entry.values) < seeds:
+        if 1 < len(entry.values) < seeds and not table.better_half:
             parts.append(f"[{len(entry.values)} of {seeds} seeds]")
     elif len(entry.values):
         parts.append("not defined")

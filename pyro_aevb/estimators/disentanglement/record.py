@@ -237,7 +237,8 @@ def _note(metric: Metric) -> str:
 def over_draws(found: list[Score]) -> Metric:
     r"""The mean over draws of the weights, its standard error, and the spread over draws.
 
-    The draws share the data, so that the error is that of one: the root of the mean square.
+    The draws share the data, so that the error is that of one: the root of the mean square. The
+    values of independent repeats, of all draws, stand beside it.
     """
     values = [score.value for score in found]
     errors = [score.standard_error for score in found if score.standard_error is not None]
@@ -245,6 +246,8 @@ def over_draws(found: list[Score]) -> Metric:
     metric: Metric = {"value": float(np.mean(values)), "standard_error": error}
     if len(values) > 1:
         metric["spread"] = float(np.std(values, ddof=1))
+    if repeats := [value for score in found for value in score.repeats]:
+        metric["repeats"] = repeats
     return metric
 
 

@@ -29,6 +29,8 @@ class Score(NamedTuple):
     value: float
     standard_error: float | None
     r"""None of a single draw."""
+    repeats: tuple[float, ...] = ()
+    r"""The values of independent draws that it is the mean of, where there are any."""
 
 
 class Codes(Protocol):
@@ -91,10 +93,11 @@ def average(values: list[float], halves: bool = False) -> Score:
         halves: Which: :math:`s / \sqrt{R}` of draws, and s of halves, where s is the standard
             deviation with R - 1.
     """
+    mean, repeats = float(np.mean(values)), () if halves else tuple(values)
     if len(values) < 2:
-        return Score(float(np.mean(values)), None)
+        return Score(mean, None, repeats)
     spread = float(np.std(values, ddof=1))
-    return Score(float(np.mean(values)), spread if halves else spread / math.sqrt(len(values)))
+    return Score(mean, spread if halves else spread / math.sqrt(len(values)), repeats)
 
 
 def halves(n: int, repeats: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
