@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import nn
 
 import pyro_aevb
 from pyro_aevb.data.split import DataSet, Split
+from pyro_aevb.engine.processes import Alone
 from pyro_aevb.errors import UsageError
 from pyro_aevb.estimators.disentanglement import DISENTANGLEMENT
 from pyro_aevb.estimators.disentanglement import dci as dci_file
@@ -38,6 +40,7 @@ from pyro_aevb.estimators.disentanglement.modularity import modularity, modulari
 from pyro_aevb.estimators.disentanglement.record import scores
 from pyro_aevb.estimators.disentanglement.sap import sap, score_table
 from pyro_aevb.estimators.disentanglement.score import average, gaps, halves
+from pyro_aevb.estimators.work import Work
 from pyro_aevb.reports import plots
 from pyro_aevb.reports.plots import canvas
 from pyro_aevb.runs.prepare import restore
@@ -767,6 +770,21 @@ def test_the_estimator_is_the_functions_of_the_guides_means(run, monkeypatch):
     assert list(tables.values())[0] == table and path.exists()
     importance = metrics["dci_disentanglement"]["by_factor"]
     assert list(importance) == names and sum(importance["size"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["periodic", "categorical"])
+def test_correlation_refuses_factors_that_are_no_places_on_a_line(run, kind):
+    known = restore(run, "cpu")
+    sizes, types = {"x_place": 5, "y_place": 5, "size": 4}, {"x_place": "ordered", "size": kind}
+    prepared = replace(known, data=replace(known.data, factors=sizes, factor_types=types))
+    with pytest.raises(UsageError, match=f"places on a line, and size is {kind}"):
+        DISENTANGLEMENT.run(prepared, prepared.test, None, sap="correlation")
+    options = {**OPTIONS, "measures": "sap", "sap": "correlation"}
+    work = Work(Alone("cpu"))
+    found, _ = DISENTANGLEMENT.run(
+        prepared, prepared.test, work, factors="x_place,y_place", **options
+    )
+    assert found["sap"]["value"] > 0  # the other two are asked about, one of no declared type
 
 
 def test_options_choose_factors_data_and_predictors(run):

@@ -158,6 +158,8 @@ def test_every_combination_is_there_once(data):
     np.testing.assert_allclose(values["scale"], SCALES)
     np.testing.assert_allclose(values["orientation"], np.arange(40) * 2 * np.pi / 39)
     np.testing.assert_allclose(values["x"], np.arange(32) / 31)
+    kinds = {"shape": "categorical", "orientation": "periodic"}
+    assert data.factor_types == {name: kinds.get(name, "ordered") for name in SIZES}
 
 
 def test_shifts_are_exact(data, sprites):
@@ -357,6 +359,13 @@ def test_factors_of_ones_own(tmp_path):
     )  # fmt: skip
     own = load(str(path))
     assert own.index_of(torch.tensor([[2, 3], [4, 7]])).tolist() == [19, 39]
+    names = {"factors": np.array(["kind", "size"]), "kind": kind, "size": size}
+    np.savez(path, x=x, **names, factor_types=np.array(["periodic", "ordered"]))
+    assert load(str(path)).factor_types == {"kind": "periodic", "size": "ordered"}
+    np.savez(path, x=x, **names, factor_types=np.array(["round", "ordered"]))
+    fails(str(path), "type of the factor 'kind' is 'round'", "categorical, ordered, periodic")
+    np.savez(path, x=x, **names, factor_types=np.array(["ordered"]))
+    fails(str(path), "has 1 factor_types and 2 factors")
     np.savez(path, x=x, kind=kind - 1, factors=np.array(["kind"]))
     fails(str(path), "'kind' has values from -1 to 3")
     np.savez(path, x=x, kind=kind, factors=np.array(["kin"]))

@@ -19,6 +19,7 @@ import torch
 from pyro_aevb.data.downloads import absent
 from pyro_aevb.data.factors import combined
 from pyro_aevb.data.files import damaged
+from pyro_aevb.data.shapes2d import TYPES
 from pyro_aevb.data.split import DataSet
 from pyro_aevb.data.sprites import Sprites
 from pyro_aevb.errors import UsageError
@@ -89,7 +90,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> DataSet:
             raise damaged(path, f"a class of {name} has two values")
         columns[name] = torch.from_numpy(np.ascontiguousarray(classes[:, i]))
         tables[name] = torch.from_numpy(table)
-    return combined("dsprites", "dsprites, as published", images, columns, tables)
+    return combined("dsprites", "dsprites, as published", images, columns, tables, TYPES)
 
 
 def _blocks(archive: zipfile.ZipFile, name: str) -> Iterator[np.ndarray]:

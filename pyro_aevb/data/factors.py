@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from pyro_aevb.data.split import SEED, DataSet, Split, assemble, shuffled
+from pyro_aevb.data.split import SEED, DataSet, FactorType, Split, assemble, shuffled
 from pyro_aevb.data.sprites import Sprites
 
 HELD = (5_000, 10_000)
@@ -20,6 +20,7 @@ def combined(
     images: Sprites,
     columns: Mapping[str, Tensor],
     values: Mapping[str, Tensor],
+    types: Mapping[str, FactorType],
 ) -> DataSet:
     r"""Make a data set of all combinations of its factors, in a random order.
 
@@ -33,6 +34,7 @@ def combined(
         images: One for each combination, ``(N, 1, H, W)``.
         columns: By factor, the class of each image, int64, ``(N,)``.
         values: By factor, the value of each class, float64, ``(size,)``.
+        types: By factor, how its classes lie.
     """
     whole = shuffled(Split(images, None, 1, columns))
     n = len(whole)
@@ -44,4 +46,4 @@ def combined(
     held = whole.subset(slice(n - test - valid, n - test)), whole.subset(slice(n - test, n))
     data = assemble(name, described, "none", whole, *held)
     sizes = {factor: len(table) for factor, table in values.items()}
-    return replace(data, factors=sizes, factor_values=dict(values))
+    return replace(data, factors=sizes, factor_values=dict(values), factor_types=dict(types))

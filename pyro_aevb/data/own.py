@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,16 @@ from pyro_aevb.data.naming import (
     words,
 )
 from pyro_aevb.data.reading import Reading
-from pyro_aevb.data.split import SEED, DataSet, Images, Split, assemble, partition, shuffled
+from pyro_aevb.data.split import (
+    SEED,
+    DataSet,
+    FactorType,
+    Images,
+    Split,
+    assemble,
+    partition,
+    shuffled,
+)
 from pyro_aevb.data.stored import MappedArray, Stored
 from pyro_aevb.data.tables import FEATURES, LEFT_OUT
 from pyro_aevb.data.values import ends_of, ends_on_disk, levels_of, numbers, remedy
@@ -42,6 +51,8 @@ from pyro_aevb.errors import UsageError
 
 FACTORS = "factors"
 r"""The array of names that says which columns are factors."""
+FACTOR_TYPES = "factor_types"
+r"""The array that says how the classes of each of them lie."""
 ON_DISK = 1 << 30
 r"""Bytes from which on an array stays on the disk, unless the memory budget says."""
 
@@ -86,8 +97,9 @@ def from_arrays(
     They are ``train``, ``test`` and perhaps ``valid``, or one array (``images``, ``x``, or the only
     one), and perhaps labels (``labels``; ``train_labels`` and so on), integers or names. Further
     arrays of numbers with a row for each datum (``age``; ``train_age`` and so on) are columns, and
-    an array ``factors`` of names says which of them are factors that the data were made of. Splits
-    have other usual names too (:data:`~pyro_aevb.data.naming.ALIASES`), and arrays (``x_train``,
+    an array ``factors`` of names says which of them are factors that the data were made of, and
+    perhaps ``factor_types`` of which type each is (:data:`~pyro_aevb.data.split.FactorType`).
+    Splits have other usual names too (:data:`~pyro_aevb.data.naming.ALIASES`), and arrays (``x_train``,
     ``y_train``); in place of such names, an array ``split`` of words says which split each datum
     belongs to. What is not split is split 80/10/10 by a fixed shuffle; a missing ``valid`` or
     ``test`` is a tenth of ``train``, held out in the same way.
@@ -148,7 +160,7 @@ def _in_memory(name: str, data: Any, memory: int | None, reading: Reading) -> Da
 
 def _made(name: str, path: Path, arrays: Arrays, reading: Reading) -> DataSet:
     said: dict[str, list[str]] = {}  # in arrays of words
-    for key in (FACTORS, FEATURES, LEFT_OUT, SPLIT):
+    for key in (FACTORS, FACTOR_TYPES, FEATURES, LEFT_OUT, SPLIT):
         array = arrays.get(key)
         if isinstance(array, np.ndarray) and array.dtype.kind == "U":
             said[key] = [str(word) for word in arrays.pop(key).ravel()]  # type: ignore[union-attr]
@@ -221,6 +233,9 @@ def _assembled(
     if reading.sequences:
         _check_lengths(path, splits)
     factors = said.get(FACTORS, [])
+    types = said.get(FACTOR_TYPES, [])
+    if types and len(types) != len(factors):
+        raise UsageError(f"{path} has {len(types)} {FACTOR_TYPES} and {len(factors)} factors")
     notes += [f"factors {', '.join(factors)}"] if factors else []
     notes += [*named, levels]
     notes += [f"{missing:,} missing values (NaN) left in"] if missing else []
@@ -233,6 +248,7 @@ def _assembled(
     return replace(
         data_set,
         factors={f: _size(f, splits.values()) for f in factors},
+        factor_types=dict(zip(factors, cast("list[FactorType]", types), strict=False)),
         classes=classes,
         features=tuple(features if shapes[first] == (len(features),) else ()),
     )

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pyro_aevb.data.factors import HELD, combined
-from pyro_aevb.data.split import REGENERATED, DataSet, assemble
+from pyro_aevb.data.split import REGENERATED, DataSet, FactorType, assemble
 from pyro_aevb.data.sprites import Sprites
 
 SHAPES = ("square", "ellipse", "heart")
@@ -50,6 +50,13 @@ VALUES = {
     "y": np.linspace(0, 1, 32),
 }
 r"""By factor, the value of each of its classes; orientations in radians, places from 0 to 1."""
+TYPES: dict[str, FactorType] = {
+    "shape": "categorical",
+    "scale": "ordered",
+    "orientation": "periodic",
+    "x": "ordered",
+    "y": "ordered",
+}
 
 
 def load(root: Path) -> DataSet:
@@ -77,7 +84,7 @@ def load(root: Path) -> DataSet:
     how = f"{REGENERATED}, not the published data: the factors of dSprites rendered as shapes2d"
     columns = dict(zip(VALUES, classes, strict=True))
     tables = {name: torch.from_numpy(values) for name, values in VALUES.items()}
-    return combined("shapes2d", how, images, columns, tables)
+    return combined("shapes2d", how, images, columns, tables, TYPES)
 
 
 @cache
@@ -116,7 +123,12 @@ def load_held_out(root: Path) -> DataSet:
     )
     parts = (every.subset(part) for part in (rest[:-valid], rest[-valid:], new[:test]))
     data = assemble(name, how, "none", *parts)
-    return replace(data, factors=whole.factors, factor_values=whole.factor_values)
+    return replace(
+        data,
+        factors=whole.factors,
+        factor_values=whole.factor_values,
+        factor_types=whole.factor_types,
+    )
 
 
 def draw(

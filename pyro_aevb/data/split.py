@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,10 @@ r"""How the description of data begins that were drawn anew by published rules."
 
 Binarize = Literal["none", "dynamic", "fixed"]
 r"""Data are presented as they are, drawn afresh at each look, or drawn once."""
+
+FactorType = Literal["categorical", "ordered", "periodic"]
+r"""The classes of a factor are kinds, lie on a line, or on a circle, where the last is next to, or
+the same as, the first."""
 
 Images = Tensor | OnDisk | Sprites
 r"""Data in memory, on the disk, or made when they are looked at."""
@@ -119,11 +123,13 @@ class DataSet:
         factors: The columns that are what the data were made of, and how many classes each has:
             their values are 0, 1, ... below that.
         factor_values: By factor, where they are known, what its classes stand for, ``(size,)``.
+        factor_types: By factor, where it is known, how its classes lie.
         classes: What the labels 0, 1, ... are called, where they were given as words.
         features: What the components of a datum are called, ``(D,)``, where it is a row of a table.
 
     Raises:
-        UsageError: A factor is no column of all three splits, or has other values.
+        UsageError: A factor is no column of all three splits, or has other values, or a type is
+            unknown or of no factor.
     """
 
     name: str
@@ -134,6 +140,7 @@ class DataSet:
     binarize: Binarize
     factors: Mapping[str, int] = field(default_factory=dict)
     factor_values: Mapping[str, Tensor] = field(default_factory=dict)
+    factor_types: Mapping[str, FactorType] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
 
@@ -152,6 +159,12 @@ class DataSet:
                         f"{self.name}: the factor {name!r} has values from {int(column.min())} to "
                         f"{int(column.max())}; number its {size} classes 0 to {size - 1}"
                     )
+        for name, kind in self.factor_types.items():
+            if name not in self.factors or kind not in get_args(FactorType):
+                raise UsageError(
+                    f"{self.name}: the type of the factor {name!r} is {kind!r}; types are "
+                    f"{', '.join(get_args(FactorType))}, and factors {', '.join(self.factors)}"
+                )
 
     @property
     def event_shape(self) -> tuple[int, ...]:

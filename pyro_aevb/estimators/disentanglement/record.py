@@ -146,6 +146,8 @@ def _disentanglement(
     chosen_measures(measures)
     protocols.check(options)
     names = choose_factors(prepared, factors)
+    if sap == "correlation" and "sap" in chosen_measures(measures):
+        _check_ordered(prepared.data.factor_types, names)
     of_data = list(prepared.data.factors or names)
     columns = list(dict.fromkeys([*names, *of_data, *([label] if label else [])]))
     batches, every, split = coded_split(prepared, test, columns, split)
@@ -159,6 +161,15 @@ def _disentanglement(
     each = (codes(draw) for draw in range(draws))
     options["sampled"] = lambda: codes(0, sample=True)
     return measured(each, known, of_data, names, split, options, work), {}
+
+
+def _check_ordered(types: Mapping[str, str], names: Sequence[str]) -> None:
+    for name in names:
+        if types.get(name, "ordered") != "ordered":
+            raise UsageError(
+                "--estimator disentanglement: sap: correlation takes classes for places on a line, "
+                f"and {name} is {types[name]}; leave it out of factors, or take sap: thresholds"
+            )
 
 
 def measured(
