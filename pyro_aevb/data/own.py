@@ -99,10 +99,10 @@ def from_arrays(
     arrays of numbers with a row for each datum (``age``; ``train_age`` and so on) are columns, and
     an array ``factors`` of names says which of them are factors that the data were made of, and
     perhaps ``factor_types`` of which type each is (:data:`~pyro_aevb.data.split.FactorType`).
-    Splits have other usual names too (:data:`~pyro_aevb.data.naming.ALIASES`), and arrays (``x_train``,
-    ``y_train``); in place of such names, an array ``split`` of words says which split each datum
-    belongs to. What is not split is split 80/10/10 by a fixed shuffle; a missing ``valid`` or
-    ``test`` is a tenth of ``train``, held out in the same way.
+    Splits have other usual names too (:data:`~pyro_aevb.data.naming.ALIASES`), and arrays
+    (``x_train``, ``y_train``); in place of such names, an array ``split`` of words says which split
+    each datum belongs to. What is not split is split 80/10/10 by a fixed shuffle; a missing
+    ``valid`` or ``test`` is a tenth of ``train``, held out in the same way.
 
     Arrays are (N, D), (N, H, W), (N, C, H, W), or (N, H, W, C) where C is less than H and W.
     Sequences, (N, T, D) or of more axes, are those called ``sequences``, with a column ``length``,
