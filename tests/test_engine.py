@@ -283,8 +283,9 @@ def targets(captured):
 
 @pytest.mark.skipif(not rewrites.available(), reason="torch without oneDNN")
 @pytest.mark.parametrize("reduced, tolerance", [(False, 1e-6), (True, 2**-7)])
-def test_products_by_onednn_are_those_of_mkl(reduced, tolerance):
+def test_products_by_onednn_are_those_of_mkl(reduced, tolerance, monkeypatch):
     """bfloat16 has 8 bits; of two rounded operands and a rounded sum the errors stay below 2^-7."""
+    monkeypatch.setattr(rewrites, "mkl_at_home", lambda: False)
     torch.manual_seed(0)
     a, b, bias = torch.randn(200, 150), torch.randn(200, 160), torch.randn(160)
     captured = product_graph(a, b, bias)
@@ -302,6 +303,12 @@ def test_small_products_and_machines_without_onednn_keep_torchs(monkeypatch):
     small = product_graph(torch.randn(9, 9), torch.randn(9, 9), torch.randn(9))
     rewrites.use_onednn(small.graph, False)
     assert torch.ops.aten.mm.default in targets(small)
+    monkeypatch.setattr(rewrites, "mkl_at_home", lambda: True)
+    for reduced in (False, True):  # MKL has no bfloat16 products of its own
+        large = product_graph(torch.randn(200, 150), torch.randn(200, 160), torch.randn(160))
+        rewrites.use_onednn(large.graph, reduced)
+        assert (torch.ops.aten.mm.default in targets(large)) == (not reduced)
+    monkeypatch.setattr(rewrites, "mkl_at_home", lambda: False)
     monkeypatch.setattr(rewrites, "_product", lambda *_: (_ for _ in ()).throw(RuntimeError("no")))
     rewrites.available.cache_clear()
     large = product_graph(torch.randn(200, 150), torch.randn(200, 160), torch.randn(160))
@@ -309,6 +316,24 @@ def test_small_products_and_machines_without_onednn_keep_torchs(monkeypatch):
     assert torch.ops.aten.mm.default in targets(large)
     monkeypatch.undo()
     rewrites.available.cache_clear()
+
+
+def test_flags_are_set_where_scatter_sets_them():
+    def function(x, index):
+        marked = torch.zeros_like(x, dtype=torch.bool).scatter(1, index, True)
+        kept = torch.ones_like(x, dtype=torch.bool).scatter(1, index, True)  # no flags of its own
+        whole = torch.zeros_like(x).scatter(1, index, 2)
+        return [x.masked_fill(marked, 0.0), marked.float(), kept.float(), whole]
+
+    x, index = torch.randn(3, 5), torch.tensor([[0, 2], [4, 4], [1, 0]])
+    captured = capture(function, (x, index), (x + 1, index.flip(0)))
+    rewrites.set_flags(captured.graph)
+    scatters = [t for t in targets(captured) if t is torch.ops.aten.scatter.value]
+    assert targets(captured).count(torch.ops.pyro_aevb.flags.default) == 1 and len(scatters) == 2
+    compiled = compile_captured(captured, (x, index))
+    for found in (captured(x, index), compiled(x, index)):
+        for result, expected in zip(found, function(x, index), strict=True):
+            assert torch.equal(result, expected)
 
 
 def make_trainer(checkpoint, **settings):
