@@ -68,6 +68,26 @@ def test_an_exact_fraction_of_each_datum_chosen_anew(kind, rate, count):
     assert len(np.unique(hit, axis=0)) > (0 if count in (0, 42) else 390)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_smallest_are_those_of_a_sort_and_as_many_where_numbers_are_equal(dtype):
+    x = torch.rand(50, 40).to(dtype)
+    x[:25] = (4 * x[:25]).round()  # five values
+    for count in (0, 1, 13, 40):
+        found = smallest(x, count)
+        assert (found.sum(1) == count).all()
+        ordered = x.sort(1).values
+        if 0 < count < 40:
+            assert (x[found].view(50, count).amax(1) == ordered[:, count - 1]).all()
+            assert (x[~found].view(50, -1).amin(1) == ordered[:, count]).all()
+    assert (
+        smallest(x[:0], 3).shape == (0, 40)
+        and torch.library.opcheck(
+            torch.ops.pyro_aevb.smallest.default, (torch.rand(3, 5), 2), raise_exception=False
+        )["test_faketensor"]
+        == "SUCCESS"
+    )
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_salt_and_pepper_in_equal_parts(exact):
     x = torch.rand(300, 50) / 2 + 0.25

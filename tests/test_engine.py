@@ -318,24 +318,6 @@ def test_small_products_and_machines_without_onednn_keep_torchs(monkeypatch):
     rewrites.available.cache_clear()
 
 
-def test_flags_are_set_where_scatter_sets_them():
-    def function(x, index):
-        marked = torch.zeros_like(x, dtype=torch.bool).scatter(1, index, True)
-        kept = torch.ones_like(x, dtype=torch.bool).scatter(1, index, True)  # no flags of its own
-        whole = torch.zeros_like(x).scatter(1, index, 2)
-        return [x.masked_fill(marked, 0.0), marked.float(), kept.float(), whole]
-
-    x, index = torch.randn(3, 5), torch.tensor([[0, 2], [4, 4], [1, 0]])
-    captured = capture(function, (x, index), (x + 1, index.flip(0)))
-    rewrites.set_flags(captured.graph)
-    scatters = [t for t in targets(captured) if t is torch.ops.aten.scatter.value]
-    assert targets(captured).count(torch.ops.pyro_aevb.flags.default) == 1 and len(scatters) == 2
-    compiled = compile_captured(captured, (x, index))
-    for found in (captured(x, index), compiled(x, index)):
-        for result, expected in zip(found, function(x, index), strict=True):
-            assert torch.equal(result, expected)
-
-
 def make_trainer(checkpoint, **settings):
     seed_everything(1)
     step = make_step("mlp", data=images(50))

@@ -24,6 +24,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
+from pyro_aevb.data.smallest import smallest
 from pyro_aevb.errors import UsageError, of_kind, unknown
 
 Corruption = Callable[[Tensor], Tensor]
@@ -73,8 +74,7 @@ class _SomeComponents:
             return uniform < self.rate
         flat = uniform.flatten(1)
         count = round(self.rate * flat.shape[1])
-        lowest = flat.topk(count, dim=1, largest=False, sorted=False).indices
-        return torch.zeros_like(flat, dtype=torch.bool).scatter(1, lowest, True).view_as(x)
+        return smallest(flat, count).view_as(x)
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from pyro_aevb.engine.capture import Captured, NotCapturable
-from pyro_aevb.engine.rewrites import reduced_products, set_flags, use_onednn
+from pyro_aevb.engine.rewrites import reduced_products, use_onednn
 from pyro_aevb.errors import one_line
 
 THREAD_WORTH = 16384
@@ -61,7 +61,6 @@ def compile_captured(
     import torch._inductor.config
 
     use_onednn(captured.graph, reduced_products())
-    set_flags(captured.graph)
     how = {"fallback_random": same_draws, "cpp.min_chunk_size": THREAD_WORTH}
     # Called directly, Inductor saves the guards that `torch.compile` checks before every call.
     direct = getattr(torch._inductor, "compile", None)

@@ -6,9 +6,6 @@ benchmarks.training`` measure it); on Intel's it is the faster one, and stays. T
 for float32 only through a semi-private operator, which this file alone names; where it is missing
 or fails the graph keeps its ``mm``.
 
-**Flags** that are set at some places, as a mask with an exact share is, are set by torch on a CPU,
-in a quarter of the time of the loops that Inductor writes.
-
 **Bernoulli.** For logits :math:`l_i` and pixels :math:`x_i`,
 
 .. math:: \sum_i \log p(x_i) = \sum_i \bigl(x_i l_i - \max(l_i, 0)\bigr)
@@ -60,21 +57,6 @@ torch.library.impl("pyro_aevb::product", "CPU", _product)
 @torch.library.register_fake("pyro_aevb::product")
 def _(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
     return a.new_empty(a.shape[0], b.shape[1])
-
-
-torch.library.define("pyro_aevb::flags", "(Tensor like, int dim, Tensor index) -> Tensor")
-
-
-def _flags(like: Tensor, dim: int, index: Tensor) -> Tensor:
-    return torch.zeros(like.shape, dtype=torch.bool).scatter_(dim, index, True)
-
-
-torch.library.impl("pyro_aevb::flags", "CPU", _flags)
-
-
-@torch.library.register_fake("pyro_aevb::flags")
-def _(like: Tensor, dim: int, index: Tensor) -> Tensor:
-    return like.new_empty(like.shape, dtype=torch.bool)
 
 
 @functools.cache
@@ -148,25 +130,6 @@ def _onednn_product(call: Any, a: Any, b: Any, bias: Any, reduced: bool) -> Any:
     a, b, bias = (x and call(aten._to_copy.default, x, dtype=torch.bfloat16) for x in (a, b, bias))
     product = call(torch.ops.pyro_aevb.product.default, a, b, bias)
     return call(aten._to_copy.default, product, dtype=torch.float32)
-
-
-def set_flags(graph: GraphModule) -> None:
-    r"""Have torch set all flags on the CPU, in place.
-
-    Arguments:
-        graph: Traced with ``make_fx``.
-    """
-    for node in list(graph.graph.nodes):
-        if node.target is not aten.scatter.value or _value(node).dtype != torch.bool:
-            continue
-        zeros, dim, index, value = node.args
-        none_yet = zeros.target is aten.zeros_like.default
-        if value is True and none_yet and _value(node).device.type == "cpu":
-            with graph.graph.inserting_before(node):
-                flags = torch.ops.pyro_aevb.flags.default
-                _replace(node, _caller(graph)(flags, zeros.args[0], dim, index))
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
 
 
 def use_cheaper(graph: GraphModule) -> None:
