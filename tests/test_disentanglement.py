@@ -362,7 +362,7 @@ def test_halves_know_the_spread_over_data():
     assert found.standard_error == pytest.approx(np.std(values), rel=0.45)
     assert average([1.0, 2.0, 6.0]).standard_error == pytest.approx(math.sqrt(7 / 3))
     assert average([1.0, 2.0, 6.0], halves=True).standard_error == pytest.approx(math.sqrt(7))
-    assert average([2.0]) == (2.0, None)
+    assert average([2.0]) == (2.0, None, (2.0,))
 
 
 def test_explicitness_is_the_area_of_scikit_learn():
@@ -605,7 +605,7 @@ def test_the_papers_classifier_reaches_the_converged_one_and_two_factors_are_tol
     factors = grid(12, 15)
     for how in ("converged", "sgd"):
         score = higgins(factors, factors, classifier=how, steps=800, repeats=1, **FEW)
-        assert score == (100.0, None)
+        assert score == (100.0, None, (100.0,))
 
 
 def test_more_pairs_make_the_metric_easier():
