@@ -36,7 +36,7 @@ r"""Values by epochs, then by quantity (see :class:`~.declare.Table`); None is n
 NESTED = {"iwae_bound": ("ess", "pareto_k")}
 r"""Parts of a metric's entry that have a name of their own, ``SCORING/iwae_bound.pareto_k``."""
 REPEATS = "repeats"
-r"""The part with the values that a metric is the mean of: ``SCORING/METRIC.repeats.0`` and on."""
+r"""The values that a metric is the mean of are ``SCORING/METRIC.repeats.0`` and on."""
 
 
 ERROR = "classification_error"
