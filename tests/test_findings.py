@@ -575,7 +575,17 @@ def test_what_labels_noise_and_layers_are_worth():
         *("bg-rand", "bg-img", "rot-bg-img", "rect-img", "rect", "convex")
     }
     codes = error["bg-rand, regenerated", "SVM on SdA-3 codes"]
-    says("denoising", f"never told a class, in place of the pixels has {codes:.2f} % on `bg-rand`")
+    says("denoising", f"never told a class, it has {codes:.2f} % on `bg-rand`")
+    vae, pixels = (error["basic, regenerated", column] for column in ("SVM on VAE codes", "SVM"))
+    says("denoising", f"{vae:.2f} % on `basic`, where it has {pixels:.2f} on the pixels")
+    assert vae == min(v for (row, _), v in error.items() if row.startswith("basic")) < 2.8
+    for name in ("rot", "bg-rand", "bg-img", "rot-bg-img"):
+        row = f"{name}, regenerated"
+        vae, pixels = error[row, "SVM on VAE codes"], error[row, "SVM"]
+        says("denoising", f"{vae:.2f} against {pixels:.2f} on `{name}`")
+        assert vae < pixels
+    means, drawn = (f"SVM on Bayesian autoencoder codes{end}" for end in (", means", ""))
+    assert all(error[row, means] < error[row, drawn] for row in {row for row, _ in error})
 
 
 def test_what_the_score_depends_on():
