@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ CLOSE = 1e-4
 r"""An earlier difference is kept if it is within so much of that of the values known now."""
 FAR = 5
 r"""Differences of more than so many medians are written beside the others."""
+WIDTH = 24
+r"""Characters of a name in a line, so that long ones leave room for the panels."""
 
 
 def paired_differences(
@@ -199,7 +202,7 @@ def _intervals(
         known = [(v[3], p) for v, p in zip(values, places, strict=True) if v[3] is not None]
         if known:
             axes.plot(*zip(*known, strict=True), "D", mfc="none", color="C1", label="published")
-        axes.set_yticks(places, [canvas.plain(value[0]) for value in values])
+        axes.set_yticks(places, [fill(canvas.plain(value[0]), WIDTH) for value in values])
         axes.set_ylim(-0.6, len(values) - 0.4)
         axes.set_title(canvas.plain(title), fontsize="medium")
     for axes in all_axes[len(drawn) :]:
