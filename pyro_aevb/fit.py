@@ -131,7 +131,7 @@ def fit(
             (reparameterization) or flipout, with less variance in the gradients; default the
             pair's attribute weight_noise, else shared.
         beta: Weight of the latent KL in training; default the pair's attribute beta, else 1.
-        kl_warm_up: Epochs over which that weight rises to beta.
+        kl_warm_up: Epochs over which that weight rises from 0 to beta, a little at each step.
         corruption: What the guide sees of the data in training: masking, salt_and_pepper, gaussian
             or none; default the pair's attribute corruption. In Python also a function of a batch.
         corruption_options: Its arguments: {rate: 0.25, exact: true}, {std: 0.1, clip: true}.

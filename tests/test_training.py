@@ -408,16 +408,20 @@ def test_kl_warm_up_scales_the_objective_and_not_the_validation():
             super().__init__()
             self.noise.p = 0.0
 
-    settings = {"epochs": 3, "kl_warm_up": 3, "lr": 1e-9, "batch_size": N, "binarize": "fixed"}
+    settings = {"epochs": 4, "kl_warm_up": 3, "lr": 1e-9, "binarize": "fixed"}
     history = trainer(Quiet, objective=TraceELBO(num_particles=400), **settings).run()
-    assert [row["kl_scale"] for row in history] == [0.25, 0.5, 0.75]
+    sizes, steps = np.array([10, 10, 10, N - 30]), np.arange(4)  # of the batches of an epoch
+    scales = [np.minimum(1, (epoch + steps / 4) / 3) for epoch in range(4)]
+    assert [row["kl_scale"] for row in history] == pytest.approx([each[-1] for each in scales])
     kl = history[0]["kl"]
     assert kl > 0.5
     for row in history:  # one draw per datum against the closed-form KL: error about 0.2
         assert row["elbo"] == pytest.approx(row["reconstruction"] - row["kl"], abs=0.5)
     # At a standstill the objective is reconstruction - scale * KL, its error about 0.01.
-    drop = history[0]["objective"] - history[2]["objective"]
-    assert drop == pytest.approx(0.5 * kl, abs=0.04)
+    means = [each @ sizes / N for each in scales]
+    for row, mean in zip(history[:-1], means, strict=False):
+        gained = row["objective"] - history[-1]["objective"]
+        assert gained == pytest.approx((1 - mean) * kl, abs=0.04)
 
 
 def test_schedules_follow_their_formulas():
@@ -442,7 +446,8 @@ def test_schedules_follow_their_formulas():
         with pytest.raises(UsageError, match=f"schedule '{name}': {option} is {value!r}"):
             rates(name, 4, **{option: value})
     np.testing.assert_allclose(rates("ExponentialLR", 4, gamma=0.5), [2, 1, 0.5, 0.25])
-    np.testing.assert_allclose([kl_scale(e, 4) for e in range(6)], [0.2, 0.4, 0.6, 0.8, 1, 1])
+    np.testing.assert_allclose([kl_scale(e, 4) for e in (0, 0.5, 3, 5)], [0, 0.125, 0.75, 1])
+    assert kl_scale(0, 0) == 1
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):

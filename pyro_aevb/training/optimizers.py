@@ -213,12 +213,14 @@ def _refuse(name: str, options: Mapping[str, Any]) -> None:
         raise UsageError(f"schedule {name!r} takes no option {next(iter(options))!r}")
 
 
-def kl_scale(epoch: int, warm_up: int) -> float:
-    r"""Weight of the latent KL in an epoch (counted from 0): rises linearly to 1.
+def kl_scale(epochs: float, warm_up: int) -> float:
+    r"""Weight of the latent KL after so many epochs, parts of them too: rises linearly to 1.
 
-    .. math:: \min(1, (\mathrm{epoch} + 1) / (\mathrm{warm\_up} + 1))
+    .. math:: \min(1, \mathrm{epochs} / \mathrm{warm\_up})
+
+    Without a warm-up, of 0 epochs, it is 1.
     """
-    return min(1.0, (epoch + 1) / (warm_up + 1))
+    return min(1.0, epochs / warm_up) if warm_up else 1.0
 
 
 def latent_weight(pair: Pair, beta: float | None = None) -> float:

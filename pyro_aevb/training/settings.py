@@ -28,7 +28,8 @@ class Settings:
         schedule, schedule_options: See :func:`~.optimizers.make_schedule`; the same holds.
         beta: The weight of the latent KL in the objective, not in the validation; default that of
             the pair, else 1: :func:`~.optimizers.latent_weight`.
-        kl_warm_up: Epochs over which the weight of the latent KL rises to beta; 0 is none.
+        kl_warm_up: Epochs over which the weight of the latent KL rises from 0 to beta, a little at
+            each step; 0 is none.
         map_prior: The standard deviation of a normal prior on all parameters, which makes them
             maximum a posteriori: :func:`~.optimizers.map_options`. None is no prior.
         clip_norm: The largest norm of the gradients of a phase together, of the whole batch; larger

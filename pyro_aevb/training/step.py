@@ -79,8 +79,9 @@ class Step:
 
     @kl_scale.setter
     def kl_scale(self, value: float) -> None:
-        self._kl_scale = value
-        self._scale.fill_(value)
+        if value != self._kl_scale:
+            self._kl_scale = value
+            self._scale.fill_(value)
 
     def rehearse(self) -> None:
         r"""Learn what of a step several processes share; alone, nothing.

@@ -215,8 +215,6 @@ class Trainer(Settings):
     def _run_epoch(self, bar: Any, stop: threading.Event) -> None:
         at, learners, order = self.progress, self._learners, self._learners.order
         began, first = time.perf_counter(), at.step
-        scale = self._beta * kl_scale(at.epoch, self.kl_warm_up)
-        learners.weigh(scale)
         batches = order.batches(at.epoch, self._device)
         with learners.ahead(batches[first:]):
             for chosen in batches[first:]:
@@ -225,6 +223,8 @@ class Trainer(Settings):
                     where = self.checkpoint and self.checkpoint.parent
                     raise KeyboardInterrupt(f"--resume --out {where} continues from here")
                 learners.leave(chosen is batches[-1])
+                now = at.epoch + at.step / order.steps
+                learners.weigh(self._beta * kl_scale(now, self.kl_warm_up))
                 at.losses.append(self._step(chosen) * (len(chosen) / order.seen))
                 at.step += 1
                 bar.update()
@@ -236,7 +236,7 @@ class Trainer(Settings):
             "epoch": at.epoch + 1,
             **({"stage": at.stage + 1} if len(self._stages) > 1 else {}),
             "learning_rate": learners.each[0].optimizer.param_groups[0]["lr"],
-            "kl_scale": scale,
+            "kl_scale": learners.each[0].step.kl_scale,
             "objective": -losses[0],
             **{f"{learner.step.phase.name}_loss": loss for learner, loss in others},
             **found,
