@@ -20,17 +20,20 @@ from sklearn.svm import SVC
 from pyro_aevb.data import load
 from pyro_aevb.engine.streams import seeded
 from pyro_aevb.errors import UsageError
+from pyro_aevb.models import RBM, DenoisingLayer
 from pyro_aevb.pairs.predict import encode
 from pyro_aevb.reports.comparison import wrong
+from pyro_aevb.reports.plots import panels
 from pyro_aevb.runs.prepare import restore
 from pyro_aevb.runs.run import Run
-from pyro_aevb.studies import study
+from pyro_aevb.studies import classifiers, study
 from pyro_aevb.studies.baselines import logistic_regression, support_vectors
+from pyro_aevb.studies.classifiers import errors_along, filters
 from pyro_aevb.studies.declare import Published
 from pyro_aevb.studies.differences import paired_differences
 from pyro_aevb.studies.known import Known, pack, read_cells, unpack, write_cells
 from pyro_aevb.studies.search import Search, Trial, read_trials, run_search, search, winner
-from pyro_aevb.studies.shipped import denoising_search
+from pyro_aevb.studies.shipped import denoising, denoising_search
 
 pytestmark = pytest.mark.usefixtures("rendered")
 
@@ -406,6 +409,92 @@ def test_classifiers_are_compared_on_the_same_images(tmp_path):
         cells.errors = after
         paired_differences(cells, path, "reference", published, grid="errors")
         assert not path.is_file()
+
+
+def test_errors_are_drawn_for_each_seed_that_all_columns_of_a_line_have(monkeypatch, tmp_path):
+    runs = {("a", column): {} for column in ("1", "2", "1, plain")}
+    monkeypatch.setattr(Cells, "read", lambda self: None)
+    cells = Cells(runs)
+    errors = {("a", "1"): [5.0, 6.0], ("a", "2"): [3.0, 2.5, 9.0], ("a", "1, plain"): [None, 8.0]}
+    cells.of = lambda grid, row, column: [
+        SimpleNamespace(path=(row, column), seed=seed) for seed in range(len(errors[row, column]))
+    ]
+    cells.number = lambda cell, quantity: errors[cell.path][cell.seed]
+    cells.reached = lambda cell: True
+    shown = []
+    monkeypatch.setattr(panels, "curves", lambda drawn, *about: shown.append(drawn))
+    groups = {"pretrained": {"2": 2.0, "1": 1.0}, "plain": {"1, plain": 1.0}}
+    errors_along(cells, tmp_path / "x.png", groups, "layers", grid="layers")
+    (lines,) = shown[0].values()
+    np.testing.assert_array_equal(lines["pretrained"][0], [1, 2])
+    np.testing.assert_array_equal(lines["pretrained"][1], [[5, 3], [6, 2.5]])
+    np.testing.assert_array_equal(lines["plain"][1], [[8]])
+
+
+def test_filters_are_of_the_units_with_the_largest_norms(monkeypatch, tmp_path):
+    """Of a machine, whose weights are (visible, hidden), and of a layer, (hidden, visible)."""
+    weights = torch.tensor([[3.0, 0.0, -1.0, 0.0], [0.0, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, -2.0]])
+    machine, net = RBM((1, 2, 2), hidden=3), DenoisingLayer((1, 2, 2), hidden=3)
+    machine.weight.data, net.encoder.weight.data = weights.T.clone(), weights.clone()
+    pairs = {"machine": SimpleNamespace(attribute={"layers": [machine]}.get)}
+    pairs["net"] = SimpleNamespace(attribute={"layers": [net]}.get)
+    pairs["none"] = SimpleNamespace(attribute={"encoder": torch.nn.Tanh()}.get)
+    data = SimpleNamespace(event_shape=(1, 2, 2))
+    found = {name: SimpleNamespace(pair=pair, data=data) for name, pair in pairs.items()}
+    which = ["machine", "net"]
+    monkeypatch.setattr(classifiers, "trained", lambda *a, **k: ((n, found[n]) for n in which))
+    shown = {}
+    monkeypatch.setattr(panels, "mosaics", lambda drawn, path: shown.update(drawn))
+    filters(None, tmp_path / "x.png", units=2)
+    expected = [[[[1, 0.5], [1 / 3, 0.5]]], [[[0.5, 0.5], [0.5, 0]]]]
+    for name in which:
+        np.testing.assert_allclose(shown[name], expected, rtol=1e-6)
+    which[:] = ["none"]
+    with pytest.raises(UsageError, match="none has no first layer"):
+        filters(None, tmp_path / "x.png")
+
+
+def test_a_net_with_fewer_labels_has_as_many_steps_of_fine_tuning():
+    net = {
+        "data": "rectangles",
+        "pair_parameters": {"hidden": [5, 5, 5], "corruption_options": {"rate": 0.4}},
+        "algorithm_options": {"pretraining_epochs": 100},
+        "epochs": 300 + 1500,
+        "patience": 150,
+    }
+    for labels, times in ((500, 2), (300, 10 / 3), (20, denoising.AS_MANY)):
+        few = denoising._with(net, {"algorithm_options": {"num_labels": labels}})
+        assert few["epochs"] == 300 + round(times * 1500)
+        assert few["patience"] == round(times * 150)
+        assert few["algorithm_options"]["num_labels"] == labels
+    assert denoising._with(net, {"algorithm_options": {"num_labels": 1000}}) == net
+    two = denoising._with(net, {"layers": 2})
+    assert two["pair_parameters"]["hidden"] == [5, 5] and two["epochs"] == 200 + 1500
+    none = denoising._with(net, {"pair_parameters": {"corruption": "none"}})
+    assert none["pair_parameters"] == {"hidden": [5, 5, 5], "corruption": "none"}
+
+
+def test_what_was_destroyed_and_tried_is_that_of_the_trials(monkeypatch):
+    def trial(method, number, num_train, error, settings, data="convex", seconds=30.0):
+        return Trial(data, method, number, num_train, settings, error, 100, 5, seconds, "")
+
+    masked = {"pair_parameters": {"corruption_options": {"rate": 0.25}}}
+    other = {"pair_parameters": {"corruption_options": {"rate": 0.1}}}
+    trials = [
+        trial("SdA-3", 0, 1000, 30.0, masked),
+        trial("SdA-3", 1, 1000, 20.0, other),
+        trial("SdA-3", 1, 6500, 18.0, other),
+        trial("SdA-3", 0, 6500, 16.0, masked),
+        trial("SVM, corrupted", 3, 6500, 20.0, {"noise": 0.4, "C": 1.0}),
+        trial("SdA-3", 0, 1000, 3.0, other, data="mnist_rot"),  # has not come to all data
+    ]
+    monkeypatch.setattr(denoising_search, "read_trials", lambda path: trials)
+    assert denoising_search.destroyed("SdA-3") == {"convex": 0.25}
+    assert denoising_search.destroyed("SVM, corrupted") == {"convex": 0.4}
+    said = denoising_search.tried()
+    assert said["convex", "SdA-3"] == "2 trials in 2.0 min, 2 of them on all training images"
+    assert said["rot, regenerated", "SdA-3"].startswith("1 trials in 0.5 min, 0 of them")
+    assert denoising_search.minutes() == 3.0
 
 
 def test_a_search_whose_space_has_changed_is_not_gone_on_with(tmp_path):

@@ -56,6 +56,8 @@ def errors_along(
 ) -> None:
     r"""Test errors along a quantity that the columns of a grid vary, a panel for each row.
 
+    A line is the mean over seeds, as many as each of its columns has, with their range as a band.
+
     Arguments:
         collected, path, grid, rows, columns: See :mod:`~.studies.figures`.
         groups: A line each, by name: the columns that it joins, with their abscissae.
@@ -67,10 +69,15 @@ def errors_along(
             found = []
             for column, x in places.items():
                 cells = [c for c in collected.of(grid, row, column) if collected.reached(c)]
-                values = [collected.number(cell, ERROR) for cell in cells[:1]]
-                found += [(x, value) for value in values if value is not None]
+                numbers = [collected.number(cell, ERROR) for cell in cells]
+                if values := [number for number in numbers if number is not None]:
+                    found.append((x, values))
             if found:
-                x, y = np.array(sorted(found)).T
-                drawn.setdefault(title_of(collected, grid, row), {})[name] = (x, y[None])
+                seeds = min(len(values) for _, values in found)
+                found.sort()
+                abscissae = np.array([place for place, _ in found])
+                errors = np.array([values[:seeds] for _, values in found])
+                line = abscissae, errors.T
+                drawn.setdefault(title_of(collected, grid, row), {})[name] = line
     if drawn:
         panels.curves(drawn, path, xlabel, "test error, in per cent")

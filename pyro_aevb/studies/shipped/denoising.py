@@ -13,6 +13,7 @@ References:
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -89,7 +90,7 @@ def _with(net: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """
     change = dict(change)
     depth = change.pop("layers", None)
-    made = merged(net, change)
+    made = merged(deepcopy(dict(net)), change)
     pair, learning = made["pair_parameters"], made["algorithm_options"]
     pretraining = learning["pretraining_epochs"]
     tuning = net["epochs"] - len(pair["hidden"]) * pretraining
