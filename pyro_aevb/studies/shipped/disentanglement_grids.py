@@ -81,7 +81,7 @@ linear = Grid(
     rows={DATA: {"data": DATA}},
     columns={
         # Logistic regression on 4,096 features takes minutes: one repeat, few L, no other choices.
-        RAW: _linear("pixels", "5,10,20", options={"repeats": 1, "choices": False}),
+        RAW: _linear("pixels", "1,5,10,20,50,100,200", options={"repeats": 1, "choices": False}),
         PCA: _linear("pca"),
         ICA: _linear("ica"),
     },
